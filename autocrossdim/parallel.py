@@ -1,0 +1,59 @@
+"""One function over many cases in worker processes, with the real error when one fails."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+from autocrossdim.console import track
+from autocrossdim.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def default_processes() -> int:
+    """Worker processes used unless told otherwise: one a usable core, at most 8 (each holds one case)."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def map_cases(
+    function: Callable[[Item], Result], items: Sequence[Item], processes: int, description: str
+) -> list[Result]:
+    """Return `[function(item) for item in items]`, computed in `processes` workers, in the order of `items`.
+
+    At most one item a worker is in memory. The first failure ends the whole job: an exception is raised
+    here as it was raised there, with the worker's traceback.
+
+    Raises:
+        UserError: a worker was killed (typically by the system, for want of memory).
+    """
+    if processes <= 1 or len(items) <= 1:
+        return list(track(map(function, items), description, len(items)))
+    # "spawn": forking a process in which torch or ITK threads run can deadlock.
+    executor = ProcessPoolExecutor(min(processes, len(items)), get_context("spawn"), initializer=_one_thread)
+    try:
+        futures = {executor.submit(function, item): index for index, item in enumerate(items)}
+        finished: Iterator[tuple[int, Result]] = (
+            (futures[future], future.result()) for future in as_completed(futures)
+        )
+        results = dict(track(finished, description, len(items)))
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"{description}: a worker process was killed, most likely because memory ran out. "
+            f"Try again with fewer processes (--processes {max(1, processes // 2)})."
+        ) from error
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+    return [results[index] for index in range(len(items))]
+
+
+def _one_thread() -> None:
+    """Keep a worker to one thread: there are as many workers as cores."""
+    import SimpleITK
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)

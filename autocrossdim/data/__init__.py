@@ -1,0 +1,1 @@
+"""Raw datasets: images, labels, splits, their integrity; and the store of preprocessed cases."""

@@ -1,0 +1,357 @@
+"""Images and labels as arrays (z, y, x), where their voxels lie, and files of them."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+from PIL import Image as Picture
+
+from autocrossdim.data import dicom, headers, nifti
+from autocrossdim.errors import UserError
+from autocrossdim.files import read_json, write_json, written_whole
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif", ".tiff")
+PICTURES = (
+    ".png",
+    ".bmp",
+    ".tif",
+    ".tiff",
+)  # whose resolution tags are about printing: spacing is 1, as in nnU-Net
+
+# Channels, and image and label, may differ by this share of a voxel (or this much in direction): headers
+# written as float32, or through a quaternion, differ by 1e-5 where nothing was moved.
+TOLERANCE = 1e-3
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+# Without this, ITK refuses NIfTI files whose direction was rounded or sheared, which nnU-Net reads. Voxels
+# and spacing are as in the file, and results are written with the file's own header.
+os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of an image lie.
+
+    Attributes:
+        shape: voxels (Z, Y, X); Z is 1 for a 2D image.
+        spacing: mm (z, y, x); z is 1.0 for a 2D image.
+        origin: ITK's origin in mm as it came, `dims` entries (x, y, z).
+        direction: ITK's direction matrix as it came, row by row, `dims` squared entries.
+        dims: 2 or 3.
+        pixel_type: the file's voxel type, for people to read.
+        header: the source file's own words about where voxels lie, `nifti:<base64>` or `nrrd:<lines>`. A file
+            of the same format is written with them, which makes its geometry the source's to the last bit.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+    dims: int
+    pixel_type: str | None = field(default=None, compare=False)
+    header: str | None = field(default=None, compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a dictionary that survives JSON unchanged."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Geometry":
+        """Rebuild what `to_json` gave."""
+        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**tuples)
+
+
+@dataclass
+class Image:
+    """An image, `array` (C, Z, Y, X) float32, and where its voxels lie."""
+
+    array: npt.NDArray[np.float32]
+    geometry: Geometry
+
+
+def same_place(a: Geometry, b: Geometry) -> str | None:
+    """Say how two geometries disagree in shape, spacing, origin or direction; None if they agree.
+
+    Tolerances are a thousandth: of the spacing for spacing and origin, absolute for the direction matrix.
+    """
+    if a.dims != b.dims:
+        return f"{a.dims}D and {b.dims}D"
+    if a.shape != b.shape:
+        return f"shape {_text(a.shape)} and {_text(b.shape)} voxels (z, y, x)"
+    spacing = np.array(a.spacing)
+    if np.any(np.abs(spacing - b.spacing) > TOLERANCE * spacing):
+        return f"spacing {_text(a.spacing)} and {_text(b.spacing)} mm (z, y, x)"
+    if np.any(np.abs(np.subtract(a.origin, b.origin)) > TOLERANCE * spacing.min()):
+        return f"origin {_text(a.origin)} and {_text(b.origin)} mm (x, y, z)"
+    if np.any(np.abs(np.subtract(a.direction, b.direction)) > TOLERANCE):
+        return f"direction {_text(a.direction)} and {_text(b.direction)}"
+    return None
+
+
+def file_ending(path: Path) -> str:
+    """Return the ending of an image file that can be read, `.nii.gz` for example.
+
+    Raises:
+        UserError: no format that is read here.
+    """
+    for ending in ENDINGS:
+        if path.name.lower().endswith(ending):
+            return ending
+    raise UserError(f"{path}: not a format read here. Convert it to one of {', '.join(ENDINGS)}.")
+
+
+def read_image(paths: Sequence[Path]) -> Image:
+    """Read one image: a file a channel, one RGB(A) file with three channels, or the folder of a DICOM series.
+
+    Raises:
+        UserError: a file is missing, unreadable, cut short, 4D or complex, has no valid spacing, or the
+            channels' geometries disagree.
+    """
+    if len(paths) == 1 and Path(paths[0]).is_dir():
+        return read_dicom_series(Path(paths[0]))
+    arrays, geometries = [], []
+    for path in map(Path, paths):
+        array, geometry = _read(path)
+        arrays.append(array)
+        geometries.append(geometry)
+        if difference := same_place(geometries[0], geometry):
+            raise UserError(f"{path}: lies elsewhere than {Path(paths[0]).name}: {difference}. Resample it to match.")
+    with np.errstate(over="ignore"):  # too large a float64 becomes infinite, which `verify` reports
+        array = np.concatenate(arrays, dtype=np.float32, casting="unsafe")
+    return Image(np.ascontiguousarray(array), geometries[0])
+
+
+def read_label(path: Path) -> tuple[npt.NDArray[np.integer[Any]], Geometry]:
+    """Read a label file as whole numbers of shape (Z, Y, X). Palette pictures give the palette's indices.
+
+    Raises:
+        UserError: as `read_image`; several values a voxel; values that are not whole numbers.
+    """
+    path = Path(path)
+    array, geometry = _read_picture(path) if file_ending(path) in PICTURES else _read(path)
+    if len(array) != 1:
+        raise UserError(f"{path}: a colour image; a label file holds one number a voxel. Convert it.")
+    label = array[0]
+    if label.dtype.kind == "f":
+        whole = np.isfinite(label) & (np.abs(label) < 2**31) & (label == np.round(label))
+        if not whole.all():
+            value = label[~whole].flat[0]
+            raise UserError(f"{path}: holds {value:g}, but label values are whole numbers. Was it interpolated?")
+        label = label.astype(np.int32)
+    return np.array(label, label.dtype.newbyteorder("=")), geometry  # a copy that may be written to
+
+
+def read_dicom_series(folder: Path) -> Image:
+    """Read the one DICOM series in `folder` as an image of shape (1, Z, Y, X), or (3, Z, Y, X) in colour.
+
+    Raises:
+        UserError: no series or several, several slices at one position, uneven gaps, unreadable files.
+    """
+    files = dicom.series_files(folder)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(files)
+    try:
+        image = sitk.ReadImage(files[0]) if len(files) == 1 else reader.Execute()
+    except RuntimeError as error:
+        raise UserError(f"{folder}: cannot be read as one DICOM series ({_reason(error)}).") from error
+    array, geometry = _from_itk(folder, image)
+    return Image(np.ascontiguousarray(array[:3], dtype=np.float32), geometry)
+
+
+def write_label(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
+    """Write label values of shape (Z, Y, X) to `path`, as uint8 if they fit, else uint16.
+
+    Where `geometry` was read from a NIfTI, NRRD or MHA file and `path` is of the same format, the geometry
+    read back equals the source's bit by bit. Other formats keep what they can hold (NIfTI: float32).
+
+    Raises:
+        UserError: values below 0 or above 65535, or a format or folder that cannot take them.
+    """
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise UserError(f"{path}: label values from {low} to {high} cannot be written; only 0 to 65535.")
+    _write(array.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16), geometry, Path(path))
+
+
+def write_array(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
+    """Write a map, for example of probabilities, of shape (Z, Y, X) to `path` as float32.
+
+    Raises:
+        UserError: a format (PNG, BMP) or folder that cannot take it.
+    """
+    if file_ending(Path(path)) in (".png", ".bmp"):
+        raise UserError(f"{path}: cannot hold fractions. Write .tif or .nii.gz instead.")
+    _write(array.astype(np.float32), geometry, Path(path))
+
+
+def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
+    """Read one file as (C, Z, Y, X), in the file's number type, alpha dropped."""
+    ending = file_ending(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file.")
+    # ITK reads grey BMP as colour, does not notice when one is cut short, and gives up on grey PNG with alpha.
+    if ending == ".bmp" or (ending == ".png" and path.read_bytes()[25:26] == b"\x04"):
+        return _read_picture(path)
+    if ending in (".nii.gz", ".nii"):
+        return _read_nifti(path)
+    header = headers.nrrd_header(path) if ending == ".nrrd" else None
+    if ending in (".tif", ".tiff"):
+        headers.check_tiff(path)
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise UserError(f"{path}: cannot be read ({_reason(error)}).") from error
+    array, geometry = _from_itk(path, image, header)
+    return (array[:3] if len(array) == 4 and ending in PICTURES else array), geometry
+
+
+def _read_nifti(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
+    voxels, header = nifti.read(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise UserError(f"{path}: cannot be read ({_reason(error)}).") from error
+    geometry = _geometry(path, reader, header)
+    channels = np.moveaxis(voxels, -1, 0) if voxels.ndim == 2 else voxels[None]
+    return channels.reshape(-1, *geometry.shape), geometry
+
+
+def _from_itk(path: Path, image: sitk.Image, header: str | None = None) -> tuple[npt.NDArray[Any], Geometry]:
+    """Return an ITK image as (C, Z, Y, X) and its geometry; `path` is for messages."""
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise UserError(f"{path}: complex numbers. Write magnitude (or magnitude and phase, as two channels).")
+    geometry = _geometry(path, image, header)
+    array = sitk.GetArrayFromImage(image)
+    channels = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
+    return channels.reshape(-1, *geometry.shape), geometry
+
+
+def _geometry(path: Path, image: sitk.Image | sitk.ImageFileReader, header: str | None) -> Geometry:
+    """Where the voxels of an ITK image, or of a reader that has read its information, lie."""
+    dims = image.GetDimension()
+    if dims > 3:
+        size = " × ".join(str(n) for n in image.GetSize())
+        raise UserError(f"{path}: a {dims}D image ({size}). Split it into one 3D file a channel or time.")
+    shape = (1, *image.GetSize()[::-1])[-3:]
+    pixel_type = sitk.GetPixelIDValueAsString(image.GetPixelID())
+    if file_is_picture(path):
+        return _picture_geometry(path, shape, dims, pixel_type)
+    spacing = image.GetSpacing()[::-1]
+    if not all(np.isfinite(s) and s > 0 for s in spacing):
+        raise UserError(f"{path}: a spacing of {_text(spacing)} mm (z, y, x). Mend the header.")
+    if not np.isfinite([*image.GetOrigin(), *image.GetDirection()]).all():
+        raise UserError(f"{path}: the header's origin or direction is not a number. Mend the header.")
+    return Geometry(
+        shape=_three(shape),
+        spacing=_three((1.0, *spacing)[-3:]),
+        origin=image.GetOrigin(),
+        direction=image.GetDirection(),
+        dims=dims,
+        pixel_type=pixel_type,
+        header=header,
+    )
+
+
+def file_is_picture(path: Path) -> bool:
+    """Say whether `path` is of a format without a spacing to rely on (PNG, BMP, TIFF)."""
+    return path.name.lower().endswith(PICTURES)
+
+
+def _read_picture(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
+    """Read a picture with Pillow, which keeps 1-bit values and palette indices, where ITK gives colours."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file.")
+    if file_ending(path) in (".tif", ".tiff"):
+        headers.check_tiff(path)
+    try:
+        with Picture.open(path) as picture:
+            pages = []
+            for page in range(getattr(picture, "n_frames", 1)):
+                picture.seek(page)
+                pages.append(np.array(picture))
+            pixel_type = f"{picture.format} {picture.mode}"
+        array = np.stack(pages)
+    except (OSError, SyntaxError, TypeError, ValueError) as error:  # all of these come from damaged files
+        raise UserError(f"{path}: cannot be read ({error}).") from error
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
+    channels = channels[: {2: 1, 4: 3}.get(len(channels))]  # without alpha
+    dims = 2 if len(pages) == 1 else 3
+    return channels, _picture_geometry(path, channels.shape[1:], dims, pixel_type)
+
+
+def _picture_geometry(path: Path, shape: tuple[int, ...], dims: int, pixel_type: str) -> Geometry:
+    """Geometry of a picture: spacing 1 unless nnU-Net's side file CASE.json beside a TIFF says otherwise."""
+    spacing: list[float] = [1.0, 1.0, 1.0]
+    side = _side_file(path)
+    if path.suffix.lower() in (".tif", ".tiff") and side.is_file():
+        content = read_json(side)
+        given: Any = content.get("spacing") if isinstance(content, dict) else None
+        numbers = isinstance(given, list) and all(isinstance(s, int | float) for s in given)
+        spacing = [1.0] * (3 - len(given)) + [float(s) for s in given] if numbers else []
+        if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
+            raise UserError(f'{side}: must read {{"spacing": [z, y, x]}}, in mm, all above 0.')
+    return Geometry(
+        shape=_three(shape),
+        spacing=_three(spacing),
+        origin=(0.0,) * dims,
+        direction=tuple(float(x) for x in np.eye(dims).ravel()),
+        dims=dims,
+        pixel_type=pixel_type,
+    )
+
+
+def _side_file(path: Path) -> Path:
+    """CASE.json beside CASE_0000.tif or CASE.tif."""
+    return path.with_name(re.sub(r"_\d{4}$", "", path.stem) + ".json")
+
+
+def _write(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
+    if array.shape != geometry.shape:
+        raise ValueError(f"array of shape {array.shape} for a geometry of shape {geometry.shape}")
+    if geometry.dims == 2:
+        array = array[0]
+    ending = file_ending(path)
+    header = geometry.header or ""
+    with written_whole(path) as temporary:
+        if ending in (".nii.gz", ".nii") and nifti.is_header(header):
+            nifti.write(temporary, array, header)
+        elif ending == ".nrrd" and headers.is_nrrd_header(header):
+            headers.write_nrrd(temporary, array, header)
+        else:
+            image = sitk.GetImageFromArray(array)
+            if ending not in PICTURES:
+                image.SetSpacing(geometry.spacing[::-1][: geometry.dims])
+                image.SetOrigin(geometry.origin)
+                image.SetDirection(geometry.direction)
+            try:
+                sitk.WriteImage(image, str(temporary), useCompression=True)
+            except RuntimeError as error:
+                raise UserError(f"{path}: cannot be written ({_reason(error)}).") from error
+    if ending in (".tif", ".tiff") and geometry.spacing != (1.0, 1.0, 1.0):
+        write_json(_side_file(path), {"spacing": list(geometry.spacing)})
+
+
+def _reason(error: Exception) -> str:
+    """Last line of an ITK error, without addresses."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    return re.sub(r"^(sitk::ERROR|ITK ERROR): |\w+\(0x\w+\): ", "", re.sub(r"^ITK ERROR: ", "", lines[-1]))
+
+
+def _three(values: Sequence[Any]) -> tuple[Any, Any, Any]:
+    z, y, x = values
+    return z, y, x
+
+
+def _text(values: Sequence[float]) -> str:
+    return " × ".join(f"{value:.6g}" for value in values)

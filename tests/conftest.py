@@ -1,0 +1,117 @@
+"""What tests share: tiny datasets with real files, and the folder of real data where there is one."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)  # row by row; a turn about z
+
+DatasetBuilder = Callable[..., Path]
+
+
+def write_itk(path: Path, array: np.ndarray, spacing: Sequence[float] = (1, 1, 1), **place: Any) -> Path:
+    """Write `array` (Z, Y, X) or (Y, X), `spacing` in mm (z, y, x), `origin` and `direction` as ITK's."""
+    image = sitk.GetImageFromArray(array)
+    if path.suffix not in (".png", ".bmp", ".tif", ".tiff"):
+        image.SetSpacing([float(s) for s in spacing][::-1][: array.ndim])
+        if "origin" in place:
+            image.SetOrigin([float(x) for x in place["origin"]])
+        if "direction" in place:
+            image.SetDirection([float(x) for x in place["direction"]])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def write_dataset(
+    folder: Path,
+    *,
+    cases: Sequence[str] = ("a", "b", "c", "d", "e"),
+    test_cases: Sequence[str] = (),
+    channels: int = 1,
+    labels: Mapping[str, Any] | None = None,
+    shape: Sequence[int] = (8, 12, 10),
+    spacing: Sequence[float] = (2.0, 1.0, 1.0),
+    ending: str = ".nii.gz",
+    direction: Sequence[float] = OBLIQUE,
+    **more: Any,
+) -> Path:
+    """Write a dataset: noise with one bright block for every label value, at another place in each case.
+
+    `shape` has two entries for pictures, and `more` are further keys of dataset.json.
+    """
+    labels = dict(labels or {"background": 0, "block": 1})
+    declared = [v for value in labels.values() for v in (value if isinstance(value, list) else [value])]
+    values = sorted({v for v in declared if v != 0})
+    for number, name in enumerate([*cases, *test_cases]):
+        rng = np.random.default_rng(number)
+        image = rng.normal(50, 5, (channels, *shape))
+        label = np.zeros(shape, np.uint8)
+        for k, value in enumerate(values):
+            start = (k * shape[-1]) // len(values)
+            block = (
+                ...,
+                slice(2 + number % 3, 7 + number % 3),
+                slice(start, start + shape[-1] // len(values)),
+            )
+            label[block] = value
+            image[:, label == value] += 40 + 20 * k
+        dtype = np.uint8 if ending == ".png" else np.float32
+        place = {"spacing": spacing, "origin": (10 + number, -20, 5)[: len(shape)]}
+        if len(shape) == 3:
+            place["direction"] = direction
+        part = "Tr" if name in cases else "Ts"
+        for channel, array in enumerate(image):
+            write_itk(folder / f"images{part}" / f"{name}_{channel:04d}{ending}", array.astype(dtype), **place)
+        write_itk(folder / f"labels{part}" / f"{name}{ending}", label, **place)
+    description = {
+        "channel_names": {str(c): f"channel {c}" for c in range(channels)},
+        "labels": labels,
+        "numTraining": len(cases),
+        "file_ending": ending,
+        **more,
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> DatasetBuilder:
+    """Build a tiny dataset in `tmp_path`: see `write_dataset` for what can be asked of it."""
+
+    def build(name: str = "Dataset001_Tiny", **options: Any) -> Path:
+        return write_dataset(tmp_path / name, **options)
+
+    return build
+
+
+@pytest.fixture
+def write_image() -> Callable[..., Path]:
+    """Write one file with ITK: `write_image(path, array, spacing, origin=..., direction=...)`."""
+    return write_itk
+
+
+@pytest.fixture
+def edit_json() -> Callable[..., None]:
+    """Change keys of a dataset's dataset.json; a key set to None is removed."""
+
+    def edit(dataset: Path, /, **changes: Any) -> None:
+        file = dataset / "dataset.json"
+        content = {**json.loads(file.read_text()), **changes}
+        file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data beside the checkout; the test is skipped where there is none."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}")
+    return folder

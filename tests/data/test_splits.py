@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import KFold
+
+from autocrossdim.data.dataset import load_dataset
+from autocrossdim.data.splits import load_or_make_splits, make_splits
+from autocrossdim.errors import UserError
+
+
+def test_without_groups_folds_are_nnunets():
+    names = [f"case_{number:02d}" for number in range(13)]
+    splits, _ = make_splits(list(reversed(names)), {})
+    expected = KFold(n_splits=5, shuffle=True, random_state=12345).split(names)
+    assert [split.val for split in splits] == [tuple(names[i] for i in val) for _, val in expected]
+    # Written down once, so that a change of library cannot move cases between folds unseen.
+    assert splits[0].val == ("case_00", "case_07", "case_09")
+
+
+def test_groups_of_one_case_are_as_no_groups():
+    names = list("abcdefgh")
+    assert make_splits(names, {name: f"patient {name}" for name in names})[0] == make_splits(names, {})[0]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 12), min_size=2, max_size=40), st.data())
+def test_every_case_is_validated_once_and_groups_stay_together(patients: list[int], data: st.DataObject):
+    names = [f"case{number}" for number in range(len(patients))]
+    known = data.draw(st.lists(st.booleans(), min_size=len(names), max_size=len(names)))
+    groups = {n: f"p{p}" for n, p, k in zip(names, patients, known, strict=True) if k}
+    splits, sentence = make_splits(names, groups)
+    number = len({groups.get(name, name) for name in names})
+    assert len(splits) == (0 if number < 2 else min(5, number))
+    assert sentence
+    if splits:
+        assert sorted(name for split in splits for name in split.val) == sorted(names)
+    for split in splits:
+        assert split.train
+        assert split.val
+        assert sorted(split.train + split.val) == sorted(names)
+        assert not {groups.get(n, n) for n in split.train} & {groups.get(n, n) for n in split.val}
+
+
+def test_fewer_than_five_are_left_out_one_at_a_time():
+    splits, sentence = make_splits(["a", "b", "c"], {})
+    assert [split.val for split in splits] == [("a",), ("b",), ("c",)]
+    assert "Only 3 cases" in sentence
+    splits, sentence = make_splits(["a", "b", "c"], {"a": "p", "c": "p"})
+    assert sorted(split.val for split in splits) == [("a", "c"), ("b",)]
+    assert "Only 2 groups" in sentence
+
+
+@pytest.mark.parametrize(("names", "groups"), [(["a"], {}), (["a", "b"], {"a": "p", "b": "p"}), ([], {})])
+def test_nothing_can_be_held_out_of_one(names: list[str], groups: dict[str, str]):
+    splits, sentence = make_splits(names, groups)
+    assert splits == []
+    assert "only `--fold all`" in sentence
+
+
+def test_splits_are_made_once_and_kept(make_dataset, tmp_path: Path):
+    dataset = load_dataset(make_dataset())
+    path = tmp_path / "work/splits.json"
+    made, _ = load_or_make_splits(dataset, path)
+    assert [set(entry) for entry in json.loads(path.read_text())] == [{"train", "val"}] * 5
+    kept = [{"train": ["a", "b"], "val": ["c"]}]
+    assert load_or_make_splits(dataset, path)[0] == made
+    path.write_text(json.dumps(kept))
+    assert [split.val for split in load_or_make_splits(dataset, path)[0]] == [("c",)]
+
+
+@pytest.mark.parametrize("name", ["splits_final.json", "splits.json"])
+def test_splits_of_the_raw_dataset_are_taken_over(make_dataset, tmp_path: Path, name: str):
+    dataset = load_dataset(make_dataset())
+    (dataset.path / name).write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
+    splits, sentence = load_or_make_splits(dataset, tmp_path / "work/splits.json")
+    assert splits[0].train == ("a", "b")
+    assert name in sentence
+    assert json.loads((tmp_path / "work/splits.json").read_text()) == [{"train": ["a", "b"], "val": ["c"]}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"train": ["a", "z"], "val": ["b"]}], "names z, which is no training case"),
+        ([{"train": ["a", "b"], "val": ["b"]}], "both trains on and validates with b"),
+        ([{"train": ["a"], "val": ["c"]}, {"train": ["a"], "val": ["e"]}], "fold 1 has group p"),
+        ([{"train": ["a"], "val": []}], "empty val"),
+        ([{"train": [], "val": ["a"]}], "empty train"),
+        ({"train": ["a"]}, "must be a list"),
+        ([["a"], ["b"]], "must be a list"),
+    ],
+)
+def test_splits_that_make_no_sense_are_errors_and_not_taken_over(
+    make_dataset, tmp_path: Path, content: object, message: str
+):
+    dataset = load_dataset(make_dataset(groups={"a": "p", "e": "p"}))
+    (dataset.path / "splits_final.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        load_or_make_splits(dataset, tmp_path / "splits.json")
+    assert not (tmp_path / "splits.json").exists()

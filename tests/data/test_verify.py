@@ -1,0 +1,252 @@
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from autocrossdim.data.dataset import load_dataset
+from autocrossdim.data.verify import Report, check_case, check_structure, summarise, verify
+
+
+def change(path: Path, **changes: Any) -> None:
+    """Rewrite an image file, with its `first` voxels, or all, or parts of its geometry changed."""
+    image = sitk.ReadImage(str(path))
+    array = sitk.GetArrayFromImage(image)
+    if "first" in changes:
+        array.flat[: len(changes["first"])] = changes["first"]
+    array = changes.get("array", array)
+    new = sitk.GetImageFromArray(array)
+    new.SetSpacing(changes.get("spacing", image.GetSpacing()))
+    new.SetOrigin(changes.get("origin", image.GetOrigin()))
+    new.SetDirection(changes.get("direction", image.GetDirection()))
+    sitk.WriteImage(new, str(path))
+
+
+def test_a_good_dataset_has_no_fault(make_dataset):
+    report = verify(make_dataset(channels=2, test_cases=["t"]))
+    assert report.faults == []
+    assert report.warnings == []
+
+
+def test_real_datasets_have_no_fault(real_data: Path):
+    for name in ("Dataset004_Hippocampus", "Dataset045_SunnybrookLV", "Dataset046_SunnybrookSlices"):
+        report = verify(real_data / name)
+        assert report.faults == []
+    assert "only 3 groups" in verify(real_data / "Dataset045_SunnybrookLV").warnings[0]
+
+
+IMAGE, LABEL = "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"
+TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing channel": (lambda d: (d / "imagesTr/a_0001.nii.gz").unlink(), "a_0001.nii.gz: no such file"),
+    "missing first channel": (lambda d: (d / IMAGE).unlink(), "a_0000.nii.gz: no such file"),
+    "missing label": (lambda d: (d / LABEL).unlink(), "case 'a' has no label"),
+    "missing test channel": (
+        lambda d: (d / "imagesTs/t_0001.nii.gz").unlink(),
+        "t_0001.nii.gz: no such file",
+    ),
+    "channel too many": (
+        lambda d: shutil.copy(d / IMAGE, d / "imagesTr/a_0002.nii.gz"),
+        "a_0002.nii.gz: channel 2, but dataset.json names 2",
+    ),
+    "no channel number": (
+        lambda d: shutil.copy(d / IMAGE, d / "imagesTr/a.nii.gz"),
+        "imagesTr/a.nii.gz: the name must end in the channel's number",
+    ),
+    "shape": (lambda d: change(d / LABEL, array=np.zeros((8, 12, 11), np.uint8)), "its image: shape"),
+    "spacing": (lambda d: change(d / LABEL, spacing=(1, 1, 2.1)), "its image: spacing"),
+    "origin": (lambda d: change(d / LABEL, origin=(10, -20, 5.1)), "its image: origin"),
+    "direction": (lambda d: change(d / LABEL, direction=TURNED), "its image: direction"),
+    "channels apart": (lambda d: change(d / IMAGE, spacing=(1, 1, 2.1)), "a_0001.nii.gz: lies elsewhere"),
+    "undeclared value": (
+        lambda d: change(d / LABEL, first=[7, 7, 7]),
+        "a.nii.gz: holds label value(s) that dataset.json does not declare: 7 (3 voxels)",
+    ),
+    "fractional label": (
+        lambda d: change(d / LABEL, array=np.full((8, 12, 10), 0.5)),
+        "a.nii.gz: holds 0.5, but label values are whole numbers",
+    ),
+    "NaN": (lambda d: change(d / IMAGE, first=[np.nan]), "1 of 960 voxels are NaN or infinite"),
+    "infinite": (lambda d: change(d / IMAGE, first=[-np.inf, -np.inf]), "2 of 960 voxels are NaN"),
+    "4D": (
+        lambda d: sitk.WriteImage(sitk.Image([4, 5, 6, 2], sitk.sitkInt16), str(d / IMAGE)),
+        "a_0000.nii.gz: a 4D image",
+    ),
+    "truncated image": (
+        lambda d: (d / IMAGE).write_bytes((d / IMAGE).read_bytes()[:-900]),
+        "a_0000.nii.gz: cut short or damaged",
+    ),
+    "truncated label": (
+        lambda d: (d / LABEL).write_bytes((d / LABEL).read_bytes()[:-20]),
+        "a.nii.gz: cut short or damaged",
+    ),
+    "unreadable image": (lambda d: (d / IMAGE).write_text("no image"), "a_0000.nii.gz: not a NIfTI-1 file"),
+    "2D among 3D": (
+        lambda d: [change(d / f, array=np.eye(9, dtype=np.uint8), **FLAT) for f in FILES_OF_A],
+        "2D and 3D images are mixed: a is 2D",
+    ),
+}
+FLAT = {"spacing": (1, 1), "origin": (0, 0), "direction": (1, 0, 0, 1)}
+FILES_OF_A = (IMAGE, "imagesTr/a_0001.nii.gz", LABEL)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_a_file_is_found(make_dataset, fault: str):
+    dataset = make_dataset(channels=2, test_cases=["t"])
+    spoil, message = FAULTS[fault]
+    spoil(dataset)
+    faults = verify(dataset).faults
+    assert len(faults) == 1
+    assert message in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"numTraining": 6}, "numTraining is 6, but there are 5"),
+        ({"numTraining": None}, "numTraining is missing. Add 5"),
+        ({"labels": None}, "labels is missing"),
+        ({"file_ending": ".nrrd", "numTraining": 0}, "no file ends in _0000.nrrd"),
+        ({"channel_names": {"0": "a", "1": "b"}, "dataset": "x"}, "dataset must be"),
+    ],
+)
+def test_a_fault_in_dataset_json_is_found(make_dataset, edit_json, changes: dict[str, Any], message: str):
+    dataset = make_dataset()
+    edit_json(dataset, **changes)
+    faults = verify(dataset).faults
+    assert len(faults) == 1
+    assert message in faults[0]
+
+
+def test_missing_folders_are_found(tmp_path: Path, make_dataset):
+    assert verify(tmp_path / "gone").faults == [f"{tmp_path / 'gone'}: no such folder."]
+    dataset = make_dataset()
+    shutil.rmtree(dataset / "imagesTr")
+    shutil.rmtree(dataset / "labelsTr")
+    faults = "\n".join(verify(dataset).faults)
+    assert "imagesTr: no such folder" in faults
+    assert "labelsTr: no such folder" in faults
+
+
+def test_a_grey_picture_is_not_three_channels(make_dataset, edit_json):
+    dataset = make_dataset(shape=(16, 16), ending=".png")
+    assert verify(dataset).faults == []
+    edit_json(dataset, channel_names={"0": "R", "1": "G", "2": "B"})
+    faults = verify(dataset).faults
+    assert len(faults) == 5
+    assert "a_0000.png: 1 channel(s), but dataset.json names 3" in faults[0]
+
+
+def test_colour_pictures_are_a_good_dataset(make_dataset, edit_json):
+    dataset = make_dataset(shape=(16, 16), ending=".png")
+    edit_json(dataset, channel_names={"0": "R", "1": "G", "2": "B"})
+    for number, file in enumerate((dataset / "imagesTr").iterdir()):
+        colours = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), str(file))
+    assert verify(dataset) == Report([], [])
+
+
+def test_a_file_named_in_dataset_json_that_is_not_there_is_found(make_dataset, edit_json):
+    dataset = make_dataset(cases=["a"])
+    edit_json(dataset, dataset={"a": {"images": ["imagesTr/gone.nii.gz"], "label": "labelsTr/a.nii.gz"}})
+    (fault,) = verify(dataset).faults
+    assert "imagesTr/gone.nii.gz: no such file" in fault
+
+
+def test_all_faults_are_in_one_list(make_dataset, edit_json):
+    dataset = make_dataset()
+    edit_json(dataset, numTraining=4)
+    (dataset / "labelsTr/a.nii.gz").unlink()
+    change(dataset / "labelsTr/b.nii.gz", first=[9])
+    change(dataset / "imagesTr/b_0000.nii.gz", first=[np.nan])
+    (dataset / "imagesTr/c_0000.nii.gz").write_bytes(b"")
+    faults = "\n".join(verify(dataset).faults)
+    for words in (
+        "numTraining is 4",
+        "case 'a' has no label",
+        "declare: 9",
+        "NaN",
+        "c_0000.nii.gz: not a NIfTI",
+    ):
+        assert words in faults
+    assert len(verify(dataset).faults) == 5
+
+
+WARNINGS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no foreground": (
+        lambda d: change(d / LABEL, array=np.zeros((8, 12, 10), np.uint8)),
+        "labelsTr/a.nii.gz: no foreground",
+    ),
+    "constant channel": (
+        lambda d: change(d / IMAGE, array=np.full((8, 12, 10), 3, np.float32)),
+        "a_0000.nii.gz: channel 0 is constant (3)",
+    ),
+    "identical cases": (
+        lambda d: (
+            shutil.copy(d / IMAGE, d / "imagesTr/f_0000.nii.gz") and shutil.copy(d / LABEL, d / "labelsTr/f.nii.gz")
+        ),
+        "cases a, f: identical images",
+    ),
+    "label without image": (
+        lambda d: [(d / "imagesTr/f_0000.nii.gz").unlink(), shutil.copy(d / LABEL, d / "labelsTr/f.nii.gz")],
+        "labelsTr/f.nii.gz: a label without an image",
+    ),
+}
+
+
+@pytest.mark.parametrize("warning", WARNINGS)
+def test_what_may_be_meant_is_a_warning(make_dataset, edit_json, warning: str):
+    dataset = make_dataset(cases=["a", "b", "c", "d", "e", "f"])
+    spoil, message = WARNINGS[warning]
+    spoil(dataset)
+    edit_json(dataset, numTraining=len(list((dataset / "imagesTr").iterdir())))
+    report = verify(dataset)
+    assert report.faults == []
+    assert len(report.warnings) == 1
+    assert message in report.warnings[0]
+
+
+def test_few_cases_groups_that_do_not_fit_and_unused_labels_are_warnings(make_dataset, edit_json):
+    dataset = make_dataset(cases=["a", "b", "c", "d"])
+    assert "only 4 training cases" in verify(dataset).warnings[0]
+    dataset = make_dataset("Dataset002_Groups", groups={"a": "p", "b": "p", "z": "p"})
+    warnings = "\n".join(verify(dataset).warnings)
+    assert "name cases that are not there: z" in warnings
+    assert "do not name c, d, e" in warnings
+    assert "only 4 groups" in warnings
+    dataset = make_dataset("Dataset003_Unused")
+    edit_json(dataset, labels={"background": 0, "block": 1, "rare": 2, "ignore": 3})
+    assert verify(dataset).warnings == ["label 'rare' (2) occurs in no case."]
+
+
+def test_a_case_is_checked_by_itself_and_can_come_from_a_worker(make_dataset):
+    dataset = load_dataset(make_dataset())
+    check = pickle.loads(pickle.dumps(check_case(dataset, dataset.training_cases()[0])))
+    assert check.image.array.shape == (1, 8, 12, 10)
+    assert check.label.shape == (8, 12, 10)
+    assert check.values == (0, 1)
+    assert check.faults == check.warnings == []
+    assert summarise([check_structure(dataset.path), check]).faults == []
+
+
+def test_several_processes_find_the_same(make_dataset):
+    dataset = make_dataset()
+    change(dataset / IMAGE, first=[np.nan])
+    assert verify(dataset, processes=2) == verify(dataset)
+
+
+def test_the_template_is_a_whole_dataset():
+    template = Path(__file__).resolve().parents[2] / "datasets_template" / "Dataset999_Template"
+    report = verify(template)
+    assert report.faults == []
+    assert len(report.warnings) == 1
+    assert "only 2" in report.warnings[0]
+    assert sum(file.stat().st_size for file in template.rglob("*")) < 40_000
+    explained = (template.parent / "README.md").read_text()
+    for key in load_dataset(template).description:
+        assert f"`{key}`" in explained

@@ -1,0 +1,183 @@
+"""What was decided, and why: the typed, versioned content of plan.json."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autocrossdim.data.labels import Labels
+from autocrossdim.errors import UserError
+from autocrossdim.files import read_json, write_text
+from autocrossdim.networks.plan import NetworkPlan
+from autocrossdim.preprocessing.normalize import Normalization
+
+PLAN_VERSION = 1
+
+GIGABYTE = 1024**3
+DEFAULT_MEMORY_GB = 8.0  # budget where no GPU is found
+
+
+class PlanOptions(BaseModel):
+    """What the user may ask of a planner; `None` leaves the choice to it.
+
+    Attributes:
+        memory_gb: memory that training may take, in GiB.
+        encoder: timm architecture of the encoder.
+        threshold: anisotropy from which on slices are preferred to volumes.
+        patch_size: voxels an axis, after transposition; two entries are the in-plane size.
+        batch_size: patches a step.
+        network: `default`, or `paper` for the networks as published.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    memory_gb: float | None = None
+    encoder: str | None = None
+    threshold: float = 3.0
+    patch_size: tuple[int, ...] | None = None
+    batch_size: int | None = None
+    network: Literal["default", "paper"] = "default"
+
+
+class Memory(BaseModel):
+    """Memory of one training step, in bytes: what may be used and what the plan is computed to use."""
+
+    model_config = ConfigDict(frozen=True)
+
+    budget_bytes: int
+    estimated_bytes: int
+
+
+class Configuration(BaseModel):
+    """One network and the data it sees. All axes are in the plan's order (transposed), coarsest first.
+
+    Attributes:
+        name: `omnia`, `dx`, `dx_lowres` or `ds`.
+        dims: 2 (slices) or 3 (volumes).
+        spacing: mm a voxel, `dims` entries; a 2D configuration leaves the slice axis as it is.
+        median_shape: median shape (Z, Y, X) of the cases at that spacing, voxels.
+        patch_size: voxels, `dims` entries.
+        batch_size: patches a step.
+        encoder: timm architecture.
+        network: `default` or `paper`.
+        kind: `unet`, or `ds` for 3D -> 2D -> 3D.
+        strides: one entry of `dims` numbers an encoder level.
+        kernel_sizes: one entry a resolution level, the full one first.
+        inflation: how 2D weights become 3D ones.
+        memory: bytes of a training step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    dims: Literal[2, 3]
+    spacing: tuple[float, ...]
+    median_shape: tuple[int, int, int]
+    patch_size: tuple[int, ...]
+    batch_size: int
+    encoder: str
+    network: Literal["default", "paper"] = "default"
+    kind: Literal["unet", "ds"] = "unet"
+    strides: tuple[tuple[int, ...], ...]
+    kernel_sizes: tuple[tuple[int, ...], ...]
+    inflation: Literal["center", "average", "replicate", "acs"] = "center"
+    memory: Memory
+
+    def target_spacing(self, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Return the spacing (mm; z, y, x in the plan's order) that a case of `spacing` is resampled to."""
+        z, y, x = (spacing[0], *self.spacing) if self.dims == 2 else self.spacing
+        return z, y, x
+
+    @property
+    def patch_shape(self) -> tuple[int, int, int]:
+        """The patch as (Z, Y, X); one slice for a 2D configuration."""
+        z, y, x = (1, *self.patch_size) if self.dims == 2 else self.patch_size
+        return z, y, x
+
+
+class Decision(BaseModel):
+    """Which configuration is trained by default, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    anisotropy: float
+    threshold: float
+    configuration: str
+    alternatives: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+class Plan(BaseModel):
+    """Everything training and prediction need to know about a dataset.
+
+    Attributes:
+        transpose: original axis (z, y, x) of each axis in the plan's order.
+        overrides: options the user chose instead of the planner, by name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = PLAN_VERSION
+    dataset: str
+    dims: Literal[2, 3]
+    channel_names: tuple[str, ...]
+    labels: Labels
+    file_ending: str
+    transpose: tuple[int, int, int]
+    normalization: tuple[Normalization, ...]
+    decision: Decision
+    configurations: dict[str, Configuration]
+    overrides: dict[str, str] = {}
+
+    def configuration(self, name: str | None = None) -> Configuration:
+        """Return a configuration by name, or the one that was decided on.
+
+        Raises:
+            UserError: the plan has no such configuration.
+        """
+        name = name or self.decision.configuration
+        if name not in self.configurations:
+            raise UserError(
+                f"The plan of {self.dataset} has no configuration '{name}'; it has "
+                f"{', '.join(sorted(self.configurations))}."
+            )
+        return self.configurations[name]
+
+    def network_plan(self, configuration: Configuration) -> NetworkPlan:
+        """Return what `build_network` needs for a configuration."""
+        return NetworkPlan(
+            kind=configuration.kind,
+            preset=configuration.network,
+            dims=configuration.dims,
+            encoder=configuration.encoder,
+            in_channels=len(self.channel_names),
+            num_outputs=self.labels.num_outputs,
+            strides=[list(stride) for stride in configuration.strides],
+            kernel_sizes=[list(kernel) for kernel in configuration.kernel_sizes],
+            inflation=configuration.inflation,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Read plan.json.
+
+        Raises:
+            UserError: the file is missing, damaged, or of another version.
+        """
+        content = read_json(path)
+        version = content.get("version") if isinstance(content, dict) else None
+        if version != PLAN_VERSION:
+            raise UserError(
+                f"{path}: a plan of version {version}, but this program reads version {PLAN_VERSION}. "
+                "Plan again with `autocrossdim plan_and_preprocess --overwrite`."
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"{path}: not a valid plan ({where}: {first['msg']}). Plan again.") from error
+
+    def write(self, path: Path) -> None:
+        """Write plan.json."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")

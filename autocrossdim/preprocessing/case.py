@@ -1,0 +1,97 @@
+"""One case on its way from the scanner's grid to the network's, and what is needed to go back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from autocrossdim.plan import Configuration, Plan
+from autocrossdim.preprocessing.crop import Box, box_shape, crop, nonzero_box
+from autocrossdim.preprocessing.normalize import normalize
+from autocrossdim.preprocessing.resample import Shape, orders_for, resample_image, resample_label, shape_for
+
+Spacing = tuple[float, float, float]
+
+
+class Placement(BaseModel):
+    """Where a preprocessed case lies in the original grid.
+
+    Attributes:
+        original_shape: (Z, Y, X) of the image as read.
+        transpose: original axis of each axis in the plan's order.
+        box: what was kept, in the plan's order.
+        spacing: mm, in the plan's order, before resampling.
+        target: mm, in the plan's order, after resampling.
+        shape: (Z, Y, X) after resampling.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    original_shape: Shape
+    transpose: tuple[int, int, int]
+    box: Box
+    spacing: Spacing
+    target: Spacing
+    shape: Shape
+
+    @property
+    def cropped_shape(self) -> Shape:
+        """Shape (Z, Y, X) of the box, in the plan's order."""
+        return box_shape(self.box)
+
+    def restore(self, cropped: np.ndarray, outside: float = 0) -> np.ndarray:
+        """Put an array that fills the box (plan's order, original resolution) back on the original grid.
+
+        Args:
+            cropped: shape (..., Z, Y, X) of the box.
+            outside: value of the voxels that were cropped away.
+        """
+        lead = cropped.shape[:-3]
+        full = tuple(self.original_shape[axis] for axis in self.transpose)
+        result = np.full((*lead, *full), outside, dtype=cropped.dtype)
+        crop(result, self.box)[...] = cropped
+        back = [int(axis) for axis in np.argsort(self.transpose)]
+        return result.transpose(*range(len(lead)), *(len(lead) + axis for axis in back))
+
+
+@dataclass
+class Preprocessed:
+    """`image` (C, Z, Y, X) float32 and `label` (Z, Y, X) or None, in the plan's order, and their placement."""
+
+    image: np.ndarray
+    label: np.ndarray | None
+    placement: Placement
+
+
+def preprocess(
+    image: np.ndarray,
+    spacing: Spacing,
+    plan: Plan,
+    configuration: Configuration,
+    label: np.ndarray | None = None,
+) -> Preprocessed:
+    """Transpose, crop, normalise and resample one case.
+
+    Args:
+        image: shape (C, Z, Y, X), as read.
+        spacing: mm (z, y, x), as read.
+        plan: gives axis order and normalisation.
+        configuration: gives the target spacing.
+        label: shape (Z, Y, X), values as in the file.
+    """
+    order = plan.transpose
+    original_shape = image.shape[1], image.shape[2], image.shape[3]
+    image = image.transpose(0, *(axis + 1 for axis in order))
+    z, y, x = (spacing[axis] for axis in order)
+    box = nonzero_box(image)
+    image = normalize(crop(image, box), list(plan.normalization))
+    target = configuration.target_spacing((z, y, x))
+    shape = shape_for(box_shape(box), (z, y, x), target)
+    image = resample_image(image, shape, orders_for(3, (z, y, x), target))
+    if label is not None:
+        label = np.ascontiguousarray(crop(label.transpose(order), box))
+        label = resample_label(label, shape, orders_for(1, (z, y, x), target))
+    placement = Placement(
+        original_shape=original_shape, transpose=order, box=box, spacing=(z, y, x), target=target, shape=shape
+    )
+    return Preprocessed(image, label, placement)

@@ -1,0 +1,44 @@
+"""2D encoder -> (inflation) -> encoder, decoder, head: Omnia-Net, DX-Net and DS-Net, and how weights get into them.
+
+Names are looked up when first used: `NetworkPlan` must not pull in torch, because plans are read by
+processes that never build a network.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autocrossdim.networks.base import SegmentationNetwork
+    from autocrossdim.networks.build import build_network
+    from autocrossdim.networks.inflation import inflate
+    from autocrossdim.networks.plan import NetworkPlan
+    from autocrossdim.networks.transfer import LoadReport, transfer
+    from autocrossdim.networks.weights import EncoderWeights, resolve_weights
+
+__all__ = [
+    "EncoderWeights",
+    "LoadReport",
+    "NetworkPlan",
+    "SegmentationNetwork",
+    "build_network",
+    "inflate",
+    "resolve_weights",
+    "transfer",
+]
+
+_HOME = {
+    "EncoderWeights": "weights",
+    "LoadReport": "transfer",
+    "NetworkPlan": "plan",
+    "SegmentationNetwork": "base",
+    "build_network": "build",
+    "inflate": "inflation",
+    "resolve_weights": "weights",
+    "transfer": "transfer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,83 @@
+"""What every segmentation network here has in common."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autocrossdim.networks.encoder import arch_of, architecture
+from autocrossdim.networks.plan import NetworkPlan
+
+if TYPE_CHECKING:
+    from autocrossdim.networks.transfer import LoadReport
+
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+class SegmentationNetwork(nn.Module):
+    """From (B, C, *spatial) to logits (B, K, *spatial).
+
+    Attributes:
+        plan: what the network was built from.
+        load_report: where its parameters came from.
+        encoder_prefix: how the names of the encoder's parameters begin.
+        freeze_statistics: keep the encoder's batch-norm statistics as they were loaded, whatever `.train()` says.
+    """
+
+    encoder_prefix = "encoder."
+    load_report: "LoadReport"
+
+    def __init__(self, plan: NetworkPlan) -> None:
+        super().__init__()
+        self.plan = plan
+        self.freeze_statistics = False
+
+    def train(self, mode: bool = True) -> "SegmentationNetwork":
+        """Switch to training; with `freeze_statistics` the encoder's batch norms stay in evaluation."""
+        super().train(mode)
+        if self.freeze_statistics:
+            for module in self.get_submodule(self.encoder_prefix[:-1]).modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def to(self, *args: Any, memory_format: torch.memory_format | None = None, **kwargs: Any) -> "SegmentationNetwork":
+        """As `nn.Module.to`, but a channels-last format is each weight's own.
+
+        torch refuses `channels_last_3d` where a 3D network holds 2D kernels, as by `acs` and in DS-Net.
+        """
+        if args or kwargs:
+            super().to(*args, **kwargs)
+        if memory_format is not None:
+            plain = memory_format not in _CHANNELS_LAST.values()
+            for parameter in self.parameters():
+                if parameter.ndim in _CHANNELS_LAST:
+                    own = memory_format if plain else _CHANNELS_LAST[parameter.ndim]
+                    parameter.data = parameter.data.contiguous(memory_format=own)
+        return self
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """The encoder's parameters, without the stem where weights never fit it (the paper's 16 channels).
+
+        Follows from the plan alone, so that a resumed run has the groups it was started with.
+        """
+        names = self._encoder_names()
+        return (parameter for name, parameter in self.named_parameters() if name in names)
+
+    def other_parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters that are not among `encoder_parameters`."""
+        names = self._encoder_names()
+        return (parameter for name, parameter in self.named_parameters() if name not in names)
+
+    def _encoder_names(self) -> set[str]:
+        names = {name for name, _ in self.named_parameters() if name.startswith(self.encoder_prefix)}
+        if self.plan.preset == "paper":
+            names -= {f"{self.encoder_prefix}{architecture(arch_of(self.plan.encoder)).stem}.weight"}
+        return names
+
+    def image_layers(self) -> set[str]:
+        """Names of the weights that take the image's channels, which can be adapted to other channels."""
+        raise NotImplementedError

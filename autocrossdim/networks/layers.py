@@ -1,0 +1,237 @@
+"""3D layers that torch lacks: the twins of timm's own, with the same names of parameters."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def pad_same(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], value: float = 0.0
+) -> Tensor:
+    """Pad as TensorFlow's "same" does: outputs have ceil(size / stride) voxels, the odd one is put at the end.
+
+    Args:
+        x: (B, C, *spatial).
+        kernel: extents, one a spatial axis.
+        stride: one a spatial axis.
+        dilation: one a spatial axis.
+        value: what to pad with.
+    """
+    padding: list[int] = []
+    for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True):
+        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+        padding = [total // 2, total - total // 2, *padding]  # F.pad counts axes from the last
+    return F.pad(x, padding, value=value) if any(padding) else x
+
+
+class Conv3dSame(nn.Conv3d):
+    """`Conv3d` with TensorFlow's "same" padding, as timm's Conv2dSame."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, O, ceil(Z / stride), ...)."""
+        return super().forward(pad_same(x, self.kernel_size, self.stride, self.dilation))
+
+
+class MaxPool3dSame(nn.MaxPool3d):
+    """`MaxPool3d` with TensorFlow's "same" padding; kernel and stride are triples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, C, ceil(Z / stride), ...)."""
+        kernel, stride, dilation = (_triple(v) for v in (self.kernel_size, self.stride, self.dilation))
+        pooled: Tensor = super().forward(pad_same(x, kernel, stride, dilation, float("-inf")))
+        return pooled
+
+
+class AvgPool3dSame(nn.AvgPool3d):
+    """`AvgPool3d` with TensorFlow's "same" padding, padding counted as timm's AvgPool2dSame does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, C, ceil(Z / stride), ...)."""
+        return super().forward(pad_same(x, _triple(self.kernel_size), _triple(self.stride), (1, 1, 1)))
+
+
+def he_normal(weight: Tensor, mode: Literal["fan_in", "fan_out"], groups: int = 1) -> None:
+    """He initialisation (arXiv 1502.01852) of a convolution's weight (O, I / groups, *kernel), in place.
+
+    As nn.init.kaiming_normal_ for ReLU, but with the real fan of grouped and depthwise convolutions.
+    """
+    channels = weight.shape[1] if mode == "fan_in" else weight.shape[0] / groups
+    nn.init.normal_(weight, 0.0, math.sqrt(2.0 / (channels * math.prod(weight.shape[2:]))))
+
+
+class TiledAvgPool(nn.Module):
+    """Average over windows laid side by side, in 2D or 3D; those at the end may be incomplete.
+
+    Unlike torch's, it takes inputs that are smaller than a window.
+    """
+
+    def __init__(self, kernel: Sequence[int], stride: Sequence[int]) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = tuple(kernel), tuple(stride)
+        self._pool = F.avg_pool2d if len(self.stride) == 2 else F.avg_pool3d
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> (B, C, *ceil(spatial / stride))."""
+        kernel = [min(k, size) for k, size in zip(self.kernel_size, x.shape[2:], strict=True)]
+        return self._pool(x, kernel, self.stride, ceil_mode=True, count_include_pad=False)
+
+
+def _triple(value: int | Sequence[int]) -> Sequence[int]:
+    return (value,) * 3 if isinstance(value, int) else value
+
+
+class AcsConv3d(nn.Module):
+    """A 2D convolution's weight applied in three planes of a volume (ACS convolution, arXiv 1911.10477).
+
+    The output channels (whole groups of them, in a grouped convolution) are dealt to the planes in three equal
+    runs, the first ones getting what is left over; run p applies its kernels with extent 1 along one axis,
+    the first run along `axis`, the others along the other two in order.
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel: the 2D kernel's extents.
+        stride: one an axis of the volume.
+        padding: zeros on either side, one an axis of the 2D kernel, or "same" as TensorFlow means it.
+        dilation: one an axis of the 2D kernel.
+        groups: groups of the convolution.
+        axis: the axis across the first plane.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int] | str,
+        dilation: Sequence[int],
+        groups: int = 1,
+        axis: int = 0,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride, self.padding = tuple(kernel), tuple(stride), padding
+        self.dilation = tuple(dilation)
+        self.across = (axis, *(other for other in range(3) if other != axis))
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *kernel, device="meta"))
+        self.register_parameter("bias", None)
+
+    def runs(self) -> list[tuple[int, slice, slice, int]]:
+        """For each plane: the axis across it, its input channels, its output channels, its groups."""
+        units = self.groups if self.groups > 1 else self.out_channels
+        runs, start = [], 0
+        for index, axis in enumerate(self.across):
+            stop = start + units // 3 + (index < units % 3)
+            each = self.out_channels // units
+            inputs = slice(None)
+            if self.groups > 1:
+                width = self.in_channels // self.groups
+                inputs = slice(start * width, stop * width)
+            if stop > start:
+                groups = stop - start if self.groups > 1 else 1
+                runs.append((axis, inputs, slice(start * each, stop * each), groups))
+            start = stop
+        return runs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, O, *spatial)."""
+        parts = []
+        for axis, inputs, outputs, groups in self.runs():
+            weight = self.weight[outputs].unsqueeze(2 + axis)
+            bias = None if self.bias is None else self.bias[outputs]
+            dilation = _insert(self.dilation, axis, 1)
+            part = x[:, inputs]
+            if isinstance(self.padding, str):
+                # Pad as for a kernel with extent on all axes and take its middle, so that the planes meet.
+                across = self.kernel_size[0]
+                part = pad_same(part, _insert(self.kernel_size, axis, across), self.stride, dilation)
+                part = part.narrow(2 + axis, (across - 1) // 2, part.shape[2 + axis] - across + 1)
+                padding: tuple[int, ...] = (0, 0, 0)
+            else:
+                padding = _insert(self.padding, axis, 0)
+            parts.append(F.conv3d(part, weight, bias, self.stride, padding, dilation, groups))
+        return torch.cat(parts, dim=1)
+
+    def extra_repr(self) -> str:
+        """What sets the layer apart, for `print`."""
+        return f"{self.in_channels}, {self.out_channels}, kernel={self.kernel_size}, stride={self.stride}"
+
+
+def _insert(values: Sequence[int], index: int, value: int) -> tuple[int, ...]:
+    return (*values[:index], value, *values[index:])
+
+
+class BatchNormAct3d(nn.BatchNorm3d):
+    """Batch normalisation, then an activation: the twin of timm's BatchNormAct2d."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> the same shape."""
+        return self.act(self.drop(super().forward(x)))  # type: ignore[no-any-return]
+
+
+class SqueezeExcite3d(nn.Module):
+    """x times a gate computed from its mean over all spatial axes: squeeze-and-excitation and its relatives.
+
+    Args:
+        children: the layers between the mean and the gate's value, in order, by their names in timm.
+        add_maxpool: whether half of the mean is the maximum instead.
+    """
+
+    def __init__(self, children: Iterable[tuple[str, nn.Module]], add_maxpool: bool = False) -> None:
+        super().__init__()
+        self.add_maxpool = add_maxpool
+        for name, child in children:
+            self.add_module(name, child)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> the same shape."""
+        gate = x.mean((2, 3, 4), keepdim=True)
+        if self.add_maxpool:
+            gate = 0.5 * gate + 0.5 * x.amax((2, 3, 4), keepdim=True)
+        for child in self.children():
+            gate = child(gate)
+        return x * gate
+
+
+class LayerNorm3d(nn.LayerNorm):
+    """Layer normalisation over the channels of every voxel: the twin of timm's LayerNorm2d."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> the same shape."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class ConvNeXtBlock3d(nn.Module):
+    """The twin of timm's ConvNeXtBlock, made of the (already inflated) parts of one."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.use_conv_mlp: bool = block.use_conv_mlp
+        self.conv_dw: nn.Module = block.conv_dw
+        self.norm: nn.Module = block.norm
+        self.mlp: nn.Module = block.mlp
+        self.gamma: nn.Parameter | None = block.gamma
+        self.shortcut: nn.Module = block.shortcut
+        self.drop_path: nn.Module = block.drop_path
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, O, Z, Y, X)."""
+        y: Tensor = self.conv_dw(x)
+        if not self.use_conv_mlp:  # layer norm and linear layers want channels last
+            y = y.movedim(1, -1)
+        y = self.mlp(self.norm(y))
+        if not self.use_conv_mlp:
+            y = y.movedim(-1, 1)
+        if self.gamma is not None:
+            y = y * self.gamma.reshape(1, -1, 1, 1, 1)
+        return self.drop_path(y) + self.shortcut(x)  # type: ignore[no-any-return]

@@ -1,0 +1,122 @@
+"""The part of a plan that describes one network. Imports no torch: plans are read where no network is built."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+
+PRE_CHANNELS = 16
+"""Width of the full-resolution pre-block, the paper's."""
+
+
+class NetworkPlan(BaseModel):
+    """Everything that is needed to build a network, and nothing else; as JSON it is part of plan.json.
+
+    Axes are in array order: (Z, Y, X) in 3D, (Y, X) in 2D; axis 0 of a 3D array is the coarsest one and the
+    one that 2D weights are inflated along. Levels are counted from 0, full resolution; the i-th stride
+    leads to level i.
+
+    Attributes:
+        kind: `unet` is Omnia-Net (2D) or DX-Net (3D); `ds` is DS-Net, 3D -> 2D -> 3D.
+        preset: `paper` is the authors' network, to the channel; `default` feeds the image to the pretrained
+            stem and keeps the pre-block as the full-resolution skip only.
+        dims: spatial axes of the input.
+        encoder: timm architecture, with or without a tag.
+        in_channels: channels of the input.
+        num_outputs: channels of the logits.
+        strides: for each level below full resolution, 1 or 2 an axis. The first is the stem's. Fewer entries
+            than the encoder has levels cut it there; an entry of 1s keeps the level without its stride.
+        kernel_sizes: for each level from 0 on, an axis: 1 for kernels without extent along it, 3 for the
+            encoder's own extent (and 3 in the decoder).
+        inflation: how 2D kernels become 3D ones (`autocrossdim.networks.inflate`).
+        decoder_widths: channels of the decoder's blocks from deep to full resolution; the last
+            `len(strides)` are used.
+        up: how the decoder enlarges features; by default `nearest`, and `transpose` in the paper's 3D network.
+        norm: normalisation of the pre-block and the decoder (the encoder keeps its own).
+        deep_supervision: in training, also return logits at the decoder's coarser levels.
+        drop_path: stochastic depth, rate of the last block, growing linearly from 0; by default 0, and 0.4
+            in the paper's networks.
+        depth: DS-Net only: depth of the patch in voxels, from which its depth strides follow.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["unet", "ds"] = "unet"
+    preset: Literal["default", "paper"] = "default"
+    dims: Literal[2, 3]
+    encoder: str
+    in_channels: PositiveInt
+    num_outputs: PositiveInt
+    strides: list[list[Literal[1, 2]]]
+    kernel_sizes: list[list[Literal[1, 3]]]
+    inflation: Literal["center", "average", "replicate", "acs"] = "center"
+    decoder_widths: list[PositiveInt] = [256, 128, 64, 32, 16]
+    up: Literal["nearest", "transpose"] = "nearest"
+    norm: Literal["batch", "instance", "group"] = "batch"
+    deep_supervision: bool = False
+    drop_path: float = 0.0
+    depth: PositiveInt | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_defaults(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            dx = values.get("dims") == 3 and values.get("kind", "unet") == "unet"
+            return {"up": "transpose" if dx else "nearest", "drop_path": 0.4} | values
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        levels = len(self.strides)
+        if not levels:
+            raise ValueError("strides: at least one level is needed")
+        if len(self.kernel_sizes) != levels + 1:
+            raise ValueError(
+                f"kernel_sizes: {levels} strides need {levels + 1} entries, one a level from full resolution "
+                f"on, not {len(self.kernel_sizes)}"
+            )
+        if {len(entry) for entry in self.strides} | {len(entry) for entry in self.kernel_sizes} != {self.dims}:
+            raise ValueError(f"strides and kernel_sizes: every entry needs {self.dims} numbers, one an axis")
+        if len(self.decoder_widths) < levels:
+            raise ValueError(f"decoder_widths: {levels} strides need at least {levels} widths")
+        if self.kind == "ds" and (self.dims != 3 or self.depth is None or self.depth < 5):
+            raise ValueError("a ds network needs dims = 3 and the patch's depth, 5 voxels or more")
+        if self.kind == "ds" and any(entry[0] != 1 for entry in self.strides):
+            raise ValueError("strides: a ds network's depth strides follow from its depth; set axis 0 to 1")
+        return self
+
+    @property
+    def activation(self) -> Literal["relu", "silu"]:
+        """Of the pre-block and the decoder: SiLU in the paper's DX-Net, ReLU elsewhere, as in its Omnia-Net."""
+        return "silu" if self.preset == "paper" and self.dims == 3 else "relu"
+
+    def decoder_width(self, level: int) -> int:
+        """Channels of the decoder's block that ends at `level`."""
+        return self.decoder_widths[-1 - level]
+
+    @classmethod
+    def paper(cls, kind: Literal["omnia", "dx", "ds"], in_channels: int, num_outputs: int, **changes: Any) -> Self:
+        """The authors' networks: EfficientNet-B0 over five levels, patches of depth 128 for DS-Net.
+
+        Args:
+            kind: which of the three.
+            in_channels: channels of the input.
+            num_outputs: channels of the logits.
+            changes: fields that are to differ, such as `encoder="efficientnet_b4"`.
+        """
+        stride, kernel = {
+            "omnia": ([2, 2], [3, 3]),
+            "dx": ([2, 2, 2], [3, 3, 3]),
+            "ds": ([1, 2, 2], [3, 3, 3]),
+        }[kind]
+        fields: dict[str, Any] = {
+            "kind": "ds" if kind == "ds" else "unet",
+            "preset": "paper",
+            "dims": len(stride),
+            "encoder": "efficientnet_b0",
+            "in_channels": in_channels,
+            "num_outputs": num_outputs,
+            "strides": [stride] * 5,
+            "kernel_sizes": [kernel] * 6,
+            "depth": 128 if kind == "ds" else None,
+        }
+        return cls.model_validate(fields | changes)

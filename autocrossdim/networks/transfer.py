@@ -1,0 +1,197 @@
+"""Weights into a network of other dimensions, channels or depth, tensor by tensor and with a report."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from autocrossdim.errors import UserError
+from autocrossdim.networks.base import SegmentationNetwork
+from autocrossdim.networks.encoder import arch_of
+from autocrossdim.networks.inflation import Mode, fit_kernel
+from autocrossdim.networks.plan import NetworkPlan
+
+if TYPE_CHECKING:
+    from autocrossdim.networks.weights import EncoderWeights
+
+Status = Literal["matched", "adapted", "new"]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Where a network's values came from; as a dict (`dataclasses.asdict`) it is kept in the checkpoint.
+
+    Attributes:
+        source: file, full timm name or model, with tag and licence where they are known.
+        layers: for every tensor of the network: its name, whether it `matched`, was `adapted` or is `new`,
+            and why or how.
+        parameters: number of trainable parameters by status.
+        tensors: number of trainable tensors by status.
+        unused: names of the source's tensors that have no place in the network.
+    """
+
+    source: str
+    layers: list[tuple[str, Status, str]]
+    parameters: dict[str, int]
+    tensors: dict[str, int]
+    unused: list[str]
+
+    def __str__(self) -> str:
+        new = f"{self.parameters['new']:,} new"
+        loaded = self.parameters["matched"] + self.parameters["adapted"]
+        if not loaded:
+            return f"{new} parameters (random start)"
+        tensors = self.tensors["matched"] + self.tensors["adapted"]
+        parts = [f"{loaded:,} parameters in {tensors:,} tensors from {self.source}"]
+        hows = Counter(part for _, status, why in self.layers if status == "adapted" for part in why.split(", "))
+        kernels = Counter[str]()
+        for how, count in hows.items():
+            kind, _, rest = how.partition(" ")
+            if kind == "channels":
+                parts.append(f"stem adapted {rest} channels")
+            else:
+                kernels[rest.rpartition(" ")[2]] += count
+        parts += [f"{count} kernels fitted by {mode}" for mode, count in kernels.items()]
+        text = ", ".join(parts)
+        if self.unused:
+            text += f" ({len(self.unused)} tensors there not used)"
+        return f"{text}; {new}"
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """Give a convolution's weight another number of input channels, with the same response to equal channels.
+
+    The kernels are repeated cyclically and scaled by S / C, S being the channels there are; what is then missing
+    from the sum over channels is spread evenly. For 1 channel that is the sum; for multiples of S it is
+    repetition and scaling alone.
+
+    Args:
+        weight: (O, S, *kernel).
+        channels: C, the number wanted.
+    """
+    have = weight.shape[1]
+    if channels == have:
+        return weight
+    repeated = weight[:, torch.arange(channels, device=weight.device) % have] * (have / channels)
+    missing = weight.sum(1, keepdim=True) - repeated.sum(1, keepdim=True)
+    return repeated + missing / channels
+
+
+def load_encoder(network: SegmentationNetwork, weights: "EncoderWeights") -> LoadReport:
+    """Load 2D weights of a classifier into a network's encoder; the report is kept as its `load_report`.
+
+    Raises:
+        UserError: the weights are of another architecture than the encoder.
+    """
+    if weights.encoder != arch_of(network.plan.encoder):
+        raise UserError(
+            f"{weights.source}: weights of {weights.encoder}, but the plan's encoder is {network.plan.encoder}."
+        )
+    source = {network.encoder_prefix + name: value for name, value in weights.state_dict.items()}
+    network.load_report = _load(network, source, str(weights))
+    return network.load_report
+
+
+def transfer(
+    source_state: Mapping[str, Tensor],
+    source_plan: NetworkPlan,
+    target: SegmentationNetwork,
+    source: str = "a trained model",
+) -> LoadReport:
+    """Load a whole trained network, encoder and decoder, into one of the same encoder.
+
+    2D kernels become 3D ones by the target's `inflation` along axis 0; layers that take the image follow the
+    channel rule of `adapt_channels`; a head with other outputs, and whatever else does not fit, stays as it is
+    in the target and is reported as new.
+
+    Args:
+        source_state: the trained network's state_dict.
+        source_plan: the plan it was built from.
+        target: the network to fill.
+        source: how the report is to name the trained network.
+
+    Returns:
+        The report, which is also kept as `target.load_report`.
+
+    Raises:
+        UserError: the networks differ in kind, preset or encoder, or the source has more axes than the target.
+    """
+    plan = target.plan
+    for field, there, here in (
+        ("kind", source_plan.kind, plan.kind),
+        ("preset", source_plan.preset, plan.preset),
+        ("encoder", arch_of(source_plan.encoder), arch_of(plan.encoder)),
+    ):
+        if there != here:
+            raise UserError(f"{source}: its {field} is {there}, the plan's {here}; they must be the same.")
+    if source_plan.dims > plan.dims:
+        raise UserError(f"{source} is {source_plan.dims}D: its weights cannot start a {plan.dims}D network.")
+    modes = {source_plan.inflation, plan.inflation}
+    if source_plan.dims == 3 and len(modes) > 1 and "acs" in modes:
+        raise UserError(f"{source} was inflated by {source_plan.inflation}, the plan says {plan.inflation}: one of "
+                        "them keeps 2D kernels, the other does not.")  # fmt: skip
+    report = _load(target, source_state, source)
+    if not report.parameters["matched"] + report.parameters["adapted"]:
+        raise UserError(f"{source}: none of its tensors has a place in the network that was planned.")
+    target.load_report = report
+    return report
+
+
+def fresh_report(network: SegmentationNetwork) -> LoadReport:
+    """The report of a network that nothing was loaded into."""
+    return _load(network, {}, "random")
+
+
+def _load(network: SegmentationNetwork, source: Mapping[str, Tensor], label: str) -> LoadReport:
+    transposed = {
+        f"{name}.weight"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d)
+    }
+    trainable = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    image_layers = network.image_layers()
+    layers: list[tuple[str, Status, str]] = []
+    parameters, tensors = Counter(matched=0, adapted=0, new=0), Counter(matched=0, adapted=0, new=0)
+    values: dict[str, Tensor] = {}
+    for name, here in network.state_dict().items():
+        mode: Mode = "replicate" if name in transposed else network.plan.inflation
+        value, status, why = _fit(source.get(name), here, mode, name in image_layers)
+        values[name] = value
+        if name.endswith("num_batches_tracked"):  # a counter, nothing learnt
+            continue
+        layers.append((name, status, why))
+        if name in trainable:
+            parameters[status] += trainable[name]
+            tensors[status] += 1
+    network.load_state_dict(values)
+    unused = [name for name in source if name not in values]
+    return LoadReport(label, layers, dict(parameters), dict(tensors), unused)
+
+
+def _fit(there: Tensor | None, here: Tensor, mode: Mode, takes_image: bool) -> tuple[Tensor, Status, str]:
+    if there is None:
+        return here, "new", "not in the source"
+    value: Tensor = there.to(here)  # device and type
+    how: list[str] = []
+    if takes_image and there.ndim > 1 and there.shape[1] != here.shape[1]:
+        value = adapt_channels(value, here.shape[1])
+        how.append(f"channels {there.shape[1]} -> {here.shape[1]}")
+    if value.ndim > 2 and value.shape[2:] != here.shape[2:] and value.shape[:2] == here.shape[:2]:
+        size = value.numel()
+        try:
+            value = fit_kernel(value, tuple(here.shape[2:]), mode)
+        except ValueError as reason:
+            return here, "new", str(reason)
+        if value.numel() != size:  # else it only got an axis of extent 1
+            by = mode if value.numel() > size else "sum"
+            how.append(f"kernel {_times(there.shape[2:])} -> {_times(here.shape[2:])} by {by}")
+    if value.shape != here.shape:
+        return here, "new", f"shape {_times(there.shape)} in the source, {_times(here.shape)} here"
+    return value, "adapted" if how else "matched", ", ".join(how)
+
+
+def _times(shape: torch.Size) -> str:
+    return "x".join(str(size) for size in shape)

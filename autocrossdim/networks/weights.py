@@ -1,0 +1,173 @@
+"""2D weights for an encoder: from timm's hub by full name, or from a file. Asked for and not to be had is an error."""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import get_session, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from safetensors.torch import load_file
+from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+from torch import Tensor
+
+from autocrossdim.errors import UserError
+from autocrossdim.networks.encoder import arch_of, architecture
+from autocrossdim.networks.transfer import LoadReport, transfer
+
+__all__ = ["EncoderWeights", "LoadReport", "resolve_weights", "transfer"]
+
+_WORDS = {
+    # Trained on ImageNet-1k from the start: neither fine-tuned from other data, nor AdvProp's or noisy students.
+    "imagenet": re.compile(r"^(?!ap_|ns_|.*_ft_).*in1k$"),
+    "noisy_student": re.compile(r"^ns_"),
+}
+_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_HUB_FILE = "model.safetensors"
+_HUB_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class EncoderWeights:
+    """2D weights of one timm architecture, checked against it, with what is known of their origin.
+
+    Attributes:
+        encoder: timm's architecture.
+        state_dict: tensors by timm's names, with a stem of three channels; the classifier may be missing.
+        source: the file, or the hub's repository.
+        tag: timm's tag, where it is known.
+        licence: as timm states it, where it is known.
+        sha256: of the file.
+        mean: what the weights expect to be subtracted from RGB in [0, 1].
+        std: what they then expect it to be divided by.
+    """
+
+    encoder: str
+    state_dict: dict[str, Tensor] = field(repr=False)
+    source: str
+    tag: str | None
+    licence: str | None
+    sha256: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __str__(self) -> str:
+        origin = [f"tag {self.tag}" if self.tag else "", self.licence or "licence not known", self.sha256[:12]]
+        return f"{self.source} ({', '.join(filter(None, origin))})"
+
+    def provenance(self) -> dict[str, Any]:
+        """Everything but the tensors, for the checkpoint, as JSON takes it."""
+        return {
+            "encoder": self.encoder,
+            "source": self.source,
+            "tag": self.tag,
+            "licence": self.licence,
+            "sha256": self.sha256,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+
+def resolve_weights(request: str, encoder: str) -> EncoderWeights | None:
+    """Find, read and check the weights that were asked for; None only where `random` was.
+
+    Args:
+        request: `imagenet` or `noisy_student` for the encoder's own tag of that training, a full timm name of the same
+            architecture (`efficientnet_b0.ra_in1k`), a file (`.safetensors`, or `.pth` and the like, read with
+            `weights_only=True`) in timm's naming, or `random`.
+        encoder: timm's name of the encoder, with or without a tag.
+
+    Raises:
+        UserError: there are no such weights, they cannot be fetched or read, or do not fit the encoder.
+    """
+    if request == "random":
+        return None
+    arch = arch_of(encoder)
+    architecture(arch)  # an encoder that timm does not have is named first
+    if request.endswith(_ENDINGS) or Path(request).is_file():
+        config = get_pretrained_cfg(arch, allow_unregistered=False)
+        return _read(Path(request), Path(request).name, arch, None, None, config)
+    tag = _tag(request, encoder)
+    config = get_pretrained_cfg(f"{arch}.{tag}", allow_unregistered=False)
+    return _read(_fetch(f"timm/{arch}.{tag}"), f"timm/{arch}.{tag}", arch, tag, config.license, config)
+
+
+def _tag(request: str, encoder: str) -> str:
+    arch, _, own = encoder.partition(".")
+    tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(arch)]
+    if request in _WORDS:
+        fitting = [tag for tag in tags if _WORDS[request].match(tag)]
+        if not fitting:
+            raise UserError(
+                f"--weights {request}: {arch} has no such tag, only {', '.join(tags) or 'none'}. {_WAYS_OUT}"
+            )
+        return own if own in fitting else fitting[0]
+    other, _, tag = request.partition(".")
+    if not tag:
+        raise UserError(f"--weights {request}: neither a file nor imagenet, noisy_student, random or a full timm name.")
+    if other != arch:
+        raise UserError(f"--weights {request}: weights of {other}, but the encoder is {arch}; they must be the same.")
+    if tag not in tags:
+        raise UserError(f"--weights {request}: timm has no such tag; {arch} has {', '.join(tags) or 'none'}.")
+    return tag
+
+
+_WAYS_OUT = "Give a file (--weights FILE), or start without (--weights random)."
+
+
+def _fetch(repository: str) -> Path:
+    cached = try_to_load_from_cache(repository, _HUB_FILE)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        # Asked first with a time limit, because the download retries for half a minute before it gives up.
+        get_session().head(hf_hub_url(repository, _HUB_FILE), timeout=_HUB_SECONDS)
+        return Path(hf_hub_download(repository, _HUB_FILE))
+    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{repository}: cannot be fetched from the hub ({reason}). {_WAYS_OUT}") from error
+
+
+def _read(path: Path, source: str, arch: str, tag: str | None, licence: str | None, config: Any) -> EncoderWeights:
+    if not path.is_file():
+        raise UserError(f"--weights {path}: no such file. {_WAYS_OUT}")
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    except Exception as error:  # damaged files end in errors of every kind
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--weights {path}: cannot be read as weights ({reason}).") from error
+    for wrapping in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
+            content = content[wrapping]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"--weights {path}: not a state_dict; it must hold tensors by timm's names.")
+    _check(content, arch, str(path))
+    return EncoderWeights(arch, content, source, tag, licence, sha256, tuple(config.mean), tuple(config.std))
+
+
+def _check(state: dict[str, Tensor], arch: str, path: str) -> None:
+    expected = architecture(arch)
+    missing = [k for k in expected.keys if k not in state and not k.endswith("num_batches_tracked")]
+    extra = [k for k in state if k not in expected.keys and k not in expected.tail]
+    shapes = [
+        f"{k} ({'x'.join(map(str, state[k].shape))}, not {'x'.join(map(str, shape))})"
+        for k, shape in expected.keys.items()
+        if k in state and state[k].shape != shape
+    ]
+    faults = [
+        f"{what} {_first(keys)}"
+        for what, keys in (("lacks", missing), ("has unknown", extra), ("has other shapes:", shapes))
+        if keys
+    ]
+    if faults:
+        raise UserError(f"--weights {path}: not weights of {arch} in timm's naming; it {', it '.join(faults)}.")
+
+
+def _first(keys: list[str], count: int = 3) -> str:
+    return ", ".join(keys[:count]) + (f" and {len(keys) - count} more" if len(keys) > count else "")

@@ -123,10 +123,13 @@ def _far_from(organ: np.ndarray) -> np.ndarray:
     """Where a nodule touches neither the organ nor the border."""
     border = np.ones_like(organ)
     border[4:-4, 4:-4, 4:-4] = False
-    return ~border & (gaussian_filter(organ.astype(float), 3) < 0.02)
+    far: np.ndarray = gaussian_filter(organ.astype(float), 3) < 0.02
+    allowed: np.ndarray = far & ~border
+    return allowed
 
 
 def _noisy(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     blurred: np.ndarray = gaussian_filter(image, 0.5)
     noise: np.ndarray = random.normal(0, NOISE, image.shape).astype(np.float32)
-    return blurred.astype(np.float32) + noise
+    noisy: np.ndarray = blurred.astype(np.float32) + noise
+    return noisy

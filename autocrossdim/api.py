@@ -1,0 +1,257 @@
+"""The commands as functions: what `autocrossdim COMMAND` does, with the same words."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autocrossdim import registry
+from autocrossdim.console import say, track
+from autocrossdim.data.dataset import Dataset, find_dataset, load_dataset
+from autocrossdim.data.images import ENDINGS, write_label
+from autocrossdim.data.splits import Split, load_or_make_splits
+from autocrossdim.data.store import Store
+from autocrossdim.data.verify import Report
+from autocrossdim.data.verify import verify as verify_dataset
+from autocrossdim.errors import UserError
+from autocrossdim.evaluation.summary import Summary, evaluate_folder, labels_from, merge
+from autocrossdim.files import read_json, write_json, written_whole
+from autocrossdim.fingerprint import Fingerprint, extract
+from autocrossdim.inference.inputs import find_checkpoints, find_inputs
+from autocrossdim.parallel import default_processes
+from autocrossdim.plan import Plan, PlanOptions
+from autocrossdim.preprocessing.dataset import preprocess_dataset
+from autocrossdim.workspace import Workspace
+
+ALL = "all"  # the fold that trains on every case
+
+
+def verify(dataset: str | Path, processes: int | None = None) -> Report:
+    """Check a dataset's integrity.
+
+    Returns:
+        Every fault and every warning.
+
+    Raises:
+        UserError: there is no such dataset.
+    """
+    return verify_dataset(find_dataset(dataset), processes or default_processes())
+
+
+def plan_and_preprocess(
+    dataset: str | Path,
+    work: Path | None = None,
+    planner: str = "auto",
+    options: PlanOptions | None = None,
+    processes: int | None = None,
+    overwrite: bool = False,
+) -> Plan:
+    """Check and measure a dataset, decide on a plan, and preprocess it for the configuration decided on.
+
+    Another configuration is preprocessed when it is first trained.
+
+    Args:
+        dataset: a path, or a name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
+        work: folder of all results (default: `$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`).
+        planner: name of an installed planner.
+        options: what the user chose instead of the planner.
+        processes: worker processes, each holding one case.
+        overwrite: measure, plan and preprocess anew even where it was done.
+
+    Raises:
+        UserError: the dataset has faults, or nothing fits the memory budget; nothing is written then.
+    """
+    raw = load_dataset(find_dataset(dataset))
+    space = Workspace.of(raw.name, work)
+    processes = processes or default_processes()
+    options = options or PlanOptions()
+    plan_with = registry.find("planners", planner)
+    if space.fingerprint.exists() and not overwrite:
+        fingerprint = Fingerprint.read(space.fingerprint)
+        known = {case.name for case in fingerprint.cases}
+        if known != {case.name for case in raw.training_cases()}:
+            raise UserError(f"{raw.path}: its cases changed since it was planned. Plan again with --overwrite.")
+    else:
+        fingerprint, report = extract(raw, processes)
+        for warning in report.warnings:
+            say(f"warning: {warning}")
+    plan: Plan = plan_with.plan(raw, fingerprint, options)
+    write_json(space.dataset_json, raw.description)
+    fingerprint.write(space.fingerprint)
+    if overwrite:
+        space.splits.unlink(missing_ok=True)
+    _, folds = load_or_make_splits(raw, space.splits)
+    plan.write(space.plan)
+    for reason in plan.decision.reasons:
+        say(reason)
+    say(folds)
+    say(f"Decision: {plan.decision.configuration}. The plan is {space.plan}.")
+    _store(raw, plan, space, plan.decision.configuration, processes)
+    return plan
+
+
+def train(
+    dataset: str | Path,
+    work: Path | None = None,
+    config: str | None = None,
+    fold: Sequence[int | str] = (),
+    weights: str = "imagenet",
+    device: str = "auto",
+    restart: bool = False,
+    settings: dict[str, Any] | None = None,
+) -> None:
+    """Train folds of a configuration, each resumed where it stopped or skipped when complete, and validate them.
+
+    Args:
+        dataset: as for `plan_and_preprocess`, which must have been run.
+        work: folder of all results.
+        config: configuration; what the plan chose if None.
+        fold: numbers of folds, or "all" for one model trained on every case; all folds of the splits if empty.
+        weights: `imagenet`, `noisy_student`, `random`, a full timm name, or a file.
+        device: `auto`, `cpu` or `cuda`.
+        restart: forget what these folds had learned.
+        settings: hyper-parameters other than the defaults, by the names of `trainers.settings.Settings`.
+
+    Raises:
+        UserError: not planned yet, no such fold or configuration, or weights that cannot be had.
+    """
+    raw = load_dataset(find_dataset(dataset))
+    space = Workspace.of(raw.name, work)
+    space.require_plan()
+    plan = Plan.read(space.plan)
+    configuration = plan.configuration(config)
+    splits, _ = load_or_make_splits(raw, space.splits)
+    chosen = _folds(fold, len(splits), space.splits)
+    store = _store(raw, plan, space, configuration.name, default_processes())
+    trainers = registry.find("trainers", configuration.name)
+    for number in chosen:
+        everything = sorted(case.name for case in raw.training_cases())
+        split = Split(train=tuple(everything), val=()) if number == ALL else splits[int(number)]
+        folder = space.fold(configuration.name, number)
+        trainer = trainers.create(plan, configuration, store, raw.groups, weights, device, settings or {})
+        trainer.train(number, split, folder, restart)
+    _summarise_folds(space, configuration.name, len(splits))
+
+
+def _folds(asked: Sequence[int | str], count: int, splits: Path) -> list[int | str]:
+    """The folds to train, checked against the splits there are."""
+    folds: list[int | str] = []
+    for fold in asked or range(count):
+        if fold == ALL:
+            folds.append(ALL)
+        elif isinstance(fold, int) or fold.isdigit():
+            if not 0 <= int(fold) < count:
+                raise UserError(f"--fold {fold}: {splits} has folds 0 to {count - 1}, or 'all'.")
+            folds.append(int(fold))
+        else:
+            raise UserError(f"--fold {fold}: a number or 'all'.")
+    if not folds:
+        raise UserError(f"{splits} has no folds (too few cases to hold any back): train with --fold all.")
+    return folds
+
+
+def _store(raw: Dataset, plan: Plan, space: Workspace, name: str, processes: int) -> Store:
+    store = Store(space.preprocessed(name))
+    preprocess_dataset(raw, plan, plan.configuration(name), store, processes)
+    return store
+
+
+def _summarise_folds(space: Workspace, configuration: str, folds: int) -> None:
+    """Merge the validation summaries of the folds there are into the configuration's summary.json."""
+    files = [space.fold(configuration, fold).validation / "summary.json" for fold in range(folds)]
+    done = [read_json(file) for file in files if file.exists()]
+    if done:
+        summary = merge(done)
+        write_json(space.model(configuration) / "summary.json", summary)
+        say(f"{configuration}, {len(done)} of {folds} folds: mean Dice {summary['foreground_mean']['Dice']:.3f}.")
+
+
+def predict(
+    model: str | Path,
+    input: Path,
+    output: Path,
+    work: Path | None = None,
+    fold: Sequence[int | str] = (),
+    config: Sequence[str] = (),
+    probabilities: bool = False,
+    mirroring: bool = True,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> list[Path]:
+    """Segment every case of a folder, or one file, with an ensemble of folds and configurations.
+
+    Args:
+        model: a dataset trained in `work`, or a model folder (`.../models/omnia`).
+        input: folder of `CASE_0000.ext` files, one such file, or the folder of a DICOM series.
+        output: folder of the segmentations, each on its image's own grid.
+        work: folder of all results.
+        fold: folds to average; all trained ones if empty.
+        config: configurations to average; what `best.json` or the plan names if empty.
+        probabilities: also write `CASE.npz` with the probabilities (K, Z, Y, X), float16.
+        mirroring: average over mirrored versions of the image.
+        device: `auto`, `cpu` or `cuda`.
+        overwrite: segment cases again whose result exists.
+
+    Returns:
+        The segmentations' paths.
+
+    Raises:
+        UserError: no trained fold, no such input, or an image the model cannot take.
+    """
+    checkpoints = find_checkpoints(model, work, fold, config)
+    from autocrossdim.inference.predictor import Predictor
+
+    predictor = Predictor.load(checkpoints, device, mirroring)
+    plan = predictor.plan
+    cases = find_inputs(input, len(plan.channel_names), plan.file_ending)
+    wanted = [(case, output / f"{case.name}{plan.file_ending}") for case in cases]
+    missing = [(case, path) for case, path in wanted if overwrite or not path.exists()]
+    if len(missing) < len(wanted):
+        say(f"{len(wanted) - len(missing)} of {len(wanted)} cases are done already (--overwrite does them again).")
+    for case, path in track(missing, "Predicting", len(missing)):
+        image, segmentation = predictor.predict_files(case.images, probabilities)
+        if segmentation.probabilities is not None:
+            with written_whole(output / f"{case.name}.npz") as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, probabilities=segmentation.probabilities)
+        # The segmentation comes last: where it exists, everything of the case does.
+        write_label(segmentation.label, image.geometry, path)
+    return [path for _, path in wanted]
+
+
+def evaluate(
+    predictions: Path,
+    references: Path,
+    dataset: str | Path | None = None,
+    output: Path | None = None,
+    processes: int | None = None,
+) -> Summary:
+    """Compare two folders of segmentations of the same names and write summary.json.
+
+    Args:
+        predictions: folder.
+        references: folder.
+        dataset: whose dataset.json names the labels; every value found is a label of its own if None.
+        output: of the summary (default: `summary.json` beside the predictions).
+        processes: cases compared at a time.
+
+    Raises:
+        UserError: files without a partner, on another grid, or with undeclared values.
+    """
+    processes = processes or default_processes()
+    raw = load_dataset(find_dataset(dataset)) if dataset is not None else None
+    ending = raw.file_ending if raw else _ending(references)
+    labels = raw.labels if raw else labels_from(None, [references, predictions], ending, processes)
+    output = output or predictions / "summary.json"
+    return evaluate_folder(predictions, references, labels, ending, processes, output, raw.groups if raw else None)
+
+
+def _ending(folder: Path) -> str:
+    """The one image format in a folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder.")
+    found = {ending for file in folder.iterdir() for ending in ENDINGS if file.name.lower().endswith(ending)}
+    # "x.nii.gz" does not end with ".nii", so every file has one ending.
+    if len(found) != 1:
+        raise UserError(f"{folder}: holds {', '.join(sorted(found)) or 'no'} images; one format is needed.")
+    return found.pop()

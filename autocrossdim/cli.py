@@ -1,0 +1,240 @@
+"""The command line: words in, one call, words out. Nothing here imports torch before a command runs."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from autocrossdim.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Segment medical images with few annotated scans: plan, train, predict, and see how far to trust it.",
+)
+
+DatasetArgument = Annotated[
+    str,
+    typer.Argument(metavar="DATASET", help="Folder, or a name or number below $AUTOCROSSDIM_RAW or $nnUNet_raw."),
+]
+WorkOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of all results [default: $AUTOCROSSDIM_WORK, else ./autocrossdim_work]."),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Worker processes, each holding one case [default: one a core, at most 8]."),
+]
+WeightsOption = Annotated[
+    str, typer.Option(help="Starting weights: imagenet, noisy_student, random, a full timm name, or a file.")
+]
+
+
+@app.command()
+def verify(dataset: DatasetArgument, processes: ProcessesOption = None) -> None:
+    """Check a dataset: every fault in one list."""
+    from autocrossdim import api
+
+    report = api.verify(dataset, processes)
+    for warning in report.warnings:
+        typer.echo(f"warning: {warning}")
+    if report.faults:
+        raise UserError(f"{len(report.faults)} fault(s) found.\n" + "\n".join(report.faults))
+    typer.echo("No faults.")
+
+
+@app.command("plan_and_preprocess")
+def plan_and_preprocess(
+    dataset: DatasetArgument,
+    work: WorkOption = None,
+    planner: Annotated[str, typer.Option(help="auto, omnia, dx, or one installed beside them.")] = "auto",
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0, help="GB that training may take [default: the GPU's, else 8]."),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="timm architecture of the encoder [default: efficientnet_b0]."),
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=1, help="Anisotropy from which on slices are preferred.")] = 3.0,
+    patch_size: Annotated[
+        str | None,
+        typer.Option(help="Voxels an axis, coarsest first, such as 48,64,48."),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=2, help="Patches a step."),
+    ] = None,
+    network: Annotated[str, typer.Option(help="default, or paper for the networks as published.")] = "default",
+    processes: ProcessesOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what was done.")] = False,
+) -> None:
+    """Look at a dataset, decide between 2D and 3D, say why, and preprocess it."""
+    from autocrossdim import api
+    from autocrossdim.plan import PlanOptions
+
+    if network not in ("default", "paper"):
+        raise UserError(f"--network {network}: default or paper.")
+    options = PlanOptions(
+        memory_gb=memory,
+        encoder=encoder,
+        threshold=threshold,
+        patch_size=_numbers(patch_size, "--patch-size"),
+        batch_size=batch_size,
+        network=network,
+    )
+    api.plan_and_preprocess(dataset, work, planner, options, processes, overwrite)
+
+
+@app.command()
+def train(
+    dataset: DatasetArgument,
+    work: WorkOption = None,
+    config: Annotated[
+        str | None,
+        typer.Option(help="Configuration of the plan [default: what it decided on]."),
+    ] = None,
+    fold: Annotated[
+        list[str] | None,
+        typer.Option(help="Number of a fold, several times for several; or 'all' [default: every fold]."),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs [default: 100]."),
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(help="Training time a fold, such as 90s, 30m, 2h; the schedule ends with it."),
+    ] = None,
+    weights: WeightsOption = "imagenet",
+    device: DeviceOption = "auto",
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what these folds had learned.")] = False,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other hyper-parameter, such as learning_rate=3e-4."),
+    ] = None,
+) -> None:
+    """Train folds of a configuration; each goes on where it stopped."""
+    from autocrossdim import api
+
+    settings = _assignments(change or [])
+    if epochs is not None:
+        settings["epochs"] = epochs
+    if max_time is not None:
+        settings["max_seconds"] = _seconds(max_time)
+    api.train(dataset, work, config, fold or (), weights, device, restart, settings)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="A dataset trained in --work, or a model folder.")],
+    input: Annotated[Path, typer.Option("-i", "--input", help="Folder of images, one file, or a DICOM folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the segmentations.")],
+    work: WorkOption = None,
+    fold: Annotated[
+        list[str] | None,
+        typer.Option(help="Fold to average, several times for several [default: all trained]."),
+    ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(help="Configuration to average, several times for several."),
+    ] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write CASE.npz.")] = False,
+    mirroring: Annotated[bool, typer.Option(help="Average over mirrored images.")] = True,
+    device: DeviceOption = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished cases again.")] = False,
+) -> None:
+    """Segment images with the ensemble of all trained folds."""
+    from autocrossdim import api
+
+    api.predict(model, input, output, work, fold or (), config or (), probabilities, mirroring, device, overwrite)
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of segmentations.")],
+    references: Annotated[Path, typer.Argument(help="Folder of the true ones, same names.")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Whose dataset.json names the labels."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Summary [default: summary.json beside the predictions]."),
+    ] = None,
+    processes: ProcessesOption = None,
+) -> None:
+    """Compare segmentations with true ones: Dice, HD95, ASSD, NSD a label and case."""
+    from rich.console import Console
+
+    from autocrossdim import api
+    from autocrossdim.evaluation.summary import table
+
+    Console().print(table(api.evaluate(predictions, references, dataset, output, processes)))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to work in.")] = Path("autocrossdim_demo"),
+) -> None:
+    """Do the whole job on two small datasets made here: plan, train two folds, predict, evaluate."""
+    from autocrossdim.demo import run
+
+    run(output)
+
+
+@app.command()
+def doctor() -> None:
+    """Tell versions, devices, memory, and whether pretrained weights can be fetched."""
+    from autocrossdim.doctor import examine
+
+    for line in examine():
+        typer.echo(line)
+
+
+def _assignments(texts: list[str]) -> dict[str, object]:
+    """Return NAME=VALUE pairs; a value is read as JSON where it is JSON (numbers, true), else as a word."""
+    settings: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text}: NAME=VALUE is needed, such as learning_rate=3e-4.")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings
+
+
+def _numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*){1,2}", text):
+        raise UserError(f"{option} {text}: two or three numbers with commas, such as 48,64,48.")
+    return tuple(int(part) for part in text.split(","))
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if match is None or float(match[1]) == 0:
+        raise UserError(f"--max-time {text}: a number with s, m, h or d, such as 90s, 30m or 2h.")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's mistake is one clear line on stderr and exit code 2."""
+    # Threads that spin while they wait make a step 2-4x slower as soon as anything else runs on these cores, and
+    # 10 % faster at most when nothing does (measured: DX-Net on two cores). Read when torch loads its OpenMP.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    sys.exit(0)

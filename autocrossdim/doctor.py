@@ -1,0 +1,52 @@
+"""What this machine has: versions, devices, memory, and whether pretrained weights can be fetched."""
+
+import os
+import platform
+import socket
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+
+PACKAGES = ("autocrossdim", "torch", "timm", "SimpleITK", "batchgenerators", "numpy")
+HUB = "huggingface.co"
+SECONDS_TO_WAIT = 3.0
+
+
+def examine() -> Iterator[str]:
+    """Yield one line of findings at a time."""
+    yield f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    for name in PACKAGES:
+        yield f"{name} {version(name)}"
+    yield f"{len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count()} CPU cores, {_memory()}"
+    yield from _devices()
+    yield _hub()
+
+
+def _memory() -> str:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return "memory unknown"
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"{total / 1024**3:.0f} GB of memory"
+
+
+def _devices() -> Iterator[str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield "No usable GPU: training runs on the CPU, and plans are sized for 8 GB unless --memory says otherwise."
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        yield f"cuda:{index}: {properties.name}, {properties.total_memory / 1024**3:.0f} GB, trains in {precision}"
+
+
+def _hub() -> str:
+    try:
+        socket.create_connection((HUB, 443), timeout=SECONDS_TO_WAIT).close()
+    except OSError as error:
+        return (
+            f"Pretrained weights: {HUB} cannot be reached ({error}). Use `--weights FILE` or `--weights random`, "
+            "or weights already in the cache."
+        )
+    return f"Pretrained weights: {HUB} can be reached."

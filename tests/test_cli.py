@@ -1,0 +1,169 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autocrossdim.data.images import read_label
+from autocrossdim.phantoms import ANISOTROPIC_SPACING, ISOTROPIC_SPACING, chambers, nodules, write_dataset
+
+QUICK = [
+    "--weights",
+    "random",
+    "--epochs",
+    "2",
+    "--set",
+    "steps_per_epoch=3",
+    "--set",
+    "validation_batches=1",
+]
+
+
+def command(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "autocrossdim", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        timeout=300,
+        check=False,
+    )
+
+
+def succeed(*words: object) -> str:
+    result = command(*words)
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw") / "Dataset901_Nodules"
+    labels = {"background": 0, "organ": 1, "nodule": 2}
+    write_dataset(folder, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def thick_slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw") / "Dataset902_Chambers"
+    labels = {"background": 0, "chamber": 1, "wall": 2}
+    write_dataset(folder, lambda random: chambers(random, (6, 64, 64)), labels, ANISOTROPIC_SPACING, training=4)
+    return folder
+
+
+def test_help_is_quick_and_does_not_import_torch() -> None:
+    code = (
+        "import sys, typer.testing; from autocrossdim.cli import app; "
+        "result = typer.testing.CliRunner().invoke(app, ['--help']); assert 'plan_and_preprocess' in result.output; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["volumes", "thick_slices"])
+def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    raw: Path = request.getfixturevalue(name)
+    before = {file: file.stat().st_mtime_ns for file in raw.rglob("*")}
+    work = ["--work", tmp_path]
+    expected = {"volumes": "dx", "thick_slices": "omnia"}[name]
+
+    said = succeed("plan_and_preprocess", raw, *work, "--memory", "2")
+    assert f"Decision: {expected}" in said
+    plan = json.loads((tmp_path / raw.name / "plan.json").read_text())
+    assert plan["decision"]["configuration"] == expected
+
+    succeed("train", raw, *work, *QUICK, "--fold", "0", "--fold", "1")
+    model = tmp_path / raw.name / "models" / expected
+    for fold in (0, 1):
+        files = {file.name for file in (model / f"fold_{fold}").iterdir()}
+        assert files >= {
+            "checkpoint_latest",
+            "checkpoint_best",
+            "history.jsonl",
+            "progress.png",
+            "validation",
+        }
+    assert "already trained" in succeed("train", raw, *work, *QUICK, "--fold", "0")
+
+    succeed("predict", raw, *work, "-i", raw / "imagesTs", "-o", tmp_path / "out", "--probabilities")
+    for reference in sorted((raw / "labelsTs").iterdir()):
+        found, geometry = read_label(tmp_path / "out" / reference.name)
+        _, expected_geometry = read_label(reference)
+        assert geometry == expected_geometry
+        assert set(np.unique(found)) <= {0, 1, 2}
+
+    said = succeed("evaluate", tmp_path / "out", raw / "labelsTs", "--dataset", raw)
+    assert "Dice" in said
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert len(summary["metric_per_case"]) == 2
+    assert {file: file.stat().st_mtime_ns for file in raw.rglob("*")} == before
+
+
+def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path: Path) -> None:
+    work = ["--work", tmp_path]
+    succeed("plan_and_preprocess", volumes, *work, "--memory", "2")
+    words = ["train", volumes, *work, "--fold", "0", "--weights", "random", "--epochs", "6"]
+    words += ["--set", "steps_per_epoch=2", "--set", "validation_batches=1"]
+    process = subprocess.Popen([sys.executable, "-m", "autocrossdim", *map(str, words)], stderr=subprocess.DEVNULL)
+    latest = tmp_path / volumes.name / "models" / "dx" / "fold_0" / "checkpoint_latest"
+    deadline = time.monotonic() + 120
+    while not latest.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    said = succeed(*words)
+    assert "going on after epoch" in said or "already trained" in said
+    epochs = [json.loads(line)["epoch"] for line in latest.with_name("history.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2, 3, 4, 5, 6]
+
+
+def test_mistakes_end_in_one_clear_line_and_exit_code_2(volumes: Path, tmp_path: Path) -> None:
+    work = ["--work", tmp_path]
+    succeed("plan_and_preprocess", volumes, *work, "--memory", "2")
+    predict = ["predict", volumes, *work, "-i", volumes / "imagesTs", "-o", tmp_path / "out"]
+    for words, message in [
+        (["plan_and_preprocess", tmp_path / "nowhere", *work], "nowhere: no such"),
+        (["train", volumes, *work, *QUICK, "--fold", "7"], "--fold 7"),
+        (["train", volumes, *work, *QUICK, "--config", "omni"], "no configuration 'omni'"),
+        (["train", volumes, *work, *QUICK, "--set", "speed=9"], "speed"),
+        (["train", volumes, *work, "--max-time", "soon", "--weights", "random"], "--max-time soon"),
+        (["train", volumes, "--work", tmp_path / "other", *QUICK], "plan_and_preprocess"),
+        (predict, "no trained fold"),
+        ([*predict, "--fold", "3"], "fold_3 is not trained"),
+        (["evaluate", tmp_path / "none", volumes / "labelsTr", "--dataset", volumes], "none"),
+    ]:
+        result = command(*words)
+        assert result.returncode == 2, (words, result.stderr)
+        assert message in result.stderr, (words, result.stderr)
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_option_is_an_error(volumes: Path) -> None:
+    result = command("train", volumes, "--epoch", "3")
+    assert result.returncode == 2
+    assert "--epoch" in result.stderr
+
+
+def test_every_fault_is_printed_at_once_and_nothing_is_written(volumes: Path, tmp_path: Path) -> None:
+    raw = tmp_path / volumes.name
+    for file in volumes.rglob("*.*"):
+        target = raw / file.relative_to(volumes)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    (raw / "labelsTr" / "case_01.nii.gz").unlink()
+    truncated = raw / "imagesTr" / "case_02_0000.nii.gz"
+    truncated.write_bytes(truncated.read_bytes()[:200])
+    result = command("plan_and_preprocess", raw, "--work", tmp_path / "work")
+    assert result.returncode == 2
+    assert "case_01" in result.stderr
+    assert "case_02" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "work").exists()

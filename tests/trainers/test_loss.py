@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from trainers.loss import IGNORED, DiceCrossEntropy, soft_dice
+
+
+def test_a_perfect_answer_costs_nothing() -> None:
+    target = torch.randint(0, 3, (2, 8, 8))
+    logits = 100.0 * torch.nn.functional.one_hot(target, 3).movedim(-1, 1)
+    assert DiceCrossEntropy(regions=False)(logits, target) < 1e-4
+
+
+def test_a_perfect_answer_for_regions_costs_nothing() -> None:
+    target = torch.randint(0, 2, (2, 3, 8, 8))
+    assert DiceCrossEntropy(regions=True)(200.0 * target - 100, target) < 1e-4
+
+
+def test_dice_by_hand() -> None:
+    probabilities = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
+    target = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])
+    assert soft_dice(probabilities, target).item() == pytest.approx(2 / 3, abs=1e-4)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_ignored_voxels_change_nothing(regions: bool) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 6, 6)
+    target = torch.randint(0, 2, (2, 3, 6, 6) if regions else (2, 6, 6))
+    target[..., :3] = IGNORED
+    loss = DiceCrossEntropy(regions)
+    changed = logits.clone()
+    changed[..., :3] += 50 * torch.randn(2, 3, 6, 3)
+    assert loss(logits, target).item() == pytest.approx(loss(changed, target).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_batch_that_is_ignored_whole_is_finite(regions: bool) -> None:
+    logits = torch.randn(2, 3, 6, 6, requires_grad=True)
+    target = torch.full((2, 3, 6, 6) if regions else (2, 6, 6), IGNORED)
+    loss = DiceCrossEntropy(regions)(logits, target)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()

@@ -1,5 +1,6 @@
 """The commands as functions: what `autocrossdim COMMAND` does, with the same words."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,15 @@ def verify(dataset: str | Path, processes: int | None = None) -> Report:
     return verify_dataset(find_dataset(dataset), processes or default_processes())
 
 
-def plan_and_preprocess(
+def plan(
     dataset: str | Path,
     work: Path | None = None,
     planner: str = "auto",
     options: PlanOptions | None = None,
     processes: int | None = None,
     overwrite: bool = False,
-) -> Plan:
-    """Check and measure a dataset, decide on a plan, and preprocess it for the configuration decided on.
-
-    Another configuration is preprocessed when it is first trained.
+) -> tuple[Plan, Fingerprint]:
+    """Check and measure a dataset and decide on a plan.
 
     Args:
         dataset: a path, or a name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
@@ -57,7 +56,10 @@ def plan_and_preprocess(
         planner: name of an installed planner.
         options: what the user chose instead of the planner.
         processes: worker processes, each holding one case.
-        overwrite: measure, plan and preprocess anew even where it was done.
+        overwrite: measure anew even where it was done.
+
+    Returns:
+        The plan, and the fingerprint it rests on.
 
     Raises:
         UserError: the dataset has faults, or nothing fits the memory budget; nothing is written then.
@@ -76,19 +78,48 @@ def plan_and_preprocess(
         fingerprint, report = extract(raw, processes)
         for warning in report.warnings:
             say(f"warning: {warning}")
-    plan: Plan = plan_with.plan(raw, fingerprint, options)
+    made: Plan = plan_with.plan(raw, fingerprint, options)
     write_json(space.dataset_json, raw.description)
     fingerprint.write(space.fingerprint)
     if overwrite:
         space.splits.unlink(missing_ok=True)
     _, folds = load_or_make_splits(raw, space.splits)
-    plan.write(space.plan)
-    for reason in plan.decision.reasons:
-        say(reason)
+    made.write(space.plan)
     say(folds)
-    say(f"Decision: {plan.decision.configuration}. The plan is {space.plan}.")
-    _store(raw, plan, space, plan.decision.configuration, processes)
-    return plan
+    say(f"Decision: {made.decision.configuration}. The plan is {space.plan}.")
+    return made, fingerprint
+
+
+def plan_and_preprocess(
+    dataset: str | Path,
+    work: Path | None = None,
+    planner: str = "auto",
+    options: PlanOptions | None = None,
+    processes: int | None = None,
+    overwrite: bool = False,
+) -> Plan:
+    """Plan as `plan` does, and preprocess the dataset for the configuration decided on.
+
+    Another configuration is preprocessed when it is first trained.
+    """
+    made, _ = plan(dataset, work, planner, options, processes, overwrite)
+    for sentence in (*made.decision.reasons, *made.notes):
+        say(sentence)
+    preprocess(dataset, work, processes, overwrite)
+    return made
+
+
+def preprocess(
+    dataset: str | Path, work: Path | None = None, processes: int | None = None, overwrite: bool = False
+) -> None:
+    """Preprocess a planned dataset for the configuration decided on; cases done under the same settings are kept."""
+    raw = load_dataset(find_dataset(dataset))
+    space = Workspace.of(raw.name, work)
+    made = Plan.read(space.plan)
+    name = made.decision.configuration
+    if overwrite:
+        shutil.rmtree(space.preprocessed(name), ignore_errors=True)
+    _store(raw, made, space, name, processes or default_processes())
 
 
 def train(
@@ -119,17 +150,17 @@ def train(
     raw = load_dataset(find_dataset(dataset))
     space = Workspace.of(raw.name, work)
     space.require_plan()
-    plan = Plan.read(space.plan)
-    configuration = plan.configuration(config)
+    made = Plan.read(space.plan)
+    configuration = made.configuration(config)
     splits, _ = load_or_make_splits(raw, space.splits)
     chosen = _folds(fold, len(splits), space.splits)
-    store = _store(raw, plan, space, configuration.name, default_processes())
+    store = _store(raw, made, space, configuration.name, default_processes())
     trainers = registry.find("trainers", configuration.name)
     for number in chosen:
         everything = sorted(case.name for case in raw.training_cases())
         split = Split(train=tuple(everything), val=()) if number == ALL else splits[int(number)]
         folder = space.fold(configuration.name, number)
-        trainer = trainers.create(plan, configuration, store, raw.groups, weights, device, settings or {})
+        trainer = trainers.create(made, configuration, store, raw.groups, weights, device, settings or {})
         trainer.train(number, split, folder, restart)
     _summarise_folds(space, configuration.name, len(splits))
 

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -24,15 +24,19 @@ DatasetArgument = Annotated[
 ]
 WorkOption = Annotated[
     Path | None,
-    typer.Option(help="Folder of all results [default: $AUTOCROSSDIM_WORK, else ./autocrossdim_work]."),
+    typer.Option(help="Folder of all results (default: $AUTOCROSSDIM_WORK, else ./autocrossdim_work)."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 ProcessesOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Worker processes, each holding one case [default: one a core, at most 8]."),
+    typer.Option(min=1, help="Worker processes, each holding one case (default: one a core, at most 8)."),
 ]
 WeightsOption = Annotated[
-    str, typer.Option(help="Starting weights: imagenet, noisy_student, random, a full timm name, or a file.")
+    str,
+    typer.Option(
+        help="Starting weights: imagenet, noisy_student, random, a full timm name, a file, omnia (this dataset's "
+        "trained Omnia-Net), or a trained model's folder."
+    ),
 ]
 
 
@@ -49,38 +53,44 @@ def verify(dataset: DatasetArgument, processes: ProcessesOption = None) -> None:
     typer.echo("No faults.")
 
 
-@app.command("plan_and_preprocess")
+@app.command("plan_and_preprocess", help="Look at a dataset, decide between 2D and 3D, say why, and preprocess it.")
+@app.command("plan", help="As plan_and_preprocess, without preprocessing; shows the plan.")
 def plan_and_preprocess(
+    context: typer.Context,
     dataset: DatasetArgument,
     work: WorkOption = None,
     planner: Annotated[str, typer.Option(help="auto, omnia, dx, or one installed beside them.")] = "auto",
     memory: Annotated[
-        float | None,
-        typer.Option(min=0, help="GB that training may take [default: the GPU's, else 8]."),
+        float | None, typer.Option(min=0, help="GB that training may take (default: the GPU's, else 8).")
     ] = None,
     encoder: Annotated[
-        str | None,
-        typer.Option(help="timm architecture of the encoder [default: efficientnet_b0]."),
+        str | None, typer.Option(help="timm architecture of the encoder (default: efficientnet_b0).")
     ] = None,
     threshold: Annotated[float, typer.Option(min=1, help="Anisotropy from which on slices are preferred.")] = 3.0,
     patch_size: Annotated[
-        str | None,
-        typer.Option(help="Voxels an axis, coarsest first, such as 48,64,48."),
+        str | None, typer.Option(help="Voxels an axis, coarsest first, such as 48,64,48; two are in-plane.")
     ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=2, help="Patches a step."),
-    ] = None,
-    network: Annotated[str, typer.Option(help="default, or paper for the networks as published.")] = "default",
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Patches a step.")] = None,
+    network: Annotated[Literal["default", "paper"], typer.Option(help="paper: the networks as published.")] = "default",
+    inflation: Annotated[
+        Literal["center", "average", "replicate", "acs"], typer.Option(help="How 2D weights become 3D ones.")
+    ] = "center",
+    slices: Annotated[int, typer.Option(help="Neighbouring slices a 2D network sees as channels: 1 or 3.")] = 1,
+    precision: Annotated[
+        Literal["auto", "16", "32"], typer.Option(help="Bits of the convolutions to plan for (auto: 16 on a GPU).")
+    ] = "auto",
+    trial: Annotated[bool, typer.Option(help="Run a few real steps to measure time and memory.")] = True,
+    show: Annotated[bool, typer.Option("--show", help="Show data, decision and candidates.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, for programs.")] = False,
     processes: ProcessesOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what was done.")] = False,
 ) -> None:
-    """Look at a dataset, decide between 2D and 3D, say why, and preprocess it."""
+    """Plan and, unless called as `plan`, preprocess."""
     from autocrossdim import api
     from autocrossdim.plan import PlanOptions
 
-    if network not in ("default", "paper"):
-        raise UserError(f"--network {network}: default or paper.")
+    if slices not in (1, 3):
+        raise UserError(f"--slices {slices}: 1 or 3.")
     options = PlanOptions(
         memory_gb=memory,
         encoder=encoder,
@@ -88,8 +98,25 @@ def plan_and_preprocess(
         patch_size=_numbers(patch_size, "--patch-size"),
         batch_size=batch_size,
         network=network,
+        inflation=inflation,
+        slices=3 if slices == 3 else 1,
+        precision=precision,
+        trial=trial,
     )
-    api.plan_and_preprocess(dataset, work, planner, options, processes, overwrite)
+    made, fingerprint = api.plan(dataset, work, planner, options, processes, overwrite)
+    if as_json:
+        typer.echo(made.model_dump_json(indent=2))
+    elif show or context.info_name == "plan":
+        from rich.console import Console
+
+        from autocrossdim.show import show as shown
+
+        Console().print(shown(made, fingerprint), markup=False)
+    else:
+        for sentence in (*made.decision.reasons, *made.notes):
+            typer.echo(sentence)
+    if context.info_name != "plan":
+        api.preprocess(dataset, work, processes, overwrite)
 
 
 @app.command()
@@ -98,15 +125,15 @@ def train(
     work: WorkOption = None,
     config: Annotated[
         str | None,
-        typer.Option(help="Configuration of the plan [default: what it decided on]."),
+        typer.Option(help="Configuration of the plan (default: what it decided on)."),
     ] = None,
     fold: Annotated[
         list[str] | None,
-        typer.Option(help="Number of a fold, several times for several; or 'all' [default: every fold]."),
+        typer.Option(help="Number of a fold, several times for several; or 'all' (default: every fold)."),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Epochs [default: 100]."),
+        typer.Option(min=1, help="Epochs (default: 100)."),
     ] = None,
     max_time: Annotated[
         str | None,
@@ -139,7 +166,7 @@ def predict(
     work: WorkOption = None,
     fold: Annotated[
         list[str] | None,
-        typer.Option(help="Fold to average, several times for several [default: all trained]."),
+        typer.Option(help="Fold to average, several times for several (default: all trained)."),
     ] = None,
     config: Annotated[
         list[str] | None,
@@ -166,7 +193,7 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Summary [default: summary.json beside the predictions]."),
+        typer.Option("-o", "--output", help="Summary (default: summary.json beside the predictions)."),
     ] = None,
     processes: ProcessesOption = None,
 ) -> None:

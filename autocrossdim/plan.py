@@ -16,6 +16,10 @@ PLAN_VERSION = 1
 GIGABYTE = 1024**3
 DEFAULT_MEMORY_GB = 8.0  # budget where no GPU is found
 
+STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints: what is lost at most when a run is killed
+
+Inflation = Literal["center", "average", "replicate", "acs"]
+
 
 class PlanOptions(BaseModel):
     """What the user may ask of a planner; `None` leaves the choice to it.
@@ -27,6 +31,10 @@ class PlanOptions(BaseModel):
         patch_size: voxels an axis, after transposition; two entries are the in-plane size.
         batch_size: patches a step.
         network: `default`, or `paper` for the networks as published.
+        inflation: how 2D weights become 3D ones.
+        slices: neighbouring slices a 2D network sees as channels.
+        precision: bits of the convolutions, 16 or 32; `auto` takes 16 where there is a GPU.
+        trial: run a few real steps, for the time they take and, on a GPU, the memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,15 +45,42 @@ class PlanOptions(BaseModel):
     patch_size: tuple[int, ...] | None = None
     batch_size: int | None = None
     network: Literal["default", "paper"] = "default"
+    inflation: Inflation = "center"
+    slices: Literal[1, 3] = 1
+    precision: Literal["auto", "16", "32"] = "auto"
+    trial: bool = True
 
 
 class Memory(BaseModel):
-    """Memory of one training step, in bytes: what may be used and what the plan is computed to use."""
+    """Memory in bytes.
 
-    model_config = ConfigDict(frozen=True)
+    Attributes:
+        budget_bytes: what a training step may take.
+        estimated_bytes: what it is computed to take.
+        measured_bytes: what it took when it was run for real; None where there is no GPU to run it on.
+        inference_bytes: what predicting one batch of tiles is computed to take.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     budget_bytes: int
     estimated_bytes: int
+    measured_bytes: int | None = None
+    inference_bytes: int
+
+
+class Cost(BaseModel):
+    """What a configuration costs.
+
+    Attributes:
+        multiply_adds_per_case: of predicting a case of the median shape once, without mirroring.
+        seconds_per_epoch: of training on this machine, from a few real steps; None if they were not run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    multiply_adds_per_case: int
+    seconds_per_epoch: float | None = None
 
 
 class Configuration(BaseModel):
@@ -64,7 +99,10 @@ class Configuration(BaseModel):
         strides: one entry of `dims` numbers an encoder level.
         kernel_sizes: one entry a resolution level, the full one first.
         inflation: how 2D weights become 3D ones.
-        memory: bytes of a training step.
+        slices: neighbouring slices a 2D network sees as channels: 1 (the paper), or 3, which is what a pretrained
+            RGB stem takes by nature.
+        memory: bytes of a training step and of prediction.
+        cost: arithmetic and time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,8 +118,10 @@ class Configuration(BaseModel):
     kind: Literal["unet", "ds"] = "unet"
     strides: tuple[tuple[int, ...], ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
-    inflation: Literal["center", "average", "replicate", "acs"] = "center"
+    inflation: Inflation = "center"
+    slices: Literal[1, 3] = 1
     memory: Memory
+    cost: Cost
 
     def target_spacing(self, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return the spacing (mm; z, y, x in the plan's order) that a case of `spacing` is resampled to."""
@@ -112,6 +152,8 @@ class Plan(BaseModel):
 
     Attributes:
         transpose: original axis (z, y, x) of each axis in the plan's order.
+        precision_bits: of the convolutions the memory was computed for.
+        notes: what else follows from the data, a sentence each.
         overrides: options the user chose instead of the planner, by name.
     """
 
@@ -127,6 +169,8 @@ class Plan(BaseModel):
     normalization: tuple[Normalization, ...]
     decision: Decision
     configurations: dict[str, Configuration]
+    precision_bits: Literal[16, 32] = 32
+    notes: tuple[str, ...] = ()
     overrides: dict[str, str] = {}
 
     def configuration(self, name: str | None = None) -> Configuration:
@@ -150,7 +194,7 @@ class Plan(BaseModel):
             preset=configuration.network,
             dims=configuration.dims,
             encoder=configuration.encoder,
-            in_channels=len(self.channel_names),
+            in_channels=len(self.channel_names) * configuration.slices,
             num_outputs=self.labels.num_outputs,
             strides=[list(stride) for stride in configuration.strides],
             kernel_sizes=[list(kernel) for kernel in configuration.kernel_sizes],

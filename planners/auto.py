@@ -1,22 +1,24 @@
 """The planner: looks at a fingerprint, decides between slices and volumes, and sizes both to the memory."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.errors import UserError
 from autocrossdim.fingerprint import Fingerprint
-from autocrossdim.plan import Configuration, Decision, Memory, Plan, PlanOptions
+from autocrossdim.inference.sliding_window import tile_starts
+from autocrossdim.plan import STEPS_PER_EPOCH, Configuration, Cost, Decision, Memory, Plan, PlanOptions
 from autocrossdim.preprocessing.normalize import Normalization, scheme_for
-from planners.device import memory_budget
-from planners.sizing import Sizer
-from planners.spacing import anisotropy, axis_order, resampled_shapes, target_spacing
+from planners import decision
+from planners.device import memory_budget, precision_bits
+from planners.sizing import Size, Sizer
+from planners.spacing import axis_order, resampled_shapes, target_spacing
 
 DEFAULT_ENCODER = "efficientnet_b0"
-CLOSE_CASE = (2.0, 4.0)  # between these ratios nothing published settles 2D against 3D
 INSIDE_MASK_BELOW = 0.75  # share of voxels left by cropping under which z-scores look inside the mask (nnU-Net)
+SMALL_PATCH = 0.25  # of the median shape's voxels, under which a coarser configuration is planned besides (nnU-Net)
 
 
 @dataclass(frozen=True)
@@ -46,62 +48,62 @@ class AutoPlanner:
             num_outputs=dataset.labels.num_outputs,
             encoder=options.encoder or DEFAULT_ENCODER,
             network=options.network,
+            inflation=options.inflation,
+            slices=options.slices if fingerprint.dims == 3 else 1,
+            mixed=precision_bits(options) == 16,
             budget_bytes=budget,
+            trial=options.trial,
             patch_size=options.patch_size,
             batch_size=options.batch_size,
         )
         target = target_spacing(spacings, shapes)
-        configurations = {"omnia": _configuration("omnia", sizer, spacings, shapes, target[1:])}
+        configurations = _configurations(sizer, spacings, shapes, target, fingerprint.dims)
         if fingerprint.dims == 3:
-            configurations["dx"] = _configuration("dx", sizer, spacings, shapes, target)
+            choice = decision.choose(spacings, shapes, options.threshold)
+        else:
+            choice = decision.Choice("omnia", 1.0, ["The images are flat, so a 2D network (omnia) is the only choice."])
+        chosen, reasons = choice.configuration, list(choice.reasons)
+        if self.configuration is not None and self.configuration != chosen:
+            reasons.append(f"You asked for {self.configuration} instead of {chosen}.")
+            chosen = self.configuration
+        reasons += [_size_reason(configurations[chosen]), memory_reason]
         return Plan(
             dataset=dataset.name,
-            dims=fingerprint.dims,
+            dims=3 if fingerprint.dims == 3 else 2,
             channel_names=dataset.channel_names,
             labels=dataset.labels,
             file_ending=dataset.file_ending,
             transpose=order,
             normalization=_normalization(dataset, fingerprint),
-            decision=self._decide(fingerprint, spacings, options, configurations, memory_reason),
+            decision=Decision(
+                anisotropy=choice.anisotropy,
+                threshold=options.threshold,
+                configuration=chosen,
+                alternatives=tuple(name for name in configurations if name != chosen),
+                reasons=tuple(reasons),
+            ),
             configurations=configurations,
+            precision_bits=16 if sizer.mixed else 32,
+            notes=_notes(dataset, spacings, configurations, options.threshold),
             overrides=_overrides(options, self.configuration),
         )
 
-    def _decide(
-        self,
-        fingerprint: Fingerprint,
-        spacings: np.ndarray,
-        options: PlanOptions,
-        configurations: dict[str, Configuration],
-        memory_reason: str,
-    ) -> Decision:
-        if fingerprint.dims == 2:
-            ratio, choice = 1.0, "omnia"
-            reasons = ["The images are flat, so a 2D network (omnia) is the only choice."]
-        else:
-            spacing = np.median(spacings, axis=0)
-            ratio = anisotropy(spacing)
-            choice = "omnia" if ratio >= options.threshold else "dx"
-            reasons = _spacing_reasons(spacing, ratio, options.threshold)
-        if self.configuration is not None:
-            if self.configuration != choice:
-                reasons.append(f"You asked for {self.configuration} instead of {choice}.")
-            choice = self.configuration
-        chosen = configurations[choice]
-        reasons += [_size_reason(chosen), memory_reason]
-        alternatives = tuple(name for name in configurations if name != choice)
-        if fingerprint.dims == 3 and CLOSE_CASE[0] <= ratio <= CLOSE_CASE[1]:
-            reasons.append(
-                f"A ratio between {CLOSE_CASE[0]:g} and {CLOSE_CASE[1]:g} is a close case: train the other one too "
-                f"(`autocrossdim train DATASET --config {alternatives[0]}`) and let cross-validation choose."
-            )
-        return Decision(
-            anisotropy=ratio,
-            threshold=options.threshold,
-            configuration=choice,
-            alternatives=alternatives,
-            reasons=tuple(reasons),
-        )
+
+def _configurations(
+    sizer: Sizer, spacings: np.ndarray, shapes: np.ndarray, target: tuple[float, float, float], dims: int
+) -> dict[str, Configuration]:
+    """Return both candidates and, where a patch shows little of a volume, a coarser one."""
+    made = {"omnia": _configuration("omnia", sizer, spacings, shapes, target[1:])}
+    if dims == 2:
+        return made
+    made["dx"] = dx = _configuration("dx", sizer, spacings, shapes, target)
+    seen = float(np.prod(dx.patch_size) / np.prod(dx.median_shape))
+    if seen < SMALL_PATCH:
+        # Coarser by the factor at which the same patch would show a quarter.
+        factor = float(np.cbrt(SMALL_PATCH / seen))
+        coarser = (target[0] * factor, target[1] * factor, target[2] * factor)
+        made["dx_lowres"] = _configuration("dx_lowres", replace(sizer, patch_size=None), spacings, shapes, coarser)
+    return made
 
 
 def _configuration(
@@ -110,10 +112,11 @@ def _configuration(
     """Size a network over as many axes as `target` has (mm; in 2D the slice axis is left as it is)."""
     resampled = resampled_shapes(spacings, shapes, target)
     z, y, x = (round(float(n)) for n in np.median(resampled, axis=0))
-    size = sizer.size((z, y, x)[-len(target) :], target, int(resampled.prod(axis=1).sum()))
+    dims: Literal[2, 3] = 3 if len(target) == 3 else 2
+    size, outcome = sizer.size_that_runs((z, y, x)[-dims:], target, int(resampled.prod(axis=1).sum()))
     return Configuration(
         name=name,
-        dims=len(target),
+        dims=dims,
         spacing=target,
         median_shape=(z, y, x),
         patch_size=size.patch,
@@ -122,8 +125,27 @@ def _configuration(
         network=sizer.network,
         strides=size.topology.strides,
         kernel_sizes=size.topology.kernel_sizes,
-        memory=Memory(budget_bytes=sizer.budget_bytes, estimated_bytes=size.estimated_bytes),
+        inflation=sizer.inflation,
+        slices=sizer.slices if dims == 2 else 1,
+        memory=Memory(
+            budget_bytes=sizer.budget_bytes,
+            estimated_bytes=size.memory.training(size.patch, size.batch),
+            measured_bytes=outcome.peak_bytes,
+            inference_bytes=size.memory.inference(size.patch, size.batch),
+        ),
+        cost=Cost(
+            multiply_adds_per_case=_multiply_adds(size, (z, y, x)),
+            seconds_per_epoch=None if outcome.seconds is None else outcome.seconds * STEPS_PER_EPOCH,
+        ),
     )
+
+
+def _multiply_adds(size: Size, shape: tuple[int, int, int]) -> int:
+    """Multiply-adds of all tiles of a case of `shape` (Z, Y, X)."""
+    tiles = shape[0] if len(size.patch) == 2 else 1
+    for voxels, patch in zip(shape[-len(size.patch) :], size.patch, strict=True):
+        tiles *= len(tile_starts(voxels, patch))
+    return tiles * size.memory.multiply_adds(size.patch)
 
 
 def _normalization(dataset: Dataset, fingerprint: Fingerprint) -> tuple[Normalization, ...]:
@@ -144,22 +166,6 @@ def _normalization(dataset: Dataset, fingerprint: Fingerprint) -> tuple[Normaliz
     return tuple(entries)
 
 
-def _spacing_reasons(spacing: np.ndarray, ratio: float, threshold: float) -> list[str]:
-    slice_mm, in_plane_mm = float(spacing.max()), float(spacing.min())
-    if ratio >= threshold:
-        return [
-            f"Slices are {slice_mm:.3g} mm apart while pixels are {in_plane_mm:.3g} mm wide, {ratio:.2g} times finer.",
-            f"From a ratio of {threshold:g} on, neighbouring slices say little about each other, so a 2D network "
-            "(omnia) looks at one slice at a time.",
-        ]
-    return [
-        f"Voxels are nearly cubes: {slice_mm:.3g} mm along the coarsest axis, {in_plane_mm:.3g} mm along the finest, "
-        f"a ratio of {ratio:.2g}.",
-        f"Below a ratio of {threshold:g}, neighbouring slices show the same anatomy, so a 3D network (dx) looks at "
-        "whole volumes.",
-    ]
-
-
 def _size_reason(configuration: Configuration) -> str:
     patch = " x ".join(map(str, configuration.patch_size))
     shape = configuration.median_shape[-configuration.dims :]
@@ -171,13 +177,33 @@ def _size_reason(configuration: Configuration) -> str:
     )
 
 
+def _notes(
+    dataset: Dataset, spacings: np.ndarray, configurations: dict[str, Configuration], threshold: float
+) -> tuple[str, ...]:
+    notes = [decision.mixed_note(spacings, threshold)]
+    if "dx_lowres" in configurations:
+        notes.append(
+            "A patch of dx shows less than a quarter of a typical volume: dx_lowres sees more of it, more coarsely; "
+            "train it besides and ensemble the two."
+        )
+    schemes = [scheme_for(name) for name in dataset.channel_names]
+    if any(scheme in ("nonorm", "rescale_to_0_1", "rgb_to_0_1") for scheme in schemes):
+        notes.append(
+            "Pretrained weights expect channels of mean 0 and deviation 1; the channel names ask for something else "
+            f"({', '.join(sorted(set(schemes)))}), so batch normalisation has more to adapt to."
+        )
+    else:
+        notes.append("Channels have mean 0 and deviation 1, which is what pretrained weights expect.")
+    return tuple(note for note in notes if note)
+
+
 def _overrides(options: PlanOptions, configuration: str | None) -> dict[str, str]:
-    chosen = {
-        name: str(getattr(options, name))
-        for name in options.model_fields_set
-        if getattr(options, name) is not None and getattr(options, name) != PlanOptions.model_fields[name].default
+    chosen: dict[str, Any] = {
+        name: value
+        for name, value in options.model_dump().items()
+        if value != PlanOptions.model_fields[name].default and name != "trial"
     }
-    return chosen | ({"planner": configuration} if configuration else {})
+    return {name: str(value) for name, value in chosen.items()} | ({"planner": configuration} if configuration else {})
 
 
 auto = AutoPlanner()

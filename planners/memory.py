@@ -1,69 +1,149 @@
-"""The memory of a training step, computed by running it where tensors have shapes but no content."""
+"""The memory of a step, computed by running the very network where tensors have shapes but no content.
 
-import math
+Forward, loss and backward run on torch's `meta` device. Every tensor that comes and goes is counted while it lives,
+each storage once, so the peak holds what is saved for backward, the gradients, and whatever exists beside them for a
+moment. It takes a fraction of a second and no memory, and needs no GPU: one can plan for an 80 GB card on a laptop.
+"""
+
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode
 
+from autocrossdim.device import memory_format_for
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.plan import NetworkPlan
 
 OPTIMISER_STATES = 2  # NAdam keeps two moments a parameter
+# Peaks are computed for these batches and continued as a straight line: everything but the weights' gradients
+# is proportional to the batch.
+FEW, MORE = 2, 4
 
 
-class _LargestTensors(TorchFunctionMode):
-    """Notes the largest result of any single operation: the size of what comes and goes beside the saved ones."""
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all storages that operations made and that are still alive."""
 
-    largest = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operation and count what it made."""
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.largest = max(self.largest, result.nbytes)
+        for value in tree_iter(result):
+            if isinstance(value, Tensor):
+                self._count(value.untyped_storage())
         return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._alive:
+            return
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+        def forget(_: object) -> None:
+            del self._alive[key]
+            self.now -= size
+
+        self._alive[key] = weakref.ref(storage, forget)
+
+
+class _SixteenBitConvolutions(TorchFunctionMode):
+    """What autocast does to a convolutional network, on a device that has no autocast: convolutions run in bf16."""
+
+    CONVOLUTIONS = (torch.conv2d, torch.conv3d, torch.conv_transpose2d, torch.conv_transpose3d)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one function, a convolution with its inputs and weights rounded."""
+        if func in self.CONVOLUTIONS:
+            args = tuple(value.bfloat16() if isinstance(value, Tensor) else value for value in args)
+        return func(*args, **(kwargs or {}))
 
 
 class StepMemory:
-    """Bytes of one training step of a network, by patch and batch. Milliseconds, no memory, no GPU needed.
+    """Bytes of a step of one network, by patch and batch.
 
-    The network is built once on the `meta` device. Activations are exactly proportional to the batch, so they
-    are computed for one sample and multiplied.
+    Args:
+        plan: the network.
+        mixed: whether convolutions run in 16 bits (bf16 or fp16 autocast), as they do on a GPU.
     """
 
-    def __init__(self, plan: NetworkPlan) -> None:
+    def __init__(self, plan: NetworkPlan, mixed: bool) -> None:
         self.plan = plan
+        self.mixed = mixed
         with torch.device("meta"):
-            self.network = build_network(plan, None).train()
+            self.network: nn.Module = build_network(plan, None).to(memory_format=memory_format_for(plan.dims))
         parameters = sum(p.nbytes for p in self.network.parameters())
         buffers = sum(b.nbytes for b in self.network.buffers())
-        self.fixed_bytes = parameters * (2 + OPTIMISER_STATES) + buffers
+        self.model_bytes = parameters + buffers
+        self.fixed_bytes = self.model_bytes + OPTIMISER_STATES * parameters
+        self.training_peak = lru_cache(maxsize=256)(self._training_peak)
 
-    def bytes(self, patch: tuple[int, ...], batch: int) -> int:
-        """Return the peak bytes of forward, backward and update.
+    def training(self, patch: tuple[int, ...], batch: int) -> int:
+        """Return the peak bytes of a training step: weights, optimiser, batch, forward and backward.
 
         Args:
             patch: voxels an axis.
-            batch: patches a step.
+            batch: patches a step, at least 2.
         """
-        # Two samples: batch norm refuses to train on one value a channel.
-        samples = 2
-        image = torch.empty(samples, self.plan.in_channels, *patch, device="meta")
-        parameters = {p.untyped_storage()._cdata for p in self.network.parameters()}
-        saved: dict[int, Tensor] = {}
+        few = self.training_peak(patch, FEW)
+        if batch == FEW:
+            return self.fixed_bytes + few
+        each = (self.training_peak(patch, MORE) - few) / (MORE - FEW)
+        return int(self.fixed_bytes + few + each * (batch - FEW))
 
-        def keep(tensor: Tensor) -> Tensor:
-            if tensor.untyped_storage()._cdata not in parameters:
-                saved[tensor.untyped_storage()._cdata] = tensor
-            return tensor
+    def inference(self, patch: tuple[int, ...], batch: int) -> int:
+        """Return the peak bytes of predicting `batch` tiles at once, accumulators left out."""
+        with torch.no_grad(), _LiveBytes() as live, self._precision():
+            self.network.eval()(self._image(patch, batch))
+        return int(self.model_bytes + live.peak)
 
-        with saved_tensors_hooks(keep, lambda tensor: tensor), _LargestTensors() as transient:
-            outputs = self.network(image)
-            outputs = outputs if isinstance(outputs, Tensor) else outputs[0]
-            # The loss keeps log-probabilities, probabilities and a one-hot target of the outputs' size.
-            loss_bytes = 3 * outputs.nbytes
-        activations = sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) + loss_bytes
-        # In backward, the gradients of an operation's input and output exist at once.
-        per_sample = (activations + 2 * transient.largest) / samples
-        return int(self.fixed_bytes + math.ceil(per_sample * batch))
+    def multiply_adds(self, patch: tuple[int, ...]) -> int:
+        """Return the multiply-adds of predicting one patch."""
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.network.eval()(self._image(patch, 1))
+        return int(counter.get_total_flops() // 2)
+
+    def _image(self, patch: tuple[int, ...], batch: int) -> Tensor:
+        image = torch.empty(batch, self.plan.in_channels, *patch, device="meta")
+        return image.contiguous(memory_format=memory_format_for(self.plan.dims))
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return _SixteenBitConvolutions() if self.mixed else nullcontext()
+
+    def _training_peak(self, patch: tuple[int, ...], batch: int) -> int:
+        with _LiveBytes() as live:
+            image = self._image(patch, batch)
+            target = torch.empty(batch, *patch, dtype=torch.int64, device="meta")
+            with self._precision():
+                logits = self.network.train()(image)
+            _loss(logits, target).backward()  # type: ignore[no-untyped-call]
+            self.network.zero_grad(set_to_none=True)
+        return int(live.peak)
+
+
+def _loss(logits: Tensor | list[Tensor], target: Tensor) -> Tensor:
+    """A loss that keeps what Dice + cross-entropy keeps."""
+    if not isinstance(logits, Tensor):
+        logits = logits[0]
+    logits = logits.float()
+    one_hot = torch.zeros_like(logits).scatter_(1, target.clamp(max=0)[:, None], 1)
+    probabilities = logits.softmax(dim=1)
+    dice = (probabilities * one_hot).sum() / (probabilities.sum() + one_hot.sum())
+    return functional.cross_entropy(logits, target.clamp(max=0)) - dice

@@ -1,30 +1,38 @@
 """The largest patch, then the largest batch, whose training step fits the memory budget."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Literal
 
 import numpy as np
 
 from autocrossdim.errors import UserError
 from autocrossdim.networks.plan import NetworkPlan
-from autocrossdim.plan import GIGABYTE
+from autocrossdim.plan import GIGABYTE, Inflation
 from planners.memory import StepMemory
 from planners.topology import Topology, padded, topology
+from planners.trial import Outcome, try_out
 
 MIN_BATCH = 2  # batch norm needs more than one sample (nnU-Net)
 MAX_SHARE_OF_VOXELS = 0.05  # of all training voxels in one batch, so that an epoch is not a handful of steps (nnU-Net)
 ENCODER_LEVELS = 5  # halvings of every encoder family supported
-PATCH_STEPS = 24  # sizes tried between the median shape and the smallest patch
+ROUGHLY = 1.5  # times the budget: patches whose voxels alone say that they need more are not computed
+PATCH_STEPS = 32  # sizes tried between the median shape and the smallest patch
+SMALLEST_SIDE = 16  # voxels along the finest axis
+STEP_DOWN = 0.9  # of what was computed, where a GPU could not hold it
+
+Candidate = tuple[tuple[int, ...], Topology]
 
 
 @dataclass(frozen=True)
 class Size:
-    """A patch (voxels an axis), a batch, their topology and the bytes of their training step."""
+    """A patch (voxels an axis), a batch, their topology, and the memory that says what they cost."""
 
     patch: tuple[int, ...]
     batch: int
     topology: Topology
-    estimated_bytes: int
+    memory: StepMemory
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,11 @@ class Sizer:
         num_outputs: of the network.
         encoder: timm architecture.
         network: `default` or `paper`.
+        inflation: how 2D weights become 3D ones.
+        slices: neighbouring slices a 2D network sees as channels.
+        mixed: whether training runs in 16 bits.
         budget_bytes: what a training step may take.
+        trial: whether a step is run for real.
         patch_size: asked for by the user; its last axes serve a 2D network.
         batch_size: asked for by the user.
     """
@@ -45,9 +57,30 @@ class Sizer:
     num_outputs: int
     encoder: str
     network: Literal["default", "paper"]
+    inflation: Inflation
+    slices: Literal[1, 3]
+    mixed: bool
     budget_bytes: int
+    trial: bool = False
     patch_size: tuple[int, ...] | None = None
     batch_size: int | None = None
+    _memories: dict[Topology, StepMemory] = field(default_factory=dict, compare=False)
+
+    def size_that_runs(
+        self, shape: tuple[int, ...], spacing: tuple[float, ...], training_voxels: int
+    ) -> tuple[Size, Outcome]:
+        """Return the size and what came of running its step; smaller than computed if the GPU could not hold it.
+
+        Raises:
+            UserError: nothing fits.
+        """
+        sizer = self
+        while True:
+            size = sizer.size(shape, spacing, training_voxels)
+            outcome = try_out(size.memory, size.patch, size.batch) if self.trial else Outcome()
+            if outcome.fits:
+                return size, outcome
+            sizer = replace(sizer, budget_bytes=int(STEP_DOWN * size.memory.training(size.patch, size.batch)))
 
     def size(self, shape: tuple[int, ...], spacing: tuple[float, ...], training_voxels: int) -> Size:
         """Return patch and batch for cases of a median `shape` (voxels) at `spacing` (mm).
@@ -56,67 +89,82 @@ class Sizer:
             UserError: not even the smallest patch fits; the message names the memory it would take.
         """
         if self.patch_size is not None:
-            candidates = [self._asked(self.patch_size, shape, spacing)]
-        else:
-            candidates = self._candidates(shape, spacing)
-        patch, levels, memory = self._largest_that_fits(candidates)
-        batch = self.batch_size or self._batch(patch, memory, training_voxels)
-        return Size(patch, batch, levels, memory.bytes(patch, batch))
-
-    def _candidates(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> list[tuple[tuple[int, ...], Topology]]:
-        """Patches from the padded median shape downwards: cubes in mm, cut off where the image ends."""
-        extent = [n * mm for n, mm in zip(shape, spacing, strict=True)]
-        candidates: list[tuple[tuple[int, ...], Topology]] = []
-        for side in np.geomspace(max(extent), 16 * min(spacing), PATCH_STEPS):
-            wanted = tuple(int(min(n, max(1, side // mm))) for n, mm in zip(shape, spacing, strict=True))
+            asked = self.patch_size[-len(shape) :]
+            # In-plane sizes were given for a volume: all slices, then.
+            wanted = (*shape[: len(shape) - len(asked)], *asked)
             levels = topology(wanted, spacing, ENCODER_LEVELS)
-            patch = padded(wanted, levels.total_stride)
-            if (patch, levels) not in candidates:
-                candidates.append((patch, levels))
-        return candidates
+            candidates = [(padded(wanted, levels.total_stride), levels)]
+        else:
+            candidates = patches(shape, spacing)
+        patch, levels = self._largest_that_fits(candidates)
+        memory = self._memory(levels)
+        batch = self.batch_size or self._largest_batch(patch, memory, training_voxels)
+        return Size(patch, batch, levels, memory)
 
-    def _asked(
-        self, asked: tuple[int, ...], shape: tuple[int, ...], spacing: tuple[float, ...]
-    ) -> tuple[tuple[int, ...], Topology]:
-        if len(asked) < len(shape):
-            asked = (*shape[: len(shape) - len(asked)], *asked)
-        wanted = asked[-len(shape) :]
-        levels = topology(wanted, spacing, ENCODER_LEVELS)
-        return padded(wanted, levels.total_stride), levels
+    def _largest_that_fits(self, candidates: Sequence[Candidate]) -> Candidate:
+        """The first candidate that fits; they get smaller.
 
-    def _largest_that_fits(
-        self, candidates: list[tuple[tuple[int, ...], Topology]]
-    ) -> tuple[tuple[int, ...], Topology, StepMemory]:
-        batch = self.batch_size or MIN_BATCH
-        needed = 0
-        memories: dict[Topology, StepMemory] = {}
-        for patch, levels in candidates:
-            if levels not in memories:
-                memories[levels] = StepMemory(self._network(levels))
-            memory = memories[levels]
-            needed = memory.bytes(patch, batch)
-            if needed <= self.budget_bytes:
-                return patch, levels, memory
+        Far too large ones are passed over by their voxels alone. What is passed over shrinks as the budget grows,
+        so more memory never gives a smaller patch.
+        """
+        whole = self._needed(candidates[0])
+        for candidate in candidates:
+            rough = whole * (prod(candidate[0]) / prod(candidates[0][0]))
+            if rough <= ROUGHLY * self.budget_bytes and self._needed(candidate) <= self.budget_bytes:
+                return candidate
+        needed = self._needed(candidates[-1]) / GIGABYTE + 0.005
         raise UserError(
             f"--memory {self.budget_bytes / GIGABYTE:.3g}: too little to train {self.encoder} in "
-            f"{len(candidates[-1][0])}D. The smallest patch needs {needed / GIGABYTE + 0.005:.2f} GB."
+            f"{len(candidates[-1][0])}D. The smallest patch that can be planned needs {needed:.2f} GB."
         )
 
-    def _batch(self, patch: tuple[int, ...], memory: StepMemory, training_voxels: int) -> int:
-        one, two = memory.bytes(patch, 1), memory.bytes(patch, 2)
-        fits = 1 + (self.budget_bytes - one) // max(1, two - one)
-        share = int(MAX_SHARE_OF_VOXELS * training_voxels / np.prod(patch))
+    def _needed(self, candidate: Candidate) -> int:
+        patch, levels = candidate
+        return self._memory(levels).training(patch, self.batch_size or MIN_BATCH)
+
+    def _largest_batch(self, patch: tuple[int, ...], memory: StepMemory, training_voxels: int) -> int:
+        two, three = memory.training(patch, 2), memory.training(patch, 3)
+        fits = 2 + (self.budget_bytes - two) // max(1, three - two)
+        share = int(MAX_SHARE_OF_VOXELS * training_voxels / prod(patch))
         return max(MIN_BATCH, min(fits, share))
 
+    def _memory(self, levels: Topology) -> StepMemory:
+        if levels not in self._memories:
+            self._memories[levels] = StepMemory(self._network(levels), self.mixed)
+        return self._memories[levels]
+
     def _network(self, levels: Topology) -> NetworkPlan:
+        dims = len(levels.kernel_sizes[0])
         return NetworkPlan(
             kind="unet",
             preset=self.network,
-            dims=len(levels.kernel_sizes[0]),
+            dims=dims,
             encoder=self.encoder,
-            in_channels=self.channels,
+            in_channels=self.channels * (self.slices if dims == 2 else 1),
             num_outputs=self.num_outputs,
             strides=[list(stride) for stride in levels.strides],
             kernel_sizes=[list(kernel) for kernel in levels.kernel_sizes],
-            inflation="center",
+            inflation=self.inflation,
         )
+
+
+def patches(shape: tuple[int, ...], spacing: tuple[float, ...]) -> list[Candidate]:
+    """Return patches from the padded median shape downwards, each with its topology.
+
+    A patch is a cube in mm, cut off where the image ends, and padded to what its strides need and no more.
+
+    Args:
+        shape: median shape, voxels an axis.
+        spacing: mm an axis.
+    """
+    extent = [n * mm for n, mm in zip(shape, spacing, strict=True)]
+    smallest = min(SMALLEST_SIDE * min(spacing), max(extent))
+    candidates: list[Candidate] = []
+    for side in np.geomspace(max(extent), smallest, PATCH_STEPS):
+        # The tolerance keeps the first side, the image itself, from being rounded down.
+        wanted = tuple(int(min(n, max(1, side / mm + 1e-6))) for n, mm in zip(shape, spacing, strict=True))
+        levels = topology(wanted, spacing, ENCODER_LEVELS)
+        candidate = padded(wanted, levels.total_stride), levels
+        if candidate not in candidates:
+            candidates.append(candidate)
+    return candidates

@@ -120,12 +120,13 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         shape = case.label.shape
         centre = _centre(case, shape, on_class, (1, *patch)[-3:], random)
         # A turned patch is cut around the same centre, only wider.
-        size = (1, *source) if self.configuration.dims == 2 else source
+        size = (self.configuration.slices, *source) if self.configuration.dims == 2 else source
         box = [[c - n // 2, c - n // 2 + n] for c, n in zip(centre, size, strict=True)]
         image = crop_and_pad_nd(case.image, box, 0)
         label = crop_and_pad_nd(case.label, box, min(self.labels.values))
         if self.configuration.dims == 2:
-            image, label = image[:, 0], label[0]
+            # Neighbouring slices become channels; the label is the middle one's.
+            image, label = image.reshape(-1, *image.shape[2:]), label[self.configuration.slices // 2]
         if matrix is None:
             return image, label
         return apply_affine(np.ascontiguousarray(image), label, patch, matrix)

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from autocrossdim.plan import STEPS_PER_EPOCH
+
 
 class Settings(BaseModel):
     """What a run is made of besides the plan; stored with every checkpoint.
@@ -14,7 +16,9 @@ class Settings(BaseModel):
         max_seconds: training time after which the decay has ended, whichever comes first.
         seed: of sampling, augmentation and initial weights.
         learning_rate: NAdam's at its highest (the authors' repository: 1e-3).
-        encoder_learning_rate: factor on the learning rate for weights that were pretrained.
+        encoder_learning_rate: factor on the learning rate for the encoder.
+        frozen_epochs: epochs at the beginning in which the encoder does not learn.
+        freeze_statistics: keep the encoder's batch-norm statistics as they were loaded.
         warmup: share of the run during which the learning rate rises.
         gradient_clip: largest norm of the gradient (nnU-Net: 12).
         dice_weight, cross_entropy_weight: of the two terms of the loss (paper: equal).
@@ -27,12 +31,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(100, ge=1)
-    steps_per_epoch: int = Field(50, ge=1)
+    steps_per_epoch: int = Field(STEPS_PER_EPOCH, ge=1)
     max_seconds: float | None = Field(None, gt=0)
     seed: int = 12345
     optimizer: Literal["nadam"] = "nadam"
     learning_rate: float = Field(1e-3, gt=0)
     encoder_learning_rate: float = Field(1.0, ge=0)
+    frozen_epochs: int = Field(0, ge=0)
+    freeze_statistics: bool = False
     warmup: float = Field(0.02, ge=0, lt=1)
     gradient_clip: float = Field(12.0, gt=0)
     dice_weight: float = 1.0

@@ -21,7 +21,6 @@ from autocrossdim.device import choose_device, memory_format_for, precision_for
 from autocrossdim.errors import UserError
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.weights import resolve_weights
 from autocrossdim.parallel import default_processes
 from autocrossdim.plan import Configuration, Plan
 from autocrossdim.workspace import FoldFolder
@@ -31,6 +30,7 @@ from trainers.loss import DiceCrossEntropy
 from trainers.pseudo_dice import PseudoDice
 from trainers.schedule import Clock, learning_rate_factor
 from trainers.settings import Settings
+from trainers.start import starting_network
 from trainers.validation import validate
 
 VALIDATION_SEED_OFFSET = 1_000_003  # validation patches are drawn from another stream than training patches
@@ -46,7 +46,7 @@ class Trainer:
         store: its preprocessed cases.
         groups: the patient of a case, where cases share one.
         settings: every hyper-parameter.
-        weights: where the encoder's weights come from: `imagenet`, `noisy_student`, `random` or a file.
+        weights: where the network starts from; see `trainers.start.starting_network`.
         device: `auto`, `cpu` or `cuda`.
     """
 
@@ -114,7 +114,7 @@ class Trainer:
             say(f"{self.configuration.name} fold {fold}: already trained.")
             return
         torch.manual_seed(self.settings.seed)
-        network, provenance = self._network(resumed)
+        network, provenance = self._network(resumed, folder)
         optimizer = self._optimizer(network)
         clock = Clock(self.settings)
         best = -math.inf
@@ -189,16 +189,16 @@ class Trainer:
         )
         return checkpoint.complete and not longer
 
-    def _network(self, resumed: Checkpoint | None) -> tuple[SegmentationNetwork, dict[str, Any]]:
+    def _network(self, resumed: Checkpoint | None, folder: FoldFolder) -> tuple[SegmentationNetwork, dict[str, Any]]:
         network_plan = self.plan.network_plan(self.configuration)
         if resumed is not None:
-            network = build_network(network_plan, None)
+            network, provenance = build_network(network_plan, None), resumed.provenance
             network.load_state_dict(resumed.network)
-            return network, resumed.provenance
-        weights = resolve_weights(self.weights, self.configuration.encoder)
-        network = build_network(network_plan, weights)
-        say(f"Starting weights: {network.load_report}")
-        return network, {} if weights is None else weights.provenance()
+        else:
+            network, provenance = starting_network(network_plan, self.weights, folder)
+            say(f"Starting weights: {network.load_report}")
+        network.freeze_statistics = self.settings.freeze_statistics
+        return network, provenance
 
     def _optimizer(self, network: SegmentationNetwork) -> torch.optim.Optimizer:
         rate, factor = self.settings.learning_rate, self.settings.encoder_learning_rate
@@ -253,6 +253,9 @@ class Trainer:
     ) -> tuple[list[float], float]:
         """Take the epoch's steps; return the losses and the seconds spent waiting for data."""
         model.train()
+        frozen = clock.step < self.settings.frozen_epochs * self.settings.steps_per_epoch
+        for parameter in model.module.encoder_parameters():
+            parameter.requires_grad_(not frozen)
         losses: list[Tensor] = []
         waited = 0.0
         for _ in range(self.settings.steps_per_epoch):
@@ -304,11 +307,17 @@ class Trainer:
 
 
 class OmniaTrainer(Trainer):
-    """Trains Omnia-Net on slices."""
+    """Trains Omnia-Net on slices, at the authors' learning rate."""
 
 
 class DXTrainer(Trainer):
-    """Trains DX-Net on volumes."""
+    """Trains DX-Net on volumes, at twice that rate.
+
+    Measured on one fold of Hippocampus, 200 steps from random weights: Dice 0.805, 0.819 and 0.810 at 1e-3, 2e-3 and
+    4e-3 on the fold's validation cases, 0.794, 0.797 and 0.798 on 16 others.
+    """
+
+    defaults: ClassVar[dict[str, Any]] = {"learning_rate": 2e-3}
 
 
 def _line(name: str, fold: int | str, entry: dict[str, Any], clock: Clock) -> str:

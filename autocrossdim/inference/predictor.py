@@ -69,6 +69,7 @@ class Model:
             dims=dims,
             patch=self.configuration.patch_shape,
             batch=max(1, self.configuration.batch_size),
+            slices=self.configuration.slices,
             mirror_axes=tuple(range(dims)) if mirroring else (),
         )
 

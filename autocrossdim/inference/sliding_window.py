@@ -22,12 +22,14 @@ class Window:
         dims: of the network, 2 or 3.
         patch: (Z, Y, X) voxels; Z is 1 for a 2D network.
         batch: tiles predicted together.
+        slices: neighbouring slices a 2D network sees as channels; odd.
         mirror_axes: spatial axes of the network's input to mirror; every combination is averaged.
     """
 
     dims: int
     patch: tuple[int, int, int]
     batch: int
+    slices: int = 1
     mirror_axes: tuple[int, ...] = ()
 
 
@@ -107,8 +109,14 @@ def _extent(y: int, x: int, patch: tuple[int, int, int]) -> tuple[slice, slice]:
 
 def _cut(image: Tensor, corner: tuple[int, int, int], window: Window) -> Tensor:
     z, y, x = corner
-    rows = z if window.dims == 2 else slice(z, z + window.patch[0])
-    return image[(slice(None), rows, *_extent(y, x, window.patch))]
+    lines, columns = _extent(y, x, window.patch)
+    if window.dims == 3:
+        return image[:, z : z + window.patch[0], lines, columns]
+    reach = window.slices // 2
+    neighbours = image[:, max(0, z - reach) : z + reach + 1, lines, columns]
+    # Beyond the first and last slice there is 0, as in training.
+    missing = (max(0, reach - z), max(0, z + reach + 1 - image.shape[1]))
+    return torch.nn.functional.pad(neighbours, (0, 0, 0, 0, *missing)).flatten(0, 1)
 
 
 def _pad(image: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[int, int, int]]:

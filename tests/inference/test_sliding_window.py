@@ -39,7 +39,13 @@ def test_the_weight_is_largest_in_the_middle_and_nowhere_0() -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     st.tuples(*[st.integers(1, 17)] * 3),
-    st.sampled_from([Window(3, (4, 6, 5), 3), Window(3, (1, 4, 4), 2, (1, 2)), Window(2, (1, 6, 5), 4, (0, 1))]),
+    st.sampled_from(
+        [
+            Window(3, (4, 6, 5), 3),
+            Window(3, (1, 4, 4), 2, mirror_axes=(1, 2)),
+            Window(2, (1, 6, 5), 4, mirror_axes=(0, 1)),
+        ]
+    ),
 )
 def test_a_local_network_gives_the_image_back(shape: tuple[int, int, int], window: Window) -> None:
     image = torch.randn(1, *shape)
@@ -53,3 +59,23 @@ def test_no_slab_is_deeper_than_a_patch(depth: int) -> None:
     window = Window(3, (8, 8, 8), 2)
     slabs = list(logits_by_slab([Local()], torch.zeros(1, depth, 8, 8), 2, window))
     assert max(slab.shape[1] for slab in slabs) <= 8
+
+
+class Neighbours(nn.Module):
+    """Answers with the sum of the channels it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum(dim=1, keepdim=True) * self.scale
+
+
+@pytest.mark.parametrize("depth", [1, 2, 7])
+def test_neighbouring_slices_are_channels_and_nothing_lies_beyond_the_ends(depth: int) -> None:
+    image = torch.randn(1, depth, 6, 6)
+    found = torch.cat(list(logits_by_slab([Neighbours()], image, 1, Window(2, (1, 6, 6), 3, slices=3))), dim=1)
+    padded = torch.nn.functional.pad(image, (0, 0, 0, 0, 1, 1))
+    expected = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

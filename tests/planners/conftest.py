@@ -1,0 +1,43 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autocrossdim.data.dataset import Dataset
+from autocrossdim.data.labels import Labels
+from autocrossdim.fingerprint import CaseFingerprint, Fingerprint, Intensities
+
+Made = tuple[Dataset, Fingerprint]
+
+
+def make(
+    spacing: tuple[float, float, float],
+    shape: tuple[int, int, int],
+    cases: int = 20,
+    channels: tuple[str, ...] = ("MRI",),
+    labels: int = 2,
+) -> Made:
+    """A dataset that exists only as numbers: `cases` equal cases of a spacing (mm) and shape (voxels), z, y, x."""
+    names = {"background": 0, **{f"label {i}": i for i in range(1, labels + 1)}}
+    dataset = Dataset(
+        path=Path("Dataset900_Numbers"),
+        name="Dataset900_Numbers",
+        channel_names=channels,
+        labels=Labels.from_dataset_json(names, None),
+        file_ending=".nii.gz",
+        groups={},
+        num_training=cases,
+        description={},
+    )
+    case = CaseFingerprint(name="a", shape=shape, cropped_shape=shape, spacing=spacing, label_voxels={0: 1, 1: 1})
+    seen = Intensities(mean=0, median=0, std=1, min=-1, max=1, percentile_00_5=-1, percentile_99_5=1)
+    return dataset, Fingerprint(
+        dims=2 if shape[0] == 1 else 3,
+        cases=tuple(case.model_copy(update={"name": f"case_{i}"}) for i in range(cases)),
+        intensities=(seen,) * len(channels),
+    )
+
+
+@pytest.fixture(scope="session")
+def numbers() -> Callable[..., Made]:
+    return make

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from autocrossdim.networks.build import build_network
+from autocrossdim.networks.plan import NetworkPlan
+from planners.memory import StepMemory, _LiveBytes
+
+
+def plan(dims: int, **changes: object) -> NetworkPlan:
+    fields = {
+        "dims": dims,
+        "encoder": "efficientnet_b0",
+        "in_channels": 1,
+        "num_outputs": 3,
+        "strides": [[2] * dims] * 3,
+        "kernel_sizes": [[3] * dims] * 4,
+    }
+    return NetworkPlan.model_validate(fields | changes)
+
+
+def test_live_bytes_of_a_sum_by_hand() -> None:
+    with _LiveBytes() as live:
+        first = torch.empty(1000, device="meta")
+        second = first + 1
+        third = second * second
+        del first, second
+        assert live.now == third.nbytes
+    assert live.peak == 3 * 4000
+
+
+def test_views_and_in_place_operations_cost_nothing() -> None:
+    with _LiveBytes() as live:
+        tensor = torch.empty(10, 100, device="meta")
+        tensor.view(1000).add_(1)
+        tensor[2:5].mul_(2)
+    assert live.peak == 4000
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_computed_peak_is_that_of_the_real_tensors(dims: int) -> None:
+    memory, patch = StepMemory(plan(dims), mixed=False), (32,) * dims
+    network = build_network(memory.plan, None).train()
+    with _LiveBytes() as live:
+        image, target = torch.randn(3, 1, *patch), torch.zeros(3, *patch, dtype=torch.int64)
+        logits = network(image)
+        # The loss of the estimate, on real numbers.
+        one_hot = torch.zeros_like(logits).scatter_(1, target[:, None], 1)
+        probabilities = logits.softmax(dim=1)
+        dice = (probabilities * one_hot).sum() / (probabilities.sum() + one_hot.sum())
+        (torch.nn.functional.cross_entropy(logits, target) - dice).backward()
+    assert memory.training(patch, 3) - memory.fixed_bytes == pytest.approx(live.peak, rel=0.05)
+
+
+def test_larger_is_more() -> None:
+    memory = StepMemory(plan(2), mixed=False)
+    assert memory.training((64, 64), 2) < memory.training((64, 64), 3) < memory.training((96, 64), 3)
+    assert memory.inference((64, 64), 2) < memory.training((64, 64), 2)
+
+
+def test_sixteen_bits_take_little_more_than_half() -> None:
+    single, mixed = StepMemory(plan(3), mixed=False), StepMemory(plan(3), mixed=True)
+    ratio = (mixed.training((32,) * 3, 8) - mixed.fixed_bytes) / (single.training((32,) * 3, 8) - single.fixed_bytes)
+    assert 0.45 < ratio < 0.65
+
+
+def test_multiply_adds_grow_with_the_patch() -> None:
+    memory = StepMemory(plan(2), mixed=False)
+    assert memory.multiply_adds((64, 64)) == pytest.approx(4 * memory.multiply_adds((32, 32)), rel=0.01)

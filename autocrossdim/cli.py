@@ -59,7 +59,7 @@ def plan_and_preprocess(
     context: typer.Context,
     dataset: DatasetArgument,
     work: WorkOption = None,
-    planner: Annotated[str, typer.Option(help="auto, omnia, dx, or one installed beside them.")] = "auto",
+    planner: Annotated[str, typer.Option(help="auto, omnia, dx, ds, or one installed beside them.")] = "auto",
     memory: Annotated[
         float | None, typer.Option(min=0, help="GB that training may take (default: the GPU's, else 8).")
     ] = None,

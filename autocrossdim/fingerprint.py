@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.verify import CaseCheck, Report, check_case, check_structure, summarise
@@ -69,8 +69,15 @@ class Fingerprint(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> "Fingerprint":
-        """Read fingerprint.json."""
-        return cls.model_validate(read_json(path))
+        """Read fingerprint.json.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            raise UserError(f"{path}: not a fingerprint. Plan again with --overwrite.") from error
 
     def write(self, path: Path) -> None:
         """Write fingerprint.json."""

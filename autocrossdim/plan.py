@@ -199,6 +199,7 @@ class Plan(BaseModel):
             strides=[list(stride) for stride in configuration.strides],
             kernel_sizes=[list(kernel) for kernel in configuration.kernel_sizes],
             inflation=configuration.inflation,
+            depth=configuration.patch_size[0] if configuration.kind == "ds" else None,
         )
 
     @classmethod

@@ -26,10 +26,11 @@ class AutoPlanner:
     """Plans both candidates, `omnia` (2D) and `dx` (3D), and decides by anisotropy unless told which.
 
     Attributes:
-        configuration: the configuration to train; None lets the data decide.
+        configuration: the configuration to train; None lets the data decide. `ds` (DS-Net) is only planned when it
+            is asked for.
     """
 
-    configuration: Literal["omnia", "dx"] | None = None
+    configuration: Literal["omnia", "dx", "ds"] | None = None
 
     def plan(self, dataset: Dataset, fingerprint: Fingerprint, options: PlanOptions) -> Plan:
         """Return the plan.
@@ -37,8 +38,10 @@ class AutoPlanner:
         Raises:
             UserError: 3D was asked for on 2D data, or nothing fits the memory budget.
         """
-        if fingerprint.dims == 2 and self.configuration == "dx":
-            raise UserError(f"{dataset.name} holds 2D images: `dx` needs volumes. Plan with `--planner omnia`.")
+        if fingerprint.dims == 2 and self.configuration in ("dx", "ds"):
+            raise UserError(
+                f"{dataset.name} holds 2D images: `{self.configuration}` needs volumes. Plan with `--planner omnia`."
+            )
         order = axis_order(fingerprint)
         spacings = np.array([case.spacing for case in fingerprint.cases])[:, order]
         shapes = np.array([case.cropped_shape for case in fingerprint.cases])[:, order]
@@ -58,6 +61,8 @@ class AutoPlanner:
         )
         target = target_spacing(spacings, shapes)
         configurations = _configurations(sizer, spacings, shapes, target, fingerprint.dims)
+        if self.configuration == "ds":
+            configurations["ds"] = _configuration("ds", replace(sizer, kind="ds"), spacings, shapes, target)
         if fingerprint.dims == 3:
             choice = decision.choose(spacings, shapes, options.threshold)
         else:
@@ -123,6 +128,7 @@ def _configuration(
         batch_size=size.batch,
         encoder=sizer.encoder,
         network=sizer.network,
+        kind=sizer.kind,
         strides=size.topology.strides,
         kernel_sizes=size.topology.kernel_sizes,
         inflation=sizer.inflation,
@@ -209,3 +215,4 @@ def _overrides(options: PlanOptions, configuration: str | None) -> dict[str, str
 auto = AutoPlanner()
 omnia = AutoPlanner("omnia")
 dx = AutoPlanner("dx")
+ds = AutoPlanner("ds")

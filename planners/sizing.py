@@ -20,6 +20,7 @@ ENCODER_LEVELS = 5  # halvings of every encoder family supported
 ROUGHLY = 1.5  # times the budget: patches whose voxels alone say that they need more are not computed
 PATCH_STEPS = 32  # sizes tried between the median shape and the smallest patch
 SMALLEST_SIDE = 16  # voxels along the finest axis
+DS_DEPTH = 5  # the shallowest patch DS-Net can compress
 STEP_DOWN = 0.9  # of what was computed, where a GPU could not hold it
 
 Candidate = tuple[tuple[int, ...], Topology]
@@ -44,6 +45,7 @@ class Sizer:
         num_outputs: of the network.
         encoder: timm architecture.
         network: `default` or `paper`.
+        kind: `unet`, or `ds` for DS-Net, which spends its own strides on depth.
         inflation: how 2D weights become 3D ones.
         slices: neighbouring slices a 2D network sees as channels.
         mixed: whether training runs in 16 bits.
@@ -61,10 +63,11 @@ class Sizer:
     slices: Literal[1, 3]
     mixed: bool
     budget_bytes: int
+    kind: Literal["unet", "ds"] = "unet"
     trial: bool = False
     patch_size: tuple[int, ...] | None = None
     batch_size: int | None = None
-    _memories: dict[Topology, StepMemory] = field(default_factory=dict, compare=False)
+    _memories: dict[str, StepMemory] = field(default_factory=dict, compare=False)
 
     def size_that_runs(
         self, shape: tuple[int, ...], spacing: tuple[float, ...], training_voxels: int
@@ -92,12 +95,12 @@ class Sizer:
             asked = self.patch_size[-len(shape) :]
             # In-plane sizes were given for a volume: all slices, then.
             wanted = (*shape[: len(shape) - len(asked)], *asked)
-            levels = topology(wanted, spacing, ENCODER_LEVELS)
+            levels = levels_for(self.kind, wanted, spacing)
             candidates = [(padded(wanted, levels.total_stride), levels)]
         else:
-            candidates = patches(shape, spacing)
+            candidates = patches(shape, spacing, self.kind)
         patch, levels = self._largest_that_fits(candidates)
-        memory = self._memory(levels)
+        memory = self._memory(patch, levels)
         batch = self.batch_size or self._largest_batch(patch, memory, training_voxels)
         return Size(patch, batch, levels, memory)
 
@@ -120,7 +123,7 @@ class Sizer:
 
     def _needed(self, candidate: Candidate) -> int:
         patch, levels = candidate
-        return self._memory(levels).training(patch, self.batch_size or MIN_BATCH)
+        return self._memory(patch, levels).training(patch, self.batch_size or MIN_BATCH)
 
     def _largest_batch(self, patch: tuple[int, ...], memory: StepMemory, training_voxels: int) -> int:
         two, three = memory.training(patch, 2), memory.training(patch, 3)
@@ -128,15 +131,18 @@ class Sizer:
         share = int(MAX_SHARE_OF_VOXELS * training_voxels / prod(patch))
         return max(MIN_BATCH, min(fits, share))
 
-    def _memory(self, levels: Topology) -> StepMemory:
-        if levels not in self._memories:
-            self._memories[levels] = StepMemory(self._network(levels), self.mixed)
-        return self._memories[levels]
+    def _memory(self, patch: tuple[int, ...], levels: Topology) -> StepMemory:
+        plan = self._network(patch, levels)
+        key = plan.model_dump_json()
+        if key not in self._memories:
+            self._memories[key] = StepMemory(plan, self.mixed)
+        return self._memories[key]
 
-    def _network(self, levels: Topology) -> NetworkPlan:
-        dims = len(levels.kernel_sizes[0])
+    def _network(self, patch: tuple[int, ...], levels: Topology) -> NetworkPlan:
+        dims = len(patch)
         return NetworkPlan(
-            kind="unet",
+            kind=self.kind,
+            depth=patch[0] if self.kind == "ds" else None,
             preset=self.network,
             dims=dims,
             encoder=self.encoder,
@@ -148,7 +154,15 @@ class Sizer:
         )
 
 
-def patches(shape: tuple[int, ...], spacing: tuple[float, ...]) -> list[Candidate]:
+def levels_for(kind: str, shape: tuple[int, ...], spacing: tuple[float, ...]) -> Topology:
+    """Return the topology of a patch; DS-Net's encoder is 2D, so it halves in-plane only."""
+    if kind != "ds":
+        return topology(shape, spacing, ENCODER_LEVELS)
+    flat = topology(shape[1:], spacing[1:], ENCODER_LEVELS)
+    return Topology(tuple((1, *s) for s in flat.strides), tuple((3, *k) for k in flat.kernel_sizes))
+
+
+def patches(shape: tuple[int, ...], spacing: tuple[float, ...], kind: str = "unet") -> list[Candidate]:
     """Return patches from the padded median shape downwards, each with its topology.
 
     A patch is a cube in mm, cut off where the image ends, and padded to what its strides need and no more.
@@ -156,6 +170,7 @@ def patches(shape: tuple[int, ...], spacing: tuple[float, ...]) -> list[Candidat
     Args:
         shape: median shape, voxels an axis.
         spacing: mm an axis.
+        kind: of the network.
     """
     extent = [n * mm for n, mm in zip(shape, spacing, strict=True)]
     smallest = min(SMALLEST_SIDE * min(spacing), max(extent))
@@ -163,7 +178,10 @@ def patches(shape: tuple[int, ...], spacing: tuple[float, ...]) -> list[Candidat
     for side in np.geomspace(max(extent), smallest, PATCH_STEPS):
         # The tolerance keeps the first side, the image itself, from being rounded down.
         wanted = tuple(int(min(n, max(1, side / mm + 1e-6))) for n, mm in zip(shape, spacing, strict=True))
-        levels = topology(wanted, spacing, ENCODER_LEVELS)
+        if kind == "ds":
+            # DS-Net compresses depth to three slices, and needs five to do so.
+            wanted = (max(DS_DEPTH, wanted[0]), *wanted[1:])
+        levels = levels_for(kind, wanted, spacing)
         candidate = padded(wanted, levels.total_stride), levels
         if candidate not in candidates:
             candidates.append(candidate)

@@ -167,3 +167,21 @@ def test_every_fault_is_printed_at_once_and_nothing_is_written(volumes: Path, tm
     assert "case_02" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "work").exists()
+
+
+def test_a_plan_is_shown_and_printed_as_json_without_preprocessing(volumes: Path, tmp_path: Path) -> None:
+    result = command("plan", volumes, "--work", tmp_path, "--no-trial", "--batch-size", "3", COLUMNS="160")
+    assert result.returncode == 0, result.stderr
+    for expected in ("5 3D cases", "organ (5), nodule (5)", "Decision: dx", "dx (chosen)", "omnia", "batch_size = 3"):
+        assert expected in result.stdout
+    assert "░" in result.stdout
+    assert not (tmp_path / volumes.name / "preprocessed").exists()
+    printed = command("plan", volumes, "--work", tmp_path, "--no-trial", "--json")
+    assert json.loads(printed.stdout)["decision"]["configuration"] == "dx"
+
+
+def test_dsnet_is_planned_and_trained_when_asked_for(volumes: Path, tmp_path: Path) -> None:
+    work = ["--work", tmp_path]
+    succeed("plan_and_preprocess", volumes, *work, "--planner", "ds", "--memory", "2", "--no-trial")
+    succeed("train", volumes, *work, *QUICK, "--fold", "0")
+    assert (tmp_path / volumes.name / "models" / "ds" / "fold_0" / "validation" / "summary.json").exists()

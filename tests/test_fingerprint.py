@@ -74,3 +74,9 @@ def test_real_datasets(name: str, dims: int, cases: int, spacing: tuple[float, .
     fingerprint, _ = extract(load_dataset(SHARED / name), processes=2)
     assert (fingerprint.dims, len(fingerprint.cases)) == (dims, cases)
     np.testing.assert_allclose(fingerprint.median_spacing(), spacing, rtol=1e-3)
+
+
+def test_a_damaged_file_is_named_with_its_remedy(tmp_path: Path) -> None:
+    write_json(tmp_path / "fingerprint.json", {"version": 1, "dims": 3})
+    with pytest.raises(UserError, match=r"fingerprint\.json: not a fingerprint. Plan again with --overwrite"):
+        Fingerprint.read(tmp_path / "fingerprint.json")

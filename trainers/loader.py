@@ -8,9 +8,11 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from random import seed as seed_python
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,9 @@ from autocrossdim.errors import UserError
 from autocrossdim.plan import Configuration
 from trainers.augment import apply_affine, draw_affine, intensity_transforms, source_shape
 from trainers.loss import IGNORED
+
+SECONDS_BETWEEN_LOOKS = 1.0  # at whether the workers are alive
+SECONDS_TO_END = 3.0  # given to the workers to end by themselves
 
 
 class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
@@ -87,7 +92,9 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
     def batch(self, number: int) -> dict[str, Any]:
         """Return batch `number`."""
         random = np.random.default_rng((self.seed, number))
-        np.random.seed(random.integers(2**32))  # noqa: NPY002  batchgenerators draws from the global generator
+        # batchgenerators draws from both global generators.
+        np.random.seed(random.integers(2**32))  # noqa: NPY002
+        seed_python(int(random.integers(2**32)))
         names = [self.names[int(random.integers(len(self.names)))] for _ in range(self.batch_size)]
         wanted = [i >= self.batch_size - self.foreground for i in range(self.batch_size)]
         patches = [self._patch(name, on_class, random) for name, on_class in zip(names, wanted, strict=True)]
@@ -171,10 +178,27 @@ def batches(loader: PatchLoader, workers: int) -> Iterator[Iterator[dict[str, An
         yield (_checked(loader.generate_train_batch()) for _ in iter(int, 1))
         return
     augmenter = MultiThreadedAugmenter(loader, None, workers, num_cached_per_queue=2, seeds=None)
+    ended = threading.Event()
+    watch = threading.Thread(target=_watch, args=(augmenter, ended), daemon=True)
+    watch.start()
     try:
         yield _from_workers(augmenter)
     finally:
-        augmenter._finish()
+        ended.set()
+        watch.join()
+        augmenter._finish(timeout=SECONDS_TO_END)
+
+
+def _watch(augmenter: MultiThreadedAugmenter, ended: threading.Event) -> None:
+    """Give up as soon as a worker is dead.
+
+    batchgenerators looks itself, but not while it reads the half-sent batch of a worker that was killed, which
+    never ends.
+    """
+    while not ended.wait(SECONDS_BETWEEN_LOOKS):
+        if not all(process.is_alive() for process in augmenter._processes):
+            augmenter.abort_event.set()
+            return
 
 
 def _from_workers(augmenter: MultiThreadedAugmenter) -> Iterator[dict[str, Any]]:

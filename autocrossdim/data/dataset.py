@@ -159,7 +159,10 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
     if not isinstance(groups, dict):
         faults.append(f'{file}: groups must be of the form {{"case": "patient", ...}}.')
     if not _is_case_list(content.get("dataset", {})):
-        faults.append(f'{file}: dataset must be of the form {{"case": {{"images": ["..."], "label": "..."}}}}.')
+        faults.append(
+            f'{file}: dataset must be of the form {{"case": {{"images": ["..."], "label": "..."}}}}, '
+            "with at least one image a case and no / in the case's name."
+        )
 
     if faults or labels is None:
         return None, faults
@@ -183,7 +186,7 @@ def cases_in_folder(folder: Path, num_channels: int, file_ending: str) -> list[C
     folder of DICOM slices is one case, called as the folder; so is each sub-folder with DICOM slices.
 
     Raises:
-        UserError: nothing to predict, or a case without all its channels.
+        UserError: nothing to predict, a case without all its channels, or a file that belongs to no case.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -191,6 +194,12 @@ def cases_in_folder(folder: Path, num_channels: int, file_ending: str) -> list[C
     channels, unnumbered = channel_files(folder, file_ending)
     picture = num_channels == 3 and file_ending in PICTURES
     if channels:
+        # Left out in silence, these would be missed among the results, or their content in a result.
+        if unnumbered:
+            raise UserError(f"{unnumbered[0]}: the name must end in the channel's number, as the others do (_0000).")
+        surplus = [file for found in channels.values() for channel, file in found.items() if channel >= num_channels]
+        if surplus:
+            raise UserError(f"{surplus[0]}: the model knows {num_channels} channel(s), up to {num_channels - 1:04d}.")
         cases = []
         for name, found in channels.items():
             images = _expected(folder, name, set(found), num_channels, file_ending)
@@ -242,7 +251,7 @@ def _is_called(folder: str, wanted: str) -> bool:
     """Whether a folder's name is `wanted`, or DatasetXXX_Name with that number or name."""
     match = re.fullmatch(r"Dataset(\d+)_(.+)", folder)
     return folder == wanted or (
-        match is not None and (match[2] == wanted or (wanted.isdigit() and int(match[1]) == int(wanted)))
+        match is not None and (match[2] == wanted or (wanted.isdecimal() and int(match[1]) == int(wanted)))
     )
 
 
@@ -256,10 +265,13 @@ def _channel_names(content: Any) -> tuple[str, ...]:
 
 
 def _is_case_list(content: Any) -> bool:
+    # A case's name becomes the name of files below the work folder: no way may lead out of it.
     return isinstance(content, dict) and all(
         isinstance(files, dict)
+        and Path(name).name == name
         and isinstance(files.get("label"), str)
         and isinstance(files.get("images"), list)
+        and files["images"]
         and all(isinstance(image, str) for image in files["images"])
-        for files in content.values()
+        for name, files in content.items()
     )

@@ -70,14 +70,14 @@ class Labels(BaseModel):
 
         order = None
         if any(len(values) > 1 for values in foreground.values()):
-            order = tuple(regions_class_order or ())
+            order = tuple(regions_class_order) if isinstance(regions_class_order, list | tuple) else ()
             if len(order) != len(foreground):
                 raise UserError(
                     f"regions_class_order: has {len(order)} entries for {len(foreground)} regions. "
                     "Give the value to paint for each region, in the order of labels."
                 )
-            if unknown := set(order) - set(every):
-                raise UserError(f"regions_class_order: {sorted(unknown)} is no label value.")
+            if unknown := [value for value in order if value not in every]:
+                raise UserError(f"regions_class_order: {unknown} is no label value.")
         else:
             foreground = dict(sorted(foreground.items(), key=lambda item: item[1]))
         return cls(foreground=foreground, ignore=ignore[0] if ignore else None, regions_class_order=order)

@@ -91,7 +91,9 @@ def read(path: Path) -> tuple[Array, str]:
     count = _count(fields)
     start = max(int(fields["vox_offset"]), _BYTES)
     missing = start + count * kind.itemsize - len(content)
-    if count < 1 or missing > 0:
+    if min(int(n) for n in fields["dim"][1 : dims + 1]) < 1:
+        raise UserError(f"{path}: the header gives it an axis without voxels. Mend the header.")
+    if missing > 0:
         raise UserError(f"{path}: cut short, {missing} bytes are missing. Copy the file again.")
     voxels: Array = np.frombuffer(content, kind, count, start)
     slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])

@@ -6,13 +6,15 @@ A case is four files: `CASE.b2nd` (image), `CASE_label.b2nd`, `CASE_voxels.npz` 
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import blosc2
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autocrossdim.data.dataset import Case
 from autocrossdim.data.images import Geometry
+from autocrossdim.errors import UserError
 from autocrossdim.files import read_json, write_json, written_whole
 from autocrossdim.plan import Configuration, Plan
 from autocrossdim.preprocessing.case import Placement, Preprocessed
@@ -66,7 +68,8 @@ class Store:
         }
         marker = self.root / "store.json"
         if marker.exists() and read_json(marker) != settings:
-            for file in self.root.iterdir():
+            # The marker goes last: if this is interrupted, what is left is still known to be of other settings.
+            for file in sorted(self.root.iterdir(), key=lambda file: file == marker):
                 file.unlink()
         if not marker.exists():
             write_json(marker, settings)
@@ -94,19 +97,39 @@ class Store:
         write_json(self._path(case.name, ".json"), record.model_dump(mode="json"))
 
     def open(self, name: str) -> StoredCase:
-        """Open a case for reading."""
-        with np.load(self._path(name, "_voxels.npz"), allow_pickle=False) as voxels:
-            positions = {key: voxels[key] for key in voxels.files}
-        return StoredCase(
-            name=name,
-            image=blosc2.open(str(self._path(name, ".b2nd")), mode="r", dparams={"nthreads": 1}),
-            label=blosc2.open(str(self._path(name, "_label.b2nd")), mode="r", dparams={"nthreads": 1}),
-            voxels=positions,
-        )
+        """Open a case for reading.
+
+        Raises:
+            UserError: one of its files is missing or damaged.
+        """
+        try:
+            with np.load(self._path(name, "_voxels.npz"), allow_pickle=False) as voxels:
+                positions = {key: voxels[key] for key in voxels.files}
+            return StoredCase(
+                name=name,
+                image=blosc2.open(str(self._path(name, ".b2nd")), mode="r", dparams={"nthreads": 1}),
+                label=blosc2.open(str(self._path(name, "_label.b2nd")), mode="r", dparams={"nthreads": 1}),
+                voxels=positions,
+            )
+        except (OSError, RuntimeError, ValueError, EOFError, BadZipFile) as error:  # what damaged files end in
+            raise self._damaged(name) from error
 
     def record(self, name: str) -> CaseRecord:
-        """Read what is known of a case besides its arrays."""
-        return CaseRecord.model_validate(read_json(self._path(name, ".json")))
+        """Read what is known of a case besides its arrays.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        try:
+            return CaseRecord.model_validate(read_json(self._path(name, ".json")))
+        except (UserError, ValidationError) as error:
+            raise self._damaged(name) from error
+
+    def _damaged(self, name: str) -> UserError:
+        return UserError(
+            f"{self._path(name, '.json')}: this case or its files beside it are damaged. Delete this file and type the "
+            "same command again: the case is then preprocessed anew."
+        )
 
     def _path(self, name: str, ending: str) -> Path:
         return self.root / f"{name}{ending}"

@@ -100,6 +100,8 @@ def check_structure(path: Path) -> StructureCheck:
         ]
         if not cases and not folders:
             faults.append(f"{dataset.path}/imagesTr: no file ends in _0000{dataset.file_ending}.")
+    elif not cases:
+        faults.append(f"{dataset.path}/dataset.json: dataset names no case.")
     faults += _misnamed(dataset, "imagesTs")
     for case in dataset.test_cases():
         faults += _missing_channels(case)
@@ -113,10 +115,9 @@ def check_structure(path: Path) -> StructureCheck:
             )
     number = len({dataset.groups.get(name, name) for name in names})
     if 0 < number < FEW:
-        what = "groups of cases" if dataset.groups else "training cases"
-        structure.warnings.append(
-            f"{dataset.path}: only {number} {what}, fewer than {FEW}: validation leaves one out at a time."
-        )
+        what = ("group" if dataset.groups else "training case") + ("s" if number > 1 else "")
+        how = "validation leaves one out at a time" if number > 1 else "nothing can be held out for validation"
+        structure.warnings.append(f"{dataset.path}: only {number} {what}, fewer than {FEW}: {how}.")
     return structure
 
 

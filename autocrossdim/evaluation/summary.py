@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from autocrossdim.data.images import read_label, same_place
@@ -77,11 +78,18 @@ def merge(summaries: Sequence[Summary]) -> Summary:
 
 
 def case_results(summary: Summary) -> list[CaseResult]:
-    """Return the cases of a summary, ours or nnU-Net's."""
-    return [
-        CaseResult(case["reference_file"], case["prediction_file"], case["metrics"], case.get("group"))
-        for case in summary["metric_per_case"]
-    ]
+    """Return the cases of a summary, ours or nnU-Net's.
+
+    Raises:
+        UserError: it is no such summary.
+    """
+    try:
+        return [
+            CaseResult(case["reference_file"], case["prediction_file"], case["metrics"], case.get("group"))
+            for case in summary["metric_per_case"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise UserError("A summary.json is damaged: it lists no cases. Delete it and evaluate again.") from error
 
 
 def evaluate_case(prediction: Path, reference: Path, labels: Labels, group: str | None = None) -> CaseResult:
@@ -186,11 +194,14 @@ def table(summary: Summary) -> Table:
     cases = _counted(summary["n_cases"], "case")
     if summary["n_groups"] != summary["n_cases"]:
         cases += f" of {_counted(summary['n_groups'], 'group')}"
-    result = Table(title=f"Means over {cases}, with {LEVEL:.0%} intervals")
+    # No lines between columns, and folded where it does not fit: 80 columns, where there is no terminal, are to hold
+    # all intervals.
+    title = f"Means over {cases}, with {LEVEL:.0%} intervals"
+    result = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
     result.add_column("label")
-    result.add_column("cases with it", justify="right")
+    result.add_column("cases\nwith it", justify="right")
     for metric in shown:
-        result.add_column(headings.get(metric, metric), justify="right")
+        result.add_column(headings.get(metric, metric), justify="right", overflow="fold")
     intervals = summary["interval"]
     for key, mean in summary["mean"].items():
         name = summary["labels"].get(key, key)

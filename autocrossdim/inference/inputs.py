@@ -31,10 +31,14 @@ def find_checkpoints(
         if configurations:
             raise UserError(f"--config {configurations[0]}: {folder} is a single configuration already.")
         return [_folds(folder, folds)]
+    if FoldFolder(folder).latest.exists():
+        raise UserError(f"{folder}: a single fold. Give {folder.parent} and choose with --fold.")
     space = _workspace(model, work)
     space.require_plan()
     plan = Plan.read(space.plan)
     best = read_json(space.best) if space.best.exists() and not configurations else {}
+    if not isinstance(best, dict):
+        raise UserError(f"{space.best}: damaged. Delete it, or name configurations with --config.")
     names = list(configurations) or best.get("configurations") or [plan.decision.configuration]
     return [_folds(space.model(plan.configuration(name).name), folds) for name in names]
 
@@ -54,7 +58,7 @@ def _is_called(folder: str, name: str) -> bool:
     """Whether `Dataset004_Hippocampus` is meant by a path to it, its name, `Hippocampus`, or `4`."""
     number, _, short = folder.removeprefix("Dataset").partition("_")
     asked = Path(os.path.normpath(name)).name
-    return asked in (folder, short) or (asked.isdigit() and number.isdigit() and int(asked) == int(number))
+    return asked in (folder, short) or (asked.isdecimal() and number.isdecimal() and int(asked) == int(number))
 
 
 def _folds(model: Path, asked: Sequence[int | str]) -> list[Path]:
@@ -74,7 +78,7 @@ def find_inputs(source: Path, channels: int, ending: str) -> list[Case]:
     """Return the cases to segment.
 
     Args:
-        source: folder of images, the first file of one case, or the folder of a DICOM series.
+        source: folder of images, the first file of one case, the folder of a DICOM series, or a folder of those.
         channels: the model's number of channels.
         ending: of the images the model was trained on.
 
@@ -84,8 +88,6 @@ def find_inputs(source: Path, channels: int, ending: str) -> list[Case]:
     if not source.exists():
         raise UserError(f"-i {source}: no such file or folder.")
     if source.is_dir():
-        if not any(source.glob(f"*{ending}")) and any(source.iterdir()) and not _holds_images(source):
-            return [Case(source.resolve().name, (source,), None)]
         return cases_in_folder(source, channels, ending)
     found = file_ending(source)
     stem = source.name[: -len(found)]
@@ -94,14 +96,3 @@ def find_inputs(source: Path, channels: int, ending: str) -> list[Case]:
         if siblings[1].exists():
             return [Case(stem[:-5], tuple(siblings), None)]
     return [Case(stem.removesuffix("_0000"), (source,), None)]
-
-
-def _holds_images(folder: Path) -> bool:
-    """Whether any file of the folder is an image by its name; the files of a DICOM series are not."""
-    for path in folder.iterdir():
-        try:
-            file_ending(path)
-        except UserError:
-            continue
-        return True
-    return False

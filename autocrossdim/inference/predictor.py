@@ -153,7 +153,8 @@ class Predictor:
             keep_probabilities: also return the probabilities.
 
         Raises:
-            UserError: the number of channels is not the one trained on.
+            UserError: the number of channels is not the one trained on, a voxel is NaN or infinite, or the spacing
+                cannot be meant.
         """
         channels = self.plan.channel_names
         if array.ndim != 4 or array.shape[0] != len(channels):
@@ -161,6 +162,10 @@ class Predictor:
                 f"An image of shape {array.shape} was given; the model needs (C, Z, Y, X) with {len(channels)} "
                 f"channel(s): {', '.join(channels)}."
             )
+        # The network would answer NaN with background everywhere.
+        broken = array.size - int(np.isfinite(array).sum())
+        if broken:
+            raise UserError(f"{broken} of {array.size} voxels are NaN or infinite. Replace them (by 0?).")
         streams, placement = [], None
         for model in self.models:
             case = preprocess(array, spacing, model.plan, model.configuration)
@@ -170,6 +175,13 @@ class Predictor:
         return assemble(streams, self.plan.labels, placement, keep_probabilities)
 
     def predict_files(self, paths: Sequence[Path], keep_probabilities: bool = False) -> tuple[Image, Segmentation]:
-        """Read one case, one file a channel, and segment it."""
+        """Read one case, one file a channel, and segment it.
+
+        Raises:
+            UserError: a file cannot be read, or what it holds cannot be segmented.
+        """
         image = read_image(paths)
-        return image, self(image.array, image.geometry.spacing, keep_probabilities)
+        try:
+            return image, self(image.array, image.geometry.spacing, keep_probabilities)
+        except UserError as error:
+            raise UserError(f"{paths[0]}: {error}") from error

@@ -1,16 +1,22 @@
 """One case on its way from the scanner's grid to the network's, and what is needed to go back."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from autocrossdim.errors import UserError
 from autocrossdim.plan import Configuration, Plan
 from autocrossdim.preprocessing.crop import Box, box_shape, crop, nonzero_box
 from autocrossdim.preprocessing.normalize import normalize
 from autocrossdim.preprocessing.resample import Shape, orders_for, resample_image, resample_label, shape_for
 
 Spacing = tuple[float, float, float]
+
+# What no scan has after resampling, and a spacing in the wrong unit leads to: more voxels along an axis than a
+# NIfTI file can hold, or 16 GiB a channel.
+MAX_AXIS, MAX_VOXELS = 2**15, 2**32
 
 
 class Placement(BaseModel):
@@ -78,6 +84,9 @@ def preprocess(
         plan: gives axis order and normalisation.
         configuration: gives the target spacing.
         label: shape (Z, Y, X), values as in the file.
+
+    Raises:
+        UserError: at the plan's spacing the image would be larger than any scan.
     """
     order = plan.transpose
     original_shape = image.shape[1], image.shape[2], image.shape[3]
@@ -87,6 +96,11 @@ def preprocess(
     image = normalize(crop(image, box), list(plan.normalization))
     target = configuration.target_spacing((z, y, x))
     shape = shape_for(box_shape(box), (z, y, x), target)
+    if max(shape) >= MAX_AXIS or math.prod(shape) > MAX_VOXELS:
+        raise UserError(
+            f"a spacing of {z:g} x {y:g} x {x:g} mm; the plan's is {target[0]:g} x {target[1]:g} x {target[2]:g} mm, "
+            f"at which the image would have {shape[0]} x {shape[1]} x {shape[2]} voxels. Mend the header; is it in mm?"
+        )
     image = resample_image(image, shape, orders_for(3, (z, y, x), target))
     if label is not None:
         label = np.ascontiguousarray(crop(label.transpose(order), box))

@@ -5,6 +5,7 @@ from functools import partial
 from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.images import read_image, read_label
 from autocrossdim.data.store import Store
+from autocrossdim.errors import UserError
 from autocrossdim.parallel import map_cases
 from autocrossdim.plan import Configuration, Plan
 from autocrossdim.preprocessing.case import preprocess
@@ -25,5 +26,8 @@ def _preprocess_case(plan: Plan, configuration: Configuration, store: Store, cas
     assert case.label is not None
     image = read_image(case.images)
     label, _ = read_label(case.label)
-    done = preprocess(image.array, image.geometry.spacing, plan, configuration, label)
+    try:
+        done = preprocess(image.array, image.geometry.spacing, plan, configuration, label)
+    except UserError as error:
+        raise UserError(f"{case.images[0]}: {error}") from error
     store.write(case, image.geometry, done, plan, configuration.patch_shape)

@@ -40,6 +40,8 @@ def test_nnunets_variable_comes_second(raw: Path, tmp_path: Path, monkeypatch: p
 def test_what_is_not_found_is_an_error_that_says_where_was_looked(raw: Path):
     with pytest.raises(UserError, match=rf"Liver: no such dataset.*{raw}.*nnUNet_raw \(not set\)"):
         find_dataset("Liver")
+    with pytest.raises(UserError, match="no such dataset"):
+        find_dataset("²")  # a digit that is no number
 
 
 def test_two_datasets_of_one_name_are_an_error(raw: Path):
@@ -124,7 +126,11 @@ def test_every_fault_of_dataset_json_is_told_at_once(tmp_path: Path):
         ({"file_ending": ".jpg"}, "file_ending is '.jpg'"),
         ({"numTraining": "five"}, "numTraining is 'five'"),
         ({"dataset": {"a": ["x"]}}, "dataset must be"),
+        ({"dataset": {"a": {"images": [], "label": "labelsTr/a.nii.gz"}}}, "dataset must be"),
+        ({"dataset": {"../a": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}}, "no / in"),
         ({"labels": {"a": [1, 2], "b": 1}}, "regions_class_order"),
+        ({"labels": {"a": [1, 2], "b": 1}, "regions_class_order": 2}, "regions_class_order"),
+        ({"labels": {"a": [1, 2], "b": 1}, "regions_class_order": [1, "2"]}, "regions_class_order"),
     ],
 )
 def test_a_wrong_key_is_named(make_dataset, edit_json, changes: dict[str, object], message: str):
@@ -160,6 +166,15 @@ def test_a_case_without_all_channels_is_an_error_that_names_the_file(make_datase
     folder = make_dataset(cases=["a", "b"], channels=2) / "imagesTr"
     (folder / "b_0001.nii.gz").unlink()
     with pytest.raises(UserError, match=r"b_0001\.nii\.gz: no such file"):
+        cases_in_folder(folder, 2, ".nii.gz")
+
+
+def test_a_file_that_belongs_to_no_case_is_an_error_rather_than_left_out(make_dataset):
+    folder = make_dataset(cases=["a", "b"], channels=2) / "imagesTr"
+    with pytest.raises(UserError, match=r"a_0001\.nii\.gz: the model knows 1 channel"):
+        cases_in_folder(folder, 1, ".nii.gz")
+    shutil.copy(folder / "a_0000.nii.gz", folder / "c.nii.gz")
+    with pytest.raises(UserError, match=r"c\.nii\.gz: the name must end in the channel's number"):
         cases_in_folder(folder, 2, ".nii.gz")
 
 

@@ -1,3 +1,6 @@
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +10,7 @@ from autocrossdim.api import plan_and_preprocess
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import read_image, read_label
 from autocrossdim.data.store import Store
+from autocrossdim.errors import UserError
 from autocrossdim.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.plan import Plan, PlanOptions
 from autocrossdim.workspace import Workspace
@@ -61,3 +65,44 @@ def test_cases_of_another_plan_are_not_kept(planned: tuple[Path, Plan, Store], t
     assert store.has("case_00")
     store.prepare(plan, configuration.model_copy(update={"spacing": (2.0, 2.0, 2.0)}))
     assert not store.has("case_00")
+
+
+@pytest.mark.parametrize("file", ["case_01.b2nd", "case_01_label.b2nd", "case_01_voxels.npz"])
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 100), Path.unlink])
+def test_a_damaged_case_is_named_with_its_remedy(
+    planned: tuple[Path, Plan, Store], tmp_path: Path, file: str, damage: Callable[[Path], None]
+) -> None:
+    store = Store(tmp_path / "store")
+    shutil.copytree(planned[2].root, store.root)
+    damage(store.root / file)
+    with pytest.raises(UserError, match=r"case_01\.json.* damaged. Delete this file"):
+        store.open("case_01")
+
+
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_a_damaged_record_is_named_with_its_remedy(tmp_path: Path, content: str) -> None:
+    (tmp_path / "case_01.json").write_text(content)
+    with pytest.raises(UserError, match=r"case_01\.json.* damaged. Delete this file"):
+        Store(tmp_path).record("case_01")
+
+
+def test_what_an_interrupted_cleaning_leaves_is_not_taken_for_cases_of_the_new_plan(
+    planned: tuple[Path, Plan, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plan, _ = planned
+    store = Store(tmp_path / "store")
+    store.prepare(plan, plan.configuration("dx"))
+    for name in ("case_00", "zoe"):
+        (store.root / f"{name}.json").write_text("{}")
+    other = plan.configuration("dx").model_copy(update={"spacing": (2.0, 2.0, 2.0)})
+
+    def killed_after_one(path: Path) -> None:
+        os.remove(path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+        interrupted.setattr(Path, "unlink", killed_after_one)
+        store.prepare(plan, other)
+    store.prepare(plan, other)
+    assert not store.has("case_00")
+    assert not store.has("zoe")

@@ -1,3 +1,4 @@
+import gzip
 import pickle
 import shutil
 from collections.abc import Callable
@@ -24,6 +25,13 @@ def change(path: Path, **changes: Any) -> None:
     new.SetOrigin(changes.get("origin", image.GetOrigin()))
     new.SetDirection(changes.get("direction", image.GetDirection()))
     sitk.WriteImage(new, str(path))
+
+
+def change_bytes(path: Path, start: int, new: bytes) -> None:
+    """Overwrite bytes inside a `.gz` file."""
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[start : start + len(new)] = new
+    path.write_bytes(gzip.compress(content))
 
 
 def test_a_good_dataset_has_no_fault(make_dataset):
@@ -85,6 +93,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: (d / LABEL).write_bytes((d / LABEL).read_bytes()[:-20]),
         "a.nii.gz: cut short or damaged",
     ),
+    "axis without voxels": (
+        lambda d: change_bytes(d / IMAGE, 42, (-5).to_bytes(2, "little", signed=True)),  # dim[1] of a NIfTI header
+        "a_0000.nii.gz: the header gives it an axis without voxels",
+    ),
     "unreadable image": (lambda d: (d / IMAGE).write_text("no image"), "a_0000.nii.gz: not a NIfTI-1 file"),
     "2D among 3D": (
         lambda d: [change(d / f, array=np.eye(9, dtype=np.uint8), **FLAT) for f in FILES_OF_A],
@@ -113,6 +125,7 @@ def test_a_fault_in_a_file_is_found(make_dataset, fault: str):
         ({"labels": None}, "labels is missing"),
         ({"file_ending": ".nrrd", "numTraining": 0}, "no file ends in _0000.nrrd"),
         ({"channel_names": {"0": "a", "1": "b"}, "dataset": "x"}, "dataset must be"),
+        ({"dataset": {}, "numTraining": 0}, "dataset names no case"),
     ],
 )
 def test_a_fault_in_dataset_json_is_found(make_dataset, edit_json, changes: dict[str, Any], message: str):
@@ -218,7 +231,9 @@ def test_few_cases_groups_that_do_not_fit_and_unused_labels_are_warnings(make_da
     warnings = "\n".join(verify(dataset).warnings)
     assert "name cases that are not there: z" in warnings
     assert "do not name c, d, e" in warnings
-    assert "only 4 groups" in warnings
+    assert "only 4 groups, fewer than 5: validation leaves one out at a time" in warnings
+    dataset = make_dataset("Dataset004_One", groups=dict.fromkeys("abcde", "p"))
+    assert "only 1 group, fewer than 5: nothing can be held out" in "\n".join(verify(dataset).warnings)
     dataset = make_dataset("Dataset003_Unused")
     edit_json(dataset, labels={"background": 0, "block": 1, "rare": 2, "ignore": 3})
     assert verify(dataset).warnings == ["label 'rare' (2) occurs in no case."]

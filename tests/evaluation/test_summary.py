@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,19 @@ def test_the_table_shows_a_row_a_label_with_intervals():
     assert "0.600 (0.500–0.700)" in next(line for line in text.splitlines() if "liver" in line)
     assert "–" in next(line for line in text.splitlines() if "tumour" in line)
     assert "all labels" in text
+
+
+def test_no_interval_is_cut_off_where_there_is_no_terminal(folders, tmp_path):
+    console = Console(width=80)
+    with console.capture() as printed:
+        console.print(table(evaluate(folders, tmp_path)))
+    assert "…" not in printed.get()
+    assert len(re.findall(r"\(\d+\.\d+–\d+\.\d+\)", printed.get())) == 3 * 4, "labels and their mean, four metrics"
+
+
+def test_a_damaged_summary_is_told():
+    with pytest.raises(UserError, match="damaged"):
+        merge([{"mean": {}}])
 
 
 def test_the_table_says_how_many_patients_there_are():

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from autocrossdim.api import plan_and_preprocess
+from autocrossdim.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
+from autocrossdim.plan import PlanOptions
+
+QUICK = {"epochs": 2, "steps_per_epoch": 2, "validation_batches": 1, "workers": 0}
+
+
+@pytest.fixture(scope="session")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A raw dataset of small volumes and the work folder in which it was planned and preprocessed."""
+    folder = tmp_path_factory.mktemp("trainers")
+    raw = folder / "Dataset901_Nodules"
+    labels = {"background": 0, "organ": 1, "nodule": 2}
+    write_dataset(raw, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
+    plan_and_preprocess(raw, folder / "work", options=PlanOptions(memory_gb=1, trial=False), processes=1)
+    return raw, folder / "work"
+
+
+@pytest.fixture(scope="session")
+def quick() -> dict[str, object]:
+    """Hyper-parameters of a run of seconds."""
+    return dict(QUICK)

@@ -1,0 +1,168 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autocrossdim import api
+from autocrossdim.checkpoint import Checkpoint
+from autocrossdim.errors import UserError
+from autocrossdim.workspace import FoldFolder, Workspace
+from trainers import trainer as trainer_module
+
+REAL_WEIGHTS = Path(__file__).resolve().parents[2].parent / "shared" / "weights" / "tf_efficientnetv2_b0.imagenet.pth"
+
+
+@pytest.fixture
+def work(planned: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A work folder of one's own in which everything was planned."""
+    raw, shared = planned
+    space, mine = Workspace.of(raw.name, shared), Workspace.of(raw.name, tmp_path)
+    mine.root.mkdir()
+    for file in space.root.iterdir():
+        if file.is_file():
+            (mine.root / file.name).write_bytes(file.read_bytes())
+    (mine.root / "preprocessed").symlink_to(space.root / "preprocessed")
+    return tmp_path
+
+
+def fold(planned: tuple[Path, Path], work: Path, number: int | str = 0, config: str = "dx") -> FoldFolder:
+    return Workspace.of(planned[0].name, work).fold(config, number)
+
+
+def history(folder: FoldFolder) -> list[dict[str, Any]]:
+    timed = ("seconds", "waited_for_data")
+    lines = [json.loads(line) for line in folder.history.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
+
+
+class Interrupted(Exception):
+    """Stands for a power cut."""
+
+
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**quick, "epochs": 4}
+    api.train(planned[0], work, fold=[0], weights="random", settings=settings)
+    whole = fold(planned, work)
+    expected, lines = Checkpoint.read(whole.latest), history(whole)
+
+    folder = fold(planned, work, 1)
+    say, spoken = trainer_module._line, []
+
+    def cut(*arguments: Any) -> str:
+        spoken.append(say(*arguments))
+        if len(spoken) == 2:
+            raise Interrupted
+        return spoken[-1]
+
+    monkeypatch.setattr(trainer_module, "_line", cut)
+    # The same cases as fold 0, so that only the interruption differs.
+    splits = Workspace.of(planned[0].name, work).splits
+    content = json.loads(splits.read_text())
+    splits.write_text(json.dumps([content[0], content[0]]))
+    with pytest.raises(Interrupted):
+        api.train(planned[0], work, fold=[1], weights="random", settings=settings)
+    assert Checkpoint.read(folder.latest).progress["epoch"] == 2
+    api.train(planned[0], work, fold=[1], weights="random", settings=settings)
+    found = Checkpoint.read(folder.latest)
+    assert history(folder) == lines
+    for name, tensor in expected.network.items():
+        assert torch.equal(tensor, found.network[name]), name
+
+
+def test_a_finished_run_is_skipped_and_can_be_extended(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+    folder = fold(planned, work)
+    written = folder.latest.stat().st_mtime_ns
+    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+    assert folder.latest.stat().st_mtime_ns == written
+    assert "already trained" in capfd.readouterr().err
+    api.train(planned[0], work, fold=[0], weights="random", settings={**quick, "epochs": 3})
+    assert [line["epoch"] for line in history(folder)] == [1, 2, 3]
+    assert (folder.validation / "summary.json").exists()
+
+
+def test_restart_forgets(planned: tuple[Path, Path], work: Path, quick: dict[str, object]) -> None:
+    api.train(planned[0], work, fold=[0], weights="random", settings={**quick, "epochs": 3})
+    api.train(planned[0], work, fold=[0], weights="random", settings=quick, restart=True)
+    assert len(history(fold(planned, work))) == 2
+
+
+def test_a_loss_that_is_not_finite_names_step_and_cases_and_keeps_the_last_checkpoint(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = trainer_module.DiceCrossEntropy.forward, []
+
+    def sometimes_nan(self: Any, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        loss = real(self, logits, target)
+        return loss * float("nan") if len(calls) > 3 and torch.is_grad_enabled() else loss
+
+    monkeypatch.setattr(trainer_module.DiceCrossEntropy, "forward", sometimes_nan)
+    with pytest.raises(UserError, match=r"loss is nan at step 2, on cases case_0\d"):
+        api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+    assert Checkpoint.read(fold(planned, work).latest).progress["epoch"] == 1
+
+
+def test_all_trains_on_every_case_and_validates_with_none(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
+) -> None:
+    api.train(planned[0], work, fold=["all"], weights="random", settings=quick)
+    folder = fold(planned, work, "all")
+    assert Checkpoint.read(folder.latest).complete
+    assert not folder.validation.exists()
+
+
+def test_dx_starts_from_this_datasets_omnia_of_the_same_fold(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
+) -> None:
+    with pytest.raises(UserError, match=r"--config omnia --fold 0"):
+        api.train(planned[0], work, fold=[0], weights="omnia", settings=quick)
+    api.train(planned[0], work, "omnia", [0], "random", settings=quick)
+    api.train(planned[0], work, "dx", [0], "omnia", settings=quick)
+    provenance = Checkpoint.read(fold(planned, work).latest).provenance
+    assert "omnia/fold_0" in provenance["model"]
+    assert provenance["report"]["parameters"]["new"] == 0
+
+
+def test_frozen_encoders_stay_as_they_are(planned: tuple[Path, Path], work: Path, quick: dict[str, object]) -> None:
+    start = fold(planned, work)
+    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+    frozen = {**quick, "frozen_epochs": 2, "freeze_statistics": True, "seed": 7}
+    api.train(planned[0], work, "dx", [1], str(start.root), settings=frozen)
+    before, after = Checkpoint.read(start.latest).network, Checkpoint.read(fold(planned, work, 1).latest).network
+    for name, tensor in before.items():
+        if name.startswith("encoder."):
+            assert torch.equal(tensor, after[name]), name
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "nowhere.pth"])
+def test_weights_that_cannot_be_had_are_an_error_and_nothing_is_trained(
+    planned: tuple[Path, Path], work: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(work / "empty_cache"))
+    with pytest.raises(UserError, match="--weights"):
+        api.train(planned[0], work, fold=[0], weights=weights)
+    assert not fold(planned, work).latest.exists()
+
+
+@pytest.mark.skipif(not REAL_WEIGHTS.exists(), reason="the real weights are not beside this checkout")
+def test_real_weights_are_loaded_and_reported(
+    planned: tuple[Path, Path], tmp_path: Path, quick: dict[str, object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    from autocrossdim.plan import PlanOptions
+
+    options = PlanOptions(memory_gb=1, trial=False, encoder="tf_efficientnetv2_b0")
+    api.plan_and_preprocess(planned[0], tmp_path, options=options, processes=1)
+    api.train(planned[0], tmp_path, fold=[0], weights=str(REAL_WEIGHTS), settings=quick)
+    assert "parameters in" in capfd.readouterr().err
+    provenance = Checkpoint.read(fold(planned, tmp_path).latest).provenance
+    assert provenance["sha256"].startswith("12de0bf005df")
+    assert provenance["report"]["parameters"]["adapted"] > 0

@@ -128,6 +128,11 @@ class Configuration(BaseModel):
         z, y, x = (spacing[0], *self.spacing) if self.dims == 2 else self.spacing
         return z, y, x
 
+    def trains_like(self, other: "Configuration") -> bool:
+        """Whether two configurations make the same network of the same data, whatever they were said to cost."""
+        aside = {"memory", "cost"}
+        return self.model_dump(exclude=aside) == other.model_dump(exclude=aside)
+
     @property
     def patch_shape(self) -> tuple[int, int, int]:
         """The patch as (Z, Y, X); one slice for a 2D configuration."""

@@ -94,3 +94,9 @@ def test_the_network_sees_neighbouring_slices_as_channels() -> None:
 def test_an_unknown_configuration_names_the_known_ones() -> None:
     with pytest.raises(UserError, match="'dxx'; it has dx, omnia"):
         example().configuration("dxx")
+
+
+def test_planning_again_at_another_speed_is_the_same_configuration() -> None:
+    dx = example().configuration("dx")
+    assert dx.trains_like(dx.model_copy(update={"cost": Cost(multiply_adds_per_case=1, seconds_per_epoch=9.0)}))
+    assert not dx.trains_like(dx.model_copy(update={"batch_size": 4}))

@@ -33,6 +33,7 @@ from trainers.settings import Settings
 from trainers.start import starting_network
 from trainers.validation import validate
 
+EPOCHS_BETWEEN_PICTURES = 10
 VALIDATION_SEED_OFFSET = 1_000_003  # validation patches are drawn from another stream than training patches
 
 
@@ -112,6 +113,8 @@ class Trainer:
         resumed = Checkpoint.read(folder.latest) if folder.latest.exists() else None
         if resumed is not None and self._finished(resumed, folder):
             say(f"{self.configuration.name} fold {fold}: already trained.")
+            if not folder.progress.exists():  # killed between the last checkpoint and the picture
+                History(folder.history, resumed.progress["epoch"]).draw(folder.progress)
             return
         torch.manual_seed(self.settings.seed)
         network, provenance = self._network(resumed, folder)
@@ -136,11 +139,14 @@ class Trainer:
         workers = self._workers()
         checks = self._validation_batches(split)
         with batches(self._loader(split.train, clock.step, workers), workers) as training:
-            while clock.progress < 1:
+            over = False
+            while not over:
                 # Everything drawn on this side (drop path) depends on the epoch alone, so a resumed run agrees.
                 torch.manual_seed(self.settings.seed + epoch)
                 started = time.monotonic()
                 losses, waited = self._epoch(fabric, model, optimizer, loss_function, training, clock)
+                # Asked once: the clock goes on, and what the checkpoint says must be what this loop does.
+                over = clock.progress >= 1
                 epoch += 1
                 entry = {
                     "epoch": epoch,
@@ -166,7 +172,7 @@ class Trainer:
                         "step": clock.step,
                         "seconds": clock.seconds,
                         "best": best,
-                        "complete": clock.progress >= 1,
+                        "complete": over,
                     },
                     optimizer=optimizer.state_dict(),
                 )
@@ -174,13 +180,14 @@ class Trainer:
                 checkpoint.write(folder.latest)
                 if improved:
                     checkpoint.write(folder.best)
+                if over or epoch % EPOCHS_BETWEEN_PICTURES == 0:
+                    history.draw(folder.progress)
                 say(_line(self.configuration.name, fold, entry, clock))
-        history.draw(folder.progress)
 
     def _finished(self, checkpoint: Checkpoint, folder: FoldFolder) -> bool:
         """Whether the checkpoint is the end of the run asked for; refuses one of another plan."""
-        theirs, ours = checkpoint.plan.configuration(checkpoint.configuration), self.configuration
-        if (theirs, checkpoint.plan.labels) != (ours, self.plan.labels):
+        theirs = checkpoint.plan.configuration(checkpoint.configuration)
+        if not theirs.trains_like(self.configuration) or checkpoint.plan.labels != self.plan.labels:
             raise UserError(f"{folder.latest}: trained under another plan. Train again with --restart.")
         before = Settings.model_validate(checkpoint.settings)
         longer = self.settings.epochs > before.epochs or (

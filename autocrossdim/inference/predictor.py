@@ -50,7 +50,7 @@ class Model:
                 epoch = checkpoint.progress["epoch"]
                 raise UserError(f"{path}: training stopped after epoch {epoch}. Finish it with `autocrossdim train`.")
             this = checkpoint.plan.configuration(checkpoint.configuration)
-            if configuration is not None and this != configuration:
+            if configuration is not None and not this.trains_like(configuration):
                 raise UserError(
                     f"{path}: trained under another plan than {checkpoints[0]}. Train again with --restart."
                 )

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from autocrossdim.networks.build import build_network
     from autocrossdim.networks.inflation import inflate
     from autocrossdim.networks.plan import NetworkPlan
-    from autocrossdim.networks.transfer import LoadReport, transfer
+    from autocrossdim.networks.report import LoadReport
+    from autocrossdim.networks.transfer import transfer
     from autocrossdim.networks.weights import EncoderWeights, resolve_weights
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
 
 _HOME = {
     "EncoderWeights": "weights",
-    "LoadReport": "transfer",
+    "LoadReport": "report",
     "NetworkPlan": "plan",
     "SegmentationNetwork": "base",
     "build_network": "build",

@@ -1,7 +1,7 @@
 """What every segmentation network here has in common."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,10 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autocrossdim.networks.encoder import arch_of, architecture
 from autocrossdim.networks.plan import NetworkPlan
-
-if TYPE_CHECKING:
-    from autocrossdim.networks.transfer import LoadReport
-
+from autocrossdim.networks.report import LoadReport
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -28,7 +25,7 @@ class SegmentationNetwork(nn.Module):
     """
 
     encoder_prefix = "encoder."
-    load_report: "LoadReport"
+    load_report: LoadReport
 
     def __init__(self, plan: NetworkPlan) -> None:
         super().__init__()

@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,52 +12,10 @@ from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.encoder import arch_of
 from autocrossdim.networks.inflation import Mode, fit_kernel
 from autocrossdim.networks.plan import NetworkPlan
+from autocrossdim.networks.report import LoadReport, Status
 
 if TYPE_CHECKING:
     from autocrossdim.networks.weights import EncoderWeights
-
-Status = Literal["matched", "adapted", "new"]
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """Where a network's values came from; as a dict (`dataclasses.asdict`) it is kept in the checkpoint.
-
-    Attributes:
-        source: file, full timm name or model, with tag and licence where they are known.
-        layers: for every tensor of the network: its name, whether it `matched`, was `adapted` or is `new`,
-            and why or how.
-        parameters: number of trainable parameters by status.
-        tensors: number of trainable tensors by status.
-        unused: names of the source's tensors that have no place in the network.
-    """
-
-    source: str
-    layers: list[tuple[str, Status, str]]
-    parameters: dict[str, int]
-    tensors: dict[str, int]
-    unused: list[str]
-
-    def __str__(self) -> str:
-        new = f"{self.parameters['new']:,} new"
-        loaded = self.parameters["matched"] + self.parameters["adapted"]
-        if not loaded:
-            return f"{new} parameters (random start)"
-        tensors = self.tensors["matched"] + self.tensors["adapted"]
-        parts = [f"{loaded:,} parameters in {tensors:,} tensors from {self.source}"]
-        hows = Counter(part for _, status, why in self.layers if status == "adapted" for part in why.split(", "))
-        kernels = Counter[str]()
-        for how, count in hows.items():
-            kind, _, rest = how.partition(" ")
-            if kind == "channels":
-                parts.append(f"stem adapted {rest} channels")
-            else:
-                kernels[rest.rpartition(" ")[2]] += count
-        parts += [f"{count} kernels fitted by {mode}" for mode, count in kernels.items()]
-        text = ", ".join(parts)
-        if self.unused:
-            text += f" ({len(self.unused)} tensors there not used)"
-        return f"{text}; {new}"
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:

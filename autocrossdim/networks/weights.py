@@ -14,9 +14,6 @@ from torch import Tensor
 
 from autocrossdim.errors import UserError
 from autocrossdim.networks.encoder import arch_of, architecture
-from autocrossdim.networks.transfer import LoadReport, transfer
-
-__all__ = ["EncoderWeights", "LoadReport", "resolve_weights", "transfer"]
 
 _WORDS = {
     # Trained on ImageNet-1k from the start: neither fine-tuned from other data, nor AdvProp's or noisy students.

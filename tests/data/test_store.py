@@ -97,7 +97,7 @@ def test_what_an_interrupted_cleaning_leaves_is_not_taken_for_cases_of_the_new_p
     other = plan.configuration("dx").model_copy(update={"spacing": (2.0, 2.0, 2.0)})
 
     def killed_after_one(path: Path) -> None:
-        os.remove(path)
+        path.rename(path.with_suffix(".gone"))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):

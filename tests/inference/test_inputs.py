@@ -48,7 +48,7 @@ def test_a_folder_without_images_is_told_what_files_must_be_called(tmp_path: Pat
 
 def test_a_model_is_named_by_number_and_a_single_fold_is_refused(tmp_path: Path) -> None:
     raw = tmp_path / "raw" / "Dataset901_Nodules"
-    write_dataset(raw, lambda r: nodules(r, (16, 20, 18)), {"background": 0, "a": 1, "b": 2}, ISOTROPIC_SPACING, 2, 0)
+    write_dataset(raw, lambda r: nodules(r, (20, 28, 24)), {"background": 0, "a": 1, "b": 2}, ISOTROPIC_SPACING, 2, 0)
     work = tmp_path / "work"
     plan_and_preprocess(raw, work, options=PlanOptions(memory_gb=1), processes=1)
     fold = work / raw.name / "models" / "dx" / "fold_0"

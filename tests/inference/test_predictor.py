@@ -20,7 +20,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """A model of one channel at 1 mm that was never trained."""
     folder = tmp_path_factory.mktemp("predictor")
     raw = folder / "Dataset901_Nodules"
-    write_dataset(raw, lambda r: nodules(r, (16, 20, 18)), {"background": 0, "a": 1, "b": 2}, ISOTROPIC_SPACING, 2, 0)
+    write_dataset(raw, lambda r: nodules(r, (20, 28, 24)), {"background": 0, "a": 1, "b": 2}, ISOTROPIC_SPACING, 2, 0)
     plan = plan_and_preprocess(raw, folder / "work", options=PlanOptions(memory_gb=1), processes=1)
     configuration = plan.configuration("dx")
     network = build_network(plan.network_plan(configuration), None).eval()

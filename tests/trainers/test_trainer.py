@@ -87,6 +87,15 @@ def test_a_finished_run_is_skipped_and_can_be_extended(
     assert (folder.validation / "summary.json").exists()
 
 
+def test_a_run_that_ends_by_its_time_is_complete(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
+) -> None:
+    api.train(planned[0], work, fold=[0], weights="random", settings={**quick, "epochs": 10000, "max_seconds": 1.0})
+    checkpoint = Checkpoint.read(fold(planned, work).latest)
+    assert checkpoint.complete
+    assert checkpoint.progress["seconds"] < 60
+
+
 def test_restart_forgets(planned: tuple[Path, Path], work: Path, quick: dict[str, object]) -> None:
     api.train(planned[0], work, fold=[0], weights="random", settings={**quick, "epochs": 3})
     api.train(planned[0], work, fold=[0], weights="random", settings=quick, restart=True)

@@ -74,6 +74,8 @@ def plan(
         known = {case.name for case in fingerprint.cases}
         if known != {case.name for case in raw.training_cases()}:
             raise UserError(f"{raw.path}: its cases changed since it was planned. Plan again with --overwrite.")
+        if read_json(space.dataset_json) != raw.description:
+            raise UserError(f"{raw.path / 'dataset.json'}: changed since it was planned. Plan again with --overwrite.")
     else:
         fingerprint, report = extract(raw, processes)
         for warning in report.warnings:
@@ -171,7 +173,9 @@ def _folds(asked: Sequence[int | str], count: int, splits: Path) -> list[int | s
     for fold in asked or range(count):
         if fold == ALL:
             folds.append(ALL)
-        elif isinstance(fold, int) or fold.isdigit():
+        elif isinstance(fold, int) or fold.isdecimal():
+            if count == 0:
+                break
             if not 0 <= int(fold) < count:
                 raise UserError(f"--fold {fold}: {splits} has folds 0 to {count - 1}, or 'all'.")
             folds.append(int(fold))
@@ -190,8 +194,19 @@ def _store(raw: Dataset, plan: Plan, space: Workspace, name: str, processes: int
 
 def _summarise_folds(space: Workspace, configuration: str, folds: int) -> None:
     """Merge the validation summaries of the folds there are into the configuration's summary.json."""
-    files = [space.fold(configuration, fold).validation / "summary.json" for fold in range(folds)]
-    done = [read_json(file) for file in files if file.exists()]
+    from autocrossdim.checkpoint import Checkpoint
+
+    made = Plan.read(space.plan)
+    done = []
+    for fold in range(folds):
+        folder = space.fold(configuration, fold)
+        if not (folder.validation / "summary.json").exists():
+            continue
+        checkpoint = Checkpoint.read(folder.latest)
+        if checkpoint.plan.configuration(configuration).trains_like(made.configuration(configuration)):
+            done.append(read_json(folder.validation / "summary.json"))
+        else:
+            say(f"{folder.root}: trained under another plan, so it is left out of the summary.")
     if done:
         summary = merge(done)
         write_json(space.model(configuration) / "summary.json", summary)
@@ -237,7 +252,15 @@ def predict(
     plan = predictor.plan
     cases = find_inputs(input, len(plan.channel_names), plan.file_ending)
     wanted = [(case, output / f"{case.name}{plan.file_ending}") for case in cases]
-    missing = [(case, path) for case, path in wanted if overwrite or not path.exists()]
+    images = {image.resolve() for case in cases for image in case.images}
+    for _, path in wanted:
+        if path.resolve() in images:
+            raise UserError(f"-o {output}: {path.name} would replace the image itself. Choose another folder.")
+    missing = [
+        (case, path)
+        for case, path in wanted
+        if overwrite or not path.exists() or (probabilities and not (output / f"{case.name}.npz").exists())
+    ]
     if len(missing) < len(wanted):
         say(f"{len(wanted) - len(missing)} of {len(wanted)} cases are done already (--overwrite does them again).")
     for case, path in track(missing, "Predicting", len(missing)):

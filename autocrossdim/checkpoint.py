@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from autocrossdim.errors import UserError
@@ -23,6 +24,7 @@ class Checkpoint:
         plan: the dataset's plan, so that a checkpoint can be used by itself.
         configuration: name in the plan.
         fold: number, or "all".
+        split: names of its training (`train`) and validation cases (`val`).
         network: the network's state.
         settings: the trainer's hyper-parameters, JSON-able.
         provenance: where the starting weights came from, JSON-able.
@@ -33,6 +35,7 @@ class Checkpoint:
     plan: Plan
     configuration: str
     fold: int | str
+    split: dict[str, list[str]]
     network: dict[str, Tensor]
     settings: dict[str, Any]
     provenance: dict[str, Any]
@@ -51,6 +54,7 @@ class Checkpoint:
             "plan": self.plan.model_dump_json(),
             "configuration": self.configuration,
             "fold": self.fold,
+            "split": self.split,
             "network": self.network,
             "settings": self.settings,
             "provenance": self.provenance,
@@ -75,5 +79,10 @@ class Checkpoint:
             raise UserError(f"{path}: damaged or not a checkpoint. Train this fold again with --restart.") from error
         if not isinstance(content, dict) or content.pop("version", None) != CHECKPOINT_VERSION:
             raise UserError(f"{path}: a checkpoint of another version. Train this fold again with --restart.")
-        content["plan"] = Plan.model_validate_json(content["plan"])
-        return cls(**content)
+        try:
+            content["plan"] = Plan.model_validate_json(content["plan"])
+            return cls(**content)
+        except (ValidationError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}: a checkpoint of an older version. Train this fold again with --restart."
+            ) from error

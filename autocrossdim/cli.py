@@ -61,12 +61,14 @@ def plan_and_preprocess(
     work: WorkOption = None,
     planner: Annotated[str, typer.Option(help="auto, omnia, dx, ds, or one installed beside them.")] = "auto",
     memory: Annotated[
-        float | None, typer.Option(min=0, help="GB that training may take (default: the GPU's, else 8).")
+        float | None, typer.Option(min=0, max=1e5, help="GB that training may take (default: the GPU's, else 8).")
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="timm architecture of the encoder (default: efficientnet_b0).")
     ] = None,
-    threshold: Annotated[float, typer.Option(min=1, help="Anisotropy from which on slices are preferred.")] = 3.0,
+    threshold: Annotated[
+        float, typer.Option(min=1, max=1e5, help="Anisotropy from which on slices are preferred.")
+    ] = 3.0,
     patch_size: Annotated[
         str | None, typer.Option(help="Voxels an axis, coarsest first, such as 48,64,48; two are in-plane.")
     ] = None,
@@ -242,8 +244,8 @@ def _assignments(texts: list[str]) -> dict[str, object]:
 def _numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     if text is None:
         return None
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*){1,2}", text):
-        raise UserError(f"{option} {text}: two or three numbers with commas, such as 48,64,48.")
+    if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4}){1,2}", text):
+        raise UserError(f"{option} {text}: two or three numbers up to 99999 with commas, such as 48,64,48.")
     return tuple(int(part) for part in text.split(","))
 
 
@@ -260,8 +262,17 @@ def main() -> NoReturn:
     # 10 % faster at most when nothing does (measured: DX-Net on two cores). Read when torch loads its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        sys.stderr.write("Stopped. Type the same command again to go on.\n")
+        sys.exit(130)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
-    sys.exit(0)
+    except Exception as error:
+        # Unknown options and the like; typer's classes of errors have moved between its versions.
+        if not hasattr(error, "format_message"):
+            raise
+        if len(sys.argv) > 1:
+            sys.stderr.write(f"error: {error.format_message()} See `autocrossdim --help`.\n")
+        sys.exit(2)

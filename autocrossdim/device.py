@@ -17,8 +17,10 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"--device {name}: unknown; use auto, cpu or cuda.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no usable GPU was found. `autocrossdim doctor` tells what is there.")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: not supported; use auto, cpu or cuda.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: no such usable GPU. `autocrossdim doctor` tells what is there.")
     return device
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,9 +148,16 @@ def test_mistakes_end_in_one_clear_line_and_exit_code_2(volumes: Path, tmp_path:
 
 
 def test_an_unknown_option_is_an_error(volumes: Path) -> None:
-    result = command("train", volumes, "--epoch", "3")
-    assert result.returncode == 2
-    assert "--epoch" in result.stderr
+    for words, named in [
+        (("train", volumes, "--epoch", "3"), "--epoch"),
+        (("trian", volumes), "trian"),
+        (("train",), ""),
+    ]:
+        result = command(*words)
+        assert result.returncode == 2
+        assert named in result.stderr
+        assert result.stderr.startswith("error: ")
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
 def test_every_fault_is_printed_at_once_and_nothing_is_written(volumes: Path, tmp_path: Path) -> None:
@@ -185,3 +193,32 @@ def test_dsnet_is_planned_and_trained_when_asked_for(volumes: Path, tmp_path: Pa
     succeed("plan_and_preprocess", volumes, *work, "--planner", "ds", "--memory", "2", "--no-trial")
     succeed("train", volumes, *work, *QUICK, "--fold", "0")
     assert (tmp_path / volumes.name / "models" / "ds" / "fold_0" / "validation" / "summary.json").exists()
+
+
+def test_predict_never_replaces_an_image(volumes: Path, tmp_path: Path) -> None:
+    work = ["--work", tmp_path]
+    succeed("plan_and_preprocess", volumes, *work, "--memory", "2", "--no-trial")
+    succeed("train", volumes, *work, *QUICK, "--fold", "0")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "b.nii.gz").write_bytes((volumes / "imagesTs" / "case_05_0000.nii.gz").read_bytes())
+    before = (folder / "b.nii.gz").read_bytes()
+    result = command("predict", volumes, *work, "-i", folder, "-o", folder, "--overwrite")
+    assert result.returncode == 2
+    assert "replace the image" in result.stderr
+    assert (folder / "b.nii.gz").read_bytes() == before
+    # Probabilities asked for later are made, though the segmentations are there.
+    succeed("predict", volumes, *work, "-i", folder, "-o", tmp_path / "out")
+    succeed("predict", volumes, *work, "-i", folder, "-o", tmp_path / "out", "--probabilities")
+    assert (tmp_path / "out" / "b.npz").exists()
+
+
+def test_a_dataset_json_changed_after_planning_is_noticed(volumes: Path, tmp_path: Path) -> None:
+    raw = tmp_path / volumes.name
+    shutil.copytree(volumes, raw)
+    succeed("plan", raw, "--work", tmp_path / "work", "--no-trial")
+    content = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps({**content, "labels": {"background": 0, "organ": 1}}))
+    result = command("plan", raw, "--work", tmp_path / "work", "--no-trial")
+    assert result.returncode == 2
+    assert "--overwrite" in result.stderr

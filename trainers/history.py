@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from autocrossdim.errors import UserError
 from autocrossdim.files import write_text, written_whole
 
 
@@ -14,8 +15,10 @@ class History:
         self.path = path
         self.lines: list[dict[str, Any]] = []
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                self.lines.append(json.loads(line))
+            try:
+                self.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            except ValueError as error:
+                raise UserError(f"{path}: damaged ({error}). Delete it and type the same command again.") from error
         self.lines = self.lines[:epochs_done]
 
     def add(self, entry: dict[str, Any]) -> None:

@@ -78,12 +78,19 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         super().set_thread_id(thread_id)
         self.next_batch += thread_id
         torch.set_num_threads(1)
+        # Ctrl-C reaches every process of a terminal; the parent is the one to act on it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         _die_with_parent()
 
     def generate_train_batch(self) -> dict[str, Any]:
-        """Return the next batch, or {"error": traceback}: an exception would be lost in the worker."""
+        """Return the next batch, or what went wrong as {"fault": message} or {"error": traceback}.
+
+        An exception would be lost in the worker.
+        """
         try:
             return self.batch(self.next_batch)
+        except UserError as error:
+            return {"fault": str(error)}
         except Exception:
             return {"error": traceback.format_exc()}
         finally:
@@ -104,9 +111,10 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
             # Transforms want a channel axis on the target.
             moved = self.transform(data=data, seg=target if self.labels.has_regions else target[:, None])
             data, target = moved["data"], moved["seg"] if self.labels.has_regions else moved["seg"][:, 0]
+        # Arrays, not tensors: a tensor sent by a worker that ends before it is received cannot be opened any more.
         return {
-            "data": torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32)),
-            "target": torch.from_numpy(np.ascontiguousarray(target)),
+            "data": np.ascontiguousarray(data, dtype=np.float32),
+            "target": np.ascontiguousarray(target),
             "names": names,
         }
 
@@ -214,6 +222,8 @@ def _from_workers(augmenter: MultiThreadedAugmenter) -> Iterator[dict[str, Any]]
 
 
 def _checked(batch: dict[str, Any]) -> dict[str, Any]:
+    if "fault" in batch:
+        raise UserError(batch["fault"])
     if "error" in batch:
         raise RuntimeError(f"A training patch could not be prepared:\n{batch['error']}")
     return batch
@@ -230,7 +240,5 @@ def _die_with_parent() -> None:
 
 def to_device(batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return data, channels last, and target on `device`; targets as the int64 that cross-entropy wants."""
-    data: Tensor = batch["data"]
-    layout = memory_format_for(data.ndim - 2)
-    target: Tensor = batch["target"].to(device, non_blocking=True)
-    return data.to(device, non_blocking=True).contiguous(memory_format=layout), target.long()
+    data, target = torch.from_numpy(batch["data"]).to(device), torch.from_numpy(batch["target"]).to(device)
+    return data.contiguous(memory_format=memory_format_for(data.ndim - 2)), target.long()

@@ -28,12 +28,12 @@ class Settings(BaseModel):
         workers: processes that load and augment; None chooses by the cores there are.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(100, ge=1)
     steps_per_epoch: int = Field(STEPS_PER_EPOCH, ge=1)
     max_seconds: float | None = Field(None, gt=0)
-    seed: int = 12345
+    seed: int = Field(12345, ge=0)
     optimizer: Literal["nadam"] = "nadam"
     learning_rate: float = Field(1e-3, gt=0)
     encoder_learning_rate: float = Field(1.0, ge=0)
@@ -41,8 +41,8 @@ class Settings(BaseModel):
     freeze_statistics: bool = False
     warmup: float = Field(0.02, ge=0, lt=1)
     gradient_clip: float = Field(12.0, gt=0)
-    dice_weight: float = 1.0
-    cross_entropy_weight: float = 1.0
+    dice_weight: float = Field(1.0, ge=0)
+    cross_entropy_weight: float = Field(1.0, ge=0)
     foreground_share: float = Field(0.33, ge=0, le=1)
     validation_batches: int = Field(4, ge=1)
     augment: bool = True

@@ -97,12 +97,10 @@ class Trainer:
         Raises:
             UserError: weights cannot be had, a checkpoint is damaged or of another plan, or the loss is not finite.
         """
-        if restart:
-            shutil.rmtree(folder.root, ignore_errors=True)
-        self._fit(fold, split, folder)
+        self._fit(fold, split, folder, restart)
         validate(folder, self.store, split, self.groups, self.device)
 
-    def _fit(self, fold: int | str, split: Split, folder: FoldFolder) -> None:
+    def _fit(self, fold: int | str, split: Split, folder: FoldFolder, restart: bool) -> None:
         device = choose_device(self.device)
         index = device.index or 0
         fabric = Fabric(
@@ -110,14 +108,16 @@ class Trainer:
             devices=[index] if device.type == "cuda" else 1,
             precision=precision_for(device),  # type: ignore[arg-type]
         )
-        resumed = Checkpoint.read(folder.latest) if folder.latest.exists() else None
-        if resumed is not None and self._finished(resumed, folder):
+        resumed = Checkpoint.read(folder.latest) if folder.latest.exists() and not restart else None
+        if resumed is not None and self._finished(resumed, split, folder):
             say(f"{self.configuration.name} fold {fold}: already trained.")
             if not folder.progress.exists():  # killed between the last checkpoint and the picture
                 History(folder.history, resumed.progress["epoch"]).draw(folder.progress)
             return
         torch.manual_seed(self.settings.seed)
         network, provenance = self._network(resumed, folder)
+        if restart:  # only now that everything asked for is there
+            shutil.rmtree(folder.root, ignore_errors=True)
         optimizer = self._optimizer(network)
         clock = Clock(self.settings)
         best = -math.inf
@@ -131,7 +131,8 @@ class Trainer:
             shutil.rmtree(folder.validation, ignore_errors=True)
             epoch, best = resumed.progress["epoch"], resumed.progress["best"]
             clock.step, clock.seconds_before = resumed.progress["step"], resumed.progress["seconds"]
-            say(f"{self.configuration.name} fold {fold}: going on after epoch {epoch}.")
+            source = resumed.provenance["report"]["source"]
+            say(f"{self.configuration.name} fold {fold}: going on after epoch {epoch} (started from {source}).")
         history = History(folder.history, epoch)
         loss_function = DiceCrossEntropy(
             self.plan.labels.has_regions, self.settings.dice_weight, self.settings.cross_entropy_weight
@@ -164,6 +165,7 @@ class Trainer:
                     plan=self.plan,
                     configuration=self.configuration.name,
                     fold=fold,
+                    split=_names(split),
                     network=network.state_dict(),
                     settings=self.settings.model_dump(),
                     provenance=provenance,
@@ -184,8 +186,12 @@ class Trainer:
                     history.draw(folder.progress)
                 say(_line(self.configuration.name, fold, entry, clock))
 
-    def _finished(self, checkpoint: Checkpoint, folder: FoldFolder) -> bool:
-        """Whether the checkpoint is the end of the run asked for; refuses one of another plan."""
+    def _finished(self, checkpoint: Checkpoint, split: Split, folder: FoldFolder) -> bool:
+        """Whether the checkpoint is the end of the run asked for; refuses one of another plan or of other cases."""
+        if checkpoint.split != _names(split):
+            raise UserError(
+                f"{folder.latest}: trained on other cases than the fold now has. Train again with --restart."
+            )
         theirs = checkpoint.plan.configuration(checkpoint.configuration)
         if not theirs.trains_like(self.configuration) or checkpoint.plan.labels != self.plan.labels:
             raise UserError(f"{folder.latest}: trained under another plan. Train again with --restart.")
@@ -325,6 +331,10 @@ class DXTrainer(Trainer):
     """
 
     defaults: ClassVar[dict[str, Any]] = {"learning_rate": 2e-3}
+
+
+def _names(split: Split) -> dict[str, list[str]]:
+    return {"train": list(split.train), "val": list(split.val)}
 
 
 def _line(name: str, fold: int | str, entry: dict[str, Any], clock: Clock) -> str:

@@ -137,8 +137,10 @@ def _read(path: Path, source: str, arch: str, tag: str | None, licence: str | No
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     except Exception as error:  # damaged files end in errors of every kind
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--weights {path}: cannot be read as weights ({reason}).") from error
+        # torch's own message would advise to load it unsafely.
+        raise UserError(
+            f"--weights {path}: not a readable .safetensors file or .pth of plain tensors ({type(error).__name__})."
+        ) from error
     for wrapping in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]

@@ -8,6 +8,7 @@ import torch
 from autocrossdim import api
 from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.errors import UserError
+from autocrossdim.plan import Plan
 from autocrossdim.workspace import FoldFolder, Workspace
 from trainers import trainer as trainer_module
 
@@ -17,14 +18,18 @@ REAL_WEIGHTS = Path(__file__).resolve().parents[2].parent / "shared" / "weights"
 @pytest.fixture
 def work(planned: tuple[Path, Path], tmp_path: Path) -> Path:
     """A work folder of one's own in which everything was planned."""
+    return work_below(tmp_path / "work", planned)
+
+
+def work_below(folder: Path, planned: tuple[Path, Path]) -> Path:
     raw, shared = planned
-    space, mine = Workspace.of(raw.name, shared), Workspace.of(raw.name, tmp_path)
-    mine.root.mkdir()
+    space, mine = Workspace.of(raw.name, shared), Workspace.of(raw.name, folder)
+    mine.root.mkdir(parents=True)
     for file in space.root.iterdir():
         if file.is_file():
             (mine.root / file.name).write_bytes(file.read_bytes())
     (mine.root / "preprocessed").symlink_to(space.root / "preprocessed")
-    return tmp_path
+    return folder
 
 
 def fold(planned: tuple[Path, Path], work: Path, number: int | str = 0, config: str = "dx") -> FoldFolder:
@@ -42,33 +47,29 @@ class Interrupted(Exception):
 
 
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    planned: tuple[Path, Path], tmp_path: Path, quick: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {**quick, "epochs": 4}
-    api.train(planned[0], work, fold=[0], weights="random", settings=settings)
-    whole = fold(planned, work)
-    expected, lines = Checkpoint.read(whole.latest), history(whole)
+    whole, cut = work_below(tmp_path / "whole", planned), work_below(tmp_path / "cut", planned)
+    api.train(planned[0], whole, fold=[0], weights="random", settings=settings)
+    expected = Checkpoint.read(fold(planned, whole).latest)
 
-    folder = fold(planned, work, 1)
     say, spoken = trainer_module._line, []
 
-    def cut(*arguments: Any) -> str:
+    def power_cut(*arguments: Any) -> str:
         spoken.append(say(*arguments))
         if len(spoken) == 2:
             raise Interrupted
         return spoken[-1]
 
-    monkeypatch.setattr(trainer_module, "_line", cut)
-    # The same cases as fold 0, so that only the interruption differs.
-    splits = Workspace.of(planned[0].name, work).splits
-    content = json.loads(splits.read_text())
-    splits.write_text(json.dumps([content[0], content[0]]))
+    monkeypatch.setattr(trainer_module, "_line", power_cut)
     with pytest.raises(Interrupted):
-        api.train(planned[0], work, fold=[1], weights="random", settings=settings)
+        api.train(planned[0], cut, fold=[0], weights="random", settings=settings)
+    folder = fold(planned, cut)
     assert Checkpoint.read(folder.latest).progress["epoch"] == 2
-    api.train(planned[0], work, fold=[1], weights="random", settings=settings)
+    api.train(planned[0], cut, fold=[0], weights="random", settings=settings)
     found = Checkpoint.read(folder.latest)
-    assert history(folder) == lines
+    assert history(folder) == history(fold(planned, whole))
     for name, tensor in expected.network.items():
         assert torch.equal(tensor, found.network[name]), name
 
@@ -100,6 +101,38 @@ def test_restart_forgets(planned: tuple[Path, Path], work: Path, quick: dict[str
     api.train(planned[0], work, fold=[0], weights="random", settings={**quick, "epochs": 3})
     api.train(planned[0], work, fold=[0], weights="random", settings=quick, restart=True)
     assert len(history(fold(planned, work))) == 2
+
+
+def test_a_restart_that_cannot_begin_leaves_the_trained_fold(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
+) -> None:
+    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+    with pytest.raises(UserError, match="nowhere"):
+        api.train(planned[0], work, fold=[0], weights="nowhere.pth", settings=quick, restart=True)
+    assert Checkpoint.read(fold(planned, work).latest).complete
+
+
+def test_a_fold_whose_cases_changed_is_not_taken_for_trained(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
+) -> None:
+    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+    splits = Workspace.of(planned[0].name, work).splits
+    splits.write_text(json.dumps(list(reversed(json.loads(splits.read_text())))))
+    with pytest.raises(UserError, match="other cases"):
+        api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+
+
+def test_folds_of_another_plan_are_left_out_of_the_summary(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+    space = Workspace.of(planned[0].name, work)
+    plan = Plan.read(space.plan)
+    dx = plan.configuration("dx").model_copy(update={"batch_size": 3})
+    plan.model_copy(update={"configurations": {**plan.configurations, "dx": dx}}).write(space.plan)
+    api.train(planned[0], work, fold=[1], weights="random", settings=quick)
+    assert "left out" in capfd.readouterr().err
+    assert len(json.loads((space.model("dx") / "summary.json").read_text())["metric_per_case"]) == 1
 
 
 def test_a_loss_that_is_not_finite_names_step_and_cases_and_keeps_the_last_checkpoint(

@@ -42,3 +42,20 @@ def test_shapes_at_the_target_spacing() -> None:
     spacings, shapes = np.array([(2.0, 1, 1), (4.0, 1, 1)]), np.array([(10, 50, 50), (10, 50, 50)])
     assert resampled_shapes(spacings, shapes, (2.0, 1.0, 0.5)).tolist() == [[10, 50, 100], [20, 50, 100]]
     assert resampled_shapes(spacings, shapes, (1.0, 0.5)).tolist() == [[10, 50, 100], [10, 50, 100]]
+
+
+@pytest.mark.parametrize(
+    ("what", "spacing", "shape"),
+    [
+        ("hippocampus", (1, 1, 1), (36, 50, 35)),
+        ("brain", (1, 1, 1), (138, 170, 138)),
+        ("liver", (1, 0.767, 0.767), (432, 512, 512)),
+        ("prostate", (3.6, 0.625, 0.625), (20, 320, 320)),
+        ("cardiac", (5, 1.5625, 1.5625), (9, 256, 216)),
+        ("colon", (5, 0.8, 0.8), (49, 512, 512)),
+    ],
+)
+def test_well_known_datasets_get_nnunets_spacing(what: str, spacing: tuple[float, ...], shape: tuple[int, ...]) -> None:
+    # Half of the cases have slices twice as far apart: the median on near-cubic data, nnU-Net's percentile elsewhere.
+    found = target([spacing] * 3 + [(2 * spacing[0], *spacing[1:])] * 2, shape)
+    assert found == pytest.approx(spacing), what

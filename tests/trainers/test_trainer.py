@@ -2,11 +2,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from autocrossdim import api
 from autocrossdim.checkpoint import Checkpoint
+from autocrossdim.data.images import read_label
 from autocrossdim.errors import UserError
 from autocrossdim.plan import Plan
 from autocrossdim.workspace import FoldFolder, Workspace
@@ -170,6 +172,24 @@ def test_dx_starts_from_this_datasets_omnia_of_the_same_fold(
     provenance = Checkpoint.read(fold(planned, work).latest).provenance
     assert "omnia/fold_0" in provenance["model"]
     assert provenance["report"]["parameters"]["new"] == 0
+
+
+def test_slices_and_volumes_are_ensembled_on_the_original_grid(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
+) -> None:
+    raw = planned[0]
+    for config in ("omnia", "dx"):
+        api.train(raw, work, config, [0], "random", settings=quick)
+    alone = [work / "omnia_alone", work / "dx_alone"]
+    for output, config in zip(alone, ("omnia", "dx"), strict=True):
+        api.predict(raw, raw / "imagesTs", output, work, config=[config], probabilities=True)
+    api.predict(raw, raw / "imagesTs", work / "both", work, config=["omnia", "dx"], probabilities=True)
+    single = [np.load(output / "case_05.npz")["probabilities"].astype(float) for output in alone]
+    both = np.load(work / "both" / "case_05.npz")["probabilities"].astype(float)
+    np.testing.assert_allclose(both, (single[0] + single[1]) / 2, atol=2e-3)
+    label, _ = read_label(work / "both" / "case_05.nii.gz")
+    clear = np.sort(both, axis=0)[-1] - np.sort(both, axis=0)[-2] > 5e-3
+    np.testing.assert_array_equal(label[clear], both.argmax(axis=0)[clear])
 
 
 def test_frozen_encoders_stay_as_they_are(planned: tuple[Path, Path], work: Path, quick: dict[str, object]) -> None:

@@ -19,7 +19,7 @@ from autocrossdim.errors import UserError
 from autocrossdim.evaluation.summary import Summary, evaluate_folder, labels_from, merge
 from autocrossdim.files import read_json, write_json, written_whole
 from autocrossdim.fingerprint import Fingerprint, extract
-from autocrossdim.inference.inputs import find_checkpoints, find_inputs
+from autocrossdim.inference.inputs import find_inputs
 from autocrossdim.parallel import default_processes
 from autocrossdim.plan import Plan, PlanOptions
 from autocrossdim.preprocessing.dataset import preprocess_dataset
@@ -245,10 +245,9 @@ def predict(
     Raises:
         UserError: no trained fold, no such input, or an image the model cannot take.
     """
-    checkpoints = find_checkpoints(model, work, fold, config)
     from autocrossdim.inference.predictor import Predictor
 
-    predictor = Predictor.load(checkpoints, device, mirroring)
+    predictor = Predictor.load(model, work, fold, config, device, mirroring)
     plan = predictor.plan
     cases = find_inputs(input, len(plan.channel_names), plan.file_ending)
     wanted = [(case, output / f"{case.name}{plan.file_ending}") for case in cases]

@@ -13,6 +13,7 @@ from autocrossdim.data.images import Image, read_image
 from autocrossdim.data.labels import Labels
 from autocrossdim.device import choose_device
 from autocrossdim.errors import UserError
+from autocrossdim.inference.inputs import find_checkpoints
 from autocrossdim.inference.restore import probabilities, slices_at_original_resolution, to_label
 from autocrossdim.inference.sliding_window import Window, logits_by_slab
 from autocrossdim.networks.build import build_network
@@ -132,10 +133,31 @@ class Predictor:
         self.mirroring = mirroring
 
     @classmethod
-    def load(cls, checkpoints: Sequence[Sequence[Path]], device: str = "auto", mirroring: bool = True) -> "Predictor":
-        """Load models from checkpoints, one sequence of folds a configuration."""
+    def load(
+        cls,
+        model: str | Path,
+        work: Path | None = None,
+        folds: Sequence[int | str] = (),
+        configurations: Sequence[str] = (),
+        device: str = "auto",
+        mirroring: bool = True,
+    ) -> "Predictor":
+        """Load trained folds.
+
+        Args:
+            model: a dataset trained in `work`, the folder of its results, or a model folder.
+            work: where datasets' results lie.
+            folds: folds to average; all trained ones if empty.
+            configurations: configurations to average; what `best.json`, else the plan, names if empty.
+            device: `auto`, `cpu` or `cuda`.
+            mirroring: average over mirrored versions of the image.
+
+        Raises:
+            UserError: nothing trained is there, or a checkpoint is damaged or unfinished.
+        """
+        checkpoints = find_checkpoints(model, work, folds, configurations)
         chosen = choose_device(device)
-        return cls([Model.load(folds, chosen) for folds in checkpoints], mirroring)
+        return cls([Model.load(paths, chosen) for paths in checkpoints], mirroring)
 
     @property
     def plan(self) -> Plan:

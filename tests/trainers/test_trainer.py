@@ -10,6 +10,7 @@ from autocrossdim import api
 from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.data.images import read_label
 from autocrossdim.errors import UserError
+from autocrossdim.inference.predictor import Predictor
 from autocrossdim.plan import Plan
 from autocrossdim.workspace import FoldFolder, Workspace
 from trainers import trainer as trainer_module
@@ -190,6 +191,17 @@ def test_slices_and_volumes_are_ensembled_on_the_original_grid(
     label, _ = read_label(work / "both" / "case_05.nii.gz")
     clear = np.sort(both, axis=0)[-1] - np.sort(both, axis=0)[-2] > 5e-3
     np.testing.assert_array_equal(label[clear], both.argmax(axis=0)[clear])
+
+
+def test_one_image_is_segmented_from_python(planned: tuple[Path, Path], work: Path, quick: dict[str, object]) -> None:
+    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+    predictor = Predictor.load(Workspace.of(planned[0].name, work).model("dx"))
+    found = predictor(np.random.default_rng(0).normal(size=(1, 9, 31, 22)), (2.0, 1.0, 1.0), keep_probabilities=True)
+    assert found.label.shape == (9, 31, 22)
+    assert found.probabilities is not None
+    np.testing.assert_allclose(found.probabilities.astype(float).sum(axis=0), 1, atol=5e-3)
+    with pytest.raises(UserError, match=r"1 channel\(s\): phantom"):
+        predictor(np.zeros((2, 9, 9, 9)), (1.0, 1.0, 1.0))
 
 
 def test_frozen_encoders_stay_as_they_are(planned: tuple[Path, Path], work: Path, quick: dict[str, object]) -> None:

@@ -1,5 +1,6 @@
 """The command line: words in, one call, words out. Nothing here imports torch before a command runs."""
 
+import io
 import json
 import os
 import re
@@ -261,6 +262,9 @@ def main() -> NoReturn:
     # Threads that spin while they wait make a step 2-4x slower as soon as anything else runs on these cores, and
     # 10 % faster at most when nothing does (measured: DX-Net on two cores). Read when torch loads its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Tables hold signs that an ASCII terminal or log has not; they are replaced there rather than fail.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         sys.exit(app(standalone_mode=False))
     except typer.Abort:

@@ -30,8 +30,8 @@ def command(*words: object, **environment: str) -> subprocess.CompletedProcess[s
     return subprocess.run(
         [sys.executable, "-m", "autocrossdim", *map(str, words)],
         capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **environment},
         timeout=300,
         check=False,
     )
@@ -222,3 +222,9 @@ def test_a_dataset_json_changed_after_planning_is_noticed(volumes: Path, tmp_pat
     result = command("plan", raw, "--work", tmp_path / "work", "--no-trial")
     assert result.returncode == 2
     assert "--overwrite" in result.stderr
+
+
+def test_a_plan_can_be_shown_where_there_is_only_ascii(volumes: Path, tmp_path: Path) -> None:
+    result = command("plan", volumes, "--work", tmp_path, "--no-trial", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0, result.stderr
+    assert "dx (chosen)" in result.stdout

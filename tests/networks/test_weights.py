@@ -206,10 +206,10 @@ class Evil:
 def test_damaged_and_dangerous_files_are_not_read(file: Path, tmp_path: Path, capsys, ending: str) -> None:
     cut = tmp_path / f"cut{ending}"
     cut.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(UserError, match="cannot be read as weights"):
+    with pytest.raises(UserError, match="not a readable"):
         resolve_weights(str(cut), ARCH)
     torch.save({"conv_stem.weight": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match="cannot be read as weights"):
+    with pytest.raises(UserError, match="not a readable"):
         resolve_weights(str(tmp_path / "evil.pth"), ARCH)
     assert "run by pickle" not in capsys.readouterr().out
 

@@ -64,7 +64,6 @@ def run(output: Path, seconds_a_fold: float = SECONDS_A_FOLD) -> None:
 def _whole_job(folder: Path, output: Path, seconds: float) -> Shown:
     say(f"\n{folder.name}")
     work = output / "work"
-    # The phantoms' structures are few voxels wide, and two cores are slow: a small budget keeps the steps short.
     plan = api.plan_and_preprocess(folder, work)
     api.train(folder, work, fold=FOLDS, weights="random", settings={"max_seconds": seconds})
     predictions = output / "predictions" / folder.name

@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from autocrossdim.data.dataset import load_dataset
 from autocrossdim.errors import UserError
+from autocrossdim.fingerprint import extract
 from autocrossdim.plan import GIGABYTE, Plan, PlanOptions
 from planners.auto import auto, dx, omnia
 from planners.sizing import patches
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 SPACINGS = st.tuples(st.floats(0.3, 12), st.floats(0.3, 2), st.floats(0.3, 2))
 SHAPES = st.tuples(st.integers(1, 300), st.integers(16, 512), st.integers(16, 512))
@@ -125,3 +130,15 @@ def test_channel_names_choose_the_normalisation(numbers: Callable[..., Any]) -> 
     plan = planned(numbers((1.0, 1.0, 1.0), (40, 60, 50), channels=("CT", "T1", "noNorm")))
     assert [entry.scheme for entry in plan.normalization] == ["ct", "zscore", "nonorm"]
     assert any("nonorm" in note for note in plan.notes)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real datasets are not beside this checkout")
+@pytest.mark.parametrize(
+    ("name", "configuration"),
+    [("Dataset004_Hippocampus", "dx"), ("Dataset045_SunnybrookLV", "omnia"), ("Dataset046_SunnybrookSlices", "omnia")],
+)
+def test_real_datasets(name: str, configuration: str) -> None:
+    dataset = load_dataset(SHARED / name)
+    plan = auto.plan(dataset, extract(dataset, processes=2)[0], options())
+    assert plan.decision.configuration == configuration
+    assert len(plan.decision.reasons) >= 2

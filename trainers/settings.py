@@ -1,7 +1,5 @@
 """Every hyper-parameter of training, in one place."""
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from autocrossdim.plan import STEPS_PER_EPOCH
@@ -34,7 +32,6 @@ class Settings(BaseModel):
     steps_per_epoch: int = Field(STEPS_PER_EPOCH, ge=1)
     max_seconds: float | None = Field(None, gt=0)
     seed: int = Field(12345, ge=0)
-    optimizer: Literal["nadam"] = "nadam"
     learning_rate: float = Field(1e-3, gt=0)
     encoder_learning_rate: float = Field(1.0, ge=0)
     frozen_epochs: int = Field(0, ge=0)

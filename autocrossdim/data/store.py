@@ -30,7 +30,6 @@ class CaseRecord(BaseModel):
 
     name: str
     label_path: str
-    image_path: str
     geometry: dict[str, object]
     placement: Placement
 
@@ -90,7 +89,6 @@ class Store:
         record = CaseRecord(
             name=case.name,
             label_path=str(case.label.resolve()),
-            image_path=str(case.images[0].resolve()),
             geometry=geometry.to_json(),
             placement=done.placement,
         )

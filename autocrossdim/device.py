@@ -27,7 +27,8 @@ def choose_device(name: str) -> torch.device:
 def memory_format_for(dims: int) -> torch.memory_format:
     """Return the layout in which convolutions over `dims` axes are fastest: channels last.
 
-    Measured on two cores, DX-Net-B0 at 2 x 40 x 56 x 40: a step takes 0.31 s instead of 0.39 s.
+    Measured on one core, DX-Net-B0 at 2 x 40 x 56 x 40: a step takes 0.66 s instead of 0.79 s of CPU time on two
+    threads, 0.63 s instead of 0.72 s on one. It pays only where every layer keeps to it, from the image on.
     """
     return torch.channels_last_3d if dims == 3 else torch.channels_last
 

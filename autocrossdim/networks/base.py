@@ -53,7 +53,9 @@ class SegmentationNetwork(nn.Module):
             for parameter in self.parameters():
                 if parameter.ndim in _CHANNELS_LAST:
                     own = memory_format if plain else _CHANNELS_LAST[parameter.ndim]
-                    parameter.data = parameter.data.contiguous(memory_format=own)
+                    # Not `contiguous`: it leaves a weight of one input channel as it is, which is in either format,
+                    # and everything that follows the layer then stays in the plain one.
+                    parameter.data = torch.empty_like(parameter, memory_format=own).copy_(parameter.data)
         return self
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
 from autocrossdim.errors import UserError
@@ -102,7 +103,7 @@ def architecture(arch: str) -> Architecture:
 
         for unit, module in units.items():
             for name, layer in module.named_modules(prefix=unit):
-                if hasattr(layer, "kernel_size"):
+                if hasattr(layer, "kernel_size") or isinstance(layer, BlurPool2d):
                     layer.register_forward_hook(record(name))
         outputs = [torch.zeros(1, 3, _TRACED_SIZE, _TRACED_SIZE)]
         for module in units.values():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from timm import layers as tl
+from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
 from timm.layers.grn import GlobalResponseNorm
 from timm.layers.pool2d_same import MaxPool2dSame
 from timm.layers.squeeze_excite import EffectiveSEModule
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from autocrossdim.errors import UserError
 from autocrossdim.networks import layers as ours
+from autocrossdim.networks.depthwise import DepthwiseConv3d, DepthwiseConv3dSame
 
 Mode = Literal["center", "average", "replicate", "acs"]
 
@@ -82,6 +84,8 @@ def rebuild(
     done: dict[nn.Module, nn.Module] = {}  # a layer used twice has one twin
 
     def visit(module: nn.Module, name: str) -> nn.Module:
+        if module not in done and dims == 3 and type(module) in _WHOLE:
+            done[module] = _WHOLE[type(module)](module)
         if module not in done:
             for key, child in module._modules.items():
                 if child is not None:
@@ -207,11 +211,12 @@ def _conv(layer: nn.Conv2d, spec: _Spec) -> nn.Module:
         )
         weight = fit_kernel(layer.weight.detach(), spec.plane(kernel), spec.mode)
     else:
+        depthwise = layer.groups == layer.in_channels == layer.out_channels > 1
         types: dict[tuple[int, bool], Callable[..., nn.Module]] = {
             (2, False): nn.Conv2d,
             (2, True): tl.Conv2dSame,
-            (3, False): nn.Conv3d,
-            (3, True): ours.Conv3dSame,
+            (3, False): DepthwiseConv3d if depthwise else nn.Conv3d,
+            (3, True): DepthwiseConv3dSame if depthwise else ours.Conv3dSame,
         }
         twin = types[spec.dims, same](layer.in_channels, layer.out_channels, kernel, **options)
         weight = fit_kernel(layer.weight.detach(), kernel, spec.mode, spec.axis)
@@ -255,6 +260,12 @@ def _pool(layer: Any, spec: _Spec) -> nn.Module:
     return average_pool(kernel, stride, padding, count_include_pad=layer.count_include_pad, **options)
 
 
+def _blur(layer: tl.BlurPool2d, spec: _Spec) -> nn.Module:
+    stride = spec.geometry.stride if spec.geometry else spec.axes(layer.stride)
+    # As other pools, it does along the new axis what it does along the others, whatever the mode.
+    return ours.BlurPool(spec.flatten(spec.axes(layer.filt_size), 1), stride, layer.pad_mode)
+
+
 # Layers with strides or kernels, that a plan's geometry may change.
 _SHAPED: dict[type, Callable[[Any, _Spec], nn.Module]] = {
     nn.Conv2d: _conv,
@@ -264,6 +275,7 @@ _SHAPED: dict[type, Callable[[Any, _Spec], nn.Module]] = {
     MaxPool2dSame: _pool,
     nn.AvgPool2d: _pool,
     tl.AvgPool2dSame: _pool,
+    tl.BlurPool2d: _blur,
     nn.AdaptiveAvgPool2d: lambda layer, spec: nn.AdaptiveAvgPool3d(spec.axes(layer.output_size)),
     nn.AdaptiveMaxPool2d: lambda layer, spec: nn.AdaptiveMaxPool3d(spec.axes(layer.output_size)),
 }
@@ -314,8 +326,12 @@ _TWINS: dict[type, Callable[[Any], nn.Module]] = {
     tl.SEModule: _squeeze_excite,
     EffectiveSEModule: _squeeze_excite,
     _efficientnet_blocks.SqueezeExcite: _squeeze_excite,
+    ChannelAttn: ours.ChannelAttention3d,
     convnext.ConvNeXtBlock: ours.ConvNeXtBlock3d,
 }
+
+# Layers whose parts would have no twins by themselves.
+_WHOLE: dict[type, Callable[[Any], nn.Module]] = {tl.EcaModule: ours.EfficientChannelAttention3d}
 
 # What is written for any number of spatial axes, or computes over channels only.
 _DIMENSION_FREE: frozenset[type] = frozenset(
@@ -323,7 +339,7 @@ _DIMENSION_FREE: frozenset[type] = frozenset(
         *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Dropout),
         *(nn.Linear, nn.PReLU, nn.GroupNorm, nn.LayerNorm, tl.LayerNorm),
         *(tl.GroupNorm, tl.GroupNorm1, tl.GroupNormAct, tl.DropPath),
-        *(tl.ConvNormAct, tl.Mlp, tl.GlobalResponseNormMlp),
+        *(CbamModule, SpatialAttn, tl.ConvNormAct, tl.Mlp, tl.GlobalResponseNormMlp),
         *(tl.SelectAdaptivePool2d, tl.ClassifierHead, tl.NormMlpClassifierHead),
         *(efficientnet.EfficientNet, _efficientnet_blocks.ConvBnAct, _efficientnet_blocks.EdgeResidual),
         *(_efficientnet_blocks.DepthwiseSeparableConv, _efficientnet_blocks.InvertedResidual),

@@ -203,6 +203,86 @@ class SqueezeExcite3d(nn.Module):
         return x * gate
 
 
+class ChannelAttention3d(nn.Module):
+    """x times a gate from its mean and its maximum, each through the same two layers: the twin of CBAM's first half.
+
+    Args:
+        layer: timm's ChannelAttn, its parts inflated.
+    """
+
+    fc1: nn.Module
+    act: nn.Module
+    fc2: nn.Module
+    gate: nn.Module
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        for name, child in layer.named_children():
+            self.add_module(name, child)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> the same shape."""
+        pooled = (x.mean((2, 3, 4), keepdim=True), x.amax((2, 3, 4), keepdim=True))
+        mean, largest = (self.fc2(self.act(self.fc1(values))) for values in pooled)
+        return x * self.gate(mean + largest)  # type: ignore[no-any-return]
+
+
+class EfficientChannelAttention3d(nn.Module):
+    """x times a gate computed by 1D convolutions over the channels' means: the twin of timm's EcaModule.
+
+    Args:
+        layer: timm's.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        for name, child in layer.named_children():
+            self.add_module(name, child)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> the same shape."""
+        gate: Tensor = x.mean((2, 3, 4)).unsqueeze(1)
+        for child in self.children():
+            gate = child(gate)
+        return x * gate.reshape(*x.shape[:2], 1, 1, 1)
+
+
+class BlurPool(nn.Module):
+    """A binomial filter with a stride, in 2D or 3D: timm's BlurPool2d with one extent and stride an axis.
+
+    An axis that is too short to be reflected at its ends is continued there with its last value.
+
+    Args:
+        extents: of the filter, one an axis; 1 does not blur along it.
+        stride: one an axis.
+        pad_mode: as of `F.pad`.
+    """
+
+    def __init__(self, extents: Sequence[int], stride: Sequence[int], pad_mode: str) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.pad_mode = tuple(extents), tuple(stride), pad_mode
+        self._conv = F.conv2d if len(self.stride) == 2 else F.conv3d
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> (B, C, *ceil(spatial / stride)), for odd extents."""
+        filt = x.new_ones(())
+        for extent in self.kernel_size:
+            binomial = x.new_tensor([math.comb(extent - 1, k) for k in range(extent)]) / 2 ** (extent - 1)
+            filt = filt[..., None] * binomial
+        padding: list[int] = []
+        at_short: list[int] = []
+        for size, extent, stride in zip(x.shape[2:], self.kernel_size, self.stride, strict=True):
+            pad = (stride - 1 + extent - 1) // 2 if extent > 1 else 0
+            short = self.pad_mode == "reflect" and pad >= size
+            padding = [0 if short else pad] * 2 + padding  # F.pad counts axes from the last
+            at_short = [pad if short else 0] * 2 + at_short
+        x = F.pad(x, padding, mode=self.pad_mode)
+        if any(at_short):
+            x = F.pad(x, at_short, mode="replicate")
+        channels = x.shape[1]
+        return self._conv(x, filt.expand(channels, 1, *filt.shape), stride=self.stride, groups=channels)
+
+
 class LayerNorm3d(nn.LayerNorm):
     """Layer normalisation over the channels of every voxel: the twin of timm's LayerNorm2d."""
 

@@ -11,6 +11,7 @@ from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.encoder import Encoder
 from autocrossdim.networks.layers import he_normal
 from autocrossdim.networks.plan import PRE_CHANNELS, NetworkPlan
+from autocrossdim.networks.upsampled import conv_upsampled
 
 _CONV: dict[int, Callable[..., Any]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP: dict[int, Callable[..., Any]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -46,6 +47,10 @@ class ConvNormAct(nn.Sequential):
         self.norm = norm(plan, out_channels)
         self.act = nn.ReLU(inplace=True) if plan.activation == "relu" else nn.SiLU(inplace=True)
 
+    def rest(self, x: Tensor) -> Tensor:
+        """What follows the convolution: (B, out_channels, *spatial) -> the same shape."""
+        return self.act(self.norm(x))  # type: ignore[no-any-return]
+
 
 class DecoderBlock(nn.Module):
     """Enlarge, crop to the skip's size, concatenate the skip, convolve twice.
@@ -62,6 +67,7 @@ class DecoderBlock(nn.Module):
         super().__init__()
         scale = tuple(math.prod(strides) for strides in zip(*plan.strides[level:below], strict=True))
         kernel, width = list(plan.kernel_sizes[level]), plan.decoder_width(level)
+        self.scale = scale
         self.up: nn.Module = nn.Identity()
         if plan.up == "transpose":  # keeps its channels and has a bias, as the authors' does
             up = _UP[plan.dims](in_channels, in_channels, scale, scale)
@@ -75,9 +81,16 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(B, in_channels, *small), (B, skip_channels, *spatial) -> (B, width, *spatial)."""
-        # Strides round sizes up, so the enlarged feature is never too small; cropping keeps voxels aligned.
-        x = self.up(x)[(..., *(slice(size) for size in skip.shape[2:]))]
-        return self.conv2(self.conv1(torch.cat([x, skip], dim=1)))  # type: ignore[no-any-return]
+        if isinstance(self.up, nn.Upsample) and list(skip.shape[2:]) == self._enlarged(x):
+            x = self.conv1.rest(conv_upsampled(x, skip, self.conv1.conv.weight, self.scale))  # type: ignore[arg-type]
+        else:
+            # Strides round sizes up, so the enlarged feature is never too small; cropping keeps voxels aligned.
+            x = self.up(x)[(..., *(slice(size) for size in skip.shape[2:]))]
+            x = self.conv1(torch.cat([x, skip], dim=1))
+        return self.conv2(x)  # type: ignore[no-any-return]
+
+    def _enlarged(self, x: Tensor) -> list[int]:
+        return [size * scale for size, scale in zip(x.shape[2:], self.scale, strict=True)]
 
 
 class UNet(SegmentationNetwork):

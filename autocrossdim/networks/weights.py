@@ -82,7 +82,7 @@ def resolve_weights(request: str, encoder: str) -> EncoderWeights | None:
         return None
     arch = arch_of(encoder)
     architecture(arch)  # an encoder that timm does not have is named first
-    if request.endswith(_ENDINGS) or Path(request).is_file():
+    if request.endswith(_ENDINGS) or Path(request).is_file() or Path(request).name != request:
         config = get_pretrained_cfg(arch, allow_unregistered=False)
         return _read(Path(request), Path(request).name, arch, None, None, config)
     tag = _tag(request, encoder)
@@ -102,11 +102,15 @@ def _tag(request: str, encoder: str) -> str:
         return own if own in fitting else fitting[0]
     other, _, tag = request.partition(".")
     if not tag:
-        raise UserError(f"--weights {request}: neither a file nor imagenet, noisy_student, random or a full timm name.")
+        raise UserError(
+            f"--weights {request}: neither a file nor imagenet, noisy_student, random or a full timm name. {_WAYS_OUT}"
+        )
     if other != arch:
-        raise UserError(f"--weights {request}: weights of {other}, but the encoder is {arch}; they must be the same.")
+        raise UserError(f"--weights {request}: weights of {other}, but the encoder is {arch}. {_WAYS_OUT}")
     if tag not in tags:
-        raise UserError(f"--weights {request}: timm has no such tag; {arch} has {', '.join(tags) or 'none'}.")
+        raise UserError(
+            f"--weights {request}: timm has no such tag; {arch} has {', '.join(tags) or 'none'}. {_WAYS_OUT}"
+        )
     return tag
 
 
@@ -139,13 +143,14 @@ def _read(path: Path, source: str, arch: str, tag: str | None, licence: str | No
     except Exception as error:  # damaged files end in errors of every kind
         # torch's own message would advise to load it unsafely.
         raise UserError(
-            f"--weights {path}: not a readable .safetensors file or .pth of plain tensors ({type(error).__name__})."
+            f"--weights {path}: not a readable .safetensors file or .pth of plain tensors ({type(error).__name__}). "
+            f"{_WAYS_OUT}"
         ) from error
     for wrapping in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"--weights {path}: not a state_dict; it must hold tensors by timm's names.")
+        raise UserError(f"--weights {path}: not a state_dict; it must hold tensors by timm's names. {_WAYS_OUT}")
     _check(content, arch, str(path))
     return EncoderWeights(arch, content, source, tag, licence, sha256, tuple(config.mean), tuple(config.std))
 
@@ -165,7 +170,9 @@ def _check(state: dict[str, Tensor], arch: str, path: str) -> None:
         if keys
     ]
     if faults:
-        raise UserError(f"--weights {path}: not weights of {arch} in timm's naming; it {', it '.join(faults)}.")
+        raise UserError(
+            f"--weights {path}: not weights of {arch} in timm's naming; it {', it '.join(faults)}. {_WAYS_OUT}"
+        )
 
 
 def _first(keys: list[str], count: int = 3) -> str:

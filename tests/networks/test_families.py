@@ -20,6 +20,7 @@ SMALL = [
     "test_resnet",
     "resnet18",
     "resnet18d",
+    "resnetblur18",
     "regnety_002",
     "test_convnext",
     "convnextv2_atto",

@@ -1,29 +1,35 @@
 """The commands as functions: what `autocrossdim COMMAND` does, with the same words."""
 
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from autocrossdim import registry
-from autocrossdim.console import say, track
-from autocrossdim.data.dataset import Dataset, find_dataset, load_dataset
-from autocrossdim.data.images import ENDINGS, write_label
+from autocrossdim.best import Best
+from autocrossdim.console import is_first_process, say, track
+from autocrossdim.data.dataset import Case, Dataset, find_dataset, load_dataset
+from autocrossdim.data.images import ENDINGS, Geometry, write_label
 from autocrossdim.data.splits import Split, load_or_make_splits
 from autocrossdim.data.store import Store
 from autocrossdim.data.verify import Report
 from autocrossdim.data.verify import verify as verify_dataset
 from autocrossdim.errors import UserError
 from autocrossdim.evaluation.summary import Summary, evaluate_folder, labels_from, merge
-from autocrossdim.files import read_json, write_json, written_whole
+from autocrossdim.files import read_json, write_json, write_text, written_whole
 from autocrossdim.fingerprint import Fingerprint, extract
-from autocrossdim.inference.inputs import find_inputs
+from autocrossdim.inference.inputs import far_from_training, find_inputs, part_of
+from autocrossdim.inference.pipeline import overlapped
+from autocrossdim.jobs import command
+from autocrossdim.jobs.local import run_together, slots, visible_gpus
+from autocrossdim.jobs.slurm import Job, submit
 from autocrossdim.parallel import default_processes
 from autocrossdim.plan import Plan, PlanOptions
 from autocrossdim.preprocessing.dataset import preprocess_dataset
-from autocrossdim.workspace import Workspace
+from autocrossdim.workspace import FoldFolder, Workspace
 
 ALL = "all"  # the fold that trains on every case
 
@@ -85,7 +91,8 @@ def plan(
     fingerprint.write(space.fingerprint)
     if overwrite:
         space.splits.unlink(missing_ok=True)
-    _, folds = load_or_make_splits(raw, space.splits)
+    presence = {case.name: case.label_voxels.keys() for case in fingerprint.cases}
+    _, folds = load_or_make_splits(raw, space.splits, presence)
     made.write(space.plan)
     say(folds)
     say(f"Decision: {made.decision.configuration}. The plan is {space.plan}.")
@@ -133,6 +140,9 @@ def train(
     device: str = "auto",
     restart: bool = False,
     settings: dict[str, Any] | None = None,
+    devices: int = 1,
+    parallel: int | None = None,
+    slurm: Mapping[str, str] | None = None,
 ) -> None:
     """Train folds of a configuration, each resumed where it stopped or skipped when complete, and validate them.
 
@@ -145,9 +155,14 @@ def train(
         device: `auto`, `cpu` or `cuda`.
         restart: forget what these folds had learned.
         settings: hyper-parameters other than the defaults, by the names of `trainers.settings.Settings`.
+        devices: how many train one fold together; under torchrun, as many as it has started.
+        parallel: folds trained at a time, each in a process of its own; as many as there are GPUs for if None.
+        slurm: submit one job a fold with these options of `sbatch`, and return.
 
     Raises:
-        UserError: not planned yet, no such fold or configuration, or weights that cannot be had.
+        UserError: not planned yet, no such fold or configuration, weights that cannot be had, folds in processes of
+            their own that failed, or jobs that cannot be submitted.
+        Interrupted: SIGTERM or SIGUSR1 came; a checkpoint was written first.
     """
     raw = load_dataset(find_dataset(dataset))
     space = Workspace.of(raw.name, work)
@@ -156,15 +171,63 @@ def train(
     configuration = made.configuration(config)
     splits, _ = load_or_make_splits(raw, space.splits)
     chosen = _folds(fold, len(splits), space.splits)
-    store = _store(raw, made, space, configuration.name, default_processes())
+    if is_first_process():
+        store = _store(raw, made, space, configuration.name, default_processes())
+    else:  # the others wait for it before they train
+        store = Store(space.preprocessed(configuration.name))
     trainers = registry.find("trainers", configuration.name)
-    for number in chosen:
-        everything = sorted(case.name for case in raw.training_cases())
-        split = Split(train=tuple(everything), val=()) if number == ALL else splits[int(number)]
-        folder = space.fold(configuration.name, number)
-        trainer = trainers.create(made, configuration, store, raw.groups, weights, device, settings or {})
-        trainer.train(number, split, folder, restart)
-    _summarise_folds(space, configuration.name, len(splits))
+    trainer = trainers.create(made, configuration, store, raw.groups, weights, device, settings or {}, devices)
+    folders = {number: space.fold(configuration.name, number) for number in chosen}
+    commands = {
+        number: command(
+            "train",
+            raw.path.resolve(),
+            work=space.root.parent.resolve(),
+            config=configuration.name,
+            fold=number,
+            weights=weights,
+            device=device,
+            devices=devices,
+            set=settings,
+        )
+        for number in chosen
+    }
+    if slurm is not None:
+        jobs = {
+            f"{configuration.name} fold {number}": Job(words, _ask_for_restart(folders[number], restart))
+            for number, words in commands.items()
+        }
+        submit(jobs, space.root / "slurm", slurm)
+        return
+    under_torchrun = "RANK" in os.environ
+    gpus = visible_gpus(device) if len(chosen) > 1 and not under_torchrun else []
+    at_a_time = 1 if under_torchrun else min(parallel or len(gpus) // devices or 1, len(chosen))
+    if at_a_time > 1:
+        again = ["--restart"] if restart else []
+        run_together(
+            {f"fold {number}": [*words, *again] for number, words in commands.items()},
+            slots(at_a_time, gpus, devices),
+        )
+    else:
+        everything = tuple(sorted(case.name for case in raw.training_cases()))
+        for number, folder in folders.items():
+            split = Split(train=everything, val=()) if number == ALL else splits[int(number)]
+            trainer.train(number, split, folder, restart)
+    if is_first_process():
+        _summarise_folds(space, configuration.name, len(splits))
+
+
+def _ask_for_restart(folder: FoldFolder, restart: bool) -> Path:
+    """Return a mark that is there as long as the fold is still to forget what it had learned; that removes it, too.
+
+    A job that is queued again thus goes on, although it was submitted to start afresh.
+    """
+    mark = folder.root / "restart"
+    if restart:
+        write_text(mark, "")
+    else:
+        mark.unlink(missing_ok=True)
+    return mark
 
 
 def _folds(asked: Sequence[int | str], count: int, splits: Path) -> list[int | str]:
@@ -193,7 +256,18 @@ def _store(raw: Dataset, plan: Plan, space: Workspace, name: str, processes: int
 
 
 def _summarise_folds(space: Workspace, configuration: str, folds: int) -> None:
-    """Merge the validation summaries of the folds there are into the configuration's summary.json."""
+    """Merge the validation summaries of the folds there are into the configuration's summary.json.
+
+    Folds in processes of their own may end at the same time; whoever writes last has seen the summaries of all.
+    """
+    files = [space.fold(configuration, fold).validation / "summary.json" for fold in range(folds)]
+    merged = None
+    while merged != (there := [file.stat().st_mtime_ns if file.exists() else None for file in files]):
+        merged = there
+        _merge_folds(space, configuration, folds)
+
+
+def _merge_folds(space: Workspace, configuration: str, folds: int) -> None:
     from autocrossdim.checkpoint import Checkpoint
 
     made = Plan.read(space.plan)
@@ -224,11 +298,14 @@ def predict(
     mirroring: bool = True,
     device: str = "auto",
     overwrite: bool = False,
+    uncertainty: bool = False,
+    postprocessing: bool = True,
+    part: str = "0/1",
 ) -> list[Path]:
     """Segment every case of a folder, or one file, with an ensemble of folds and configurations.
 
     Args:
-        model: a dataset trained in `work`, or a model folder (`.../models/omnia`).
+        model: a dataset trained in `work`, a model folder (`.../models/omnia`), or an exported file.
         input: folder of `CASE_0000.ext` files, one such file, or the folder of a DICOM series.
         output: folder of the segmentations, each on its image's own grid.
         work: folder of all results.
@@ -238,6 +315,10 @@ def predict(
         mirroring: average over mirrored versions of the image.
         device: `auto`, `cpu` or `cuda`.
         overwrite: segment cases again whose result exists.
+        uncertainty: also write entropy and disagreement maps below `uncertainty/`, and `uncertainty.csv` with the
+            Dice to expect of every case, those to look at first on top.
+        postprocessing: apply that of `best.json`, if it is about the same configurations.
+        part: `I/N`: every Nth case from the Ith on, so that N machines do a folder together.
 
     Returns:
         The segmentations' paths.
@@ -245,11 +326,14 @@ def predict(
     Raises:
         UserError: no trained fold, no such input, or an image the model cannot take.
     """
-    from autocrossdim.inference.predictor import Predictor
+    from autocrossdim.inference.predictor import Predictor, Prepared, Segmentation
+    from autocrossdim.inference.uncertainty import forget, is_written, tell, write_list, write_uncertainty
 
-    predictor = Predictor.load(model, work, fold, config, device, mirroring)
+    predictor = Predictor.load(model, work, fold, config, device, mirroring, postprocessing)
+    for note in predictor.notes:
+        say(note)
     plan = predictor.plan
-    cases = find_inputs(input, len(plan.channel_names), plan.file_ending)
+    cases = part_of(find_inputs(input, len(plan.channel_names), plan.file_ending), part)
     wanted = [(case, output / f"{case.name}{plan.file_ending}") for case in cases]
     images = {image.resolve() for case in cases for image in case.images}
     for _, path in wanted:
@@ -258,18 +342,108 @@ def predict(
     missing = [
         (case, path)
         for case, path in wanted
-        if overwrite or not path.exists() or (probabilities and not (output / f"{case.name}.npz").exists())
+        if overwrite
+        or not path.exists()
+        or (probabilities and not (output / f"{case.name}.npz").exists())
+        or (uncertainty and not is_written(output, case.name))
     ]
     if len(missing) < len(wanted):
         say(f"{len(wanted) - len(missing)} of {len(wanted)} cases are done already (--overwrite does them again).")
-    for case, path in track(missing, "Predicting", len(missing)):
-        image, segmentation = predictor.predict_files(case.images, probabilities)
+
+    def read(job: tuple[Case, Path]) -> tuple[Geometry, list[Prepared]]:
+        geometry, prepared = predictor.prepare_files(job[0].images)
+        for doubt in far_from_training(geometry.spacing, plan, [model.configuration for model in predictor.models]):
+            say(f"warning: {job[0].images[0]}: {doubt}")
+        return geometry, prepared
+
+    def segment(_: object, read: tuple[Geometry, list[Prepared]]) -> tuple[Geometry, Segmentation]:
+        return read[0], predictor.segment(read[1], probabilities, uncertainty)
+
+    def write(job: tuple[Case, Path], result: tuple[Geometry, Segmentation]) -> None:
+        (case, path), (geometry, segmentation) = job, result
         if segmentation.probabilities is not None:
             with written_whole(output / f"{case.name}.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, probabilities=segmentation.probabilities)
+        if segmentation.uncertainty is None:
+            forget(output, case.name)
+        else:
+            score, ending = predictor.case_score, plan.file_ending
+            write_uncertainty(output, case.name, segmentation.uncertainty, geometry, ending, score)
         # The segmentation comes last: where it exists, everything of the case does.
-        write_label(segmentation.label, image.geometry, path)
+        write_label(segmentation.label, geometry, path)
+
+    done = overlapped(missing, lambda job: job[0].name, read, segment, write)
+    for _ in track(done, "Predicting", len(missing)):
+        pass
+    if uncertainty:
+        for sentence in tell(write_list(output), predictor.case_score, predictor.members):
+            say(sentence)
     return [path for _, path in wanted]
+
+
+def find_best(
+    dataset: str | Path, work: Path | None = None, device: str = "auto", processes: int | None = None
+) -> Best:
+    """Compare all configurations trained in every fold, and all pairs of them, on held-out cases; write best.json.
+
+    The simplest candidate whose Dice is within noise of the best one's is chosen; then post-processing is tried on it
+    and its probabilities are calibrated. `predict` follows best.json where no configuration is named.
+
+    Args:
+        dataset: as for `train`, which must have been run for all folds.
+        work: folder of all results.
+        device: `auto`, `cpu` or `cuda`.
+        processes: cases compared at a time.
+
+    Raises:
+        UserError: no configuration is trained and validated in all folds.
+    """
+    from autocrossdim.inference.find_best import CrossValidation
+    from autocrossdim.inference.find_best import find_best as choose_best
+
+    raw = load_dataset(find_dataset(dataset))
+    space = Workspace.of(raw.name, work)
+    space.require_plan()
+    splits, _ = load_or_make_splits(raw, space.splits)
+    made = Plan.read(space.plan)
+    return choose_best(CrossValidation(raw, space, made, splits, processes or default_processes(), device))
+
+
+def export(
+    dataset: str | Path,
+    output: Path,
+    work: Path | None = None,
+    config: Sequence[str] = (),
+    fold: Sequence[int | str] = (),
+    onnx: Path | None = None,
+) -> Path:
+    """Write trained folds into one file that `predict` takes as it is, and on request as ONNX too.
+
+    Args:
+        dataset: a dataset trained in `work`, or a model folder.
+        output: of the file, which ends in `.acd`.
+        work: folder of all results.
+        config: configurations to export; what `best.json` or the plan names if empty.
+        fold: folds to export; all trained ones if empty.
+        onnx: folder for one ONNX file a configuration and fold, each compared with PyTorch.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        UserError: nothing trained is there, folds of different plans, or packages missing that ONNX needs.
+    """
+    from autocrossdim.export.onnx import require_packages, write_networks
+    from autocrossdim.export.pack import pack
+
+    if onnx is not None:
+        require_packages()
+    file = pack(dataset, output, work, fold, config)
+    folds = ", ".join(f"{name} {fold}" for name, folds in file.folds.items() for fold in folds)
+    say(f"{output}: {folds}; {output.stat().st_size / 1e6:.1f} MB. What it is and may be used for: its MODEL_CARD.md.")
+    for network in write_networks(file, onnx) if onnx is not None else ():
+        say(f"{network.path}: at most {network.difference:.1g} from PyTorch, where logits reach {network.largest:.2g}.")
+    return output
 
 
 def evaluate(

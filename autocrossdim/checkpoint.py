@@ -1,22 +1,23 @@
 """The file a fold is kept in: tensors and JSON, nothing that could execute when it is opened."""
 
-import pickle
-from dataclasses import dataclass, field
+import zipfile
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from autocrossdim.errors import UserError
 from autocrossdim.files import written_whole
 from autocrossdim.plan import Plan
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
-@dataclass
+@dataclass(config=ConfigDict(arbitrary_types_allowed=True))
 class Checkpoint:
     """One fold of one configuration at the end of an epoch.
 
@@ -25,11 +26,11 @@ class Checkpoint:
         configuration: name in the plan.
         fold: number, or "all".
         split: names of its training (`train`) and validation cases (`val`).
-        network: the network's state.
+        network: the network's state as it is evaluated: the average of the training steps' where one is kept.
         settings: the trainer's hyper-parameters, JSON-able.
         provenance: where the starting weights came from, JSON-able.
         progress: epoch, step, seconds, best score, and whether training is complete.
-        optimizer: the optimiser's state.
+        resume: what only going on needs: the state of the network as trained (`network`) and of the `optimizer`.
     """
 
     plan: Plan
@@ -40,7 +41,7 @@ class Checkpoint:
     settings: dict[str, Any]
     provenance: dict[str, Any]
     progress: dict[str, Any]
-    optimizer: dict[str, Any] = field(default_factory=dict)
+    resume: dict[str, Any] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -59,7 +60,7 @@ class Checkpoint:
             "settings": self.settings,
             "provenance": self.provenance,
             "progress": self.progress,
-            "optimizer": self.optimizer,
+            "resume": self.resume,
         }
         with written_whole(path) as temporary:
             torch.save(content, temporary)
@@ -72,16 +73,23 @@ class Checkpoint:
             UserError: the file is missing, damaged, or of another version.
         """
         try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch does not look at the checksums that it writes
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"{damaged} is not as it was written")
             content = torch.load(path, map_location=device, weights_only=True)
         except FileNotFoundError:
             raise UserError(f"{path}: no such checkpoint.") from None
-        except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
+        except Exception as error:  # damaged files end in errors of every kind
             raise UserError(f"{path}: damaged or not a checkpoint. Train this fold again with --restart.") from error
         if not isinstance(content, dict) or content.pop("version", None) != CHECKPOINT_VERSION:
             raise UserError(f"{path}: a checkpoint of another version. Train this fold again with --restart.")
         try:
             content["plan"] = Plan.model_validate_json(content["plan"])
-            return cls(**content)
+            checkpoint = cls(**content)
+            if not checkpoint.progress.keys() >= {"complete", "epoch"}:
+                raise KeyError("progress")
+            return checkpoint
         except (ValidationError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path}: a checkpoint of an older version. Train this fold again with --restart."

@@ -4,13 +4,14 @@ import io
 import json
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from autocrossdim.errors import UserError
+from autocrossdim.errors import Interrupted, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +37,7 @@ WeightsOption = Annotated[
     str,
     typer.Option(
         help="Starting weights: imagenet, noisy_student, random, a full timm name, a file, omnia (this dataset's "
-        "trained Omnia-Net), or a trained model's folder."
+        "trained Omnia-Net), a trained model's folder, or an exported file."
     ),
 ]
 
@@ -79,6 +80,9 @@ def plan_and_preprocess(
         Literal["center", "average", "replicate", "acs"], typer.Option(help="How 2D weights become 3D ones.")
     ] = "center",
     slices: Annotated[int, typer.Option(help="Neighbouring slices a 2D network sees as channels: 1 or 3.")] = 1,
+    deep_supervision: Annotated[
+        bool, typer.Option("--deep-supervision", help="The loss also looks at the decoder's coarser levels.")
+    ] = False,
     precision: Annotated[
         Literal["auto", "16", "32"], typer.Option(help="Bits of the convolutions to plan for (auto: 16 on a GPU).")
     ] = "auto",
@@ -103,6 +107,7 @@ def plan_and_preprocess(
         network=network,
         inflation=inflation,
         slices=3 if slices == 3 else 1,
+        deep_supervision=deep_supervision,
         precision=precision,
         trial=trial,
     )
@@ -144,26 +149,42 @@ def train(
     ] = None,
     weights: WeightsOption = "imagenet",
     device: DeviceOption = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) that train one fold together.")] = 1,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what these folds had learned.")] = False,
     change: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other hyper-parameter, such as learning_rate=3e-4."),
     ] = None,
+    parallel: Annotated[
+        int | None,
+        typer.Option(min=1, help="Folds at a time, in processes of their own (default: as many as there are GPUs)."),
+    ] = None,
+    slurm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OPTIONS",
+            help="Submit one SLURM job a fold, with options of sbatch such as partition=gpu,time=12:00:00,gres=gpu:1.",
+        ),
+    ] = None,
 ) -> None:
     """Train folds of a configuration; each goes on where it stopped."""
     from autocrossdim import api
+
+    if parallel is not None and slurm is not None:
+        raise UserError("--parallel and --slurm: one of them; SLURM decides how many jobs run at a time.")
 
     settings = _assignments(change or [])
     if epochs is not None:
         settings["epochs"] = epochs
     if max_time is not None:
         settings["max_seconds"] = _seconds(max_time)
-    api.train(dataset, work, config, fold or (), weights, device, restart, settings)
+    sbatch = _sbatch_options(slurm) if slurm is not None else None
+    api.train(dataset, work, config, fold or (), weights, device, restart, settings, devices, parallel, sbatch)
 
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(help="A dataset trained in --work, or a model folder.")],
+    model: Annotated[str, typer.Argument(help="A dataset trained in --work, a model folder, or an exported file.")],
     input: Annotated[Path, typer.Option("-i", "--input", help="Folder of images, one file, or a DICOM folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the segmentations.")],
     work: WorkOption = None,
@@ -179,11 +200,72 @@ def predict(
     mirroring: Annotated[bool, typer.Option(help="Average over mirrored images.")] = True,
     device: DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished cases again.")] = False,
+    uncertainty: Annotated[
+        bool,
+        typer.Option("--uncertainty", help="Also write entropy and disagreement maps, and the cases to look at first."),
+    ] = False,
+    postprocessing: Annotated[bool, typer.Option(help="Apply what find_best found to help.")] = True,
+    part: Annotated[
+        str, typer.Option(metavar="I/N", help="Only every Nth case from the Ith on (0/4 to 3/4: four machines).")
+    ] = "0/1",
 ) -> None:
     """Segment images with the ensemble of all trained folds."""
     from autocrossdim import api
 
-    api.predict(model, input, output, work, fold or (), config or (), probabilities, mirroring, device, overwrite)
+    api.predict(
+        model,
+        input,
+        output,
+        work,
+        fold or (),
+        config or (),
+        probabilities,
+        mirroring,
+        device,
+        overwrite,
+        uncertainty,
+        postprocessing,
+        part,
+    )
+
+
+@app.command("find_best")
+def find_best(
+    dataset: DatasetArgument, work: WorkOption = None, device: DeviceOption = "auto", processes: ProcessesOption = None
+) -> None:
+    """Choose among all trained configurations and pairs by held-out cases; predict follows."""
+    from rich.console import Console
+
+    from autocrossdim import api
+    from autocrossdim.best import table
+
+    best = api.find_best(dataset, work, device, processes)
+    Console().print(table(best))
+    for reason in best.reasons:
+        typer.echo(reason)
+
+
+@app.command()
+def export(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A dataset trained in --work, or a model folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file, NAME.acd.")],
+    work: WorkOption = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(help="Configuration to export, several times for several (default: what predict would use)."),
+    ] = None,
+    fold: Annotated[
+        list[str] | None,
+        typer.Option(help="Fold to export, several times for several (default: all trained)."),
+    ] = None,
+    onnx: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Also write each network as ONNX, compared with PyTorch.")
+    ] = None,
+) -> None:
+    """Pack trained folds into one safe file to hand on; `predict FILE` uses it as it is."""
+    from autocrossdim import api
+
+    api.export(dataset, output, work, config or (), fold or (), onnx)
 
 
 @app.command()
@@ -242,6 +324,17 @@ def _assignments(texts: list[str]) -> dict[str, object]:
     return settings
 
 
+def _sbatch_options(text: str) -> dict[str, str]:
+    """Return KEY=VALUE,KEY=VALUE as a mapping; a value may hold commas."""
+    options = {}
+    for part in re.split(r",(?=[A-Za-z][\w-]*=)", text):
+        key, _, value = part.partition("=")
+        if not (key and value):
+            raise UserError(f"--slurm {text}: KEY=VALUE,... is needed, such as partition=gpu,time=12:00:00,gres=gpu:1.")
+        options[key.strip()] = value.strip()
+    return options
+
+
 def _numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     if text is None:
         return None
@@ -273,6 +366,9 @@ def main() -> NoReturn:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+    except Interrupted as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(128 + signal.SIGTERM)
     except Exception as error:
         # Unknown options and the like; typer's classes of errors have moved between its versions.
         if not hasattr(error, "format_message"):

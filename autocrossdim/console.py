@@ -1,5 +1,6 @@
 """What is said while work goes on: a progress bar on a terminal, plain lines elsewhere, all of it on stderr."""
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -14,9 +15,15 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 SECONDS_BETWEEN_LINES = 15.0
 
 
+def is_first_process() -> bool:
+    """Whether this is the only process of its kind, or the first of several that train together (torchrun)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
-    """Tell the user one thing; `text` is printed as it is, without markup."""
-    console.print(text, markup=False)
+    """Tell the user one thing, once; `text` is printed as it is, without markup."""
+    if is_first_process():
+        console.print(text, markup=False)
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:

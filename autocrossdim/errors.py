@@ -6,3 +6,10 @@ class UserError(Exception):
 
     The command line prints it as one line and ends with exit code 2; no traceback is shown.
     """
+
+
+class Interrupted(Exception):
+    """Training was asked to stop (SIGTERM, SIGUSR1) and has written a checkpoint; the same command goes on from it.
+
+    The command line ends with exit code 143, which job schedulers read as "ended by SIGTERM".
+    """

@@ -56,7 +56,7 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, numbers or nesting beyond all sense
         raise UserError(f"{path}: not valid JSON ({error}).") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -1,7 +1,9 @@
 """One function over many cases in worker processes, with the real error when one fails."""
 
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -80,3 +82,12 @@ def _one_thread() -> None:
 
     threadpool_limits(1)
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent, process `parent`, ends, however it ends (Linux only)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before this
+            os._exit(1)

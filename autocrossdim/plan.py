@@ -1,9 +1,10 @@
 """What was decided, and why: the typed, versioned content of plan.json."""
 
+import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autocrossdim.data.labels import Labels
 from autocrossdim.errors import UserError
@@ -20,6 +21,12 @@ STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints: what is lost at
 
 Inflation = Literal["center", "average", "replicate", "acs"]
 
+# A plan is read from files of others, too: what no scan and no network has would only end in want of memory.
+MAX_AXIS, MAX_PATCH, MAX_BATCH = 2**15, 2**28, 2**12  # voxels an axis and a patch (1 GiB), patches
+
+Millimetres = Annotated[float, Field(gt=0, lt=1e6)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,50}$")]  # becomes the name of a folder
+
 
 class PlanOptions(BaseModel):
     """What the user may ask of a planner; `None` leaves the choice to it.
@@ -33,6 +40,7 @@ class PlanOptions(BaseModel):
         network: `default`, or `paper` for the networks as published.
         inflation: how 2D weights become 3D ones.
         slices: neighbouring slices a 2D network sees as channels.
+        deep_supervision: the loss also looks at the decoder's coarser levels.
         precision: bits of the convolutions, 16 or 32; `auto` takes 16 where there is a GPU.
         trial: run a few real steps, for the time they take and, on a GPU, the memory.
     """
@@ -47,6 +55,7 @@ class PlanOptions(BaseModel):
     network: Literal["default", "paper"] = "default"
     inflation: Inflation = "center"
     slices: Literal[1, 3] = 1
+    deep_supervision: bool = False
     precision: Literal["auto", "16", "32"] = "auto"
     trial: bool = True
 
@@ -101,18 +110,19 @@ class Configuration(BaseModel):
         inflation: how 2D weights become 3D ones.
         slices: neighbouring slices a 2D network sees as channels: 1 (the paper), or 3, which is what a pretrained
             RGB stem takes by nature.
+        deep_supervision: in training, the loss also looks at the decoder's coarser levels.
         memory: bytes of a training step and of prediction.
         cost: arithmetic and time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: Name
     dims: Literal[2, 3]
-    spacing: tuple[float, ...]
+    spacing: tuple[Millimetres, ...]
     median_shape: tuple[int, int, int]
-    patch_size: tuple[int, ...]
-    batch_size: int
+    patch_size: tuple[Annotated[int, Field(gt=0, le=MAX_AXIS)], ...]
+    batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH)]
     encoder: str
     network: Literal["default", "paper"] = "default"
     kind: Literal["unet", "ds"] = "unet"
@@ -120,8 +130,17 @@ class Configuration(BaseModel):
     kernel_sizes: tuple[tuple[int, ...], ...]
     inflation: Inflation = "center"
     slices: Literal[1, 3] = 1
+    deep_supervision: bool = False
     memory: Memory
     cost: Cost
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if {len(self.spacing), len(self.patch_size)} != {self.dims}:
+            raise ValueError(f"spacing and patch_size need {self.dims} numbers, one an axis")
+        if math.prod(self.patch_size) > MAX_PATCH:
+            raise ValueError(f"a patch of more than {MAX_PATCH} voxels")
+        return self
 
     def target_spacing(self, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return the spacing (mm; z, y, x in the plan's order) that a case of `spacing` is resampled to."""
@@ -169,7 +188,7 @@ class Plan(BaseModel):
     dims: Literal[2, 3]
     channel_names: tuple[str, ...]
     labels: Labels
-    file_ending: str
+    file_ending: Annotated[str, Field(pattern=r"^(\.[A-Za-z]{1,8}){1,2}$")]  # becomes the end of a result's path
     transpose: tuple[int, int, int]
     normalization: tuple[Normalization, ...]
     decision: Decision
@@ -177,6 +196,21 @@ class Plan(BaseModel):
     precision_bits: Literal[16, 32] = 32
     notes: tuple[str, ...] = ()
     overrides: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if sorted(self.transpose) != [0, 1, 2]:
+            raise ValueError("transpose must hold each of 0, 1 and 2 once")
+        if not self.channel_names or len(self.normalization) != len(self.channel_names):
+            raise ValueError("one normalization is needed for each of channel_names")
+        for name, configuration in self.configurations.items():
+            if configuration.name != name:
+                raise ValueError(f"configuration '{name}' calls itself '{configuration.name}'")
+            try:
+                self.network_plan(configuration)
+            except ValidationError as error:
+                raise ValueError(f"{name}: {error.errors()[0]['msg']}") from error
+        return self
 
     def configuration(self, name: str | None = None) -> Configuration:
         """Return a configuration by name, or the one that was decided on.
@@ -204,6 +238,7 @@ class Plan(BaseModel):
             strides=[list(stride) for stride in configuration.strides],
             kernel_sizes=[list(kernel) for kernel in configuration.kernel_sizes],
             inflation=configuration.inflation,
+            deep_supervision=configuration.deep_supervision,
             depth=configuration.patch_size[0] if configuration.kind == "ds" else None,
         )
 

@@ -53,6 +53,7 @@ class AutoPlanner:
             network=options.network,
             inflation=options.inflation,
             slices=options.slices if fingerprint.dims == 3 else 1,
+            deep_supervision=options.deep_supervision,
             mixed=precision_bits(options) == 16,
             budget_bytes=budget,
             trial=options.trial,
@@ -133,6 +134,7 @@ def _configuration(
         kernel_sizes=size.topology.kernel_sizes,
         inflation=sizer.inflation,
         slices=sizer.slices if dims == 2 else 1,
+        deep_supervision=sizer.deep_supervision and sizer.kind == "unet",
         memory=Memory(
             budget_bytes=sizer.budget_bytes,
             estimated_bytes=size.memory.training(size.patch, size.batch),

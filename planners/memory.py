@@ -23,6 +23,7 @@ from autocrossdim.device import memory_format_for
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.plan import NetworkPlan
 
+COPIES = 2  # of the model: what is trained, and the average of its steps
 OPTIMISER_STATES = 2  # NAdam keeps two moments a parameter
 # Workspaces of the convolutions and gaps between tensors: what a process took beyond its tensors on a CPU, 10 to 22 %
 # of them over ten networks (benchmarks/results/memory.md).
@@ -95,11 +96,11 @@ class StepMemory:
         parameters = sum(p.nbytes for p in self.network.parameters())
         buffers = sum(b.nbytes for b in self.network.buffers())
         self.model_bytes = parameters + buffers
-        self.fixed_bytes = self.model_bytes + OPTIMISER_STATES * parameters
+        self.fixed_bytes = COPIES * self.model_bytes + OPTIMISER_STATES * parameters
         self.training_peak = lru_cache(maxsize=256)(self._training_peak)
 
     def training(self, patch: tuple[int, ...], batch: int) -> int:
-        """Return the peak bytes of a training step: weights, optimiser, batch, forward and backward.
+        """Return the peak bytes of a training step: weights, their average, optimiser, batch, forward and backward.
 
         Args:
             patch: voxels an axis.
@@ -141,9 +142,9 @@ class StepMemory:
 
 
 def _loss(logits: Tensor | list[Tensor], target: Tensor) -> Tensor:
-    """A loss that keeps what Dice + cross-entropy keeps."""
+    """A loss that keeps what Dice + cross-entropy keeps, at every level that is supervised."""
     if not isinstance(logits, Tensor):
-        logits = logits[0]
+        return torch.stack([_loss(coarse, target.new_empty(coarse[:, 0].shape)) for coarse in logits]).sum()
     logits = logits.float()
     one_hot = torch.zeros_like(logits).scatter_(1, target.clamp(max=0)[:, None], 1)
     probabilities = logits.softmax(dim=1)

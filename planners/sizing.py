@@ -48,6 +48,7 @@ class Sizer:
         kind: `unet`, or `ds` for DS-Net, which spends its own strides on depth.
         inflation: how 2D weights become 3D ones.
         slices: neighbouring slices a 2D network sees as channels.
+        deep_supervision: the loss also looks at the decoder's coarser levels.
         mixed: whether training runs in 16 bits.
         budget_bytes: what a training step may take.
         trial: whether a step is run for real.
@@ -64,6 +65,7 @@ class Sizer:
     mixed: bool
     budget_bytes: int
     kind: Literal["unet", "ds"] = "unet"
+    deep_supervision: bool = False
     trial: bool = False
     patch_size: tuple[int, ...] | None = None
     batch_size: int | None = None
@@ -151,6 +153,7 @@ class Sizer:
             strides=[list(stride) for stride in levels.strides],
             kernel_sizes=[list(kernel) for kernel in levels.kernel_sizes],
             inflation=self.inflation,
+            deep_supervision=self.deep_supervision and self.kind == "unet",
         )
 
 

@@ -109,6 +109,80 @@ def edit_json() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
+def make_plan() -> Callable[..., Any]:
+    """Build a plan of one small configuration: `make_plan(dims=2, spacing=(3, 1, 1), labels=..., ...)`.
+
+    Keywords are fields of the plan or of its configuration; intensities are left as they are, so that an image can
+    carry its own label. The spacing is (z, y, x) in the plan's order, whatever `dims` is.
+    """
+
+    def build(dims: int = 3, spacing: Sequence[float] = (1.0, 1.0, 1.0), **fields: Any) -> Any:
+        from autocrossdim.data.labels import Labels
+        from autocrossdim.plan import Configuration, Cost, Decision, Memory, Plan
+        from autocrossdim.preprocessing.normalize import Normalization
+
+        name = "omnia" if dims == 2 else "dx"
+        network = {
+            "name": name,
+            "dims": dims,
+            "spacing": tuple(spacing)[-dims:],
+            "median_shape": (16, 16, 16),
+            "patch_size": (16, 16, 16)[-dims:],
+            "batch_size": 2,
+            "encoder": "test_efficientnet",
+            "strides": ((2,) * dims,) * 3,
+            "kernel_sizes": ((3,) * dims,) * 4,
+            "memory": Memory(budget_bytes=2**30, estimated_bytes=2**20, inference_bytes=2**20),
+            "cost": Cost(multiply_adds_per_case=10**6),
+        }
+        network |= {key: fields.pop(key) for key in list(fields) if key in Configuration.model_fields}
+        channels = fields.pop("channel_names", ("phantom",))
+        decision = Decision(anisotropy=1, threshold=3, configuration=name, alternatives=(), reasons=("A test.",))
+        whole = {
+            "dataset": "Dataset001_Tiny",
+            "dims": 3,
+            "channel_names": channels,
+            "labels": Labels.from_dataset_json({"background": 0, "block": 1}),
+            "file_ending": ".nii.gz",
+            "transpose": (0, 1, 2),
+            "normalization": (Normalization(scheme="nonorm"),) * len(channels),
+            "decision": decision,
+            "configurations": {name: Configuration.model_validate(network)},
+        }
+        return Plan.model_validate(whole | fields)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def write_model(make_plan: Callable[..., Any]) -> Callable[..., Path]:
+    """Write a model folder with one complete fold of random weights: `write_model(folder, **as make_plan)`."""
+
+    def write(folder: Path, **options: Any) -> Path:
+        import torch
+
+        from autocrossdim.checkpoint import Checkpoint
+        from autocrossdim.networks.build import build_network
+
+        torch.manual_seed(0)
+        plan = make_plan(**options)
+        checkpoint = Checkpoint(
+            plan=plan,
+            configuration=plan.decision.configuration,
+            fold=0,
+            split={"train": ["a"], "val": ["b"]},
+            network=build_network(plan.network_plan(plan.configuration()), None).state_dict(),
+            settings={},
+            provenance={"weights": "random"},
+            progress={"epoch": 1, "step": 1, "seconds": 1.0, "best": 0.0, "complete": True},
+        )
+        checkpoint.write(folder / "fold_0" / "checkpoint_latest")
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data beside the checkout; the test is skipped where there is none."""
     folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"

@@ -1,113 +1,259 @@
-"""Augmentation: nnU-Net's list. Its numbers are the probabilities and ranges below.
+"""Augmentation: nnU-Net 2.8.1's list, in its order, with its probabilities and ranges.
 
-Geometry is drawn first (`draw_affine`), so that only the voxels a patch needs are read; intensities are changed
-by batchgenerators' transforms on the finished batch.
+They are those of `nnUNetTrainer.get_training_transforms` and of the same class's
+`configure_rotation_dummyDA_mirroring_and_inital_patch_size`. Where a patch's voxels come from is drawn first
+(`draw_warp`), so that only what it needs is read; intensities are changed in place on the finished patch. Everything is
+drawn from the generator that is handed in, and computed by torch.
 """
+
+from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 import torch
-from batchgenerators.transforms.abstract_transforms import Compose
-from batchgenerators.transforms.color_transforms import (
-    BrightnessMultiplicativeTransform,
-    ContrastAugmentationTransform,
-    GammaTransform,
-)
-from batchgenerators.transforms.noise_transforms import GaussianBlurTransform, GaussianNoiseTransform
-from batchgenerators.transforms.resample_transforms import SimulateLowResolutionTransform
-from batchgenerators.transforms.spatial_transforms import MirrorTransform
+from torch import Tensor
 from torch.nn import functional
 
 P_ROTATE, P_SCALE = 0.2, 0.2
 SCALES = (0.7, 1.4)
-IN_PLANE_ASPECT = 3  # a patch this much longer than deep is only turned within its planes
-MAX_ANGLE, MAX_ANGLE_IN_ONE_PLANE = np.pi / 6, np.pi  # 30 degrees about each axis, any angle in one plane
+IN_PLANE_ASPECT = 3.0  # a patch this much longer than its first axis is only turned within its planes ("dummy 2D")
+LONG_ASPECT = 1.5  # a slice this much longer than wide is turned only a little
+ANGLE_3D, ANGLE_LONG_2D, ANGLE_2D = np.pi / 6, np.pi / 12, np.pi  # at most, either way, about each axis
+
+P_NOISE, NOISE = 0.1, (0.0, 0.1)  # standard deviation
+P_BLUR, P_BLUR_CHANNEL, BLUR = 0.2, 0.5, (0.5, 1.0)  # sigma in voxels, an axis
+P_BRIGHTNESS, BRIGHTNESS = 0.15, (0.75, 1.25)
+P_CONTRAST, CONTRAST = 0.15, (0.75, 1.25)
+P_LOW_RESOLUTION, P_LOW_RESOLUTION_CHANNEL, LOW_RESOLUTION = 0.25, 0.5, (0.5, 1.0)  # share of the voxels an axis
+P_GAMMA_INVERTED, P_GAMMA, GAMMA = 0.1, 0.3, (0.7, 1.5)
+P_MIRROR = 0.5  # an axis
+
+# Elastic deformation is a cubic B-spline on so many intervals an axis. It cannot fold as long as no control point
+# moves by more than 0.48 (2D) or 0.40 (3D) of an interval (Choi and Lee, Graphical Models 62, 2000).
+BEND_INTERVALS = 4
+BEND_LIMIT = {2: 0.48, 3: 0.40}
 
 
-def draw_affine(patch: tuple[int, ...], random: np.random.Generator) -> np.ndarray | None:
-    """Draw a rotation and scaling about the patch's centre.
+@dataclass(frozen=True)
+class Warp:
+    """Where the values of a patch come from, in the axes that are warped: (Y, X), or (Z, Y, X).
+
+    Attributes:
+        matrix: (dims, dims), from offsets to the patch's centre to offsets in the source, in voxels.
+        bend: (dims, *control points) displacements in voxels, added before the matrix; None if there are none.
+    """
+
+    matrix: np.ndarray
+    bend: np.ndarray | None = None
+
+
+def is_flat(patch: tuple[int, ...]) -> bool:
+    """Whether a 3D patch is so thin that it is augmented as a stack of slices; nnU-Net's rule for "dummy 2D"."""
+    return len(patch) == 3 and max(patch) / patch[0] > IN_PLANE_ASPECT
+
+
+def _warped(patch: tuple[int, ...]) -> tuple[int, ...]:
+    return patch[1:] if is_flat(patch) else patch
+
+
+def draw_warp(patch: tuple[int, ...], random: np.random.Generator, p_elastic: float = 0.0) -> Warp | None:
+    """Draw a rotation, scaling and elastic deformation about the patch's centre.
 
     Args:
         patch: voxels an axis, 2 or 3 of them.
         random: source of the draw.
+        p_elastic: probability of an elastic deformation; nnU-Net's is 0.
 
     Returns:
-        Matrix (dims, dims) from output to input offsets, in voxels; None for the identity.
+        The warp; None if nothing was drawn.
     """
-    dims = len(patch)
-    rotate, rescale = random.random() < P_ROTATE, random.random() < P_SCALE
-    if not (rotate or rescale):
+    axes = _warped(patch)
+    dims = len(axes)
+    rotate, rescale, elastic = random.random(3) < (P_ROTATE, P_SCALE, p_elastic)
+    if not (rotate or rescale or elastic):
         return None
     matrix = np.eye(dims)
-    flat = dims == 3 and max(patch) / min(patch) > IN_PLANE_ASPECT
     if rotate:
-        planes = [(0, 1)] if dims == 2 else [(1, 2)] if flat else [(0, 1), (0, 2), (1, 2)]
-        limit = MAX_ANGLE if len(planes) > 1 else MAX_ANGLE_IN_ONE_PLANE
-        for a, b in planes:
+        for a, b in [(0, 1)] if dims == 2 else [(0, 1), (0, 2), (1, 2)]:
+            limit = _largest_angle(patch)
             angle = random.uniform(-limit, limit)
             turn = np.eye(dims)
             turn[a, a] = turn[b, b] = np.cos(angle)
             turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
             matrix = matrix @ turn
     if rescale:
-        # Below and above 1 are equally likely.
-        factor = random.uniform(SCALES[0], 1) if random.random() < 0.5 else random.uniform(1, SCALES[1])
-        factors = np.full(dims, factor)
-        if flat:
-            factors[0] = 1
-        matrix = matrix * factors
-    return matrix
+        matrix = matrix * random.uniform(*SCALES)
+    bend = None
+    if elastic:
+        limits = random.random() * BEND_LIMIT[dims] * (np.array(axes) - 1) / BEND_INTERVALS
+        bend = random.uniform(-1, 1, (dims, *[BEND_INTERVALS + 3] * dims)) * limits.reshape(-1, *[1] * dims)
+    return Warp(matrix, bend)
 
 
-def source_shape(patch: tuple[int, ...], matrix: np.ndarray | None) -> tuple[int, ...]:
-    """Return the voxels an axis that must be read for a patch under a transformation."""
-    if matrix is None:
+def _largest_angle(patch: tuple[int, ...]) -> float:
+    if len(patch) == 2:
+        return float(ANGLE_LONG_2D if max(patch) / min(patch) > LONG_ASPECT else ANGLE_2D)
+    return float(ANGLE_2D if is_flat(patch) else ANGLE_3D)
+
+
+def source_shape(patch: tuple[int, ...], warp: Warp | None) -> tuple[int, ...]:
+    """Return the voxels an axis that must be read for a patch under a warp."""
+    if warp is None:
         return patch
-    half = np.abs(matrix) @ ((np.array(patch) - 1) / 2)
-    return tuple(int(np.ceil(2 * h)) + 1 for h in half)
+    axes = _warped(patch)
+    half = (np.array(axes) - 1) / 2
+    if warp.bend is not None:
+        # Between control points a B-spline is a mean of them.
+        half = half + np.abs(warp.bend).reshape(len(axes), -1).max(1)
+    reach = np.abs(warp.matrix) @ half
+    return (*patch[: len(patch) - len(axes)], *(int(np.ceil(2 * r)) + 1 for r in reach))
 
 
-def apply_affine(
-    image: np.ndarray, label: np.ndarray, patch: tuple[int, ...], matrix: np.ndarray
+def apply_warp(
+    image: np.ndarray, label: np.ndarray, patch: tuple[int, ...], warp: Warp
 ) -> tuple[np.ndarray, np.ndarray]:
     """Resample a region of `source_shape` to the patch: linear for the image, nearest for the label.
 
+    Nearest costs the same for 2 labels and for 60, and no label is lost or made up where three of them meet;
+    nnU-Net interpolates every label by itself.
+
     Args:
-        image: shape (C, *source).
+        image: shape (C, *source), float32.
         label: shape (*source), integers.
         patch: voxels an axis.
-        matrix: from `draw_affine`.
+        warp: from `draw_warp`.
     """
-    offsets = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in patch], indexing="ij"), axis=-1)
-    half = (np.array(image.shape[1:]) - 1) / 2
-    # grid_sample wants x first, and -1..1 from the first to the last voxel's centre.
-    grid = (offsets @ matrix.T / np.maximum(half, 0.5))[..., ::-1]
-    where = torch.from_numpy(np.ascontiguousarray(grid, dtype=np.float32))[None]
-    moved = functional.grid_sample(torch.from_numpy(image)[None], where, mode="bilinear", align_corners=True)
-    values = torch.from_numpy(label.astype(np.float32))[None, None]
-    moved_label = functional.grid_sample(values, where, mode="nearest", align_corners=True, padding_mode="border")
-    return moved[0].numpy(), moved_label[0, 0].numpy().astype(label.dtype)
+    axes = _warped(patch)
+    source = image.shape[-len(axes) :]
+    grid = _grid(axes, source, warp)[None]
+    # The slices of a flat patch are all read at the same places, as channels.
+    values = torch.from_numpy(image).reshape(1, -1, *source)
+    labels = torch.from_numpy(label.astype(np.float32)).reshape(1, -1, *source)
+    moved = functional.grid_sample(values, grid, mode="bilinear", align_corners=True)
+    moved_label = functional.grid_sample(labels, grid, mode="nearest", align_corners=True, padding_mode="border")
+    return moved.numpy().reshape(-1, *patch), moved_label.numpy().reshape(patch).astype(label.dtype)
 
 
-def intensity_transforms(dims: int, patch: tuple[int, ...]) -> Compose:
-    """Return nnU-Net's intensity changes and mirroring for batches {"data": (B, C, ...), "seg": (B, K, ...)}."""
-    flat = dims == 3 and max(patch) / min(patch) > IN_PLANE_ASPECT
-    return Compose(
-        [
-            GaussianNoiseTransform(p_per_sample=0.1),
-            GaussianBlurTransform((0.5, 1.0), different_sigma_per_channel=True, p_per_sample=0.2, p_per_channel=0.5),
-            BrightnessMultiplicativeTransform(multiplier_range=(0.75, 1.25), p_per_sample=0.15),
-            ContrastAugmentationTransform(p_per_sample=0.15),
-            SimulateLowResolutionTransform(
-                zoom_range=(0.5, 1),
-                per_channel=True,
-                p_per_channel=0.5,
-                order_downsample=0,
-                order_upsample=3,
-                p_per_sample=0.25,
-                ignore_axes=(0,) if flat else None,
-            ),
-            GammaTransform((0.7, 1.5), invert_image=True, per_channel=True, retain_stats=True, p_per_sample=0.1),
-            GammaTransform((0.7, 1.5), invert_image=False, per_channel=True, retain_stats=True, p_per_sample=0.3),
-            MirrorTransform(axes=tuple(range(dims))),
-        ]
-    )
+def _grid(axes: tuple[int, ...], source: tuple[int, ...], warp: Warp) -> Tensor:
+    """Return (*axes, dims) for grid_sample: x first, -1..1 from the first to the last voxel's centre."""
+    half = np.maximum((np.array(source) - 1) / 2, 0.5)
+    matrix = torch.from_numpy(np.ascontiguousarray((warp.matrix / half[:, None])[::-1], dtype=np.float32))
+    dims = len(axes)
+    grid = torch.zeros(dims)
+    # Last axis first: the sums stay small until the last one.
+    for axis in reversed(range(dims)):
+        offsets = torch.arange(axes[axis]) - (axes[axis] - 1) / 2
+        grid = grid + offsets.reshape(-1, *[1] * (dims - axis)) * matrix[:, axis]
+    if warp.bend is not None:
+        field = torch.from_numpy(warp.bend.astype(np.float32))
+        for n in axes:
+            # The control points' first axis goes, the voxels' comes in at the end.
+            field = torch.tensordot(field, _spline(n), dims=([1], [1]))
+        grid = grid + field.movedim(0, -1) @ matrix.T
+    return grid
+
+
+def _spline(n: int) -> Tensor:
+    """Weights (n, BEND_INTERVALS + 3) of a uniform cubic B-spline's control points at n voxels."""
+    where = np.linspace(0, BEND_INTERVALS, n)[:, None] + 1
+    distance = np.abs(where - np.arange(BEND_INTERVALS + 3))
+    near, far = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance) ** 3 / 6
+    return torch.from_numpy(np.select([distance < 1, distance < 2], [near, far]).astype(np.float32))
+
+
+def change_intensities(image: Tensor, random: np.random.Generator) -> None:
+    """Change a patch (C, *patch), float32, in place: noise, blur, brightness, contrast, low resolution, gamma."""
+    if random.random() < P_NOISE:
+        generator = torch.Generator().manual_seed(int(random.integers(2**63)))
+        image.add_(torch.randn(image.shape, generator=generator), alpha=random.uniform(*NOISE))
+    if random.random() < P_BLUR:
+        for channel in image:
+            if random.random() < P_BLUR_CHANNEL:
+                blur(channel, random.uniform(*BLUR, channel.ndim))
+    if random.random() < P_BRIGHTNESS:
+        for channel in image:
+            channel.mul_(_about_one(BRIGHTNESS, random))
+    if random.random() < P_CONTRAST:
+        for channel in image:
+            change_contrast(channel, _about_one(CONTRAST, random))
+    if random.random() < P_LOW_RESOLUTION:
+        for channel in image:
+            if random.random() < P_LOW_RESOLUTION_CHANNEL:
+                lower_resolution(channel, random.uniform(*LOW_RESOLUTION))
+    for probability, invert in ((P_GAMMA_INVERTED, True), (P_GAMMA, False)):
+        if random.random() < probability:
+            for channel in image:
+                change_gamma(channel, _about_one(GAMMA, random), invert)
+
+
+def _about_one(limits: tuple[float, float], random: np.random.Generator) -> float:
+    """Draw a factor: below and above 1 are equally likely."""
+    low, high = limits
+    return random.uniform(low, 1) if random.random() < 0.5 else random.uniform(1, high)
+
+
+def blur(channel: Tensor, sigmas: np.ndarray) -> None:
+    """Blur in place with a Gaussian of so many voxels an axis, cut at 3 sigma, mirrored at the border."""
+    for axis, (n, sigma) in enumerate(zip(channel.shape, sigmas, strict=True)):
+        radius = min(max(1, round(3 * float(sigma))), n - 1)
+        weights = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
+        weights /= 2 * weights.sum() - weights[0]
+        before, after = channel.narrow(axis, 1, radius), channel.narrow(axis, n - 1 - radius, radius)
+        padded = torch.cat([before.flip(axis), channel, after.flip(axis)], axis)
+        # Shifted sums, as torch's convolution of one channel takes several times as long.
+        torch.mul(padded.narrow(axis, radius, n), weights[0], out=channel)
+        for i, weight in enumerate(weights[1:], start=1):
+            pair = padded.narrow(axis, radius - i, n) + padded.narrow(axis, radius + i, n)
+            channel.add_(pair, alpha=float(weight))
+
+
+def change_contrast(channel: Tensor, factor: float) -> None:
+    """Move values away from (or towards) their mean by a factor, in place; the range is kept."""
+    low, high = channel.aminmax()
+    mean = channel.mean()
+    channel.mul_(factor).add_(mean * (1 - factor)).clamp_(low, high)
+
+
+def lower_resolution(channel: Tensor, share: float) -> None:
+    """Keep only so many voxels an axis, and interpolate between them, in place; a flat patch keeps its slices."""
+    flat = is_flat(tuple(channel.shape))
+    values = channel[None] if flat else channel[None, None]
+    shape = values.shape[2:]
+    few = functional.interpolate(values, [max(1, round(n * share)) for n in shape], mode="nearest-exact")
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    channel.copy_(functional.interpolate(few, shape, mode=mode).reshape(channel.shape))
+
+
+def change_gamma(channel: Tensor, gamma: float, invert: bool) -> None:
+    """Raise values, scaled to 0..1, to a power, in place; mean and standard deviation are kept."""
+    low, high = (float(value) for value in channel.aminmax())
+    span = high - low
+    if span < 1e-7:  # nnU-Net's
+        return
+    # Inverted, the highest value becomes 0.
+    if invert:
+        channel.sub_(high).mul_(-1 / span)
+    else:
+        channel.sub_(low).mul_(1 / span)
+    mean, deviation = _moments(channel)
+    channel.log_().mul_(gamma).exp_()  # three times as fast as pow
+    new_mean, new_deviation = _moments(channel)
+    factor = deviation / max(new_deviation, 1e-7)
+    shift = mean - new_mean * factor
+    if invert:
+        channel.mul_(-span * factor).add_(high - span * shift)
+    else:
+        channel.mul_(span * factor).add_(low + span * shift)
+
+
+def _moments(values: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of values between 0 and 1, faster than `std`."""
+    line = values.flatten()
+    mean = float(line.mean())
+    return mean, max(float(torch.dot(line, line)) / line.numel() - mean**2, 0.0) ** 0.5
+
+
+def draw_mirroring(dims: int, random: np.random.Generator) -> tuple[EllipsisType | slice, ...]:
+    """Draw which of the last `dims` axes are mirrored, as an index (..., *axes)."""
+    axes = (slice(None, None, -1) if random.random() < P_MIRROR else slice(None) for _ in range(dims))
+    return (..., *axes)

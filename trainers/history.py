@@ -6,13 +6,14 @@ from typing import Any
 
 from autocrossdim.errors import UserError
 from autocrossdim.files import write_text, written_whole
+from trainers.monitor import Monitor
 
 
 class History:
     """history.jsonl: the source of truth about a run; lines past the checkpoint resumed from are dropped."""
 
-    def __init__(self, path: Path, epochs_done: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, epochs_done: int, monitor: Monitor | None = None) -> None:
+        self.path, self.monitor = path, monitor
         self.lines: list[dict[str, Any]] = []
         if path.exists():
             try:
@@ -22,9 +23,11 @@ class History:
         self.lines = self.lines[:epochs_done]
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Add one epoch and write the file."""
+        """Add one epoch, write the file, and pass the epoch on to the monitor."""
         self.lines.append(entry)
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        if self.monitor is not None:
+            self.monitor(entry)
 
     def draw(self, path: Path) -> None:
         """Draw loss, pseudo-Dice and learning rate over the epochs."""

@@ -12,7 +12,6 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from random import seed as seed_python
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,10 @@ from autocrossdim.data.store import Store, StoredCase
 from autocrossdim.device import memory_format_for
 from autocrossdim.errors import UserError
 from autocrossdim.plan import Configuration
-from trainers.augment import apply_affine, draw_affine, intensity_transforms, source_shape
+from trainers.augment import apply_warp, change_intensities, draw_mirroring, draw_warp, source_shape
 from trainers.loss import IGNORED
 
+UNDECLARED = -2  # target of a label value that dataset.json does not declare
 SECONDS_BETWEEN_LOOKS = 1.0  # at whether the workers are alive
 SECONDS_TO_END = 3.0  # given to the workers to end by themselves
 
@@ -39,14 +39,15 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
 
     Args:
         store: preprocessed cases.
-        names: cases to draw from, all equally likely.
+        names: cases to draw from; each is drawn once before any is drawn again.
         configuration: patch and batch.
         labels: turn label values into targets.
         seed: of everything drawn.
         first: number of the first batch.
         foreground_share: of a batch's patches, centred on a voxel of a class; at least one.
-        augment: turn, scale and change intensities, or give patches as they are.
+        augment: turn, scale, mirror and change intensities, or give patches as they are.
         workers: among how many loaders the batches are dealt out.
+        elastic: probability that a patch is also bent; nnU-Net's is 0.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         foreground_share: float = 0.33,
         augment: bool = True,
         workers: int = 1,
+        elastic: float = 0.0,
     ) -> None:
         super().__init__(None, configuration.batch_size, workers)
         self.store = store
@@ -70,7 +72,12 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         self.next_batch = first
         self.foreground = max(1, round(configuration.batch_size * foreground_share))
         self.augment = augment
-        self.transform = intensity_transforms(configuration.dims, configuration.patch_size) if augment else None
+        self.elastic = elastic
+        self._targets = _target_table(labels)
+        # Most datasets: classes 0, 1, 2, ... and nothing to ignore.
+        self._values_are_targets = not labels.has_regions and torch.equal(
+            self._targets[0, :-1], torch.arange(len(labels.values), dtype=torch.int16)
+        )
         self._open: dict[str, StoredCase] = {}
 
     def set_thread_id(self, thread_id: int) -> None:
@@ -99,42 +106,48 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
     def batch(self, number: int) -> dict[str, Any]:
         """Return batch `number`."""
         random = np.random.default_rng((self.seed, number))
-        # batchgenerators draws from both global generators.
-        np.random.seed(random.integers(2**32))  # noqa: NPY002
-        seed_python(int(random.integers(2**32)))
-        names = [self.names[int(random.integers(len(self.names)))] for _ in range(self.batch_size)]
-        wanted = [i >= self.batch_size - self.foreground for i in range(self.batch_size)]
-        patches = [self._patch(name, on_class, random) for name, on_class in zip(names, wanted, strict=True)]
-        data = np.stack([image for image, _ in patches])
-        target = np.stack([self._target(label) for _, label in patches])
-        if self.transform is not None:
-            # Transforms want a channel axis on the target.
-            moved = self.transform(data=data, seg=target if self.labels.has_regions else target[:, None])
-            data, target = moved["data"], moved["seg"] if self.labels.has_regions else moved["seg"][:, 0]
+        names = self._names(number)
         # Arrays, not tensors: a tensor sent by a worker that ends before it is received cannot be opened any more.
-        return {
-            "data": np.ascontiguousarray(data, dtype=np.float32),
-            "target": np.ascontiguousarray(target),
-            "names": names,
-        }
+        data, target = [], []
+        with _one_thread():
+            for i, name in enumerate(names):
+                image, label = self._patch(name, i >= self.batch_size - self.foreground, random)
+                data.append(image)
+                target.append(self._target(label))
+        return {"data": np.stack(data), "target": np.stack(target), "names": names}
+
+    def _names(self, number: int) -> list[str]:
+        """Cases of a batch. They are dealt like cards: all in a drawn order, then all in another.
+
+        Drawn independently, a third of the cases (1/e) would be unseen after as many patches as there are cases.
+        """
+        count = len(self.names)
+        draws = range(number * self.batch_size, (number + 1) * self.batch_size)
+        rounds = range(draws[0] // count, draws[-1] // count + 1)
+        order = {n: np.random.default_rng((self.seed, n, 1)).permutation(count) for n in rounds}
+        return [self.names[order[draw // count][draw % count]] for draw in draws]
 
     def _target(self, label: np.ndarray) -> np.ndarray:
-        if not self.labels.has_regions:
-            return self.labels.to_index(label).astype(np.int16)
-        regions = self.labels.to_regions(label).astype(np.int16)
-        if self.labels.ignore is not None:
-            regions[:, label == self.labels.ignore] = IGNORED
-        return regions
+        """Return (*patch) indices, or (R, *patch) regions, int16."""
+        if self._values_are_targets and label.max() <= self.labels.values[-1]:
+            return label.astype(np.int16)
+        values = torch.from_numpy(label.astype(np.int32)).flatten().clamp_(0, self._targets.shape[1] - 1)
+        looked_up = torch.stack([row.index_select(0, values) for row in self._targets])
+        target: np.ndarray = looked_up.numpy().reshape(-1, *label.shape)
+        if target.min() == UNDECLARED:
+            found = np.unique(label[target[0] == UNDECLARED]).tolist()
+            raise UserError(f"label value(s) {found} are not declared in dataset.json.")
+        return target if self.labels.has_regions else target[0]
 
     def _patch(self, name: str, on_class: bool, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return image (C, *patch) and label (*patch) around a drawn centre."""
+        """Return image (C, *patch), float32, and label (*patch) around a drawn centre."""
         case = self._case(name)
         patch = self.configuration.patch_size
-        matrix = draw_affine(patch, random) if self.augment else None
-        source = source_shape(patch, matrix)
+        warp = draw_warp(patch, random, self.elastic) if self.augment else None
+        source = source_shape(patch, warp)
         shape = case.label.shape
         centre = _centre(case, shape, on_class, (1, *patch)[-3:], random)
-        # A turned patch is cut around the same centre, only wider.
+        # A warped patch is cut around the same centre, only wider.
         size = (self.configuration.slices, *source) if self.configuration.dims == 2 else source
         box = [[c - n // 2, c - n // 2 + n] for c, n in zip(centre, size, strict=True)]
         image = crop_and_pad_nd(case.image, box, 0)
@@ -142,14 +155,43 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         if self.configuration.dims == 2:
             # Neighbouring slices become channels; the label is the middle one's.
             image, label = image.reshape(-1, *image.shape[2:]), label[self.configuration.slices // 2]
-        if matrix is None:
-            return image, label
-        return apply_affine(np.ascontiguousarray(image), label, patch, matrix)
+        image = np.ascontiguousarray(image, dtype=np.float32)
+        if warp is not None:
+            image, label = apply_warp(image, label, patch, warp)
+        if self.augment:
+            change_intensities(torch.from_numpy(image), random)
+            mirrored = draw_mirroring(len(patch), random)
+            image, label = image[mirrored], label[mirrored]
+        return image, label
 
     def _case(self, name: str) -> StoredCase:
         if name not in self._open:
             self._open[name] = self.store.open(name)
         return self._open[name]
+
+
+def _target_table(labels: Labels) -> Tensor:
+    """Return (1, values) or (R, values): the target of each label value, 0 to the highest, and of any other (last).
+
+    A table is looked up many times faster than `Labels.to_regions` compares.
+    """
+    values = np.array(labels.values)
+    table = np.full((len(labels.foreground) if labels.has_regions else 1, values[-1] + 2), UNDECLARED, dtype=np.int16)
+    table[:, values] = labels.to_regions(values) if labels.has_regions else labels.to_index(values)
+    if labels.ignore is not None:
+        table[:, labels.ignore] = IGNORED
+    return torch.from_numpy(table)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: sums over several are rounded differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _centre(

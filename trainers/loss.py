@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainers.distributed import summed
+
 IGNORED = -1  # target of a voxel that was marked to be ignored
 
 
@@ -45,7 +47,7 @@ class DiceCrossEntropy(nn.Module):
 
 
 def soft_dice(probabilities: Tensor, target: Tensor) -> Tensor:
-    """Return the Dice of each class over the whole batch, shape (K,).
+    """Return the Dice of each class over the whole batch, all processes' parts together, shape (K,).
 
     Args:
         probabilities: shape (B, K, ...).
@@ -54,5 +56,39 @@ def soft_dice(probabilities: Tensor, target: Tensor) -> Tensor:
     axes = (0, *range(2, probabilities.ndim))
     overlap = (probabilities * target).sum(axes)
     total = probabilities.sum(axes) + target.sum(axes)
+    sums = summed(torch.stack([overlap, total]))
     # The constant keeps a class that is absent from the batch from dividing 0 by 0 (nnU-Net's 1e-5).
-    return (2 * overlap + 1e-5) / (total + 1e-5)
+    return (2 * sums[0] + 1e-5) / (sums[1] + 1e-5)
+
+
+class DeepSupervision(nn.Module):
+    """A loss over logits at several resolutions, each half the weight of the finer one (nnU-Net), summing to 1."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor | list[Tensor], target: Tensor) -> Tensor:
+        """Return the loss.
+
+        Args:
+            logits: (B, K, ...) or a list of those, full resolution first.
+            target: at full resolution, as the loss takes it; coarser ones are its nearest voxels.
+        """
+        if isinstance(logits, Tensor):
+            return self.loss(logits, target)  # type: ignore[no-any-return]
+        weights = [0.5**level for level in range(len(logits))]
+        terms = [
+            weight * self.loss(coarse, _nearest(target, coarse.shape[2:]))
+            for weight, coarse in zip(weights, logits, strict=True)
+        ]
+        return torch.stack(terms).sum() / sum(weights)
+
+
+def _nearest(target: Tensor, shape: torch.Size) -> Tensor:
+    """Pick the voxels in the middle of each coarse one; spatial axes are the last `len(shape)`."""
+    for axis, size in enumerate(shape, start=target.ndim - len(shape)):
+        old = target.shape[axis]
+        middle = ((torch.arange(size, device=target.device) + 0.5) * old / size).long().clamp(max=old - 1)
+        target = target.index_select(axis, middle)
+    return target

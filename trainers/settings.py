@@ -1,12 +1,14 @@
 """Every hyper-parameter of training, in one place."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from autocrossdim.plan import STEPS_PER_EPOCH
 
 
 class Settings(BaseModel):
-    """What a run is made of besides the plan; stored with every checkpoint.
+    """What a run is made of besides the plan; stored with every checkpoint. docs/training.md gives the reasons.
 
     Attributes:
         epochs: the learning rate has decayed when they end (paper: below 100 in most experiments).
@@ -19,11 +21,19 @@ class Settings(BaseModel):
         freeze_statistics: keep the encoder's batch-norm statistics as they were loaded.
         warmup: share of the run during which the learning rate rises.
         gradient_clip: largest norm of the gradient (nnU-Net: 12).
+        slices_first: DX-Net starts from its 2D twin, trained first on slices of the same cases (trainers/slices.py).
+        accumulate: batches a step; gradients are averaged over them.
+        lookahead: steps between two synchronisations of Lookahead's slow weights; 0 leaves it out.
+        averaging: relative width of the average of the weights that is evaluated; 0 evaluates the last weights.
+        patience: epochs without a better validation score after which the rest of the schedule is shortened; 0 never.
+        cooldown: epochs the shortened rest takes, so that the rate still decays to 0.
         dice_weight, cross_entropy_weight: of the two terms of the loss (paper: equal).
         foreground_share: of the patches of a batch, centred on a voxel of a class (nnU-Net: 33 %).
         validation_batches: fixed patches for the pseudo-Dice after every epoch.
         augment: whether training patches are augmented.
         workers: processes that load and augment; None chooses by the cores there are.
+        compile: run the network through torch.compile; where that fails, a line says so and it runs without.
+        monitor: also send the history to TensorBoard (files beside it) or MLflow.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -38,9 +48,17 @@ class Settings(BaseModel):
     freeze_statistics: bool = False
     warmup: float = Field(0.02, ge=0, lt=1)
     gradient_clip: float = Field(12.0, gt=0)
+    slices_first: bool = True
+    accumulate: int = Field(1, ge=1)
+    lookahead: int = Field(0, ge=0)
+    averaging: float = Field(0.05, ge=0, le=0.25)
+    patience: int = Field(20, ge=0)
+    cooldown: int = Field(10, ge=1)
     dice_weight: float = Field(1.0, ge=0)
     cross_entropy_weight: float = Field(1.0, ge=0)
     foreground_share: float = Field(0.33, ge=0, le=1)
     validation_batches: int = Field(4, ge=1)
     augment: bool = True
     workers: int | None = Field(None, ge=0)
+    compile: bool = False
+    monitor: Literal["none", "tensorboard", "mlflow"] = "none"

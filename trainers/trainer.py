@@ -1,40 +1,40 @@
-"""Training one fold of one configuration, from plan and store to a checkpoint and validated segmentations."""
+"""Training folds of a configuration: one process or several, then validation on whole cases."""
 
-import math
+import multiprocessing
+import os
 import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+import signal
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from pydantic import ValidationError
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from autocrossdim.checkpoint import Checkpoint
-from autocrossdim.console import say
+from autocrossdim.console import is_first_process, say
 from autocrossdim.data.splits import Split
 from autocrossdim.data.store import Store
-from autocrossdim.device import choose_device, memory_format_for, precision_for
-from autocrossdim.errors import UserError
-from autocrossdim.networks.base import SegmentationNetwork
-from autocrossdim.networks.build import build_network
+from autocrossdim.device import choose_device, precision_for
+from autocrossdim.errors import Interrupted, UserError
 from autocrossdim.parallel import default_processes
 from autocrossdim.plan import Configuration, Plan
 from autocrossdim.workspace import FoldFolder
+from trainers.distributed import under_torchrun
+from trainers.fit import Fit, is_finished
 from trainers.history import History
-from trainers.loader import PatchLoader, batches, to_device
-from trainers.loss import DiceCrossEntropy
-from trainers.pseudo_dice import PseudoDice
-from trainers.schedule import Clock, learning_rate_factor
 from trainers.settings import Settings
-from trainers.start import starting_network
+from trainers.signals import REQUESTS
+from trainers.slices import goes_by_slices, settings_after, twin_of, twin_settings, with_configuration
 from trainers.validation import validate
-
-EPOCHS_BETWEEN_PICTURES = 10
-VALIDATION_SEED_OFFSET = 1_000_003  # validation patches are drawn from another stream than training patches
 
 
 @dataclass
@@ -49,6 +49,8 @@ class Trainer:
         settings: every hyper-parameter.
         weights: where the network starts from; see `trainers.start.starting_network`.
         device: `auto`, `cpu` or `cuda`.
+        devices: how many of them train one network together; the plan's batch is divided among them.
+        asked: the weights the user asked for, where `weights` are those that were trained from them first.
     """
 
     plan: Plan
@@ -58,6 +60,8 @@ class Trainer:
     settings: Settings
     weights: str = "imagenet"
     device: str = "auto"
+    devices: int = 1
+    asked: str = ""
 
     defaults: ClassVar[dict[str, Any]] = {}
 
@@ -71,6 +75,7 @@ class Trainer:
         weights: str,
         device: str,
         settings: dict[str, Any],
+        devices: int = 1,
     ) -> "Trainer":
         """Return a trainer whose hyper-parameters are its defaults but for those in `settings`.
 
@@ -83,7 +88,14 @@ class Trainer:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
             raise UserError(f"Training setting '{name}' = {first['input']}: {first['msg']}.") from error
-        return cls(plan, configuration, store, groups, checked, weights, device)
+        return cls(plan, configuration, store, groups, checked, weights, device, devices)
+
+    @property
+    def workers(self) -> int:
+        """Processes that load and augment, for each process that trains."""
+        if self.settings.workers is not None:
+            return self.settings.workers
+        return max(1, default_processes() // self.world - 1)
 
     def train(self, fold: int | str, split: Split, folder: FoldFolder, restart: bool = False) -> None:
         """Train and validate one fold, each from where it stopped; nothing is done twice.
@@ -96,227 +108,117 @@ class Trainer:
 
         Raises:
             UserError: weights cannot be had, a checkpoint is damaged or of another plan, or the loss is not finite.
+            Interrupted: SIGTERM or SIGUSR1 came; a checkpoint was written first.
         """
-        self._fit(fold, split, folder, restart)
-        validate(folder, self.store, split, self.groups, self.device)
+        last, forget = self, (folder.root,) if restart else ()
+        if goes_by_slices(self.configuration, self.settings, self.weights):
+            twin = twin_of(self.configuration)
+            place = FoldFolder(folder.root.parent / "slices" / folder.root.name)
+            if restart or not folder.latest.exists():
+                plan, settings = with_configuration(self.plan, twin), twin_settings(self.settings)
+                first = replace(self, plan=plan, configuration=twin, settings=settings)
+                first._launch(fold, split, place, (place.root, *forget) if restart else ())
+                forget = ()
+            own = settings_after(self.settings)
+            last = replace(self, weights=str(place.latest), asked=self.weights, settings=own)
+        last._launch(fold, split, folder, forget)
+        if is_first_process():
+            validate(folder, self.store, split, self.groups, self.device)
 
-    def _fit(self, fold: int | str, split: Split, folder: FoldFolder, restart: bool) -> None:
+    def _launch(self, fold: int | str, split: Split, folder: FoldFolder, forget: tuple[Path, ...]) -> None:
+        """Train one network, in this process or in as many as there are devices."""
+        if self.world > self.configuration.batch_size:
+            raise UserError(
+                f"--devices {self.world}: a batch of {self.configuration.batch_size} patches is divided among the "
+                "devices. Use fewer, or plan with a larger --batch-size."
+            )
+        if self.world == 1 or under_torchrun():
+            fabric = self._fabric("popen")
+            fabric.launch()
+            fit(fabric, self, fold, split, folder, forget)
+            return
+        with _passing_on_signals():
+            # Bound, because fabric looks into arguments and stumbles over frozen dataclasses.
+            job = partial(_fit_in_process, arguments=(self, fold, split, folder, forget))
+            failed = self._fabric("spawn").launch(job)
+        if failed is not None:
+            raise failed
+
+    @property
+    def world(self) -> int:
+        """Processes that train together, a device each: torchrun says, where it has started them."""
+        return int(os.environ["WORLD_SIZE"]) if under_torchrun() else self.devices
+
+    def _fabric(self, start_method: Literal["popen", "spawn"]) -> Fabric:
         device = choose_device(self.device)
-        index = device.index or 0
-        fabric = Fabric(
-            accelerator=device.type,
-            devices=[index] if device.type == "cuda" else 1,
-            precision=precision_for(device),  # type: ignore[arg-type]
+        several = self.world > 1
+        ours = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun() else self.devices
+        together = DDPStrategy(
+            start_method=start_method,
+            timeout=timedelta(days=1),  # the others wait while the first one preprocesses or validates
+            find_unused_parameters=self.settings.frozen_epochs > 0,  # a frozen encoder has no gradients
         )
-        resumed = Checkpoint.read(folder.latest) if folder.latest.exists() and not restart else None
-        if resumed is not None and self._finished(resumed, split, folder):
-            say(f"{self.configuration.name} fold {fold}: already trained.")
+        with warnings.catch_warnings():
+            # Wherever SLURM is installed, lightning recommends its own way of using it.
+            warnings.filterwarnings("ignore", "The `srun` command is available")
+            return Fabric(
+                accelerator=device.type,
+                devices=[device.index or 0] if device.type == "cuda" and not several else ours,
+                num_nodes=self.world // ours,
+                strategy=together if several else "auto",
+                precision=precision_for(device),  # type: ignore[arg-type]
+            )
+
+
+def fit(
+    fabric: Fabric, trainer: Trainer, fold: int | str, split: Split, folder: FoldFolder, forget: tuple[Path, ...]
+) -> None:
+    """Train one fold in this process, one of as many as `fabric` has launched.
+
+    With folders to `forget`, it starts anew, and they are removed once everything that was asked for is there.
+    """
+    resumed = Checkpoint.read(folder.latest) if folder.latest.exists() and not forget else None
+    if resumed is not None and is_finished(trainer, resumed, split, folder):
+        if fabric.is_global_zero:
+            say(f"{trainer.configuration.name} fold {fold}: already trained.")
             if not folder.progress.exists():  # killed between the last checkpoint and the picture
                 History(folder.history, resumed.progress["epoch"]).draw(folder.progress)
-            return
-        torch.manual_seed(self.settings.seed)
-        network, provenance = self._network(resumed, folder)
-        if restart:  # only now that everything asked for is there
-            shutil.rmtree(folder.root, ignore_errors=True)
-        optimizer = self._optimizer(network)
-        clock = Clock(self.settings)
-        best = -math.inf
-        epoch = 0
-        layout = memory_format_for(self.configuration.dims)
-        network.to(memory_format=layout)
-        model, optimizer = fabric.setup(network, optimizer)
-        if resumed is not None:
-            optimizer.load_state_dict(resumed.optimizer)
-            # What was validated before is not this model's any more.
-            shutil.rmtree(folder.validation, ignore_errors=True)
-            epoch, best = resumed.progress["epoch"], resumed.progress["best"]
-            clock.step, clock.seconds_before = resumed.progress["step"], resumed.progress["seconds"]
-            source = resumed.provenance["report"]["source"]
-            say(f"{self.configuration.name} fold {fold}: going on after epoch {epoch} (started from {source}).")
-        history = History(folder.history, epoch)
-        loss_function = DiceCrossEntropy(
-            self.plan.labels.has_regions, self.settings.dice_weight, self.settings.cross_entropy_weight
-        )
-        workers = self._workers()
-        checks = self._validation_batches(split)
-        with batches(self._loader(split.train, clock.step, workers), workers) as training:
-            over = False
-            while not over:
-                # Everything drawn on this side (drop path) depends on the epoch alone, so a resumed run agrees.
-                torch.manual_seed(self.settings.seed + epoch)
-                started = time.monotonic()
-                losses, waited = self._epoch(fabric, model, optimizer, loss_function, training, clock)
-                # Asked once: the clock goes on, and what the checkpoint says must be what this loop does.
-                over = clock.progress >= 1
-                epoch += 1
-                entry = {
-                    "epoch": epoch,
-                    "step": clock.step,
-                    "loss": sum(losses) / len(losses),
-                    **self._check(model, loss_function, checks, device),
-                    "learning_rate": optimizer.param_groups[-1]["lr"],
-                    "seconds": time.monotonic() - started,
-                    "waited_for_data": waited,
-                }
-                score = entry["mean_pseudo_dice"]
-                improved = score is not None and score > best
-                best = score if improved else best
-                checkpoint = Checkpoint(
-                    plan=self.plan,
-                    configuration=self.configuration.name,
-                    fold=fold,
-                    split=_names(split),
-                    network=network.state_dict(),
-                    settings=self.settings.model_dump(),
-                    provenance=provenance,
-                    progress={
-                        "epoch": epoch,
-                        "step": clock.step,
-                        "seconds": clock.seconds,
-                        "best": best,
-                        "complete": over,
-                    },
-                    optimizer=optimizer.state_dict(),
-                )
-                history.add(entry)
-                checkpoint.write(folder.latest)
-                if improved:
-                    checkpoint.write(folder.best)
-                if over or epoch % EPOCHS_BETWEEN_PICTURES == 0:
-                    history.draw(folder.progress)
-                say(_line(self.configuration.name, fold, entry, clock))
+        return
+    run = Fit(trainer, fabric, fold, split, folder, resumed)
+    fabric.barrier()  # all have read what is there
+    if fabric.is_global_zero:
+        # What was validated before is not this model's any more.
+        for path in (folder.validation, *forget):
+            shutil.rmtree(path, ignore_errors=True)
+    run.run()
 
-    def _finished(self, checkpoint: Checkpoint, split: Split, folder: FoldFolder) -> bool:
-        """Whether the checkpoint is the end of the run asked for; refuses one of another plan or of other cases."""
-        if checkpoint.split != _names(split):
-            raise UserError(
-                f"{folder.latest}: trained on other cases than the fold now has. Train again with --restart."
-            )
-        theirs = checkpoint.plan.configuration(checkpoint.configuration)
-        if not theirs.trains_like(self.configuration) or checkpoint.plan.labels != self.plan.labels:
-            raise UserError(f"{folder.latest}: trained under another plan. Train again with --restart.")
-        before = Settings.model_validate(checkpoint.settings)
-        longer = self.settings.epochs > before.epochs or (
-            before.max_seconds is not None
-            and (self.settings.max_seconds is None or self.settings.max_seconds > before.max_seconds)
-        )
-        return checkpoint.complete and not longer
 
-    def _network(self, resumed: Checkpoint | None, folder: FoldFolder) -> tuple[SegmentationNetwork, dict[str, Any]]:
-        network_plan = self.plan.network_plan(self.configuration)
-        if resumed is not None:
-            network, provenance = build_network(network_plan, None), resumed.provenance
-            network.load_state_dict(resumed.network)
-        else:
-            network, provenance = starting_network(network_plan, self.weights, folder)
-            say(f"Starting weights: {network.load_report}")
-        network.freeze_statistics = self.settings.freeze_statistics
-        return network, provenance
+def _fit_in_process(fabric: Fabric, arguments: tuple[Any, ...]) -> Exception | None:
+    """`fit`, in a spawned process: what the user can mend is handed back, since only text would come across."""
+    os.environ["RANK"] = str(fabric.global_rank)
+    torch.set_num_threads(max(1, default_processes() // fabric.world_size))
+    try:
+        fit(fabric, *arguments)
+    except (UserError, Interrupted) as error:
+        return error
+    return None
 
-    def _optimizer(self, network: SegmentationNetwork) -> torch.optim.Optimizer:
-        rate, factor = self.settings.learning_rate, self.settings.encoder_learning_rate
-        groups = [
-            {"params": list(network.encoder_parameters()), "factor": factor},
-            {"params": list(network.other_parameters()), "factor": 1.0},
-        ]
-        # The authors' repository: betas (0.9, 0.999), eps 1e-5, no weight decay.
-        return torch.optim.NAdam(groups, lr=rate, betas=(0.9, 0.999), eps=1e-5)
 
-    def _workers(self) -> int:
-        if self.settings.workers is not None:
-            return self.settings.workers
-        return max(1, default_processes() - 1)
+@contextmanager
+def _passing_on_signals() -> Iterator[None]:
+    """Send SIGTERM and SIGUSR1 on to the processes that train; they agree on a step and write a checkpoint."""
 
-    def _loader(self, names: Sequence[str], first: int, workers: int) -> PatchLoader:
-        return PatchLoader(
-            self.store,
-            names,
-            self.configuration,
-            self.plan.labels,
-            self.settings.seed,
-            first=first,
-            foreground_share=self.settings.foreground_share,
-            augment=self.settings.augment,
-            workers=max(1, workers),
-        )
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in multiprocessing.active_children():
+            if process.pid is not None:
+                os.kill(process.pid, number)
 
-    def _validation_batches(self, split: Split) -> list[dict[str, Any]]:
-        """The same few patches after every epoch, so that epochs can be compared."""
-        if not split.val:
-            return []
-        loader = PatchLoader(
-            self.store,
-            split.val,
-            self.configuration,
-            self.plan.labels,
-            self.settings.seed + VALIDATION_SEED_OFFSET,
-            foreground_share=1.0,
-            augment=False,
-        )
-        return [loader.batch(number) for number in range(self.settings.validation_batches)]
-
-    def _epoch(
-        self,
-        fabric: Fabric,
-        model: Any,
-        optimizer: Any,
-        loss_function: DiceCrossEntropy,
-        training: Iterator[dict[str, Any]],
-        clock: Clock,
-    ) -> tuple[list[float], float]:
-        """Take the epoch's steps; return the losses and the seconds spent waiting for data."""
-        model.train()
-        frozen = clock.step < self.settings.frozen_epochs * self.settings.steps_per_epoch
-        for parameter in model.module.encoder_parameters():
-            parameter.requires_grad_(not frozen)
-        losses: list[Tensor] = []
-        waited = 0.0
-        for _ in range(self.settings.steps_per_epoch):
-            before = time.monotonic()
-            batch = next(training)
-            waited += time.monotonic() - before
-            data, target = to_device(batch, fabric.device)
-            factor = learning_rate_factor(clock.progress, self.settings.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = self.settings.learning_rate * group["factor"] * factor
-            optimizer.zero_grad(set_to_none=True)
-            loss = loss_function(model(data), target)
-            if not torch.isfinite(loss):
-                raise UserError(
-                    f"The loss is {loss.item()} at step {clock.step}, on cases {', '.join(batch['names'])}. "
-                    "The last checkpoint is kept; look at these images, or lower the learning rate."
-                )
-            fabric.backward(loss)
-            clip_grad_norm_(model.parameters(), self.settings.gradient_clip)
-            optimizer.step()
-            clock.step += 1
-            losses.append(loss.detach())
-            if clock.progress >= 1:
-                break
-        return [loss.item() for loss in losses], waited
-
-    @torch.no_grad()
-    def _check(
-        self, model: Any, loss_function: DiceCrossEntropy, checks: list[dict[str, Any]], device: torch.device
-    ) -> dict[str, Any]:
-        """Return loss and pseudo-Dice on the validation patches."""
-        if not checks:
-            return {"validation_loss": None, "pseudo_dice": {}, "mean_pseudo_dice": None}
-        model.eval()
-        dice = PseudoDice(self.plan.labels)
-        losses = []
-        for batch in checks:
-            data, target = to_device(batch, device)
-            logits = model(data)
-            losses.append(loss_function(logits, target).item())
-            dice.add(logits, target)
-        scores = dice.scores()
-        known = [score for score in scores.values() if score is not None]
-        return {
-            "validation_loss": sum(losses) / len(losses),
-            "pseudo_dice": scores,
-            "mean_pseudo_dice": sum(known) / len(known) if known else None,
-        }
+    before = {number: signal.signal(number, pass_on) for number in REQUESTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class OmniaTrainer(Trainer):
@@ -331,18 +233,3 @@ class DXTrainer(Trainer):
     """
 
     defaults: ClassVar[dict[str, Any]] = {"learning_rate": 2e-3}
-
-
-def _names(split: Split) -> dict[str, list[str]]:
-    return {"train": list(split.train), "val": list(split.val)}
-
-
-def _line(name: str, fold: int | str, entry: dict[str, Any], clock: Clock) -> str:
-    dice = entry["mean_pseudo_dice"]
-    left = clock.seconds * (1 - clock.progress) / max(clock.progress, 1e-6)
-    return (
-        f"{name} fold {fold}: epoch {entry['epoch']}, loss {entry['loss']:.3f}"
-        + (f", pseudo-Dice {dice:.3f}" if dice is not None else "")
-        + f", {entry['seconds']:.0f} s ({100 * entry['waited_for_data'] / entry['seconds']:.0f} % waiting for data), "
-        f"{left / 60:.1f} min left"
-    )

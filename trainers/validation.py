@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autocrossdim.console import track
-from autocrossdim.data.images import write_label
 from autocrossdim.data.splits import Split
 from autocrossdim.data.store import Store
 from autocrossdim.device import choose_device
 from autocrossdim.evaluation.summary import evaluate_case, summarise
 from autocrossdim.files import write_json
-from autocrossdim.inference.predictor import Model, assemble
+from autocrossdim.inference.held_out import predict_held_out
+from autocrossdim.inference.predictor import Model
 from autocrossdim.workspace import FoldFolder
 
 
@@ -18,7 +18,8 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
     """Segment and evaluate the fold's validation cases; cases already segmented are kept.
 
     Args:
-        folder: of the trained fold; gets `validation/CASE.ext` and `validation/summary.json`.
+        folder: of the trained fold; gets `validation/CASE.ext`, `validation/summary.json`, and in
+            `validation/calibration` what `find_best` calibrates probabilities with.
         store: preprocessed cases.
         split: names the cases.
         groups: the patient of a case.
@@ -31,10 +32,8 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
     results = []
     for name in track(sorted(split.val), f"Validating {folder.root.name}", len(split.val)):
         record = store.record(name)
+        configuration = model.configuration.name
+        predict_held_out(name, {configuration: store}, {configuration: model}, {(configuration,): folder})
         output = folder.validation / f"{name}{model.plan.file_ending}"
-        if not output.exists():
-            stream = model.slices(store.open(name).image[:], record.placement, mirroring=True)
-            segmentation = assemble([stream], model.plan.labels, record.placement)
-            write_label(segmentation.label, record.original_geometry(), output)
         results.append(evaluate_case(output, Path(record.label_path), model.plan.labels, groups.get(name)))
     write_json(summary_file, summarise(results, model.plan.labels))

@@ -201,8 +201,13 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
         return _read_picture(path)
     if ending in (".nii.gz", ".nii"):
         return _read_nifti(path)
-    header = headers.nrrd_header(path) if ending == ".nrrd" else None
-    if ending in (".tif", ".tiff"):
+    header = None
+    if ending == ".nrrd":
+        headers.check_nrrd(path)
+        header = headers.nrrd_header(path)
+    elif ending == ".mha":
+        headers.check_mha(path)
+    elif ending in (".tif", ".tiff"):
         headers.check_tiff(path)
     try:
         image = sitk.ReadImage(str(path))
@@ -241,6 +246,8 @@ def _geometry(path: Path, image: sitk.Image | sitk.ImageFileReader, header: str 
     if dims > 3:
         size = " × ".join(str(n) for n in image.GetSize())
         raise UserError(f"{path}: a {dims}D image ({size}). Split it into one 3D file a channel or time.")
+    if dims < 2 or min(image.GetSize()) < 1:
+        raise UserError(f"{path}: its header speaks of {_text(image.GetSize())} voxels; it must have 2 or 3 axes.")
     shape = (1, *image.GetSize()[::-1])[-3:]
     pixel_type = sitk.GetPixelIDValueAsString(image.GetPixelID())
     if file_is_picture(path):
@@ -280,7 +287,7 @@ def _read_picture(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
                 pages.append(np.array(picture))
             pixel_type = f"{picture.format} {picture.mode}"
         array = np.stack(pages)
-    except (OSError, SyntaxError, TypeError, ValueError) as error:  # all of these come from damaged files
+    except Exception as error:  # damaged files end in errors of every kind
         raise UserError(f"{path}: cannot be read ({error}).") from error
     if array.dtype == bool:
         array = array.astype(np.uint8)

@@ -1,11 +1,11 @@
 """What the values of a label file mean, and how they become a network's outputs and come back."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from autocrossdim.errors import UserError
 
@@ -32,6 +32,20 @@ class Labels(BaseModel):
     foreground: dict[str, tuple[int, ...]]
     ignore: int | None = None
     regions_class_order: tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Hold for what comes from a file, too, what `from_dataset_json` sees to."""
+        values = [value for values in self.foreground.values() for value in values]
+        highest = max(values, default=0) if self.ignore is None else self.ignore
+        if not all(self.foreground.values()) or not 0 < min(values, default=0) <= highest < 2**16:
+            raise ValueError("label values must be whole numbers from 1 to 65535, 'ignore' the highest")
+        if self.regions_class_order is None:
+            if len(values) != len(self.foreground) or values != sorted(set(values)):
+                raise ValueError("every class needs one value of its own, in ascending order")
+        elif len(self.regions_class_order) != len(self.foreground) or not set(self.regions_class_order) <= set(values):
+            raise ValueError("regions_class_order must name a value for each region")
+        return self
 
     @classmethod
     def from_dataset_json(cls, labels: dict[str, Any], regions_class_order: Sequence[int] | None = None) -> "Labels":

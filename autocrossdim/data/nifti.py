@@ -89,6 +89,8 @@ def read(path: Path) -> tuple[Array, str]:
 
     kind = np.dtype(_TYPES[code]).newbyteorder(fields.dtype["datatype"].byteorder)
     count = _count(fields)
+    if not 0 <= float(fields["vox_offset"]) < 2**31:
+        raise UserError(f"{path}: the header says its voxels start at byte {fields['vox_offset']}. Mend the header.")
     start = max(int(fields["vox_offset"]), _BYTES)
     missing = start + count * kind.itemsize - len(content)
     if min(int(n) for n in fields["dim"][1 : dims + 1]) < 1:

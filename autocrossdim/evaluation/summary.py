@@ -118,6 +118,15 @@ def evaluate_case(prediction: Path, reference: Path, labels: Labels, group: str 
     return CaseResult(str(reference), str(prediction), metrics, group)
 
 
+def evaluate_cases(cases: Sequence[tuple[Path, Path, str | None]], labels: Labels, processes: int) -> list[CaseResult]:
+    """Compare files, given as (prediction, reference, group), `processes` cases at a time.
+
+    Raises:
+        UserError: what `evaluate_case` raises.
+    """
+    return map_cases(partial(_evaluate_pair, labels=labels), cases, processes, "Evaluating")
+
+
 def evaluate_folder(
     predictions: Path,
     references: Path,
@@ -154,7 +163,7 @@ def evaluate_folder(
     pairs = [
         (predictions / name, references / name, groups.get(name.removesuffix(file_ending))) for name in sorted(expected)
     ]
-    cases = map_cases(partial(_evaluate_pair, labels=labels), pairs, processes, "Evaluating")
+    cases = evaluate_cases(pairs, labels, processes)
     summary = summarise(cases, labels)
     write_json(output, summary)
     return summary

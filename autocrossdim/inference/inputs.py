@@ -1,15 +1,18 @@
 """What `predict` is pointed at: which trained folds, and which cases."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from autocrossdim.best import Best, contender_name
 from autocrossdim.data.dataset import Case, cases_in_folder, find_dataset
 from autocrossdim.data.images import file_ending
 from autocrossdim.errors import UserError
-from autocrossdim.files import read_json
-from autocrossdim.plan import Plan
+from autocrossdim.plan import Configuration, Plan
 from autocrossdim.workspace import FoldFolder, Workspace, default_work
+
+FAR = 2.0  # times finer or coarser than in training; augmentation shows the network 0.7 to 1.4 times
 
 
 def find_checkpoints(
@@ -36,11 +39,47 @@ def find_checkpoints(
     space = _workspace(model, work)
     space.require_plan()
     plan = Plan.read(space.plan)
-    best = read_json(space.best) if space.best.exists() and not configurations else {}
-    if not isinstance(best, dict):
-        raise UserError(f"{space.best}: damaged. Delete it, or name configurations with --config.")
-    names = list(configurations) or best.get("configurations") or [plan.decision.configuration]
+    names: Sequence[str] = configurations or [plan.decision.configuration]
+    if not configurations and space.best.exists():
+        best = Best.read(space.best)
+        names, folds = best.configurations, folds or best.folds
     return [_folds(space.model(plan.configuration(name).name), folds) for name in names]
+
+
+def find_best_for(
+    model: str | Path, work: Path | None, folds: Sequence[int | str], configurations: Sequence[str]
+) -> tuple[Best | None, list[str]]:
+    """Return what `best.json` says of the models that `find_checkpoints` finds for the same words, and notes about it.
+
+    Where it was followed to choose the configurations, it must still be true; where configurations were named, it
+    counts if it chose just these and nothing has changed since.
+
+    Raises:
+        UserError: it was followed, and is damaged or rests on a plan or on checkpoints that have changed.
+    """
+    folder = Path(model)
+    single = any(folder.glob("fold_*"))
+    space = Workspace(folder.resolve().parents[1]) if single else _workspace(model, work)
+    named = [folder.resolve().name] if single else list(configurations)
+    if not space.best.exists():
+        return None, []
+    try:
+        best = Best.read(space.best)
+    except UserError as error:
+        if not named:
+            raise
+        return None, [f"{error} Nothing of it is applied."]
+    if named and set(named) != set(best.configurations):
+        return None, [f"{space.best} is about {best.name}: its post-processing and calibration are not applied."]
+    changed = best.outdated(space, folds)
+    if changed is None:
+        return best, [f"{space.best}: {best.name}, mean Dice {best.dice_postprocessed:.3f} in the cross-validation."]
+    if not named:
+        raise UserError(
+            f"{space.best}: {changed} since it was written. Run `autocrossdim find_best` again, or name configurations "
+            f"with --config ({contender_name(best.configurations)} was chosen)."
+        )
+    return None, [f"{space.best}: {changed} since it was written, so nothing of it is applied."]
 
 
 def _workspace(model: str | Path, work: Path | None) -> Workspace:
@@ -96,3 +135,39 @@ def find_inputs(source: Path, channels: int, ending: str) -> list[Case]:
         if siblings[1].exists():
             return [Case(stem[:-5], tuple(siblings), None)]
     return [Case(stem.removesuffix("_0000"), (source,), None)]
+
+
+def part_of(cases: Sequence[Case], part: str) -> list[Case]:
+    """Return one part of the cases, sorted by name: every Nth from the Ith on, where `part` is `I/N`.
+
+    Raises:
+        UserError: that is not what `part` is.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise UserError(f"--part {part}: I/N with I from 0 to N - 1, such as 0/4 to 3/4 on four machines.")
+    return sorted(cases, key=lambda case: case.name)[int(match[1]) :: int(match[2])]
+
+
+def far_from_training(
+    spacing: tuple[float, float, float], plan: Plan, configurations: Sequence[Configuration]
+) -> list[str]:
+    """Return a sentence for each axis along which an image's voxels are not as in training, by more than `FAR` times.
+
+    Args:
+        spacing: of the image, mm (z, y, x) as read.
+        plan: gives the order of axes.
+        configurations: give the spacing trained at; a network of slices knows none across them.
+    """
+    sentences = []
+    for configuration in configurations:
+        axes = plan.transpose[-configuration.dims :]
+        for axis, trained in zip(axes, configuration.spacing, strict=True):
+            factor = max(spacing[axis] / trained, trained / spacing[axis])
+            if factor > FAR:
+                sentences.append(
+                    f"a spacing of {spacing[axis]:g} mm along {'zyx'[axis]}; {configuration.name} was trained at "
+                    f"{trained:g} mm, {factor:.1f} times {'finer' if trained < spacing[axis] else 'coarser'}. Do not "
+                    "trust the result unseen."
+                )
+    return sentences

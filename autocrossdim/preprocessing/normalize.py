@@ -1,5 +1,6 @@
 """Intensities a network can work with, by nnU-Net's rules a channel name."""
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ class Normalization(BaseModel):
         mean, std, lower, upper: of the dataset's foreground, in the image's own unit; used by `ct`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     scheme: Scheme
     inside_mask: bool = False
@@ -45,28 +46,39 @@ def normalize(image: np.ndarray, schemes: list[Normalization]) -> np.ndarray:
     """Return the normalised image, float32, shape (C, Z, Y, X), one entry of `schemes` a channel."""
     needs_mask = any(scheme.inside_mask for scheme in schemes)
     mask = binary_fill_holes((image != 0).any(axis=0)) if needs_mask else None
-    result = np.empty(image.shape, dtype=np.float32)
-    for channel, scheme in enumerate(schemes):
-        result[channel] = _normalize_channel(image[channel].astype(np.float32), scheme, mask)
+    result = image.astype(np.float32, order="C")
+    for values, scheme in zip(result, schemes, strict=True):
+        _normalize_channel(values, scheme, mask)
     return result
 
 
-def _normalize_channel(values: np.ndarray, scheme: Normalization, mask: np.ndarray | None) -> np.ndarray:
+def _normalize_channel(values: np.ndarray, scheme: Normalization, mask: np.ndarray | None) -> None:
+    """Normalise one channel in place: a copy of a scan is half a gigabyte."""
     # Means and deviations are taken in float64: float32 sums of raw intensities up to 1e6 lose digits.
     tiny = 1e-8
     if scheme.scheme == "ct":
-        clipped: np.ndarray = np.clip(values, scheme.lower, scheme.upper)
-        return (clipped - scheme.mean) / max(scheme.std, tiny)
-    if scheme.scheme == "rescale_to_0_1":
-        low, high = float(values.min()), float(values.max())
-        return (values - low) / max(high - low, tiny)
-    if scheme.scheme == "rgb_to_0_1":
-        return values / 255
-    if scheme.scheme == "nonorm":
-        return values
-    if scheme.inside_mask and mask is not None and mask.any():
-        inside = values[mask]
-        mean, std = float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64))
-        return np.where(mask, (values - mean) / max(std, tiny), 0)
-    mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-    return (values - mean) / max(std, tiny)
+        np.clip(values, scheme.lower, scheme.upper, out=values)
+        mean, std = scheme.mean, scheme.std
+    elif scheme.scheme == "rescale_to_0_1":
+        mean = float(values.min())
+        std = float(values.max()) - mean
+    elif scheme.scheme == "rgb_to_0_1":
+        mean, std = 0.0, 255.0
+    elif scheme.scheme == "nonorm":
+        return
+    elif scheme.inside_mask and mask is not None and mask.any():
+        mean, std = _mean_and_deviation(values[mask])
+        values[~mask] = mean  # which becomes 0
+    else:
+        mean, std = _mean_and_deviation(values)
+    values -= mean
+    values /= max(std, tiny)
+
+
+def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
+    """Return both in float64, as numpy would, but a million values at a time: it makes a copy in float64 of all."""
+    flat = values.reshape(-1)
+    mean = float(flat.mean(dtype=np.float64))
+    parts = (flat[start : start + 2**20] for start in range(0, len(flat), 2**20))
+    squares = sum(float(np.square(np.subtract(part, mean, dtype=np.float64)).sum()) for part in parts)
+    return mean, math.sqrt(squares / len(flat))

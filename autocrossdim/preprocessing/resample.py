@@ -71,7 +71,8 @@ def resample_image(image: np.ndarray, shape: Shape, orders: Orders = (3, 3, 3)) 
     result = np.empty((image.shape[0], *shape), dtype=np.float32)
     for channel, values in enumerate(image):
         resampled = _resample(values.astype(np.float32, copy=False), shape, orders)
-        result[channel] = np.clip(resampled, values.min(), values.max())
+        np.clip(resampled, values.min(), values.max(), out=result[channel])
+        del resampled  # before the next channel makes its own
     return result
 
 

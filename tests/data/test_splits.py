@@ -101,3 +101,31 @@ def test_splits_that_make_no_sense_are_errors_and_not_taken_over(
     with pytest.raises(UserError, match=message):
         load_or_make_splits(dataset, tmp_path / "splits.json")
     assert not (tmp_path / "splits.json").exists()
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_labels_that_only_some_cases_hold_are_spread_and_groups_stay_together(data: st.DataObject):
+    patients = [0, 1, *data.draw(st.lists(st.integers(0, 9), min_size=10, max_size=40))]
+    names = [f"case{number:02d}" for number in range(len(patients))]
+    groups = {name: f"p{patient}" for name, patient in zip(names, patients, strict=True)}
+    presence = {name: data.draw(st.sets(st.integers(0, 4))) for name in names}
+    splits, _ = make_splits(names, groups, presence)
+    assert sorted(name for split in splits for name in split.val) == names
+    for split in splits:
+        assert split.val
+        assert not {groups[name] for name in split.train} & {groups[name] for name in split.val}
+
+
+def test_a_rare_label_is_in_every_fold_it_can_be_in():
+    names = [f"case_{number:02d}" for number in range(30)]
+    presence = {name: {0, 1} | ({2} if number < 5 else set()) for number, name in enumerate(names)}
+    splits, sentence = make_splits(names, {}, presence)
+    assert [sum(2 in presence[name] for name in split.val) for split in splits] == [1] * 5
+    assert {len(split.val) for split in splits} == {6}
+    assert "spread evenly" in sentence
+
+
+def test_labels_that_every_case_holds_leave_nnunets_folds():
+    names = [f"case_{number:02d}" for number in range(13)]
+    assert make_splits(names, {}, {name: {0, 1} for name in names}) == make_splits(names, {})

@@ -67,3 +67,22 @@ def test_a_spacing_that_cannot_be_meant_is_told(predictor: Predictor, tmp_path: 
     path = write(tmp_path / "a_0000.nii.gz", np.random.default_rng(0).normal(size=SHAPE), spacing)
     with pytest.raises(UserError, match=r"a_0000\.nii\.gz: a spacing of .* is it in mm"):
         predictor.predict_files([path])
+
+
+def test_asking_how_sure_it_is_changes_no_label(predictor: Predictor) -> None:
+    array = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
+    folds = Predictor(
+        [Model(predictor.plan, predictor.models[0].configuration, predictor.models[0].networks * 2)], False
+    )
+    plain = folds(array, (1, 1, 1), keep_probabilities=True)
+    asked = folds(array, (1, 1, 1), keep_probabilities=True, uncertainty=True)
+    assert plain.uncertainty is None
+    np.testing.assert_array_equal(asked.label, plain.label)
+    assert asked.probabilities is not None
+    assert plain.probabilities is not None
+    np.testing.assert_allclose(asked.probabilities, plain.probabilities, atol=1e-3)
+    assert asked.uncertainty is not None
+    assert asked.uncertainty.entropy.shape == SHAPE
+    # The two folds are one and the same network.
+    assert asked.uncertainty.disagreement is not None
+    assert not asked.uncertainty.disagreement.any()

@@ -1,12 +1,14 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from autocrossdim.inference.sliding_window import Window, gaussian, logits_by_slab, tile_starts
+from autocrossdim.inference.body import Body
+from autocrossdim.inference.sliding_window import HELD_BYTES, Window, gaussian, logits_by_slab, tile_starts
 
 
 class Local(nn.Module):
@@ -79,3 +81,81 @@ def test_neighbouring_slices_are_channels_and_nothing_lies_beyond_the_ends(depth
     padded = torch.nn.functional.pad(image, (0, 0, 0, 0, 1, 1))
     expected = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+class Counting(nn.Module):
+    """A convolution, so that tiles differ where they overlap; counts the patches it sees and the largest batch."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        torch.manual_seed(dims)
+        self.conv = (nn.Conv3d if dims == 3 else nn.Conv2d)(1, 2, 3, padding=1)
+        self.patches, self.batch = 0, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.patches, self.batch = self.patches + len(x), max(self.batch, len(x))
+        return self.conv(x)
+
+
+WINDOWS = [
+    Window(3, (4, 6, 5), 3),
+    Window(3, (4, 6, 5), 3, mirror_axes=(0, 1, 2)),
+    Window(2, (1, 6, 5), 4, mirror_axes=(1,)),
+]
+
+
+def predict(network: nn.Module, image: torch.Tensor, window: Window, **more: object) -> torch.Tensor:
+    return torch.cat(list(logits_by_slab([network], image, 2, window, **more)), dim=1)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("shape", [(9, 14, 11), (3, 4, 20)])
+def test_strips_of_lines_give_what_all_lines_give(window: Window, shape: tuple[int, int, int]) -> None:
+    network, image = Counting(window.dims), torch.randn(1, *shape)
+    whole = predict(network, image, window)
+    cuts = [0, 1, shape[1] - 2, shape[1]]
+    strips = [predict(network, image, window, lines=slice(lo, hi)) for lo, hi in itertools.pairwise(cuts)]
+    torch.testing.assert_close(torch.cat(strips, dim=2), whole)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_mirrored_tiles_share_batches_that_are_no_larger_than_asked_for(window: Window) -> None:
+    network = Counting(window.dims)
+    predict(network, torch.randn(1, 9, 14, 11), window)
+    tiles = len(tile_starts(14, 6)) * len(tile_starts(11, 5)) * (9 if window.dims == 2 else len(tile_starts(9, 4)))
+    assert network.patches == tiles * 2 ** len(window.mirror_axes)
+    assert network.batch == window.batch
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("shape", [(12, 20, 20), (3, 20, 20)])  # the second is padded
+def test_tiles_outside_the_body_are_background_and_the_body_stays_as_it_is(
+    window: Window, shape: tuple[int, int, int]
+) -> None:
+    inside = np.zeros(shape, dtype=bool)
+    inside[1:3, 2:5, 3:5] = True
+    image = torch.randn(1, *shape) * torch.from_numpy(inside)
+    everywhere, some = Counting(window.dims), Counting(window.dims)
+    expected = predict(everywhere, image, window)
+    found = predict(some, image, window, body=Body(inside, torch.tensor([7.0, -7.0])))
+    np.testing.assert_array_equal(found[:, inside], expected[:, inside])
+    assert some.patches < everywhere.patches / 2
+    assert (found[0, :, 15:] == 7).all()
+    assert (found[1, :, 15:] == -7).all()
+
+
+def test_a_case_without_any_body_is_background() -> None:
+    network = Counting(3)
+    body = Body(np.zeros((5, 6, 7), dtype=bool), torch.tensor([7.0, -7.0]))
+    found = predict(network, torch.zeros(1, 5, 6, 7), WINDOWS[0], body=body)
+    assert network.patches == 0
+    assert (found[0] == 7).all()
+
+
+def test_more_logits_than_are_held_at_a_time_are_done_in_strips() -> None:
+    window = Window(3, (96, 96, 96), 2)
+    assert window.strips(5, (600, 512, 512)) == 1
+    strips = window.strips(61, (600, 512, 512))
+    assert strips == 3
+    assert 61 * 96 * -(-512 // strips) * 512 * 4 <= HELD_BYTES * 1.01
+    assert window.strips(61, (6000, 512, 512)) == strips, "the length does not matter"

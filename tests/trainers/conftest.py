@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -5,8 +6,9 @@ import pytest
 from autocrossdim.api import plan_and_preprocess
 from autocrossdim.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.plan import PlanOptions
+from autocrossdim.workspace import Workspace
 
-QUICK = {"epochs": 2, "steps_per_epoch": 2, "validation_batches": 1, "workers": 0}
+QUICK = {"epochs": 2, "steps_per_epoch": 2, "validation_batches": 1, "workers": 0, "slices_first": False}
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +20,29 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     write_dataset(raw, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
     plan_and_preprocess(raw, folder / "work", options=PlanOptions(memory_gb=1, trial=False), processes=1)
     return raw, folder / "work"
+
+
+@pytest.fixture
+def another_work(planned: tuple[Path, Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Make a work folder of that name in which everything was planned, and nothing trained."""
+    raw, shared = planned
+
+    def make(name: str) -> Path:
+        space, mine = Workspace.of(raw.name, shared), Workspace.of(raw.name, tmp_path / name)
+        mine.root.mkdir(parents=True)
+        for file in space.root.iterdir():
+            if file.is_file():
+                (mine.root / file.name).write_bytes(file.read_bytes())
+        (mine.root / "preprocessed").symlink_to(space.root / "preprocessed")
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def work(another_work: Callable[[str], Path]) -> Path:
+    """A work folder of one's own in which everything was planned."""
+    return another_work("work")
 
 
 @pytest.fixture(scope="session")

@@ -1,55 +1,247 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
-from trainers.augment import apply_affine, draw_affine, intensity_transforms, source_shape
+from trainers import augment
+from trainers.augment import (
+    Warp,
+    apply_warp,
+    blur,
+    change_contrast,
+    change_gamma,
+    change_intensities,
+    draw_mirroring,
+    draw_warp,
+    lower_resolution,
+    source_shape,
+)
+
+PATCHES = [(8, 8), (30, 12), (16, 12, 10), (3, 20, 20)]
 
 
-def quarter_turn() -> np.ndarray:
-    return np.array([[0.0, -1.0], [1.0, 0.0]])
+def quarter_turn() -> Warp:
+    return Warp(np.array([[0.0, -1.0], [1.0, 0.0]]))
+
+
+def drawn(patch: tuple[int, ...], count: int = 300, p_elastic: float = 0.0) -> list[Warp | None]:
+    return [draw_warp(patch, np.random.default_rng(seed), p_elastic) for seed in range(count)]
+
+
+def values(*shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(3, 2, shape).astype(np.float32))
+
+
+# Where voxels come from
 
 
 def test_a_quarter_turn_is_exact() -> None:
     image = np.random.default_rng(0).normal(size=(1, 9, 9)).astype(np.float32)
     label = np.arange(81).reshape(9, 9)
-    turned, turned_label = apply_affine(image, label, (9, 9), quarter_turn())
+    turned, turned_label = apply_warp(image, label, (9, 9), quarter_turn())
     np.testing.assert_allclose(turned[0], np.rot90(image[0], -1), atol=1e-5)
     np.testing.assert_array_equal(turned_label, np.rot90(label, -1))
 
 
+def test_every_slice_of_a_flat_patch_is_turned_alike() -> None:
+    image = np.random.default_rng(0).normal(size=(2, 2, 9, 9)).astype(np.float32)
+    label = np.arange(162).reshape(2, 9, 9)
+    turned, turned_label = apply_warp(image, label, (2, 9, 9), quarter_turn())
+    np.testing.assert_allclose(turned, np.rot90(image, -1, axes=(2, 3)), atol=1e-5)
+    np.testing.assert_array_equal(turned_label, np.rot90(label, -1, axes=(1, 2)))
+
+
+def test_a_volume_is_turned_about_the_axis_that_was_drawn() -> None:
+    image = np.random.default_rng(0).normal(size=(1, 5, 9, 9)).astype(np.float32)
+    matrix = np.eye(3)
+    matrix[1:, 1:] = quarter_turn().matrix
+    turned, _ = apply_warp(image, np.zeros((5, 9, 9), dtype=np.uint8), (5, 9, 9), Warp(matrix))
+    np.testing.assert_allclose(turned, np.rot90(image, -1, axes=(2, 3)), atol=1e-5)
+
+
 @settings(max_examples=50, deadline=None)
-@given(st.sampled_from([(8, 8), (16, 12, 10), (3, 20, 20)]), st.integers(0, 2**32 - 1))
-def test_what_is_read_holds_the_whole_turned_patch(patch: tuple[int, ...], seed: int) -> None:
-    random = np.random.default_rng(seed)
-    matrix = draw_affine(patch, random)
-    source = source_shape(patch, matrix)
+@given(st.sampled_from(PATCHES), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1.0]))
+def test_what_is_read_holds_the_whole_warped_patch(patch: tuple[int, ...], seed: int, p_elastic: float) -> None:
+    warp = draw_warp(patch, np.random.default_rng(seed), p_elastic)
+    source = source_shape(patch, warp)
     image = np.ones((1, *source), dtype=np.float32)
-    if matrix is not None:
-        image, label = apply_affine(image, np.ones(source, dtype=np.int16), patch, matrix)
+    if warp is not None:
+        image, label = apply_warp(image, np.ones(source, dtype=np.int16), patch, warp)
+        assert label.shape == patch
         assert label.all()
     # Voxels from beyond what was read would be 0.
     np.testing.assert_allclose(image, 1, atol=1e-4)
     assert image.shape == (1, *patch)
 
 
-def test_flat_patches_are_only_turned_in_plane() -> None:
-    drawn = [draw_affine((4, 32, 32), np.random.default_rng(seed)) for seed in range(60)]
-    matrices = [matrix for matrix in drawn if matrix is not None]
-    assert len(matrices) > 10
-    for matrix in matrices:
-        np.testing.assert_array_equal(matrix[0], [1, 0, 0])
-        np.testing.assert_array_equal(matrix[:, 0], [1, 0, 0])
+def test_what_is_read_is_no_more_than_the_warp_needs() -> None:
+    assert source_shape((8, 40, 40), None) == (8, 40, 40)
+    assert source_shape((8, 40, 40), Warp(np.eye(2) * 0.5)) == (8, 21, 21)
+    assert source_shape((40, 40, 40), Warp(np.eye(3) * 0.5)) == (21, 21, 21)
 
 
-@pytest.mark.parametrize("patch", [(16, 16), (8, 16, 16), (2, 16, 16)])
-def test_intensity_changes_keep_shape_and_label_values(patch: tuple[int, ...]) -> None:
-    transform = intensity_transforms(len(patch), patch)
-    np.random.seed(0)  # noqa: NPY002
-    for _ in range(5):
-        data = np.random.default_rng(0).normal(size=(2, 3, *patch)).astype(np.float32)
-        seg = np.random.default_rng(0).integers(-1, 3, size=(2, 1, *patch)).astype(np.int16)
-        result = transform(data=data, seg=seg)
-        assert result["data"].shape == (2, 3, *patch)
-        assert np.isfinite(result["data"]).all()
-        assert np.bincount(result["seg"].ravel() + 1).tolist() == np.bincount(seg.ravel() + 1).tolist()
+def test_labels_are_never_made_up() -> None:
+    label = np.random.default_rng(0).choice([0, 7, 300], size=(24, 24, 24)).astype(np.uint16)
+    warp = Warp(np.eye(3) * 0.8)
+    _, warped = apply_warp(np.zeros((1, 24, 24, 24), dtype=np.float32), label, (20, 20, 20), warp)
+    assert set(np.unique(warped)) <= {0, 7, 300}
+    assert warped.dtype == np.uint16
+
+
+@pytest.mark.parametrize(("patch", "largest"), [((20, 20), 180), ((30, 10), 15), ((4, 20, 20), 180)])
+def test_angles_in_one_plane_are_as_wide_as_nnunets(patch: tuple[int, ...], largest: float) -> None:
+    turned = [warp.matrix for warp in drawn(patch) if warp is not None and warp.matrix[0, 1] != 0]
+    seen = np.degrees([np.arctan2(matrix[1, 0], matrix[0, 0]) for matrix in turned])
+    assert 0.8 * largest < seen.max() <= largest
+    assert -largest <= seen.min() < -0.8 * largest
+
+
+def test_volumes_are_turned_by_30_degrees_at_most() -> None:
+    turned = [warp.matrix / np.cbrt(np.linalg.det(warp.matrix)) for warp in drawn((20, 20, 20)) if warp is not None]
+    seen = np.degrees([np.arcsin(matrix[2, 0]) for matrix in turned])  # the second of three turns
+    assert 24 < seen.max() <= 30
+    assert -30 <= seen.min() < -24
+
+
+@pytest.mark.parametrize(("patch", "dims"), [((4, 32, 32), 2), ((11, 32, 32), 3), ((32, 4, 4), 3)])
+def test_only_patches_with_a_thin_first_axis_stay_in_plane(patch: tuple[int, ...], dims: int) -> None:
+    assert {len(warp.matrix) for warp in drawn(patch) if warp is not None} == {dims}
+
+
+def test_scaling_covers_its_range_and_is_as_frequent_as_nnunets() -> None:
+    factors = np.array([1.0 if w is None else np.sqrt(np.linalg.det(w.matrix)) for w in drawn((20, 20), 2000)])
+    scaled = factors[np.abs(factors - 1) > 1e-9]
+    assert 0.7 <= scaled.min() < 0.75
+    assert 1.35 < scaled.max() <= 1.4
+    assert 0.16 < len(scaled) / 2000 < 0.24
+    assert 0.32 < np.mean([w is not None for w in drawn((20, 20), 2000)]) < 0.40  # 1 - 0.8 * 0.8
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+def test_bending_is_off_by_default_and_does_not_fold(patch: tuple[int, ...]) -> None:
+    assert all(warp is None or warp.bend is None for warp in drawn(patch))
+    for seed in range(20):
+        warp = draw_warp(patch, np.random.default_rng(seed), p_elastic=1.0)
+        assert warp is not None
+        axes = patch[-len(warp.matrix) :]
+        source = source_shape(patch, warp)[-len(axes) :]
+        identity = Warp(np.eye(len(axes)), warp.bend)
+        # Positions in voxels, axes in order z, y, x.
+        where = augment._grid(axes, source, identity).numpy()[..., ::-1] * (np.array(source) - 1) / 2
+        for axis in range(len(axes)):
+            assert (np.diff(where[..., axis], axis=axis) > 0).all()
+
+
+# Intensities
+
+
+def test_blur_is_a_gaussian() -> None:
+    channel = values(20, 16, 12)
+    expected = gaussian_filter(channel.numpy(), (0.5, 0.8, 1.0), mode="mirror", radius=(2, 2, 3))
+    blur(channel, np.array([0.5, 0.8, 1.0]))
+    np.testing.assert_allclose(channel, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 9), (2, 9, 9), (1, 1)])
+def test_blur_keeps_the_mean_of_thin_patches(shape: tuple[int, ...]) -> None:
+    channel = torch.full(shape, 5.0)
+    blur(channel, np.ones(len(shape)))
+    np.testing.assert_allclose(channel, 5, rtol=1e-6)
+
+
+def test_contrast_spreads_values_about_their_mean_within_their_range() -> None:
+    channel = torch.tensor([0.0, 4.0, 5.0, 11.0])  # mean 5
+    change_contrast(channel, 1.5)
+    np.testing.assert_allclose(channel, [0, 3.5, 5, 11])
+
+
+@pytest.mark.parametrize("gamma", [0.7, 1.5])
+@pytest.mark.parametrize("invert", [False, True])
+def test_gamma_keeps_mean_and_deviation(gamma: float, invert: bool) -> None:
+    channel = values(20, 20)
+    before = channel.numpy().astype(np.float64)
+    change_gamma(channel, gamma, invert)
+    sign = -1 if invert else 1
+    share = (sign * before - (sign * before).min()) / np.ptp(before)
+    expected = sign * share**gamma
+    expected = (expected - expected.mean()) / expected.std() * before.std() + before.mean()
+    np.testing.assert_allclose(channel, expected, atol=1e-4)
+
+
+def test_gamma_leaves_a_constant_image_alone() -> None:
+    channel = torch.full((8, 8), 2.5)
+    change_gamma(channel, 0.7, invert=False)
+    assert (channel == 2.5).all()
+
+
+def test_low_resolution_keeps_coarse_structure_only() -> None:
+    line = torch.arange(64.0)
+    channel = line[:, None] + line + (torch.arange(64) % 2) * 10.0
+    lower_resolution(channel, 0.5)
+    smooth = np.diff(channel.numpy()[:, 8:-8], axis=1)
+    assert np.abs(smooth).max() < 5  # the zigzag of 10 is gone
+
+
+def test_low_resolution_leaves_the_slices_of_a_flat_patch_apart() -> None:
+    channel = torch.zeros(4, 32, 32)
+    channel[::2] = 1
+    before = channel.clone()
+    lower_resolution(channel, 0.5)
+    np.testing.assert_allclose(channel, before, atol=1e-6)
+
+
+@pytest.mark.parametrize("patch", [(16, 16), (8, 16, 16), (2, 16, 16), (1, 16, 16)])
+def test_intensities_change_with_the_seed_alone(patch: tuple[int, ...]) -> None:
+    changed = []
+    for seed in (*range(30), *range(30)):
+        image = values(3, *patch)
+        change_intensities(image, np.random.default_rng(seed))
+        assert torch.isfinite(image).all()
+        changed.append(image)
+    assert all(torch.equal(a, b) for a, b in zip(changed[:30], changed[30:], strict=True))
+    assert len({float(image.sum()) for image in changed}) > 15
+
+
+@pytest.mark.parametrize(
+    ("probability", "change"),
+    [
+        ("P_NOISE", None),
+        ("P_BLUR", "blur"),
+        ("P_BRIGHTNESS", None),
+        ("P_CONTRAST", "change_contrast"),
+        ("P_LOW_RESOLUTION", "lower_resolution"),
+        ("P_GAMMA_INVERTED", "change_gamma"),
+        ("P_GAMMA", "change_gamma"),
+    ],
+)
+def test_each_change_is_as_frequent_as_nnunets(
+    probability: str, change: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = getattr(augment, probability)
+    for other in [name for name in vars(augment) if name.startswith("P_") and "CHANNEL" not in name]:
+        if other != probability:
+            monkeypatch.setattr(augment, other, 0.0)
+    monkeypatch.setattr(augment, "P_BLUR_CHANNEL", 1.0)
+    monkeypatch.setattr(augment, "P_LOW_RESOLUTION_CHANNEL", 1.0)
+    monkeypatch.setattr(augment, "LOW_RESOLUTION", (0.5, 0.6))  # nearer to 1, nothing would be lost of a small patch
+    called: list[bool] = []
+    if change is not None:
+        original: Callable[..., None] = getattr(augment, change)
+        monkeypatch.setattr(augment, change, lambda *given: (called.append(True), original(*given)))
+    changes = 0
+    for seed in range(400):
+        image = values(1, 6, 6)
+        change_intensities(image, np.random.default_rng(seed))
+        changes += not torch.equal(image, values(1, 6, 6))
+    assert abs(changes / 400 - expected) < 0.08
+    assert change is None or len(called) == changes
+
+
+def test_every_axis_is_mirrored_half_of_the_time() -> None:
+    drawn_axes = [draw_mirroring(3, np.random.default_rng(seed)) for seed in range(400)]
+    shares = np.mean([[axis.step == -1 for axis in axes if axis is not ...] for axes in drawn_axes], axis=0)
+    assert ((shares > 0.4) & (shares < 0.6)).all()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainers.loss import IGNORED, DiceCrossEntropy, soft_dice
+from trainers.loss import IGNORED, DeepSupervision, DiceCrossEntropy, soft_dice
 
 
 def test_a_perfect_answer_costs_nothing() -> None:
@@ -42,3 +42,21 @@ def test_a_batch_that_is_ignored_whole_is_finite(regions: bool) -> None:
     assert torch.isfinite(loss)
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_deep_supervision_halves_the_weight_of_every_coarser_level(regions: bool) -> None:
+    torch.manual_seed(0)
+    plain = DiceCrossEntropy(regions)
+    coarse_target = torch.randint(0, 2, (2, 3, 4, 6) if regions else (2, 4, 6))
+    target = coarse_target.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    fine, coarse = torch.randn(2, 3, 8, 12), torch.randn(2, 3, 4, 6)
+    expected = (plain(fine, target) + plain(coarse, coarse_target) / 2) / 1.5
+    assert DeepSupervision(plain)([fine, coarse], target).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert DeepSupervision(plain)(fine, target).item() == plain(fine, target).item()
+
+
+def test_deep_supervision_takes_odd_sizes() -> None:
+    target = torch.randint(0, 3, (1, 7, 9))
+    loss = DeepSupervision(DiceCrossEntropy(regions=False))
+    assert torch.isfinite(loss([torch.randn(1, 3, 7, 9), torch.randn(1, 3, 4, 5), torch.randn(1, 3, 2, 3)], target))

@@ -1,4 +1,7 @@
 import json
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +12,13 @@ import torch
 from autocrossdim import api
 from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.data.images import read_label
-from autocrossdim.errors import UserError
+from autocrossdim.errors import Interrupted, UserError
 from autocrossdim.inference.predictor import Predictor
-from autocrossdim.plan import Plan
+from autocrossdim.plan import Plan, PlanOptions
 from autocrossdim.workspace import FoldFolder, Workspace
-from trainers import trainer as trainer_module
+from trainers import fit as fit_module
 
 REAL_WEIGHTS = Path(__file__).resolve().parents[2].parent / "shared" / "weights" / "tf_efficientnetv2_b0.imagenet.pth"
-
-
-@pytest.fixture
-def work(planned: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A work folder of one's own in which everything was planned."""
-    return work_below(tmp_path / "work", planned)
-
-
-def work_below(folder: Path, planned: tuple[Path, Path]) -> Path:
-    raw, shared = planned
-    space, mine = Workspace.of(raw.name, shared), Workspace.of(raw.name, folder)
-    mine.root.mkdir(parents=True)
-    for file in space.root.iterdir():
-        if file.is_file():
-            (mine.root / file.name).write_bytes(file.read_bytes())
-    (mine.root / "preprocessed").symlink_to(space.root / "preprocessed")
-    return folder
 
 
 def fold(planned: tuple[Path, Path], work: Path, number: int | str = 0, config: str = "dx") -> FoldFolder:
@@ -45,28 +31,31 @@ def history(folder: FoldFolder) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 
 
-class Interrupted(Exception):
-    """Stands for a power cut."""
+class PowerCut(Exception):
+    """Ends a run without warning."""
 
 
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
-    planned: tuple[Path, Path], tmp_path: Path, quick: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    planned: tuple[Path, Path],
+    another_work: Callable[[str], Path],
+    quick: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = {**quick, "epochs": 4}
-    whole, cut = work_below(tmp_path / "whole", planned), work_below(tmp_path / "cut", planned)
+    settings = {**quick, "epochs": 4, "lookahead": 2, "accumulate": 2}
+    whole, cut = another_work("whole"), another_work("cut")
     api.train(planned[0], whole, fold=[0], weights="random", settings=settings)
     expected = Checkpoint.read(fold(planned, whole).latest)
 
-    say, spoken = trainer_module._line, []
+    say, spoken = fit_module._line, []
 
     def power_cut(*arguments: Any) -> str:
         spoken.append(say(*arguments))
         if len(spoken) == 2:
-            raise Interrupted
+            raise PowerCut
         return spoken[-1]
 
-    monkeypatch.setattr(trainer_module, "_line", power_cut)
-    with pytest.raises(Interrupted):
+    monkeypatch.setattr(fit_module, "_line", power_cut)
+    with pytest.raises(PowerCut):
         api.train(planned[0], cut, fold=[0], weights="random", settings=settings)
     folder = fold(planned, cut)
     assert Checkpoint.read(folder.latest).progress["epoch"] == 2
@@ -75,6 +64,103 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
     assert history(folder) == history(fold(planned, whole))
     for name, tensor in expected.network.items():
         assert torch.equal(tensor, found.network[name]), name
+
+
+@pytest.mark.parametrize("request_to_stop", [signal.SIGTERM, signal.SIGUSR1])
+def test_asked_to_stop_it_writes_a_checkpoint_at_once_and_goes_on_bitwise(
+    planned: tuple[Path, Path],
+    another_work: Callable[[str], Path],
+    quick: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    request_to_stop: signal.Signals,
+) -> None:
+    settings = {**quick, "steps_per_epoch": 3}
+    whole, cut = another_work("whole"), another_work("cut")
+    api.train(planned[0], whole, fold=[0], weights="random", settings=settings)
+    step, steps = fit_module.Fit._step, []
+
+    def ask(*arguments: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 5:  # in the middle of the second epoch
+            os.kill(os.getpid(), request_to_stop)
+        return step(*arguments)
+
+    monkeypatch.setattr(fit_module.Fit, "_step", ask)
+    with pytest.raises(Interrupted, match=f"{request_to_stop.name} after step 5"):
+        api.train(planned[0], cut, fold=[0], weights="random", settings=settings)
+    assert Checkpoint.read(fold(planned, cut).latest).progress["step"] == 5
+    api.train(planned[0], cut, fold=[0], weights="random", settings=settings)
+    assert len(steps) == 6
+    expected, found = (Checkpoint.read(fold(planned, work).latest) for work in (whole, cut))
+    assert history(fold(planned, whole)) == history(fold(planned, cut))
+    for name, tensor in expected.network.items():
+        assert torch.equal(tensor, found.network[name]), name
+
+
+def test_a_plateau_shortens_the_run_and_says_so(
+    planned: tuple[Path, Path],
+    work: Path,
+    quick: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("trainers.schedule.BETTER", 2.0)  # so no score is better than the first
+    plateau = {"epochs": 50, "patience": 2, "cooldown": 2}
+    api.train(planned[0], work, fold=[0], weights="random", settings={**quick, **plateau})
+    assert "no better validation score for 2 epochs" in capfd.readouterr().err
+    lines = history(fold(planned, work))
+    assert len(lines) == 5
+    assert lines[-1]["learning_rate"] < lines[2]["learning_rate"]
+    assert Checkpoint.read(fold(planned, work).latest).complete
+
+
+def test_what_is_evaluated_is_the_average_of_the_steps(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
+) -> None:
+    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+    checkpoint = Checkpoint.read(fold(planned, work).latest)
+    name = "head.weight"
+    assert not torch.equal(checkpoint.network[name], checkpoint.resume["network"][name])
+    api.train(planned[0], work, fold=[1], weights="random", settings={**quick, "averaging": 0})
+    checkpoint = Checkpoint.read(fold(planned, work, 1).latest)
+    assert torch.equal(checkpoint.network[name], checkpoint.resume["network"][name])
+
+
+def test_accumulated_batches_are_one_larger_batch(
+    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
+) -> None:
+    one_step = {**quick, "epochs": 1, "accumulate": 3, "steps_per_epoch": 2}
+    api.train(planned[0], work, fold=[0], weights="random", settings=one_step)
+    line = history(fold(planned, work))[0]
+    assert line["step"] == 2
+    assert line["patches"] == 2 * 3 * Plan.read(Workspace.of(planned[0].name, work).plan).configuration("dx").batch_size
+
+
+def test_deep_supervision_is_planned_trained_and_predicted_with(
+    planned: tuple[Path, Path], tmp_path: Path, quick: dict[str, object]
+) -> None:
+    options = PlanOptions(memory_gb=1, trial=False, deep_supervision=True)
+    api.plan_and_preprocess(planned[0], tmp_path, options=options, processes=1)
+    api.train(planned[0], tmp_path, fold=[0], weights="random", settings=quick)
+    folder = fold(planned, tmp_path)
+    assert any(name.startswith("heads.") for name in Checkpoint.read(folder.latest).network)
+    assert (folder.validation / "summary.json").exists()
+
+
+def test_where_compiling_fails_training_goes_on_and_says_so(
+    planned: tuple[Path, Path],
+    work: Path,
+    quick: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def no_compiler(self: torch.nn.Module) -> None:
+        raise RuntimeError("no C++ compiler here")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", no_compiler)
+    api.train(planned[0], work, fold=[0], weights="random", settings={**quick, "compile": True})
+    assert "torch.compile does not work here (no C++ compiler here)" in capfd.readouterr().err
+    assert Checkpoint.read(fold(planned, work).latest).complete
 
 
 def test_a_finished_run_is_skipped_and_can_be_extended(
@@ -141,14 +227,14 @@ def test_folds_of_another_plan_are_left_out_of_the_summary(
 def test_a_loss_that_is_not_finite_names_step_and_cases_and_keeps_the_last_checkpoint(
     planned: tuple[Path, Path], work: Path, quick: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = trainer_module.DiceCrossEntropy.forward, []
+    real, calls = fit_module.DiceCrossEntropy.forward, []
 
     def sometimes_nan(self: Any, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         loss = real(self, logits, target)
         return loss * float("nan") if len(calls) > 3 and torch.is_grad_enabled() else loss
 
-    monkeypatch.setattr(trainer_module.DiceCrossEntropy, "forward", sometimes_nan)
+    monkeypatch.setattr(fit_module.DiceCrossEntropy, "forward", sometimes_nan)
     with pytest.raises(UserError, match=r"loss is nan at step 2, on cases case_0\d"):
         api.train(planned[0], work, fold=[0], weights="random", settings=quick)
     assert Checkpoint.read(fold(planned, work).latest).progress["epoch"] == 1
@@ -231,8 +317,6 @@ def test_weights_that_cannot_be_had_are_an_error_and_nothing_is_trained(
 def test_real_weights_are_loaded_and_reported(
     planned: tuple[Path, Path], tmp_path: Path, quick: dict[str, object], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from autocrossdim.plan import PlanOptions
-
     options = PlanOptions(memory_gb=1, trial=False, encoder="tf_efficientnetv2_b0")
     api.plan_and_preprocess(planned[0], tmp_path, options=options, processes=1)
     api.train(planned[0], tmp_path, fold=[0], weights=str(REAL_WEIGHTS), settings=quick)

@@ -1,0 +1,80 @@
+"""A trained network rewritten for prediction: the same function to 1e-5, in less time and memory.
+
+Measured on one core, EfficientNet-B0 at 1 x 64 x 96 x 96, channels last: 0.66 s; as trained, with features enlarged
+and concatenated, 1.22 s (the network of slices, 4 x 256 x 256: 0.29 s and 0.56 s).
+"""
+
+import itertools
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from autocrossdim.networks.layers import AcsConv3d
+from autocrossdim.networks.unet import DecoderBlock, UNet
+from autocrossdim.networks.upsampled import spread
+
+
+def fuse(network: nn.Module) -> None:
+    """Rewrite a network in place; it must not be trained, saved or loaded into afterwards."""
+    network.eval().requires_grad_(False)
+    for module in list(network.modules()):
+        _fold_norms(module)
+        if isinstance(module, UNet):
+            below = module.encoder.channels[-1]
+            for name, block in module.decoder.items():
+                assert isinstance(block, DecoderBlock)
+                if isinstance(block.up, nn.Upsample | nn.Identity):
+                    _fold_norms(block.conv1)
+                    module.decoder[name] = FusedDecoderBlock(block, below)
+                below = block.conv2.conv.out_channels  # type: ignore[assignment]
+
+
+def _fold_norms(module: nn.Module) -> None:
+    """Fold each batch norm that directly follows a convolution among the children of `module` into it."""
+    for (_, conv), (name, norm) in itertools.pairwise(list(module.named_children())):
+        if (
+            isinstance(conv, _ConvNd | AcsConv3d)
+            and not isinstance(conv, _ConvTransposeNd)
+            and isinstance(norm, _BatchNorm)
+        ):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            setattr(module, name, getattr(norm, "act", nn.Identity()))  # timm's norms hold the activation
+
+
+class FusedDecoderBlock(nn.Module):
+    """A `DecoderBlock` with its norms folded and the kernels of `conv_upsampled` made once.
+
+    Args:
+        block: with the norm of its first convolution folded.
+        below: channels that come from below.
+    """
+
+    def __init__(self, block: DecoderBlock, below: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.up, self.scale = block.conv1, block.conv2, block.up, block.scale
+        conv = block.conv1.conv
+        assert isinstance(conv, nn.Conv2d | nn.Conv3d)
+        self.padding = tuple(kernel // 2 for kernel in conv.kernel_size)
+        self.bias = conv.bias
+        self.of_skip = nn.Parameter(conv.weight[:, below:].contiguous(), requires_grad=False)
+        self.of_enlarged = nn.Parameter(conv.weight[:, :below].contiguous(), requires_grad=False)
+        self.of_small = nn.Parameter(spread(self.of_enlarged, self.scale), requires_grad=False)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """As `DecoderBlock.forward`."""
+        conv, transposed = (F.conv3d, F.conv_transpose3d) if x.ndim == 5 else (F.conv2d, F.conv_transpose2d)
+        y = conv(skip, self.of_skip, self.bias, padding=self.padding)
+        enlarged = [size * scale for size, scale in zip(x.shape[2:], self.scale, strict=True)]
+        if list(skip.shape[2:]) == enlarged:
+            y += transposed(x, self.of_small, None, self.scale, self.padding)
+        else:  # what is cut off must be 0 for the convolution
+            x = self.up(x)[(..., *(slice(size) for size in skip.shape[2:]))]
+            y += conv(x, self.of_enlarged, None, padding=self.padding)
+        return self.conv2(self.conv1.rest(y))  # type: ignore[no-any-return]

@@ -1,0 +1,27 @@
+"""Commands in processes of their own: several at a time on this machine, or as jobs of a cluster."""
+
+import json
+import sys
+from collections.abc import Mapping
+
+
+def command(name: str, *arguments: object, **options: object) -> list[str]:
+    """Return the words that run `autocrossdim NAME ARGUMENTS --OPTION VALUE ...` with this Python.
+
+    None, False and () leave an option out, True is a switch, a sequence repeats it, and a mapping becomes NAME=VALUE
+    pairs.
+    """
+    words = [sys.executable, "-m", "autocrossdim", name, *map(str, arguments)]
+    for key, value in options.items():
+        option = "--" + key.replace("_", "-")
+        if isinstance(value, Mapping):
+            for field, content in value.items():
+                words += [option, f"{field}={json.dumps(content)}"]
+        elif isinstance(value, list | tuple):
+            for content in value:
+                words += [option, str(content)]
+        elif value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, str(value)]
+    return words

@@ -1,0 +1,178 @@
+"""Several commands at a time on this machine, each on GPUs and cores of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import SimpleQueue
+from types import FrameType
+
+from autocrossdim.console import say
+from autocrossdim.errors import Interrupted, UserError
+from autocrossdim.parallel import die_with_parent
+
+LAST_LINES = 10  # of a failed command, shown again at the end
+SECONDS_TO_END = 60.0  # given to commands to write a checkpoint; a step of a large network takes seconds
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one command at a time has of this machine.
+
+    Attributes:
+        gpus: as CUDA_VISIBLE_DEVICES names them; with none, the variable is left as it is.
+        cores: numbers of the cores it may use; with none, all of them.
+    """
+
+    gpus: tuple[str, ...] = ()
+    cores: frozenset[int] = frozenset()
+
+
+def visible_gpus(device: str) -> list[str]:
+    """Return the GPUs there are to choose from for `--device`, as CUDA_VISIBLE_DEVICES names them."""
+    if device not in ("auto", "cuda"):
+        return []
+    import torch
+
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    count = torch.cuda.device_count()
+    return names[:count] if names != [""] else [str(number) for number in range(count)]
+
+
+def slots(count: int, gpus: Sequence[str], each: int = 1) -> list[Slot]:
+    """Divide this machine into `count` slots of `each` GPUs and equal shares of the cores.
+
+    With more slots than GPUs or cores, these are shared.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    divided = []
+    for number in range(count):
+        mine = [gpus[(number * each + k) % len(gpus)] for k in range(each)] if gpus else []
+        share = cores[number::count] or cores[number % len(cores) :][:1] if cores else []
+        divided.append(Slot(tuple(mine), frozenset(share)))
+    return divided
+
+
+def run_together(commands: Mapping[str, Sequence[str]], slots: Sequence[Slot]) -> None:
+    """Run every command, one a slot at a time; each line they print is said with the command's name before it.
+
+    One that fails does not stop the others. Ctrl-C, SIGTERM and SIGUSR1 end all: each gets SIGTERM and the time to
+    write a checkpoint. On Linux none is left behind even when this process is killed.
+
+    Args:
+        commands: words of a command, by the name it is shown under.
+        slots: what each may use.
+
+    Raises:
+        UserError: commands that failed, with their last lines.
+        Interrupted: SIGTERM or SIGUSR1 came.
+    """
+    free: SimpleQueue[Slot] = SimpleQueue()
+    for slot in slots:
+        free.put(slot)
+    running: set[subprocess.Popen[str]] = set()
+    starting = threading.Lock()
+    stopping = False
+    failures: list[str] = []
+
+    # Linux ends a process with the thread that started it, so that thread stays until the process has ended.
+    def run(name: str, words: Sequence[str]) -> None:
+        slot = free.get()
+        with starting:
+            if stopping:
+                return
+            process = _start(words, slot)
+            running.add(process)
+        last: deque[str] = deque(maxlen=LAST_LINES)
+        for line in process.stdout or ():
+            last.append(line.rstrip())
+            say(f"{name}: {line.rstrip()}")
+        code = process.wait()
+        running.discard(process)
+        if code != 0 and not stopping:
+            failures.append("\n    ".join([f"{name} {_ending(code)}", *last]))
+        free.put(slot)
+
+    pool = ThreadPoolExecutor(len(slots))
+    with _stop_requests():
+        try:
+            for future in [pool.submit(run, name, words) for name, words in commands.items()]:
+                future.result()
+        except BaseException:
+            with starting:
+                stopping = True
+            _end(list(running))
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if failures:
+        raise UserError(f"{len(failures)} of {len(commands)} failed; the others are done.\n" + "\n".join(failures))
+
+
+def _start(words: Sequence[str], slot: Slot) -> "subprocess.Popen[str]":
+    parent = os.getpid()
+
+    def prepare() -> None:
+        die_with_parent(parent)
+        if slot.cores:
+            os.sched_setaffinity(0, slot.cores)
+
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    if slot.gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+    return subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env=environment,
+        start_new_session=True,  # Ctrl-C comes to this process alone, which then asks for checkpoints
+        preexec_fn=prepare if sys.platform == "linux" else None,
+    )
+
+
+def _end(processes: Sequence["subprocess.Popen[str]"]) -> None:
+    """Ask processes to end, and kill those that do not; a second request to stop kills them at once."""
+    try:
+        for process in processes:
+            process.terminate()
+        until = time.monotonic() + SECONDS_TO_END
+        for process in processes:
+            process.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@contextmanager
+def _stop_requests() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 raise Interrupted inside, as Ctrl-C raises KeyboardInterrupt; in the main thread only."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(f"Stopped by {signal.Signals(number).name}. Type the same command again to go on.")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ending(code: int) -> str:
+    """How a process ended, in words."""
+    return f"was killed by {signal.Signals(-code).name}:" if code < 0 else f"ended with exit code {code}:"

@@ -1,0 +1,140 @@
+"""Jobs of a SLURM cluster, through submitit.
+
+A job whose time is over, or whose place another job needs, is queued again and goes on from its checkpoint:
+
+    SLURM                         the job                                   training
+    USR2, before the time limit   checkpoint(): SIGTERM to the training     writes a checkpoint, ends with 143
+                                  alone; submitit queues the job again
+    SIGTERM to every process      nothing                                   writes a checkpoint, ends with 143
+      requeued or cancelled       ends                                      (SLURM knows what comes next)
+      pre-empted, time of grace   queues itself again
+"""
+
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from autocrossdim.console import say
+from autocrossdim.errors import UserError
+
+INTERRUPTED = 143  # exit code of a command that wrote a checkpoint because it was asked to end
+# Training ends by itself; this ends a job whose time limit is too short for it to get anywhere.
+TIME_LIMITS = 1000
+OURS = ("job-name", "output", "error", "open-mode", "signal", "array", "requeue", "wrap", "ntasks", "nodes")
+
+
+@dataclass
+class Job:
+    """One command as a job that can be queued again.
+
+    Attributes:
+        words: of the command.
+        restart: file that exists as long as the command is still to be run with `--restart`, which removes it.
+    """
+
+    words: Sequence[str]
+    restart: Path | None = None
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False, repr=False)
+
+    def __call__(self) -> None:
+        """Run the command; called by submitit on the node."""
+        again = ["--restart"] if self.restart is not None and self.restart.exists() else []
+        self._process = subprocess.Popen(
+            [*self.words, *again],
+            # lightning takes a step of SLURM with this name for one process that starts others itself.
+            env={**os.environ, "SLURM_JOB_NAME": "interactive"},
+            preexec_fn=_ignore_usr2,
+        )
+        code = self._process.wait()
+        # One that ends within its time of grace counts as failed and would not be queued again.
+        if code in (INTERRUPTED, -signal.SIGTERM) and _state() == "RUNNING":
+            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+        if code != 0:
+            sys.exit(code if code > 0 else 128 - code)
+
+    def checkpoint(self) -> Any:
+        """Let the command write its checkpoint, and return the job to queue; called by submitit in a signal handler."""
+        from submitit.helpers import DelayedSubmission
+
+        if self._process is not None:
+            self._process.terminate()
+            with suppress(ChildProcessError):
+                # Not Popen.wait: the interrupted frame is inside it and holds its lock.
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        return DelayedSubmission(Job(self.words, self.restart))
+
+
+def _ignore_usr2() -> None:
+    """SLURM sends it to every process of a job, but it is meant for submitit."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def _state() -> str:
+    """What SLURM says of the job this process belongs to, such as RUNNING or COMPLETING."""
+    shown = subprocess.run(
+        ["scontrol", "show", "job", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True, check=False
+    )
+    found = re.search(r"JobState=(\w+)", shown.stdout)
+    return found[1] if found else "UNKNOWN"
+
+
+def submit(jobs: Mapping[str, Job], folder: Path, options: Mapping[str, str]) -> None:
+    """Submit jobs; one of the same name that is still queued or running goes first.
+
+    Args:
+        jobs: by name.
+        folder: of submission scripts and logs, seen by the nodes too; jobs are told apart by it and their name.
+        options: of `sbatch`, by their long names; `time` is needed.
+
+    Raises:
+        UserError: no SLURM or no submitit here, or an option that `sbatch` does not take.
+    """
+    if shutil.which("sbatch") is None:
+        raise UserError("--slurm: no `sbatch` here. Type this on a login node of the cluster, or leave --slurm out.")
+    try:
+        from submitit import SlurmExecutor
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+    except ImportError:
+        raise UserError("--slurm needs submitit: pip install 'autocrossdim[slurm]'.") from None
+    options = {key.replace("_", "-"): value for key, value in options.items()}
+    for key in OURS:
+        if key in options:
+            raise UserError(f"--slurm {key}=...: this is set for you; leave it out.")
+    if "time" not in options:
+        raise UserError(
+            "--slurm: time=... is needed, such as time=12:00:00; training that takes longer is queued again."
+        )
+    executor = SlurmExecutor(folder.resolve(), max_num_timeout=TIME_LIMITS)
+    executor.update_parameters(
+        stderr_to_stdout=True,
+        # srun does not take it over from sbatch any more (SLURM 22.05).
+        setup=['[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'],
+        additional_parameters={
+            **options,
+            "requeue": True,
+            # Two jobs never write into one folder: SLURM starts jobs of one name and user one after another.
+            "dependency": ",".join(["singleton", *filter(None, [options.get("dependency")])]),
+        },
+    )
+    place = sha256(str(folder.resolve()).encode()).hexdigest()[:6]
+    submitted: list[str] = []
+    for name, job in jobs.items():
+        executor.update_parameters(job_name=f"{name}-{place}".replace(" ", "_"))
+        try:
+            with redirect_stderr(io.StringIO()):  # submitit would print the error, too
+                number = executor.submit(job).job_id
+        except (FailedJobError, FailedSubmissionError) as error:
+            before = f"Submitted before it: {', '.join(submitted)}." if submitted else "Nothing was submitted."
+            raise UserError(f"--slurm: {name} was not taken. {before} {' '.join(str(error).split())}") from error
+        submitted.append(number)
+        say(f"{name}: job {number}, log {folder / f'{number}_0_log.out'}")

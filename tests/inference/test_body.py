@@ -1,0 +1,113 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from autocrossdim.data.labels import Labels
+from autocrossdim.inference import sliding_window
+from autocrossdim.inference.body import find_body
+from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.preprocessing.case import preprocess
+from autocrossdim.preprocessing.normalize import Normalization
+
+REGIONS = Labels.from_dataset_json({"background": 0, "whole": [1, 2], "core": [2]}, [1, 2])
+MASKED = (Normalization(scheme="zscore", inside_mask=True),)
+
+
+class Blur(nn.Module):
+    """Answers with what is around a voxel, and prefers the second label where nothing is."""
+
+    def __init__(self, dims: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = (nn.Conv3d if dims == 3 else nn.Conv2d)(1, 2, 5, padding=2)
+        with torch.no_grad():
+            self.conv.bias.copy_(torch.tensor([0.0, 0.1]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+def ball(shape: tuple[int, int, int], transpose: tuple[int, ...] = (0, 1, 2)) -> np.ndarray:
+    """Noise in a corner and in the middle, zeros elsewhere, so that the box is nearly the whole image."""
+    image = np.zeros((1, *shape), np.float32)
+    random = np.random.default_rng(0)
+    image[:, :3, :3, :3] = random.normal(2, 1, (3, 3, 3))
+    image[:, -5:, -5:, -5:] = random.normal(2, 1, (5, 5, 5))
+    return image
+
+
+def test_only_a_plan_that_knows_of_zeros_outside_makes_use_of_them(make_plan: Callable[..., Any]) -> None:
+    image = ball((12, 12, 12))
+    for normalization, expected in ((MASKED, True), ((Normalization(scheme="zscore"),), False)):
+        plan = make_plan(normalization=normalization)
+        case = preprocess(image, (1.0, 1.0, 1.0), plan, plan.configuration())
+        assert (find_body(image, case.placement, plan) is not None) == expected
+
+
+def test_outside_is_background_for_certain_for_labels_and_for_regions(make_plan: Callable[..., Any]) -> None:
+    image = ball((12, 12, 12))
+    for labels in (REGIONS, Labels.from_dataset_json({"background": 0, "a": 1, "b": 2})):
+        plan = make_plan(normalization=MASKED, labels=labels)
+        case = preprocess(image, (1.0, 1.0, 1.0), plan, plan.configuration())
+        body = find_body(image, case.placement, plan)
+        assert body is not None
+        outside = body.outside.sigmoid() if labels.has_regions else body.outside.softmax(dim=0)
+        expected = [0, 0] if labels.has_regions else [1, 0, 0]
+        np.testing.assert_allclose(outside, expected, atol=1e-12)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    spacing=st.tuples(*[st.floats(0.4, 2.5)] * 3),
+    transpose=st.sampled_from([(0, 1, 2), (2, 0, 1), (1, 2, 0)]),
+    dims=st.sampled_from([2, 3]),
+    seed=st.integers(0, 100),
+)
+def test_what_was_imaged_is_segmented_as_if_no_tile_were_skipped(
+    make_plan: Callable[..., Any], spacing: Any, transpose: Any, dims: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    image = ball(tuple(random.integers(14, 24, 3)))
+    plan = make_plan(
+        dims, (1.0, 1.0, 1.0), transpose=transpose, normalization=MASKED, patch_size=(4, 4, 4)[-dims:], batch_size=2
+    )
+    predictor = Predictor([Model(plan, plan.configuration(), [Blur(dims).eval()])], mirroring=False)
+    prepared = predictor.prepare(image, spacing)
+    assert prepared[0].body is not None
+    found = predictor.segment(prepared, keep_probabilities=True)
+    prepared[0].body = None
+    expected = predictor.segment(prepared, keep_probabilities=True)
+    imaged = image[0] != 0
+    assert found.probabilities is not None
+    assert expected.probabilities is not None
+    np.testing.assert_array_equal(found.probabilities[:, imaged], expected.probabilities[:, imaged])
+    np.testing.assert_array_equal(found.label[imaged], expected.label[imaged])
+    assert found.label[~imaged].sum() <= expected.label[~imaged].sum(), "the network prefers a label there"
+
+
+@pytest.mark.parametrize("uncertainty", [False, True])
+def test_a_case_done_in_strips_comes_out_the_same(
+    make_plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, uncertainty: bool
+) -> None:
+    image = np.random.default_rng(1).normal(size=(1, 11, 17, 13)).astype(np.float32)
+    models = []
+    for dims, spacing in ((3, (1.3, 0.8, 1.1)), (2, (1.0, 1.4, 0.7))):
+        plan = make_plan(dims, spacing, patch_size=(6, 6, 6)[-dims:])
+        models.append(Model(plan, plan.configuration(), [Blur(dims).eval(), Blur(dims).eval()]))
+    predictor = Predictor(models, mirroring=False)
+    whole = predictor(image, (1.0, 1.0, 1.0), keep_probabilities=True, uncertainty=uncertainty)
+    monkeypatch.setattr(sliding_window, "HELD_BYTES", 4 * 2 * 6 * 15 * 10)
+    assert predictor.models[0].strips(predictor.prepare(image, (1.0, 1.0, 1.0))[0].placement, False) > 1
+    strips = predictor(image, (1.0, 1.0, 1.0), keep_probabilities=True, uncertainty=uncertainty)
+    np.testing.assert_array_equal(strips.label, whole.label)
+    assert strips.probabilities is not None
+    assert whole.probabilities is not None
+    np.testing.assert_allclose(strips.probabilities, whole.probabilities, atol=1e-3)
+    if uncertainty:
+        np.testing.assert_allclose(strips.uncertainty.entropy, whole.uncertainty.entropy, atol=1e-5)

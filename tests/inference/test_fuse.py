@@ -1,0 +1,68 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autocrossdim.device import memory_format_for
+from autocrossdim.inference.fuse import FusedDecoderBlock, fuse
+from autocrossdim.networks.build import build_network
+from autocrossdim.networks.plan import NetworkPlan
+
+
+def trained(**fields: object) -> nn.Module:
+    """A network whose batch norms have seen data."""
+    dims = fields.get("dims", 2)
+    defaults = {"dims": dims, "encoder": "efficientnet_b0", "in_channels": 1, "num_outputs": 3}
+    defaults |= {"strides": [[2] * dims] * 3, "kernel_sizes": [[3] * dims] * 4}
+    torch.manual_seed(0)
+    network = build_network(NetworkPlan.model_validate(defaults | fields), None)
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape"),
+    [
+        ({}, (64, 48)),
+        ({}, (37, 50)),  # no multiple of the strides: what is enlarged has to be cropped
+        ({"encoder": "tf_efficientnet_b0"}, (32, 32)),
+        ({"encoder": "resnet18"}, (32, 32)),
+        ({"encoder": "regnety_002"}, (32, 32)),
+        ({"encoder": "convnext_atto"}, (32, 32)),  # its stem skips a level
+        ({"norm": "instance"}, (32, 32)),
+        ({"dims": 3}, (16, 24, 16)),
+        ({"dims": 3, "inflation": "acs"}, (16, 16, 16)),
+        ({"dims": 3, "preset": "paper"}, (16, 16, 16)),
+        (
+            {
+                "dims": 3,
+                "strides": [[1, 2, 2], [2, 2, 2], [2, 1, 2]],
+                "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
+            },
+            (5, 24, 16),
+        ),
+        ({"dims": 3, "kind": "ds", "depth": 8, "strides": [[1, 2, 2]] * 3}, (8, 32, 32)),
+    ],
+)
+def test_the_same_function_as_before(fields: dict[str, object], shape: tuple[int, ...]) -> None:
+    network = trained(**fields)
+    image = torch.randn(2, 1, *shape)
+    with torch.inference_mode():
+        expected = network(image)
+    fuse(network)
+    network.to(memory_format=memory_format_for(len(shape)))
+    with torch.inference_mode():
+        found = network(image)
+    torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+
+
+def test_no_batch_norm_is_left_and_nothing_is_enlarged() -> None:
+    network = trained(dims=3)
+    fuse(network)
+    assert not any(isinstance(module, _BatchNorm) for module in network.modules())
+    assert sum(isinstance(module, FusedDecoderBlock) for module in network.modules()) == 3

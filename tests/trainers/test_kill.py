@@ -1,0 +1,51 @@
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from autocrossdim import api
+from autocrossdim.checkpoint import Checkpoint
+from autocrossdim.workspace import Workspace
+
+KILLS = 10
+EPOCHS = KILLS + 3
+
+
+def test_killed_ten_times_it_ends_with_the_very_weights_of_a_run_left_alone(
+    planned: tuple[Path, Path], another_work: Callable[[str], Path], quick: dict[str, object]
+) -> None:
+    raw = planned[0]
+    settings = {**quick, "epochs": EPOCHS, "slices_first": False}
+    alone, killed = another_work("alone"), another_work("killed")
+    api.train(raw, alone, fold=[0], weights="random", device="cpu", settings=settings)
+    command = [sys.executable, "-m", "autocrossdim", "train", str(raw), "--work", str(killed), "--fold", "0"]
+    command += ["--weights", "random", "--device", "cpu", "--epochs", str(EPOCHS), "--set", "workers=1"]
+    command += [
+        f"--set={name}={json.dumps(value)}" for name, value in settings.items() if name not in ("workers", "epochs")
+    ]
+    delays = random.Random(1)
+    for _ in range(KILLS):
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            # An epoch is done; then at any moment of the next one, the writing of its checkpoint among them.
+            said = next(line for line in process.stderr if ": epoch " in line)
+            time.sleep(delays.uniform(0, 0.6))
+            process.kill()
+        assert "loss" in said
+    subprocess.run(command, check=True, capture_output=True)
+    expected, found = (Workspace.of(raw.name, work).fold("dx", 0) for work in (alone, killed))
+    one, other = Checkpoint.read(expected.latest), Checkpoint.read(found.latest)
+    assert other.complete
+    for name, tensor in one.network.items():
+        assert torch.equal(tensor, other.network[name]), name
+    losses = [
+        [json.loads(line)["loss"] for line in folder.history.read_text().splitlines()] for folder in (expected, found)
+    ]
+    assert losses[0] == losses[1]
+    # Whatever the kills left behind carries a hidden name, and what has its own name is whole.
+    assert Checkpoint.read(found.best).network.keys() == one.network.keys()

@@ -1,0 +1,45 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autocrossdim.errors import UserError
+from autocrossdim.export.model_file import ModelFile
+from autocrossdim.export.pack import pack
+from autocrossdim.workspace import Workspace
+from trainers.start import starting_network
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, write_model: Callable[..., Path]) -> ModelFile:
+    """Fold 0 of Dataset001_Tiny, in one file."""
+    folder = tmp_path_factory.mktemp("start")
+    return pack(write_model(folder / "model", dims=2), folder / "tiny.acd", None, (), ())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "fold"), [("Dataset001_Tiny", 0), ("Dataset002_Other", 0), ("Dataset002_Other", 3)]
+)
+def test_training_starts_from_an_exported_file(
+    exported: ModelFile, tmp_path: Path, make_plan: Callable[..., Any], dataset: str, fold: int
+) -> None:
+    plan = make_plan(dims=2)
+    folder = Workspace(tmp_path / dataset).fold("omnia", fold)
+    network, provenance = starting_network(plan.network_plan(plan.configuration()), str(exported.path), folder)
+    (((_, checkpoint),),) = exported.checkpoints()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, checkpoint.network[name]), name
+    assert provenance["model"] == str(exported.path)
+    assert provenance["started_from"]["source"] == "random"
+    assert provenance["report"]["parameters"]["new"] == 0
+
+
+def test_a_fold_never_starts_from_one_that_has_seen_its_validation_cases(
+    exported: ModelFile, tmp_path: Path, make_plan: Callable[..., Any]
+) -> None:
+    plan = make_plan(dims=2)
+    folder = Workspace(tmp_path / "Dataset001_Tiny").fold("omnia", 1)
+    with pytest.raises(UserError, match=r"--fold 1: .*tiny\.acd holds fold_0"):
+        starting_network(plan.network_plan(plan.configuration()), str(exported.path), folder)

@@ -149,7 +149,7 @@ def measure(row: int, nnunet: bool, threads: int, steps: int) -> dict[str, Any]:
 
 def table(arguments: argparse.Namespace) -> Iterator[str]:
     """The lines of the report, as they are measured."""
-    yield f"{platform.machine()}, PyTorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, float32, "
+    yield f"{platform.machine()}, PyTorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, float32,"
     yield f"{arguments.threads} thread(s), {arguments.rounds} x {arguments.steps} steps a row."
     yield ""
     yield "| patch x batch | network | parameters | wall, s a step (median) | CPU, s a step | memory |"

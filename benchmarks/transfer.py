@@ -4,10 +4,11 @@
 
 Every run is one line of `<work>/transfer.jsonl`; runs already there are skipped, so the job can be interrupted. The
 table printed at the end is the one in docs/transfer.md. SunnybrookSlices is tested on slices of five other patients,
-Hippocampus on its 16 labelled cases of `imagesTs`. An arm that starts from Omnia-Net also pays for training that.
+Hippocampus on its 16 labelled cases of `imagesTs`.
 """
 
 import argparse
+import itertools
 import json
 import os
 from collections import defaultdict
@@ -25,7 +26,7 @@ from autocrossdim.plan import PlanOptions
 from autocrossdim.workspace import Workspace
 
 ENCODER = "tf_efficientnetv2_b0"
-SETTINGS = {"epochs": 6, "steps_per_epoch": 25, "validation_batches": 1}
+SETTINGS = {"epochs": 6, "steps_per_epoch": 25, "validation_batches": 1, "slices_first": False}
 SEEDS = (0, 1, 2)
 SIZES = (8, 32)
 TEST_SLICES = 40
@@ -33,13 +34,27 @@ TEST_SLICES = 40
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to start: `weights` as on the command line, FILE standing for the weight file."""
+    """One way to train.
+
+    Attributes:
+        name: as the table says it.
+        config: `omnia` or `dx`.
+        weights: as on the command line, FILE standing for the weight file.
+        inflation: how 2D weights become 3D ones.
+        settings: training settings that differ from SETTINGS.
+        first: what Omnia-Net starts from where it is trained first, as `weights`.
+        sizes: training cases it is run with.
+        fine: the stem keeps the full resolution, so the encoder sees everything twice as large.
+    """
 
     name: str
     config: str
     weights: str
     inflation: str = "center"
     settings: tuple[tuple[str, Any], ...] = ()
+    first: str = "FILE"
+    sizes: tuple[int, ...] = SIZES
+    fine: bool = False
 
 
 SLICES = (Arm("random", "omnia", "random"), Arm("ImageNet", "omnia", "FILE"))
@@ -47,12 +62,20 @@ VOLUMES = (
     Arm("random", "dx", "random"),
     Arm("center", "dx", "FILE"),
     Arm("Omnia-Net first", "dx", "omnia"),
+    Arm("center, encoder at 0.2 x the rate", "dx", "FILE", settings=(("encoder_learning_rate", 0.2),), sizes=(8,)),
+    Arm("Omnia-Net first, at 0.3 x the rate", "dx", "omnia", settings=(("learning_rate", 6e-4),), sizes=(8,)),
+    Arm("random, as long as Omnia-Net first", "dx", "random", settings=(("epochs", 8),), sizes=(8,)),
+    Arm("random Omnia-Net first", "dx", "omnia", first="random", sizes=(8,)),
+    Arm("2D twin first (the default)", "dx", "FILE", settings=(("slices_first", True),)),
+    Arm("random 2D twin first", "dx", "random", settings=(("slices_first", True),), sizes=(8,)),
     Arm("average", "dx", "FILE", "average"),
     Arm("replicate", "dx", "FILE", "replicate"),
     Arm("acs", "dx", "FILE", "acs"),
-    Arm("center, encoder at 0.2 x the rate", "dx", "FILE", settings=(("encoder_learning_rate", 0.2),)),
-    Arm("random, twice the steps", "dx", "random", settings=(("epochs", 12),)),
+    Arm("random, stem at stride 1", "dx", "random", sizes=(8,), fine=True),
+    Arm("center, stem at stride 1", "dx", "FILE", sizes=(8,), fine=True),
 )
+BATCH = {"omnia": 4, "dx": 2}  # what is planned for volumes, and what slices of 192 x 192 leave time for on two cores
+OMNIA_FIRST = {"epochs": 12, "batch": 12}  # a third of the time that DX-Net then takes
 
 
 def slices_dataset(data: Path, folder: Path) -> tuple[list[list[str]], list[str]]:
@@ -106,35 +129,39 @@ def _write(folder: Path, content: dict[str, Any], files: dict[str, Any]) -> None
     write_json(folder / "dataset.json", {**content, "numTraining": len(files), "dataset": described})
 
 
-def run(raw: Path, work: Path, arm: Arm, size: int, weights: str) -> list[dict[str, Any]]:
-    """Train one arm for all seeds and return a record a seed."""
-    # The planned batch for volumes is 2; slices get 4, to fit the time of two cores.
-    batch = 4 if arm.config == "omnia" else 2
-    options = PlanOptions(encoder=ENCODER, inflation=arm.inflation, batch_size=batch)  # type: ignore[arg-type]
+def run(raw: Path, work: Path, arm: Arm, seed: int, weights: str) -> dict[str, Any]:
+    """Train one arm with one seed on the only fold of `raw`, and return its record."""
+    options = PlanOptions(
+        encoder=ENCODER,
+        inflation=arm.inflation,  # type: ignore[arg-type]
+        batch_size=BATCH[arm.config],
+        patch_size=(192, 192) if arm.config == "omnia" else None,
+        trial=False,
+    )
     api.plan_and_preprocess(raw, work, options=options)
-    records = []
-    for seed in SEEDS:
-        if arm.weights == "omnia":
-            api.train(raw, work, "omnia", [seed], weights, settings={**SETTINGS, "seed": seed})
-        start = weights if arm.weights == "FILE" else arm.weights
-        api.train(raw, work, arm.config, [seed], start, settings={**SETTINGS, **dict(arm.settings), "seed": seed})
-        folder = Workspace.of(raw.name, work).fold(arm.config, seed)
-        summary = read_json(folder.validation / "summary.json")
-        history = [json.loads(line) for line in folder.history.read_text().splitlines()]
-        mean = summary["foreground_mean"]
-        records.append(
-            {
-                "dataset": raw.name,
-                "arm": arm.name,
-                "cases": size,
-                "seed": seed,
-                "Dice": mean["Dice"],
-                "HD95": mean["HD95"],
-                "steps": history[-1]["step"],
-                "seconds": sum(line["seconds"] for line in history),
-            }
-        )
-    return records
+    plan_file = Workspace.of(raw.name, work).plan
+    plan = read_json(plan_file)
+    plan["configurations"]["omnia"]["batch_size"] = OMNIA_FIRST["batch"] if arm.weights == "omnia" else BATCH["omnia"]
+    if arm.fine:
+        plan["configurations"]["dx"]["strides"][0] = [1, 1, 1]
+    write_json(plan_file, plan)
+    if arm.weights == "omnia":
+        first = {**SETTINGS, "epochs": OMNIA_FIRST["epochs"], "seed": seed}
+        api.train(raw, work, "omnia", [0], arm.first.replace("FILE", weights), settings=first)
+    start = arm.weights.replace("FILE", weights)
+    api.train(raw, work, arm.config, [0], start, settings={**SETTINGS, **dict(arm.settings), "seed": seed})
+    folder = Workspace.of(raw.name, work).fold(arm.config, 0)
+    history = [json.loads(line) for line in folder.history.read_text().splitlines()]
+    mean = read_json(folder.validation / "summary.json")["foreground_mean"]
+    return {
+        "dataset": raw.name,
+        "arm": arm.name,
+        "seed": seed,
+        "Dice": mean["Dice"],
+        "HD95": mean["HD95"],
+        "steps": history[-1]["step"],
+        "seconds": sum(line["seconds"] for line in history),
+    }
 
 
 def table(records: list[dict[str, Any]]) -> str:
@@ -158,6 +185,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", choices=("slices", "volumes"))
+    parser.add_argument("--cases", type=int, choices=SIZES, action="append", help="with so many cases only")
+    parser.add_argument("--arm", action="append", help="only these, by their names in the table")
     arguments = parser.parse_args()
     log = arguments.work / "transfer.jsonl"
     records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -168,22 +197,19 @@ def main() -> None:
     for name, make, arms in jobs:
         if arguments.only and arguments.only not in make.__name__:
             continue
-        for size in SIZES:
-            raw = arguments.work / f"raw_{size}" / name
+        for size, arm, (place, seed) in itertools.product(arguments.cases or SIZES, arms, enumerate(SEEDS)):
+            key = (name, arm.name, size, seed)
+            unwanted = size not in arm.sizes or (arguments.arm and arm.name not in arguments.arm)
+            if unwanted or key in {(r["dataset"], r["arm"], r["cases"], r["seed"]) for r in records}:
+                continue
+            raw = arguments.work / f"raw_{size}_{seed}" / name
             orders, test = make(arguments.data, raw)
-            splits = [{"train": sorted(order[:size]), "val": sorted(test)} for order in orders]
-            write_json(raw / "splits_final.json", splits)
-            for arm in arms:
-                key = (name, arm.name, size)
-                if any((r["dataset"], r["arm"], r["cases"]) == key for r in records):
-                    continue
-                new = run(
-                    raw, arguments.work / f"{size}_{arm.name.replace(' ', '_')}", arm, size, str(arguments.weights)
-                )
-                records += new
-                with log.open("a") as file:
-                    file.writelines(json.dumps(record) + "\n" for record in new)
-                print(table(new), flush=True)
+            write_json(raw / "splits_final.json", [{"train": sorted(orders[place][:size]), "val": sorted(test)}])
+            work = arguments.work / f"{size}_{arm.name.replace(' ', '_')}_{seed}"
+            record = {"cases": size, **run(raw, work, arm, seed, str(arguments.weights))}
+            records.append(record)
+            with log.open("a") as file:
+                file.write(json.dumps(record) + "\n")
     print(table(records))
 
 

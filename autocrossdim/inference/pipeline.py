@@ -95,4 +95,5 @@ class _Named:
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch could not allocate; on a CPU it has no exception of its own for that."""
-    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error) or "bad_alloc" in str(error)
+    said = ("not enough memory", "can't allocate memory", "bad_alloc")
+    return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in said)

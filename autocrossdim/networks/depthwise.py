@@ -61,9 +61,9 @@ class DepthwiseConv3d(nn.Conv3d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self._is_faster_for(input):
-            return super()._conv_forward(input, weight, bias)
+            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
         y: Tensor = _Depthwise.apply(input, weight, self.stride, self.padding)
-        return y if bias is None else torch.add(y, bias[:, None, None, None])
+        return y if bias is None else y + bias[:, None, None, None]
 
     def _is_faster_for(self, x: Tensor) -> bool:
         return (

@@ -92,6 +92,10 @@ def test_memory_that_runs_out_is_told_with_the_case_and_a_bug_keeps_its_own_word
         Diary(fails="read 1", error=MemoryError()).run(2)
     with pytest.raises(UserError, match="case 0: memory ran out while predicting it"):
         Diary(fails="compute 0", error=torch.OutOfMemoryError("CUDA out of memory")).run(2)
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(10**15)
+    with pytest.raises(UserError, match="case 0: memory ran out while predicting it"):
+        Diary(fails="compute 0", error=refused.value).run(2)
     with pytest.raises(KeyError) as caught:
         Diary(fails="write 1", error=KeyError("x")).run(2)
     assert caught.value.__notes__ == ["This happened while writing case 1."]

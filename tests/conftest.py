@@ -1,6 +1,7 @@
 """What tests share: tiny datasets with real files, and the folder of real data where there is one."""
 
 import json
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
+# A shell that starts the tests in the background has SIGINT ignored, which every process they start would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)  # row by row; a turn about z
 

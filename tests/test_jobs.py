@@ -107,11 +107,9 @@ TRAINING = """if True:
     (folder / "new").write_text(str(os.getpid()))
     (folder / "new").rename(folder / f"process_{sys.argv[2]}")
     time.sleep(100)"""
-# A shell that starts the tests in the background has SIGINT ignored, and children inherit that.
 PARENT = """if True:
-    import json, signal, sys
+    import json, sys
     from autocrossdim.jobs.local import Slot, run_together
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_together(json.loads(sys.argv[1]), [Slot(), Slot()])"""
 
 

@@ -4,10 +4,8 @@ Batch number n is drawn from a generator seeded with (seed, n). It is therefore 
 workers, and a resumed run sees exactly the batches it would have seen.
 """
 
-import ctypes
 import os
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -25,6 +23,7 @@ from autocrossdim.data.labels import Labels
 from autocrossdim.data.store import Store, StoredCase
 from autocrossdim.device import memory_format_for
 from autocrossdim.errors import UserError
+from autocrossdim.parallel import die_with_parent
 from autocrossdim.plan import Configuration
 from trainers.augment import apply_warp, change_intensities, draw_mirroring, draw_warp, source_shape
 from trainers.loss import IGNORED
@@ -79,6 +78,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
             self._targets[0, :-1], torch.arange(len(labels.values), dtype=torch.int16)
         )
         self._open: dict[str, StoredCase] = {}
+        self._parent = os.getpid()
 
     def set_thread_id(self, thread_id: int) -> None:
         """Called once in each worker process: take every n-th batch, on one thread, and die with the parent."""
@@ -87,7 +87,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         torch.set_num_threads(1)
         # Ctrl-C reaches every process of a terminal; the parent is the one to act on it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _die_with_parent()
+        die_with_parent(self._parent)
 
     def generate_train_batch(self) -> dict[str, Any]:
         """Return the next batch, or what went wrong as {"fault": message} or {"error": traceback}.
@@ -269,15 +269,6 @@ def _checked(batch: dict[str, Any]) -> dict[str, Any]:
     if "error" in batch:
         raise RuntimeError(f"A training patch could not be prepared:\n{batch['error']}")
     return batch
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to end this worker when its parent ends, however it ends (Linux only)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() == 1:
-            os._exit(1)
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """The commands as functions: what `autocrossdim COMMAND` does, with the same words."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.jobs import command
 from autocrossdim.jobs.local import run_together, slots, visible_gpus
 from autocrossdim.jobs.slurm import Job, submit
-from autocrossdim.parallel import default_processes
+from autocrossdim.parallel import default_processes, under_torchrun
 from autocrossdim.plan import Plan, PlanOptions
 from autocrossdim.preprocessing.dataset import preprocess_dataset
 from autocrossdim.workspace import FoldFolder, Workspace
@@ -199,9 +198,8 @@ def train(
         }
         submit(jobs, space.root / "slurm", slurm)
         return
-    under_torchrun = "RANK" in os.environ
-    gpus = visible_gpus(device) if len(chosen) > 1 and not under_torchrun else []
-    at_a_time = 1 if under_torchrun else min(parallel or len(gpus) // devices or 1, len(chosen))
+    gpus = visible_gpus(device) if len(chosen) > 1 and not under_torchrun() else []
+    at_a_time = 1 if under_torchrun() else min(parallel or len(gpus) // devices or 1, len(chosen))
     if at_a_time > 1:
         again = ["--restart"] if restart else []
         run_together(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from autocrossdim.errors import UserError
+from autocrossdim.errors import UserError, first_fault
 from autocrossdim.evaluation.calibration import Calibration, CaseScore
 from autocrossdim.files import read_json, write_text
 from autocrossdim.inference.postprocess import KeepLargest
@@ -98,9 +98,7 @@ class Best(BaseModel):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{path}: damaged ({where}: {first['msg']}). {remedy}") from error
+            raise UserError(f"{path}: damaged ({first_fault(error)}). {remedy}") from error
 
     def write(self, path: Path) -> None:
         """Write best.json."""

@@ -74,7 +74,7 @@ def plan_and_preprocess(
     patch_size: Annotated[
         str | None, typer.Option(help="Voxels an axis, coarsest first, such as 48,64,48; two are in-plane.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Patches a step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, max=4096, help="Patches a step.")] = None,
     network: Annotated[Literal["default", "paper"], typer.Option(help="paper: the networks as published.")] = "default",
     inflation: Annotated[
         Literal["center", "average", "replicate", "acs"], typer.Option(help="How 2D weights become 3D ones.")

@@ -1,5 +1,10 @@
 """What is told to the person at the keyboard."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError  # not imported by `--help`
+
 
 class UserError(Exception):
     """A fault the user can mend: its message names the file or option, what is wrong and what to do.
@@ -13,3 +18,15 @@ class Interrupted(Exception):
 
     The command line ends with exit code 143, which job schedulers read as "ended by SIGTERM".
     """
+
+
+def first_fault(error: "ValidationError") -> str:
+    """Where and what the first of pydantic's faults is, in one line."""
+    first = error.errors()[0]
+    where = "".join(f"{part}." for part in first["loc"])
+    return printable(f"{where[:-1]}: {first['msg']}" if where else first["msg"])
+
+
+def printable(text: str) -> str:
+    """The beginning of a text from a file, without signs that would act on a terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:200])

@@ -84,6 +84,11 @@ def _one_thread() -> None:
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
+def under_torchrun() -> bool:
+    """Whether torchrun has started this process beside others."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when its parent, process `parent`, ends, however it ends (Linux only)."""
     if sys.platform == "linux":

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autocrossdim.data.labels import Labels
-from autocrossdim.errors import UserError
+from autocrossdim.errors import UserError, first_fault
 from autocrossdim.files import read_json, write_text
 from autocrossdim.networks.plan import NetworkPlan
 from autocrossdim.preprocessing.normalize import Normalization
@@ -209,7 +209,7 @@ class Plan(BaseModel):
             try:
                 self.network_plan(configuration)
             except ValidationError as error:
-                raise ValueError(f"{name}: {error.errors()[0]['msg']}") from error
+                raise ValueError(f"{name}: {first_fault(error)}") from error
         return self
 
     def configuration(self, name: str | None = None) -> Configuration:
@@ -259,9 +259,7 @@ class Plan(BaseModel):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{path}: not a valid plan ({where}: {first['msg']}). Plan again.") from error
+            raise UserError(f"{path}: not a valid plan ({first_fault(error)}). Plan again.") from error
 
     def write(self, path: Path) -> None:
         """Write plan.json."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from autocrossdim.errors import UserError
 from autocrossdim.networks.plan import NetworkPlan
-from autocrossdim.plan import GIGABYTE, Inflation
+from autocrossdim.plan import GIGABYTE, MAX_BATCH, MAX_PATCH, Inflation
 from planners.memory import StepMemory
 from planners.topology import Topology, padded, topology
 from planners.trial import Outcome, try_out
@@ -131,7 +131,7 @@ class Sizer:
         two, three = memory.training(patch, 2), memory.training(patch, 3)
         fits = 2 + (self.budget_bytes - two) // max(1, three - two)
         share = int(MAX_SHARE_OF_VOXELS * training_voxels / prod(patch))
-        return max(MIN_BATCH, min(fits, share))
+        return max(MIN_BATCH, min(fits, share, MAX_BATCH))
 
     def _memory(self, patch: tuple[int, ...], levels: Topology) -> StepMemory:
         plan = self._network(patch, levels)
@@ -186,6 +186,6 @@ def patches(shape: tuple[int, ...], spacing: tuple[float, ...], kind: str = "une
             wanted = (max(DS_DEPTH, wanted[0]), *wanted[1:])
         levels = levels_for(kind, wanted, spacing)
         candidate = padded(wanted, levels.total_stride), levels
-        if candidate not in candidates:
+        if candidate not in candidates and prod(candidate[0]) <= MAX_PATCH:
             candidates.append(candidate)
     return candidates

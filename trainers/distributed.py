@@ -1,6 +1,5 @@
-"""Several processes that train one network: who is first, and sums over all of them."""
+"""Several processes that train one network: sums, and batch norm's statistics, over all of them."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +9,6 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-
-
-def under_torchrun() -> bool:
-    """Whether torchrun has started this process beside others."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def summed(value: Tensor) -> Tensor:

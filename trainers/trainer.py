@@ -25,10 +25,9 @@ from autocrossdim.data.splits import Split
 from autocrossdim.data.store import Store
 from autocrossdim.device import choose_device, precision_for
 from autocrossdim.errors import Interrupted, UserError
-from autocrossdim.parallel import default_processes
+from autocrossdim.parallel import default_processes, under_torchrun
 from autocrossdim.plan import Configuration, Plan
 from autocrossdim.workspace import FoldFolder
-from trainers.distributed import under_torchrun
 from trainers.fit import Fit, is_finished
 from trainers.history import History
 from trainers.settings import Settings

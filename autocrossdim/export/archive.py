@@ -17,7 +17,7 @@ from typing import BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from autocrossdim.errors import UserError
+from autocrossdim.errors import UserError, first_fault
 from autocrossdim.files import written_whole
 
 FORMAT_VERSION: Literal[1] = 1
@@ -230,15 +230,3 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
         if declared.get(name) != found.get(name):
             raise UserError(f"{path}: {name!a} is not what the manifest says. {AGAIN}")
     return manifest
-
-
-def first_fault(error: ValidationError) -> str:
-    """Where and what the first of pydantic's faults is, in one line."""
-    first = error.errors()[0]
-    where = "".join(f"{part}." for part in first["loc"])
-    return printable(f"{where[:-1]}: {first['msg']}" if where else first["msg"])
-
-
-def printable(text: str) -> str:
-    """The beginning of a text from a file, without signs that would act on a terminal."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:200])

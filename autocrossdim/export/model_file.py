@@ -14,9 +14,9 @@ from torch import Tensor
 
 from autocrossdim.best import BEST_VERSION, Best, plan_digest
 from autocrossdim.checkpoint import Checkpoint
-from autocrossdim.errors import UserError
+from autocrossdim.errors import UserError, first_fault, printable
 from autocrossdim.export.about import About
-from autocrossdim.export.archive import AGAIN, Archive, first_fault, printable
+from autocrossdim.export.archive import AGAIN, Archive
 from autocrossdim.networks.build import build_network
 from autocrossdim.plan import PLAN_VERSION, Configuration, Plan
 

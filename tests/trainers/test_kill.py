@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -13,7 +14,7 @@ from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.workspace import Workspace
 
 KILLS = 10
-EPOCHS = KILLS + 3
+EPOCHS = 3 * KILLS  # a killed run has done one or two
 
 
 def test_killed_ten_times_it_ends_with_the_very_weights_of_a_run_left_alone(
@@ -28,24 +29,24 @@ def test_killed_ten_times_it_ends_with_the_very_weights_of_a_run_left_alone(
     command += [
         f"--set={name}={json.dumps(value)}" for name, value in settings.items() if name not in ("workers", "epochs")
     ]
+    expected, found = (Workspace.of(raw.name, work).fold("dx", 0) for work in (alone, killed))
+    history = [json.loads(line) for line in expected.history.read_text().splitlines()]
+    epoch = median(line["seconds"] for line in history)
     delays = random.Random(1)
     for _ in range(KILLS):
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             # An epoch is done; then at any moment of the next one, the writing of its checkpoint among them.
             said = next(line for line in process.stderr if ": epoch " in line)
-            time.sleep(delays.uniform(0, 0.6))
+            time.sleep(delays.uniform(0, epoch))
             process.kill()
         assert "loss" in said
     subprocess.run(command, check=True, capture_output=True)
-    expected, found = (Workspace.of(raw.name, work).fold("dx", 0) for work in (alone, killed))
     one, other = Checkpoint.read(expected.latest), Checkpoint.read(found.latest)
     assert other.complete
     for name, tensor in one.network.items():
         assert torch.equal(tensor, other.network[name]), name
-    losses = [
-        [json.loads(line)["loss"] for line in folder.history.read_text().splitlines()] for folder in (expected, found)
-    ]
-    assert losses[0] == losses[1]
+    losses = [json.loads(line)["loss"] for line in found.history.read_text().splitlines()]
+    assert losses == [line["loss"] for line in history]
     # Whatever the kills left behind carries a hidden name, and what has its own name is whole.
     assert Checkpoint.read(found.best).network.keys() == one.network.keys()

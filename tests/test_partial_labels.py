@@ -71,5 +71,4 @@ def test_what_is_labelled_is_learned(variant: str, source: Callable[[Path], Path
     assert set(summary["mean"]) == ({"(1, 2)", "2"} if variant == "regions" else {"1", "2"})
     values = {int(v) for path in segmented.glob("*.nii.gz") for v in np.unique(read_label(path)[0])}
     assert values <= {0, 1, 2}
-    print(summary["foreground_mean"]["Dice"], {k: v["Dice"] for k, v in summary["mean"].items()})
     assert summary["foreground_mean"]["Dice"] > LEARNED

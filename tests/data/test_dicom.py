@@ -1,0 +1,95 @@
+"""Damaged DICOM files are named before GDCM reads them, and none is left out in silence."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from autocrossdim.data.dicom import check_dicom, is_dicom_folder
+from autocrossdim.data.images import read_dicom_series
+from autocrossdim.errors import UserError
+
+EXPLICIT, IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+OPEN = 0xFFFFFFFF
+
+
+def element(tag: int, kind: str, value: bytes, length: int | None = None, order: str = "<") -> bytes:
+    """One element as the standard writes it; `kind` is empty in implicit files and for items."""
+    head = struct.pack(order + "HH", tag >> 16, tag & 0xFFFF)
+    length = len(value) if length is None else length
+    if not kind:
+        return head + struct.pack(order + "I", length) + value
+    wide = kind in ("OB", "OW", "SQ", "UN")
+    return (
+        head
+        + kind.encode()
+        + struct.pack(order + ("HI" if wide else "H"), *((0, length) if wide else (length,)))
+        + value
+    )
+
+
+def dicom(path: Path, syntax: str, *elements: bytes) -> Path:
+    path.write_bytes(bytes(128) + b"DICM" + element(0x00020010, "UI", syntax.encode() + b"\0") + b"".join(elements))
+    return path
+
+
+def write_slices(folder: Path, count: int = 4) -> Path:
+    folder.mkdir()
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for z in range(count):
+        image = sitk.GetImageFromArray(np.full((1, 6, 5), z, dtype=np.int16))
+        tags = {"0020|000d": "1.2", "0020|000e": "1.2.3", "0020|0013": str(z), "0020|0032": f"0\\0\\{z}"}
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{z}.dcm"))
+        writer.Execute(image)
+    return folder
+
+
+def test_sound_files_of_every_kind_are_let_through(tmp_path: Path) -> None:
+    name, item, end = element(0x00100010, "PN", b"A^"), (0xFFFEE000, ""), element(0xFFFEE00D, "", b"")
+    closed = element(0x00081115, "SQ", element(*item, name))
+    opened = element(0x00081115, "SQ", element(*item, name + end, OPEN) + element(0xFFFEE0DD, "", b""), OPEN)
+    pieces = element(*item, b"") + element(*item, b"\x7f" * 40) + element(0xFFFEE0DD, "", b"")
+    check_dicom(dicom(tmp_path / "a", EXPLICIT, closed, opened, element(0x7FE00010, "OB", pieces, OPEN)))
+    check_dicom(dicom(tmp_path / "b", IMPLICIT, element(0x00100010, "", b"A^"), element(0x7FE00010, "", bytes(99))))
+    big = element(0x00100010, "PN", b"A^", order=">"), element(0x7FE00010, "OW", bytes(98), order=">")
+    check_dicom(dicom(tmp_path / "c", BIG_ENDIAN, *big))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "broken"),
+    [
+        (EXPLICIT, element(0x00100010, "PN", b"A^", 60000)),
+        (EXPLICIT, element(0x7FE00010, "OW", b"1234", 2**31)),
+        (EXPLICIT, element(0x00081115, "SQ", element(0xFFFEE000, "", element(0x00100010, "UN", b"", 2**30)))),
+        (IMPLICIT, element(0x00100010, "", b"A^", 2**30)),
+        (BIG_ENDIAN, element(0x7FE00010, "OW", b"1234", 2**31, ">")),
+    ],
+)
+def test_an_element_longer_than_its_file_is_named(syntax: str, broken: bytes, tmp_path: Path) -> None:
+    path = dicom(tmp_path / "a.dcm", syntax, broken)
+    with pytest.raises(UserError, match=r"a\.dcm: damaged: element .* more than there are"):
+        check_dicom(path)
+    with pytest.raises(UserError, match="damaged"):
+        is_dicom_folder(tmp_path)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_damaged_slice_at_an_end_does_not_make_the_volume_shorter(number: int, tmp_path: Path) -> None:
+    folder = write_slices(tmp_path / "series")
+    assert read_dicom_series(folder).array.shape == (1, 4, 6, 5)
+    broken = folder / f"{number}.dcm"
+    content = broken.read_bytes()
+    broken.write_bytes(content[: content.index(b"\x20\0\x0e\0UI")])  # cut where the series' number stood
+    with pytest.raises(UserError, match=rf"{number}\.dcm: DICOM, but no slice"):
+        read_dicom_series(folder)
+
+
+def test_an_index_beside_the_slices_is_no_slice(tmp_path: Path) -> None:
+    folder = write_slices(tmp_path / "series")
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert read_dicom_series(folder).array.shape == (1, 4, 6, 5)

@@ -28,7 +28,7 @@ from autocrossdim.jobs.slurm import Job, submit
 from autocrossdim.parallel import default_processes, under_torchrun
 from autocrossdim.plan import Plan, PlanOptions
 from autocrossdim.preprocessing.dataset import preprocess_dataset
-from autocrossdim.workspace import FoldFolder, Workspace
+from autocrossdim.workspace import FoldFolder, Workspace, default_work
 
 ALL = "all"  # the fold that trains on every case
 
@@ -299,6 +299,8 @@ def predict(
     uncertainty: bool = False,
     postprocessing: bool = True,
     part: str = "0/1",
+    slurm: Mapping[str, str] | None = None,
+    jobs: int = 1,
 ) -> list[Path]:
     """Segment every case of a folder, or one file, with an ensemble of folds and configurations.
 
@@ -317,13 +319,40 @@ def predict(
             Dice to expect of every case, those to look at first on top.
         postprocessing: apply that of `best.json`, if it is about the same configurations.
         part: `I/N`: every Nth case from the Ith on, so that N machines do a folder together.
+        slurm: submit jobs with these options of `sbatch`, and return.
+        jobs: how many; each does a part.
 
     Returns:
-        The segmentations' paths.
+        The segmentations' paths; none yet if jobs were submitted.
 
     Raises:
-        UserError: no trained fold, no such input, or an image the model cannot take.
+        UserError: no trained fold, no such input, an image the model cannot take, or jobs that cannot be submitted.
     """
+    if slurm is not None:
+        if overwrite:
+            raise UserError("--overwrite and --slurm: a job that is queued again would begin again. Choose a new -o.")
+        if not input.exists():
+            raise UserError(f"-i {input}: no such file or folder.")
+        words = {
+            f"predict {k} of {jobs}": command(
+                "predict",
+                Path(model).resolve() if Path(model).exists() else model,
+                input=input.resolve(),
+                output=output.resolve(),
+                work=(work or default_work()).resolve(),
+                fold=list(fold),
+                config=list(config),
+                probabilities=probabilities,
+                no_mirroring=not mirroring,
+                device=device,
+                uncertainty=uncertainty,
+                no_postprocessing=not postprocessing,
+                part=f"{k}/{jobs}",
+            )
+            for k in range(jobs)
+        }
+        submit({name: Job(of_one) for name, of_one in words.items()}, output / "slurm", slurm)
+        return []
     from autocrossdim.inference.predictor import Predictor, Prepared, Segmentation
     from autocrossdim.inference.uncertainty import forget, is_written, tell, write_list, write_uncertainty
 

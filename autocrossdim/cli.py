@@ -33,6 +33,13 @@ ProcessesOption = Annotated[
     int | None,
     typer.Option(min=1, help="Worker processes, each holding one case (default: one a core, at most 8)."),
 ]
+SlurmOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="OPTIONS",
+        help="Submit SLURM jobs, with options of sbatch such as partition=gpu,time=12:00:00,gres=gpu:1.",
+    ),
+]
 WeightsOption = Annotated[
     str,
     typer.Option(
@@ -159,15 +166,9 @@ def train(
         int | None,
         typer.Option(min=1, help="Folds at a time, in processes of their own (default: as many as there are GPUs)."),
     ] = None,
-    slurm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="OPTIONS",
-            help="Submit one SLURM job a fold, with options of sbatch such as partition=gpu,time=12:00:00,gres=gpu:1.",
-        ),
-    ] = None,
+    slurm: SlurmOption = None,
 ) -> None:
-    """Train folds of a configuration; each goes on where it stopped."""
+    """Train folds of a configuration; each goes on where it stopped. With --slurm, each is a job."""
     from autocrossdim import api
 
     if parallel is not None and slurm is not None:
@@ -178,8 +179,19 @@ def train(
         settings["epochs"] = epochs
     if max_time is not None:
         settings["max_seconds"] = _seconds(max_time)
-    sbatch = _sbatch_options(slurm) if slurm is not None else None
-    api.train(dataset, work, config, fold or (), weights, device, restart, settings, devices, parallel, sbatch)
+    api.train(
+        dataset,
+        work,
+        config,
+        fold or (),
+        weights,
+        device,
+        restart,
+        settings,
+        devices,
+        parallel,
+        _sbatch_options(slurm) if slurm is not None else None,
+    )
 
 
 @app.command()
@@ -208,10 +220,16 @@ def predict(
     part: Annotated[
         str, typer.Option(metavar="I/N", help="Only every Nth case from the Ith on (0/4 to 3/4: four machines).")
     ] = "0/1",
+    slurm: SlurmOption = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="How many --slurm submits; they share the images.")] = None,
 ) -> None:
     """Segment images with the ensemble of all trained folds."""
     from autocrossdim import api
 
+    if jobs is not None and slurm is None:
+        raise UserError("--jobs: how many --slurm submits, which is missing.")
+    if part != "0/1" and slurm is not None:
+        raise UserError("--part and --slurm: one of them; --jobs says in how many parts the jobs divide the images.")
     api.predict(
         model,
         input,
@@ -226,6 +244,8 @@ def predict(
         uncertainty,
         postprocessing,
         part,
+        _sbatch_options(slurm) if slurm is not None else None,
+        jobs or 1,
     )
 
 

@@ -166,12 +166,12 @@ def work(planned: Path, tmp_path: Path) -> Path:
 def submit(raw: Path, work: Path, *words: object) -> subprocess.CompletedProcess[str]:
     settings = ("steps_per_epoch=2", "validation_batches=1", "slices_first=false", "workers=1")
     options = ["--weights", "random", *(word for setting in settings for word in ("--set", setting))]
-    return subprocess.run(
-        [sys.executable, "-m", "autocrossdim", "train", str(raw), "--work", str(work), *map(str, [*options, *words])],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return autocrossdim("train", raw, "--work", work, *options, *words)
+
+
+def autocrossdim(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "autocrossdim", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def submitted(raw: Path, work: Path, *words: object) -> list[str]:
@@ -203,6 +203,24 @@ def test_folds_train_as_jobs_and_their_summaries_are_merged(cluster: Path, raw: 
     splits = json.loads((work / raw.name / "splits.json").read_text())
     validated = {Path(case["prediction_file"]).name.removesuffix(".nii.gz") for case in cases}
     assert validated == {*splits[0]["val"], *splits[1]["val"]}
+
+
+def test_jobs_segment_a_folder_together(cluster: Path, raw: Path, work: Path, tmp_path: Path) -> None:
+    words = ("--epochs", "1", "--set", "steps_per_epoch=1", "--set", "slices_first=false", "--set", "workers=0")
+    output(sys.executable, "-m", "autocrossdim", "train", raw, "--work", work, "--weights=random", "--fold=all", *words)
+    segmented = tmp_path / "segmented"
+    predict = ["predict", str(raw), "--work", str(work), "-i", str(raw / "imagesTs"), "-o", str(segmented)]
+    result = autocrossdim(*predict, "--slurm", "partition=shared,time=10", "--jobs", "2", "--no-mirroring")
+    jobs = re.findall(r"job (\d+)", result.stderr)
+    assert len(jobs) == 2, result.stderr
+    for job in jobs:
+        eventually(lambda job=job: has_ended(job))
+        assert state(job) == "COMPLETED", (segmented / "slurm" / f"{job}_0_log.out").read_text()
+    labels = {file.name for file in (raw / "labelsTs").iterdir()}
+    assert {file.name for file in segmented.iterdir()} == {*labels, "slurm"}
+    refused = autocrossdim(*predict, "--slurm", "partition=shared,time=10", "--overwrite")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "queued again would begin again" in refused.stderr
 
 
 @pytest.mark.parametrize("how", ["requeued by hand", "pre-empted", "out of time"])

@@ -66,8 +66,8 @@ class Checkpoint:
             torch.save(content, temporary)
 
     @classmethod
-    def read(cls, path: Path, device: torch.device | str = "cpu") -> "Checkpoint":
-        """Read a checkpoint.
+    def read(cls, path: Path) -> "Checkpoint":
+        """Read a checkpoint, onto the CPU.
 
         Raises:
             UserError: the file is missing, damaged, or of another version.
@@ -77,7 +77,7 @@ class Checkpoint:
                 damaged = archive.testzip()  # torch does not look at the checksums that it writes
             if damaged is not None:
                 raise zipfile.BadZipFile(f"{damaged} is not as it was written")
-            content = torch.load(path, map_location=device, weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise UserError(f"{path}: no such checkpoint.") from None
         except Exception as error:  # damaged files end in errors of every kind

@@ -21,6 +21,7 @@ from autocrossdim.inference.body import Body, find_body
 from autocrossdim.inference.fuse import fuse
 from autocrossdim.inference.inputs import find_best_for, find_checkpoints
 from autocrossdim.inference.postprocess import KeepLargest, postprocess
+from autocrossdim.inference.residence import settle
 from autocrossdim.inference.restore import (
     lines_for,
     places,
@@ -29,7 +30,7 @@ from autocrossdim.inference.restore import (
     strips_of,
     to_label,
 )
-from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, Window, logits_by_slab
+from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, HELD_BYTES, Window, logits_by_slab
 from autocrossdim.inference.uncertainty import Uncertainty, UncertaintyMaps, Where, temper
 from autocrossdim.networks.build import build_network
 from autocrossdim.plan import Configuration, Plan
@@ -53,7 +54,7 @@ class Segmentation:
 
 @dataclass
 class Model:
-    """The folds of one configuration, in eval mode on one device."""
+    """The folds of one configuration, in eval mode on one device; those a GPU has no room for come when called."""
 
     plan: Plan
     configuration: Configuration
@@ -66,7 +67,7 @@ class Model:
         Raises:
             UserError: a checkpoint is missing, damaged or unfinished, or does not belong to the others.
         """
-        return cls.of(((path, Checkpoint.read(path, device)) for path in checkpoints), device)
+        return cls.of(((path, Checkpoint.read(path)) for path in checkpoints), device)
 
     @classmethod
     def of(cls, checkpoints: Iterable[tuple[Path, Checkpoint]], device: torch.device) -> "Model":
@@ -75,7 +76,8 @@ class Model:
         Raises:
             UserError: as `load`.
         """
-        networks, plan, configuration = [], None, None
+        networks: list[nn.Module] = []
+        plan, configuration = None, None
         for path, checkpoint in checkpoints:
             if not checkpoint.complete:
                 epoch = checkpoint.progress["epoch"]
@@ -94,7 +96,9 @@ class Model:
                     f"{path}: its weights are not those of the planned network. Train this fold again with --restart."
                 ) from error
             fuse(network)
-            networks.append(network.to(device, memory_format=memory_format_for(configuration.dims)).eval())
+            # The first one stays in any case; without room for it there is none for any.
+            kept_free = configuration.memory.inference_bytes + HELD_BYTES if networks else 0
+            networks.append(settle(network.eval(), device, memory_format_for(configuration.dims), kept_free))
         if plan is None or configuration is None:
             raise UserError("No trained fold was given.")
         return cls(plan, configuration, networks)

@@ -63,7 +63,7 @@ class Trained:
 
         def load(checkpoints: Sequence[Path], device: torch.device) -> Model:
             self.loaded += checkpoints
-            found = [Checkpoint.read(path, device) for path in checkpoints]
+            found = [Checkpoint.read(path) for path in checkpoints]
             networks = [Threshold(float(checkpoint.network["threshold"])).eval() for checkpoint in found]
             return Model(plan, plan.configuration(found[0].configuration), networks)
 

@@ -172,8 +172,6 @@ class Fit:
             before = time.monotonic()
             batch = next(training)
             self.waited += time.monotonic() - before
-            # Every process draws the same batch and takes its share of it.
-            batch = {key: part[self.fabric.global_rank :: self.fabric.world_size] for key, part in batch.items()}
             names += batch["names"]
             data, target = to_device(batch, self.fabric.device)
             with self.fabric.no_backward_sync(self.model, enabled=number < self.settings.accumulate):
@@ -289,6 +287,7 @@ class Fit:
             foreground_share=self.settings.foreground_share,
             augment=self.settings.augment,
             workers=max(1, workers),
+            share=slice(self.fabric.global_rank, None, self.fabric.world_size),
         )
         return batches(loader, workers)
 

@@ -47,6 +47,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         augment: turn, scale, mirror and change intensities, or give patches as they are.
         workers: among how many loaders the batches are dealt out.
         elastic: probability that a patch is also bent; nnU-Net's is 0.
+        share: of every batch, the patches with these numbers; a process of several gives its own.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         augment: bool = True,
         workers: int = 1,
         elastic: float = 0.0,
+        share: slice = slice(None),
     ) -> None:
         super().__init__(None, configuration.batch_size, workers)
         self.store = store
@@ -72,6 +74,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         self.foreground = max(1, round(configuration.batch_size * foreground_share))
         self.augment = augment
         self.elastic = elastic
+        self.share = share
         self._targets = _target_table(labels)
         # Most datasets: classes 0, 1, 2, ... and nothing to ignore.
         self._values_are_targets = not labels.has_regions and torch.equal(
@@ -104,17 +107,18 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
             self.next_batch += self.number_of_threads_in_multithreaded
 
     def batch(self, number: int) -> dict[str, Any]:
-        """Return batch `number`."""
-        random = np.random.default_rng((self.seed, number))
-        names = self._names(number)
+        """Return batch `number`, or what is ours of it."""
+        chosen = list(enumerate(self._names(number)))[self.share]
         # Arrays, not tensors: a tensor sent by a worker that ends before it is received cannot be opened any more.
         data, target = [], []
         with _one_thread():
-            for i, name in enumerate(names):
+            for i, name in chosen:
+                # A patch depends on its place alone, not on the others of its batch, which another process may draw.
+                random = np.random.default_rng((self.seed, number, 2 + i))
                 image, label = self._patch(name, i >= self.batch_size - self.foreground, random)
                 data.append(image)
                 target.append(self._target(label))
-        return {"data": np.stack(data), "target": np.stack(target), "names": names}
+        return {"data": np.stack(data), "target": np.stack(target), "names": [name for _, name in chosen]}
 
     def _names(self, number: int) -> list[str]:
         """Cases of a batch. They are dealt like cards: all in a drawn order, then all in another.

@@ -32,6 +32,15 @@ def loader(planned: tuple[Path, Path], configuration: str = "dx", **changes: obj
     return PatchLoader(store, NAMES, made, plan.labels, **{"seed": 0, **changes})  # type: ignore[arg-type]
 
 
+def test_the_shares_of_several_processes_are_the_whole_batch(planned: tuple[Path, Path]) -> None:
+    whole = loader(planned).batch(5)
+    for rank in range(2):
+        mine = loader(planned, share=slice(rank, None, 2)).batch(5)
+        assert mine["names"] == whole["names"][rank::2]
+        for key in ("data", "target"):
+            np.testing.assert_array_equal(mine[key], whole[key][rank::2])
+
+
 @pytest.mark.parametrize("configuration", ["dx", "omnia"])
 def test_a_batch_has_the_planned_shape(planned: tuple[Path, Path], configuration: str) -> None:
     made = parts(planned, configuration)[2]

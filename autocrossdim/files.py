@@ -1,6 +1,7 @@
 """Files that are either whole or not there: everything is written to a temporary name, then renamed."""
 
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing behind it
         temporary.replace(path)
     except OSError as error:
         raise UserError(
@@ -33,6 +36,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in a folder in which nobody else is writing now."""
+    for file in folder.glob(".????????.*"):
+        with suppress(OSError):
+            file.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

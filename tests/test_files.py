@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from autocrossdim.errors import UserError
-from autocrossdim.files import read_json, write_json, written_whole
+from autocrossdim.files import read_json, remove_leftovers, write_json, written_whole
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -25,6 +25,16 @@ def test_a_temporary_name_keeps_the_ending(tmp_path: Path) -> None:
     with written_whole(tmp_path / "case.nii.gz") as temporary:
         assert temporary.name.endswith("case.nii.gz")
         temporary.touch()
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".mine").touch()
+    writer = written_whole(tmp_path / "checkpoint_latest")
+    writer.__enter__().touch()  # and never goes on
+    (tmp_path / "checkpoint_latest").touch()
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_leftovers(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {".mine", "checkpoint_latest"}
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from autocrossdim.data.splits import Split
 from autocrossdim.data.store import Store
 from autocrossdim.device import choose_device, precision_for
 from autocrossdim.errors import Interrupted, UserError
+from autocrossdim.files import remove_leftovers
 from autocrossdim.parallel import default_processes, under_torchrun
 from autocrossdim.plan import Configuration, Plan
 from autocrossdim.workspace import FoldFolder
@@ -189,6 +190,7 @@ def fit(
         # What was validated before is not this model's any more.
         for path in (folder.validation, *forget):
             shutil.rmtree(path, ignore_errors=True)
+        remove_leftovers(folder.root)
     run.run()
 
 

@@ -1,12 +1,13 @@
 """Intensities a network can work with, by nnU-Net's rules a channel name."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import binary_fill_holes
 
+Intensity = Annotated[float, Field(ge=-1e30, le=1e30)]  # what float32 can compute with
 Scheme = Literal["zscore", "ct", "nonorm", "rescale_to_0_1", "rgb_to_0_1"]
 
 
@@ -24,10 +25,10 @@ class Normalization(BaseModel):
 
     scheme: Scheme
     inside_mask: bool = False
-    mean: float = 0.0
-    std: float = 1.0
-    lower: float = 0.0
-    upper: float = 0.0
+    mean: Intensity = 0.0
+    std: Intensity = 1.0
+    lower: Intensity = 0.0
+    upper: Intensity = 0.0
 
 
 def scheme_for(channel_name: str) -> Scheme:

@@ -48,5 +48,6 @@ def test_killed_ten_times_it_ends_with_the_very_weights_of_a_run_left_alone(
         assert torch.equal(tensor, other.network[name]), name
     losses = [json.loads(line)["loss"] for line in found.history.read_text().splitlines()]
     assert losses == [line["loss"] for line in history]
-    # Whatever the kills left behind carries a hidden name, and what has its own name is whole.
+    # What the kills left half written had a hidden name, which the last run removed; what has its own name is whole.
+    assert not list(found.root.glob(".*"))
     assert Checkpoint.read(found.best).network.keys() == one.network.keys()

@@ -62,7 +62,7 @@ class Checkpoint:
             "progress": self.progress,
             "resume": self.resume,
         }
-        with written_whole(path) as temporary:
+        with written_whole(path, RuntimeError) as temporary:
             torch.save(content, temporary)
 
     @classmethod

@@ -12,16 +12,21 @@ from autocrossdim.errors import UserError
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *failures: type[Exception]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, delete it on failure.
 
     The temporary name keeps the file's endings, because image writers choose the format by them, and
     starts with a dot, so that no listing of cases takes it for one.
 
+    Args:
+        path: what is to be there in the end.
+        failures: what the writer raises on a full disk, if not OSError.
+
     Raises:
         UserError: the folder cannot be written to (read-only, full disk).
     """
     path = Path(path)
+    expected: tuple[type[Exception], ...] = (OSError, *failures)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,10 +34,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut may leave the new name with nothing behind it
         temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}). Check space and permissions."
-        ) from error
+    except expected as error:
+        reason = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
+        raise UserError(f"{path}: cannot be written ({reason}). Check space and permissions.") from error
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -330,8 +330,9 @@ def _write(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
         array = array[0]
     ending = file_ending(path)
     header = geometry.header or ""
+    is_nifti = ending in (".nii.gz", ".nii")
     with written_whole(path) as temporary:
-        if ending in (".nii.gz", ".nii") and nifti.is_header(header):
+        if is_nifti and nifti.is_header(header):
             nifti.write(temporary, array, header)
         elif ending == ".nrrd" and headers.is_nrrd_header(header):
             headers.write_nrrd(temporary, array, header)
@@ -345,8 +346,18 @@ def _write(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
                 sitk.WriteImage(image, str(temporary), useCompression=True)
             except RuntimeError as error:
                 raise UserError(f"{path}: cannot be written ({_reason(error)}).") from error
+            if is_nifti or ending == ".bmp":
+                _see_that_it_is_whole(temporary, path)
     if ending in (".tif", ".tiff") and geometry.spacing != (1.0, 1.0, 1.0):
         write_json(_side_file(path), {"spacing": list(geometry.spacing)})
+
+
+def _see_that_it_is_whole(temporary: Path, path: Path) -> None:
+    """Read what ITK wrote as NIfTI or BMP: it does not notice when a disk is full, and leaves a file cut short."""
+    try:
+        _read(temporary)
+    except UserError as error:
+        raise UserError(f"{path}: cannot be written as a whole. Check space and permissions.") from error
 
 
 def _reason(error: Exception) -> str:

@@ -135,7 +135,7 @@ class Store:
 
     @staticmethod
     def _write_array(path: Path, array: np.ndarray, chunks: tuple[int, ...]) -> None:
-        with written_whole(path) as temporary:
+        with written_whole(path, RuntimeError) as temporary:
             blosc2.asarray(
                 np.ascontiguousarray(array),
                 urlpath=str(temporary),

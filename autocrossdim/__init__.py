@@ -1,16 +1,26 @@
 """autocrossdim: self-configuring segmentation for few annotated scans.
 
-The commands are also functions: `plan_and_preprocess`, `train`, `predict`, `find_best`, `evaluate`, `export`,
-`verify`; and `Predictor.load(model)(array, spacing)` segments one image.
+The commands are also functions: `plan_and_preprocess`, `train`, `predict`, `ensemble`, `find_best`, `evaluate`,
+`export`, `verify`; and `Predictor.load(model)(array, spacing)` segments one image.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autocrossdim.api import evaluate, export, find_best, plan_and_preprocess, predict, train, verify
+    from autocrossdim.api import ensemble, evaluate, export, find_best, plan_and_preprocess, predict, train, verify
     from autocrossdim.inference.predictor import Predictor
 
-__all__ = ["Predictor", "evaluate", "export", "find_best", "plan_and_preprocess", "predict", "train", "verify"]
+__all__ = [
+    "Predictor",
+    "ensemble",
+    "evaluate",
+    "export",
+    "find_best",
+    "plan_and_preprocess",
+    "predict",
+    "train",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -408,6 +408,36 @@ def predict(
     return [path for _, path in wanted]
 
 
+def ensemble(folders: Sequence[Path], output: Path, dataset: str | Path) -> list[Path]:
+    """Average the probabilities that `predict --probabilities` left in several folders, case by case.
+
+    Args:
+        folders: at least two, with `CASE.npz` and `CASE.ext` of the same cases.
+        output: folder of the segmentations, each on its image's own grid.
+        dataset: whose dataset.json names the labels and the format.
+
+    Returns:
+        The segmentations' paths.
+
+    Raises:
+        UserError: folders that hold other cases, or probabilities of other labels or grids.
+    """
+    from autocrossdim.inference.stored import average_stored, stored_cases
+
+    if len(folders) < 2:
+        raise UserError("An ensemble needs two folders or more.")
+    if output.resolve() in {folder.resolve() for folder in folders}:
+        raise UserError(f"-o {output}: holds what is to be averaged. Choose another folder.")
+    raw = load_dataset(find_dataset(dataset))
+    paths = []
+    cases = stored_cases(folders)
+    for case in track(cases, "Averaging", len(cases)):
+        label, geometry = average_stored(folders, case, raw.labels, raw.file_ending)
+        paths.append(output / f"{case}{raw.file_ending}")
+        write_label(label, geometry, paths[-1])
+    return paths
+
+
 def find_best(
     dataset: str | Path, work: Path | None = None, device: str = "auto", processes: int | None = None
 ) -> Best:

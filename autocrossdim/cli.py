@@ -249,6 +249,18 @@ def predict(
     )
 
 
+@app.command()
+def ensemble(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `predict --probabilities` wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the segmentations.")],
+    dataset: Annotated[str, typer.Option(help="Whose dataset.json names the labels.")],
+) -> None:
+    """Average stored probabilities of several models, trained anywhere, into segmentations."""
+    from autocrossdim import api
+
+    api.ensemble(folders, output, dataset)
+
+
 @app.command("find_best")
 def find_best(
     dataset: DatasetArgument, work: WorkOption = None, device: DeviceOption = "auto", processes: ProcessesOption = None

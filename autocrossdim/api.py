@@ -5,23 +5,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autocrossdim import registry
 from autocrossdim.best import Best
 from autocrossdim.console import is_first_process, say, track
-from autocrossdim.data.dataset import Case, Dataset, find_dataset, load_dataset
-from autocrossdim.data.images import ENDINGS, Geometry, write_label
+from autocrossdim.data.dataset import Dataset, find_dataset, load_dataset
+from autocrossdim.data.images import ENDINGS, write_label
 from autocrossdim.data.splits import Split, load_or_make_splits
 from autocrossdim.data.store import Store
 from autocrossdim.data.verify import Report
 from autocrossdim.data.verify import verify as verify_dataset
 from autocrossdim.errors import UserError
-from autocrossdim.evaluation.summary import Summary, evaluate_folder, labels_from, merge
-from autocrossdim.files import read_json, write_json, write_text, written_whole
+from autocrossdim.evaluation.folds import summarise_folds
+from autocrossdim.evaluation.summary import Summary, evaluate_folder, labels_from
+from autocrossdim.files import read_json, write_json, write_text
 from autocrossdim.fingerprint import Fingerprint, extract
-from autocrossdim.inference.inputs import far_from_training, find_inputs, part_of
-from autocrossdim.inference.pipeline import overlapped
+from autocrossdim.inference.inputs import find_inputs, part_of
 from autocrossdim.jobs import command
 from autocrossdim.jobs.local import run_together, slots, visible_gpus
 from autocrossdim.jobs.slurm import Job, submit
@@ -212,7 +210,7 @@ def train(
             split = Split(train=everything, val=()) if number == ALL else splits[int(number)]
             trainer.train(number, split, folder, restart)
     if is_first_process():
-        _summarise_folds(space, configuration.name, len(splits))
+        summarise_folds(space, configuration.name, len(splits))
 
 
 def _ask_for_restart(folder: FoldFolder, restart: bool) -> Path:
@@ -251,38 +249,6 @@ def _store(raw: Dataset, plan: Plan, space: Workspace, name: str, processes: int
     store = Store(space.preprocessed(name))
     preprocess_dataset(raw, plan, plan.configuration(name), store, processes)
     return store
-
-
-def _summarise_folds(space: Workspace, configuration: str, folds: int) -> None:
-    """Merge the validation summaries of the folds there are into the configuration's summary.json.
-
-    Folds in processes of their own may end at the same time; whoever writes last has seen the summaries of all.
-    """
-    files = [space.fold(configuration, fold).validation / "summary.json" for fold in range(folds)]
-    merged = None
-    while merged != (there := [file.stat().st_mtime_ns if file.exists() else None for file in files]):
-        merged = there
-        _merge_folds(space, configuration, folds)
-
-
-def _merge_folds(space: Workspace, configuration: str, folds: int) -> None:
-    from autocrossdim.checkpoint import Checkpoint
-
-    made = Plan.read(space.plan)
-    done = []
-    for fold in range(folds):
-        folder = space.fold(configuration, fold)
-        if not (folder.validation / "summary.json").exists():
-            continue
-        checkpoint = Checkpoint.read(folder.latest)
-        if checkpoint.plan.configuration(configuration).trains_like(made.configuration(configuration)):
-            done.append(read_json(folder.validation / "summary.json"))
-        else:
-            say(f"{folder.root}: trained under another plan, so it is left out of the summary.")
-    if done:
-        summary = merge(done)
-        write_json(space.model(configuration) / "summary.json", summary)
-        say(f"{configuration}, {len(done)} of {folds} folds: mean Dice {summary['foreground_mean']['Dice']:.3f}.")
 
 
 def predict(
@@ -353,59 +319,15 @@ def predict(
         }
         submit({name: Job(of_one) for name, of_one in words.items()}, output / "slurm", slurm)
         return []
-    from autocrossdim.inference.predictor import Predictor, Prepared, Segmentation
-    from autocrossdim.inference.uncertainty import forget, is_written, tell, write_list, write_uncertainty
+    from autocrossdim.inference.folder import segment_folder
+    from autocrossdim.inference.predictor import Predictor
 
     predictor = Predictor.load(model, work, fold, config, device, mirroring, postprocessing)
     for note in predictor.notes:
         say(note)
     plan = predictor.plan
     cases = part_of(find_inputs(input, len(plan.channel_names), plan.file_ending), part)
-    wanted = [(case, output / f"{case.name}{plan.file_ending}") for case in cases]
-    images = {image.resolve() for case in cases for image in case.images}
-    for _, path in wanted:
-        if path.resolve() in images:
-            raise UserError(f"-o {output}: {path.name} would replace the image itself. Choose another folder.")
-    missing = [
-        (case, path)
-        for case, path in wanted
-        if overwrite
-        or not path.exists()
-        or (probabilities and not (output / f"{case.name}.npz").exists())
-        or (uncertainty and not is_written(output, case.name))
-    ]
-    if len(missing) < len(wanted):
-        say(f"{len(wanted) - len(missing)} of {len(wanted)} cases are done already (--overwrite does them again).")
-
-    def read(job: tuple[Case, Path]) -> tuple[Geometry, list[Prepared]]:
-        geometry, prepared = predictor.prepare_files(job[0].images)
-        for doubt in far_from_training(geometry.spacing, plan, [model.configuration for model in predictor.models]):
-            say(f"warning: {job[0].images[0]}: {doubt}")
-        return geometry, prepared
-
-    def segment(_: object, read: tuple[Geometry, list[Prepared]]) -> tuple[Geometry, Segmentation]:
-        return read[0], predictor.segment(read[1], probabilities, uncertainty)
-
-    def write(job: tuple[Case, Path], result: tuple[Geometry, Segmentation]) -> None:
-        (case, path), (geometry, segmentation) = job, result
-        if segmentation.probabilities is not None:
-            with written_whole(output / f"{case.name}.npz") as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, probabilities=segmentation.probabilities)
-        if segmentation.uncertainty is None:
-            forget(output, case.name)
-        else:
-            score, ending = predictor.case_score, plan.file_ending
-            write_uncertainty(output, case.name, segmentation.uncertainty, geometry, ending, score)
-        # The segmentation comes last: where it exists, everything of the case does.
-        write_label(segmentation.label, geometry, path)
-
-    done = overlapped(missing, lambda job: job[0].name, read, segment, write)
-    for _ in track(done, "Predicting", len(missing)):
-        pass
-    if uncertainty:
-        for sentence in tell(write_list(output), predictor.case_score, predictor.members):
-            say(sentence)
-    return [path for _, path in wanted]
+    return segment_folder(predictor, cases, output, probabilities, uncertainty, overwrite)
 
 
 def ensemble(folders: Sequence[Path], output: Path, dataset: str | Path) -> list[Path]:

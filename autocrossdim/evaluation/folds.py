@@ -1,0 +1,44 @@
+"""What the folds of a configuration found out, together."""
+
+from autocrossdim.console import say
+from autocrossdim.evaluation.summary import merge
+from autocrossdim.files import read_json, write_json
+from autocrossdim.plan import Plan
+from autocrossdim.workspace import Workspace
+
+
+def summarise_folds(space: Workspace, configuration: str, folds: int) -> None:
+    """Merge the validation summaries of the folds there are into the configuration's summary.json.
+
+    Folds in processes of their own may end at the same time; whoever writes last has seen the summaries of all.
+
+    Args:
+        space: of the dataset.
+        configuration: name.
+        folds: how many there are in all.
+    """
+    files = [space.fold(configuration, fold).validation / "summary.json" for fold in range(folds)]
+    merged = None
+    while merged != (there := [file.stat().st_mtime_ns if file.exists() else None for file in files]):
+        merged = there
+        _merge(space, configuration, folds)
+
+
+def _merge(space: Workspace, configuration: str, folds: int) -> None:
+    from autocrossdim.checkpoint import Checkpoint
+
+    made = Plan.read(space.plan)
+    done = []
+    for fold in range(folds):
+        folder = space.fold(configuration, fold)
+        if not (folder.validation / "summary.json").exists():
+            continue
+        checkpoint = Checkpoint.read(folder.latest)
+        if checkpoint.plan.configuration(configuration).trains_like(made.configuration(configuration)):
+            done.append(read_json(folder.validation / "summary.json"))
+        else:
+            say(f"{folder.root}: trained under another plan, so it is left out of the summary.")
+    if done:
+        summary = merge(done)
+        write_json(space.model(configuration) / "summary.json", summary)
+        say(f"{configuration}, {len(done)} of {folds} folds: mean Dice {summary['foreground_mean']['Dice']:.3f}.")

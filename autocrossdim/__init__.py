@@ -1,13 +1,23 @@
 """autocrossdim: self-configuring segmentation for few annotated scans.
 
 The commands are also functions: `plan_and_preprocess`, `train`, `predict`, `ensemble`, `find_best`, `evaluate`,
-`export`, `verify`; and `Predictor.load(model)(array, spacing)` segments one image.
+`report`, `export`, `verify`; and `Predictor.load(model)(array, spacing)` segments one image.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autocrossdim.api import ensemble, evaluate, export, find_best, plan_and_preprocess, predict, train, verify
+    from autocrossdim.api import (
+        ensemble,
+        evaluate,
+        export,
+        find_best,
+        plan_and_preprocess,
+        predict,
+        report,
+        train,
+        verify,
+    )
     from autocrossdim.inference.predictor import Predictor
 
 __all__ = [
@@ -18,6 +28,7 @@ __all__ = [
     "find_best",
     "plan_and_preprocess",
     "predict",
+    "report",
     "train",
     "verify",
 ]

@@ -388,6 +388,32 @@ def find_best(
     return choose_best(CrossValidation(raw, space, made, splits, processes or default_processes(), device))
 
 
+def report(dataset: str | Path, work: Path | None = None, output: Path | None = None) -> Path:
+    """Write one page on a dataset, its plan and what is trained so far, and on how far results can be trusted.
+
+    Args:
+        dataset: as for `plan_and_preprocess`, which must have been run.
+        work: folder of all results.
+        output: of the page (default: `report.html` beside the plan).
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: not planned yet, or a file is missing or damaged.
+    """
+    from autocrossdim.evaluation.report import write_report
+
+    raw = load_dataset(find_dataset(dataset))
+    space = Workspace.of(raw.name, work)
+    space.require_plan()
+    splits, _ = load_or_make_splits(raw, space.splits)
+    output = output or space.report
+    write_report(raw, space, splits, output)
+    say(f"{output}: open it in a browser; everything it shows is inside.")
+    return output
+
+
 def export(
     dataset: str | Path,
     output: Path,

@@ -127,6 +127,11 @@ def contender_name(configurations: Sequence[str]) -> str:
     return " + ".join(configurations)
 
 
+def folder_name(configurations: Sequence[str]) -> str:
+    """Return the name of the folder in `models/` that holds a configuration, or several averaged."""
+    return configurations[0] if len(configurations) == 1 else "_".join(["ensemble", *configurations])
+
+
 def checkpoint_digest(checkpoint: Path) -> str:
     """Return the SHA-256 of a checkpoint."""
     with checkpoint.open("rb") as file:

@@ -278,6 +278,20 @@ def find_best(
 
 
 @app.command()
+def report(
+    dataset: DatasetArgument,
+    work: WorkOption = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The page (default: report.html beside the plan).")
+    ] = None,
+) -> None:
+    """Write one page: data, decision, held-out results case by case, and how far they can be trusted."""
+    from autocrossdim import api
+
+    api.report(dataset, work, output)
+
+
+@app.command()
 def export(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A dataset trained in --work, or a model folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file, NAME.acd.")],

@@ -48,6 +48,11 @@ class Workspace:
         """What `find_best` chose."""
         return self.root / "best.json"
 
+    @property
+    def report(self) -> Path:
+        """The page on all of it."""
+        return self.root / "report.html"
+
     def preprocessed(self, configuration: str) -> Path:
         """Store of preprocessed cases of a configuration."""
         return self.root / "preprocessed" / configuration

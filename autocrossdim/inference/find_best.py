@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autocrossdim.best import Best, Contender, checkpoint_digests, contender_name, plan_digest
+from autocrossdim.best import Best, Contender, checkpoint_digests, contender_name, folder_name, plan_digest
 from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.console import say, track
 from autocrossdim.data.dataset import Dataset
@@ -60,7 +60,7 @@ class CrossValidation:
 
     def fold(self, names: Names, fold: int) -> FoldFolder:
         """Where a fold of a candidate lies: an ensemble's beside the configurations'."""
-        return self.space.fold(_folder_name(names), fold)
+        return self.space.fold(folder_name(names), fold)
 
     def cases(self) -> list[tuple[int, str]]:
         """Every held-out case and its fold."""
@@ -108,7 +108,7 @@ def find_best(work: CrossValidation) -> Best:
         case_groups(results),
     )
     calibrated = {**summary, "calibration": {**calibration.model_dump(), "case_score": score.model_dump()}}
-    write_json(space.model(_folder_name(chosen)) / "summary.json", calibrated)
+    write_json(space.model(folder_name(chosen)) / "summary.json", calibrated)
     best = Best(
         dataset=plan.dataset,
         configurations=chosen,
@@ -240,7 +240,7 @@ def _summary(work: CrossValidation, names: Names) -> Summary:
             )
         )
     summary = merge(folds)
-    write_json(work.space.model(_folder_name(names)) / "summary.json", summary)
+    write_json(work.space.model(folder_name(names)) / "summary.json", summary)
     return summary
 
 
@@ -271,10 +271,6 @@ def _dice(case: CaseResult) -> float:
 
 def _case_name(work: CrossValidation, case: CaseResult) -> str:
     return Path(case.prediction_file).name.removesuffix(work.plan.file_ending)
-
-
-def _folder_name(names: Names) -> str:
-    return names[0] if len(names) == 1 else "_".join(["ensemble", *names])
 
 
 def _there(label: Path | None) -> Path:

@@ -212,7 +212,7 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
             sentences.append(f"{name} is in {present} of {cases} cases only; its numbers rest on these.")
     if best is None:
         sentences.append(
-            "Probabilities are not calibrated, and no model was chosen yet: the command autocrossdim find_best does both."
+            "Probabilities are not calibrated, and no model was chosen yet: autocrossdim find_best does both."
         )
     else:
         sentences += [best.calibration.sentence, best.case_score.sentence]

@@ -19,7 +19,7 @@ from autocrossdim.evaluation.folds import summarise_folds
 from autocrossdim.evaluation.summary import Summary, evaluate_folder, labels_from
 from autocrossdim.files import read_json, write_json, write_text
 from autocrossdim.fingerprint import Fingerprint, extract
-from autocrossdim.inference.inputs import find_inputs, part_of
+from autocrossdim.inference.inputs import find_checkpoints, find_inputs, part_of
 from autocrossdim.jobs import command
 from autocrossdim.jobs.local import run_together, slots, visible_gpus
 from autocrossdim.jobs.slurm import Job, submit
@@ -295,10 +295,14 @@ def predict(
         UserError: no trained fold, no such input, an image the model cannot take, or jobs that cannot be submitted.
     """
     if slurm is not None:
+        from autocrossdim.export.model_file import is_model_file
+
         if overwrite:
             raise UserError("--overwrite and --slurm: a job that is queued again would begin again. Choose a new -o.")
         if not input.exists():
             raise UserError(f"-i {input}: no such file or folder.")
+        if not is_model_file(model):
+            find_checkpoints(model, work, fold, config)  # here, a fault is seen
         words = {
             f"predict {k} of {jobs}": command(
                 "predict",

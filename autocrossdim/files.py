@@ -31,7 +31,7 @@ def written_whole(path: Path, *failures: type[Exception]) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("rb+") as file:  # Windows flushes only what may be written to
             os.fsync(file.fileno())  # else a power cut may leave the new name with nothing behind it
         temporary.replace(path)
     except expected as error:

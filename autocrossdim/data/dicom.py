@@ -33,14 +33,22 @@ def _series(folder: Path) -> list[str]:
 
 
 def _marked(folder: Path) -> list[Path]:
-    """The files in `folder` that say of themselves that they are DICOM, but for an index."""
+    """The files in `folder` that say of themselves that they are DICOM."""
     marked = []
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.name != "DICOMDIR":
-            with file.open("rb") as stream:
-                if stream.read(132)[128:] == b"DICM":
-                    marked.append(file)
+    for file in _files(folder):
+        with file.open("rb") as stream:
+            if stream.read(132)[128:] == b"DICM":
+                marked.append(file)
     return marked
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files in `folder` but for hidden ones and an index."""
+    return [
+        file
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.name[0] != "." and file.name.upper() != "DICOMDIR"
+    ]
 
 
 def check_dicom(path: Path) -> None:
@@ -61,9 +69,9 @@ def check_dicom(path: Path) -> None:
             explicit = group != _ITEM and (described or syntax != _IMPLICIT)
             kind = head[4:6] if explicit else b""
             if explicit and not (kind.isalpha() and kind.isupper()):
-                if described:
-                    raise UserError(f"{path}: damaged: element (0002,{element:04x}) has no kind. Copy the file again.")
-                return  # some scanners write what the standard does not know; GDCM may
+                if not described:
+                    return  # some scanners write what the standard does not know; GDCM may
+                explicit, kind = False, b""  # so do some programs, in the file's description
             if kind in _LONG:
                 length = struct.unpack(order + "I", head[8:])[0]
                 position += 4
@@ -100,10 +108,12 @@ def series_files(folder: Path) -> list[str]:
             f"{folder}: holds {len(series)} DICOM series ({', '.join(series)}). Put one in a folder of its own."
         )
     files = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    left_out = {file.name for file in _marked(folder)} - {Path(file).name for file in files}
-    if left_out:
+    names, endings = {Path(file).name for file in files}, {Path(file).suffix for file in files}
+    # One that was cut short at its very beginning is known by its ending alone.
+    slices = {file.name for file in _files(folder) if file.suffix in endings} | {file.name for file in _marked(folder)}
+    if left_out := slices - names:
         raise UserError(
-            f"{folder / min(left_out)}: DICOM, but no slice of the series beside it (damaged, or no image). "
+            f"{folder / min(left_out)}: no slice of the series beside it (damaged, or something else). "
             "Copy it again, or take it out of the folder."
         )
     if len(files) == 1:

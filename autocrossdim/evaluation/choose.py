@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from autocrossdim.errors import UserError
 from autocrossdim.evaluation.interval import interval, means, resampling_weights
@@ -62,9 +61,7 @@ def compare(first: Summary, second: Summary) -> PairedDifference:
     Raises:
         UserError: the two are of different cases or labels.
     """
-    ours, theirs = (
-        {Path(case.reference_file).name: case for case in case_results(summary)} for summary in (first, second)
-    )
+    ours, theirs = ({case.file: case for case in case_results(summary)} for summary in (first, second))
     unpaired = sorted(ours.keys() ^ theirs.keys())
     if unpaired:
         raise UserError(f"{listed(unpaired)}: evaluated for one model only. Compare models on the same folds.")

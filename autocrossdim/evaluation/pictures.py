@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autocrossdim.data.images import read_image, read_label
+from autocrossdim.data.labels import Labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARGIN = 0.5  # of the labelled box, shown around it on each side
 LEAST_MARGIN = 12  # voxels
-COLOURS = "tab10"
 
 
-def case_picture(images: Sequence[Path], reference: Path, prediction: Path, names: Mapping[int, str]) -> bytes:
+def case_picture(images: Sequence[Path], reference: Path, prediction: Path, labels: Labels) -> bytes:
     """Draw the slice of a case that holds most of its labels.
 
     Args:
         images: of the case; the first channel is shown.
         reference: the true label, drawn with whole lines.
-        prediction: the segmentation, drawn with broken lines.
-        names: of the label values drawn.
+        prediction: the segmentation, drawn with broken lines; not where the truth is to be ignored.
+        labels: each is outlined; regions may lie in each other.
 
     Raises:
         UserError: a file cannot be read.
@@ -38,7 +38,10 @@ def case_picture(images: Sequence[Path], reference: Path, prediction: Path, name
     # Slices as they were taken: across the axis of the thickest voxels.
     axis = 0 if image.shape[0] == 1 else int(np.argmax(geometry.spacing))
     image, expected, found = (np.moveaxis(array, axis, 0) for array in (image, expected, found))
-    inside = np.isin(expected, list(names)) | np.isin(found, list(names))
+    if labels.ignore is not None:
+        found = np.where(expected == labels.ignore, 0, found)
+        expected = np.where(expected == labels.ignore, 0, expected)
+    inside = (expected > 0) | (found > 0)
     number = int(inside.sum(axis=(1, 2)).argmax()) if inside.any() else len(image) // 2
     window = tuple(_window(inside[number].any(axis=other)) for other in (1, 0))
     image, expected, found = (array[number][window] for array in (image, expected, found))
@@ -49,11 +52,12 @@ def case_picture(images: Sequence[Path], reference: Path, prediction: Path, name
     low, high = np.percentile(image, (1, 99))
     plot.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=spacing[0] / spacing[1])
     handles = []
-    for colour, (value, name) in enumerate(names.items()):
+    for colour, (name, values) in enumerate(labels.foreground.items()):
         shade = f"C{colour % 10}"
         for label, style in ((expected, "solid"), (found, "dashed")):
-            if (label == value).any() and min(label.shape) > 1:
-                plot.contour(label == value, levels=[0.5], colors=[shade], linestyles=[style], linewidths=1.2)
+            within = np.isin(label, values)
+            if within.any() and min(within.shape) > 1:
+                plot.contour(within, levels=[0.5], colors=[shade], linestyles=[style], linewidths=1.2)
         handles.append(Line2D([], [], color=shade, label=name))
     plot.set_axis_off()
     if len(handles) <= 6:

@@ -13,7 +13,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from autocrossdim.best import Best, folder_name
-from autocrossdim.data.dataset import Case, Dataset
+from autocrossdim.data.dataset import Dataset
+from autocrossdim.data.images import PICTURES
 from autocrossdim.data.splits import Split
 from autocrossdim.errors import UserError
 from autocrossdim.evaluation.pictures import case_picture, dice_chart
@@ -41,11 +42,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Fold:
-    """How a fold was trained, from its history."""
+    """How a fold was trained, from its history; `epochs_in_2d` are those of DX-Net's twin before."""
 
     name: str
     cases: int
     epochs: int
+    epochs_in_2d: int
     minutes: float
     picture: bytes | None
 
@@ -70,8 +72,8 @@ class Results:
         cautions: what must be known to read the numbers.
         chart: Dice case by case.
         pictures: of some cases.
+        not_drawn: cases that were to be, but whose files are not where they were.
         folds: of its configurations.
-        missing: folds of the splits that are not trained.
     """
 
     name: str
@@ -80,8 +82,8 @@ class Results:
     cautions: Sequence[str]
     chart: bytes
     pictures: Sequence[Picture]
+    not_drawn: Sequence[str]
     folds: Sequence[Fold]
-    missing: Sequence[str]
 
 
 def write_report(raw: Dataset, space: Workspace, splits: Sequence[Split], output: Path) -> None:
@@ -121,7 +123,8 @@ def write_report(raw: Dataset, space: Workspace, splits: Sequence[Split], output
         best=best,
         outdated=best.outdated(space) if best is not None else None,
         results=results,
-        others={name: read_json(space.model(name) / "summary.json") for name in trained if (name,) != configurations},
+        others=[name for name in trained if name not in configurations],
+        unit="pixels" if raw.file_ending in PICTURES and (fingerprint.median_spacing() == 1).all() else "mm",
     )
     write_text(output, page)
 
@@ -134,50 +137,49 @@ def _results(
     splits: Sequence[Split],
     best: Best | None,
 ) -> Results:
-    file = space.model(folder_name(configurations)) / "summary.json"
+    folder = folder_name(configurations)
+    file = space.model(folder) / "summary.json"
     summary = read_json(file)
     try:
-        rows = sorted((_row(case, raw.file_ending) for case in case_results(summary)), key=_dice)
-        keys = summary["labels"]
-        dice = {name: [row.labels[key] for row in rows] for key, name in keys.items()}
+        rows = sorted((_row(case, raw.file_ending) for case in case_results(summary)), key=_order)
+        dice = {name: [row.labels[key] for row in rows] for key, name in summary["labels"].items()}
+        counted = {row.name for row in rows}
+        missing = [f"fold {k}" for k, split in enumerate(splits) if not counted >= set(split.val)]
+        cautions = _cautions(summary, rows, missing, best)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: damaged. Train again to have it written.") from error
-    folds, missing = _folds(space, configurations, splits)
+    segmented = {
+        case: space.fold(folder, k).validation / f"{case}{raw.file_ending}"
+        for k, split in enumerate(splits)
+        for case in split.val
+    }
+    pictures, not_drawn = _pictures(raw, plan, segmented, rows)
     return Results(
         name=" + ".join(configurations),
         summary=summary,
         rows=rows[:LISTED],
-        cautions=_cautions(summary, rows, missing, best),
+        cautions=cautions,
         chart=dice_chart(dice),
-        pictures=_pictures(raw, plan, summary, rows),
-        folds=folds,
-        missing=missing,
+        pictures=pictures,
+        not_drawn=not_drawn,
+        folds=_folds(space, configurations, splits),
     )
 
 
 def _row(case: CaseResult, ending: str) -> Row:
-    labels = {key: float(metrics["Dice"]) for key, metrics in case.metrics.items()}
+    distances = [float(metrics["HD95"]) for metrics in case.metrics.values() if not math.isnan(metrics["HD95"])]
     return Row(
-        name=_case_name(case, ending),
+        name=case.file.removesuffix(ending),
         group=case.group,
-        dice=_mean(list(labels.values())),
-        labels=labels,
-        hd95=max((float(metrics["HD95"]) for metrics in case.metrics.values()), default=float("nan")),
+        dice=case.dice,
+        labels={key: float(metrics["Dice"]) for key, metrics in case.metrics.items()},
+        hd95=max(distances, default=math.nan),
     )
 
 
-def _case_name(case: CaseResult, ending: str) -> str:
-    return Path(case.reference_file).name.removesuffix(ending)
-
-
-def _dice(row: Row) -> float:
-    """For sorting: a case without any label has no Dice and comes last."""
+def _order(row: Row) -> float:
+    """The lowest Dice first; a case without any label has none and comes last."""
     return row.dice if math.isfinite(row.dice) else 2.0
-
-
-def _mean(values: Sequence[float]) -> float:
-    there = [value for value in values if np.isfinite(value)]
-    return sum(there) / len(there) if there else float("nan")
 
 
 def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], best: Best | None) -> list[str]:
@@ -185,21 +187,21 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
     cases, groups = summary["n_cases"], summary["n_groups"]
     sentences = []
     if missing:
-        sentences.append(f"Not all folds are trained ({', '.join(missing)} missing), so not all cases count here.")
+        sentences.append(f"Not all folds are counted: {', '.join(missing)} must still be trained under this plan.")
     low, high = summary["interval"]["foreground_mean"]["Dice"]
     unit = "cases" if groups == cases else "patients (groups)"
-    mean = summary["foreground_mean"]["Dice"]
-    if np.isfinite(low):
+    if math.isfinite(low):
+        mean = summary["foreground_mean"]["Dice"]
         sentences.append(
-            f"Mean Dice {mean:.3f}; with other {unit} of the same kind, the mean would lie between {low:.3f} and "
-            f"{high:.3f} nineteen times out of twenty."
+            f"Mean Dice {mean:.3f}; over very many such {unit} the mean lies between {low:.3f} and {high:.3f}, with "
+            "95 % confidence."
         )
     if groups < FEW:
         sentences.append(
-            f"All this rests on {groups} {unit}. With so few, the interval is rough, and a new one may well fall "
+            f"All this rests on {groups} {unit}. With so few, the interval is too narrow, and a new one may well fall "
             "outside of what is seen below."
         )
-    known = [row for row in rows if np.isfinite(row.dice)]
+    known = [row for row in rows if math.isfinite(row.dice)]
     if len(known) > 1:
         first, third = np.percentile([row.dice for row in known], (25, 75))
         sentences.append(
@@ -207,9 +209,9 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
             f"{known[-1].dice:.3f}; half of them lie between {first:.3f} and {third:.3f}."
         )
     for key, name in summary["labels"].items():
-        present = summary["n_present"][key]
-        if present < cases:
-            sentences.append(f"{name} is in {present} of {cases} cases only; its numbers rest on these.")
+        holding = sum(case.metrics[key]["n_ref"] > 0 for case in case_results(summary))
+        if holding < cases:
+            sentences.append(f"{name} is in {holding} of {cases} cases only; its numbers rest on few.")
     if best is None:
         sentences.append(
             "Probabilities are not calibrated, and no model was chosen yet: autocrossdim find_best does both."
@@ -223,42 +225,51 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
     return sentences
 
 
-def _pictures(raw: Dataset, plan: Plan, summary: Summary, rows: Sequence[Row]) -> list[Picture]:
-    files = {_case_name(case, raw.file_ending): case for case in case_results(summary)}
-    cases: dict[str, Case] = {case.name: case for case in raw.training_cases()}
-    chosen = [(row, "lowest Dice" if place == 0 else "next lowest") for place, row in enumerate(rows[:WORST])]
-    if len(rows) > WORST + 1:
-        chosen += [(rows[len(rows) // 2], "median"), (rows[-1], "highest Dice")]
-    names = _drawn_values(plan)
-    pictures = []
+def _pictures(
+    raw: Dataset, plan: Plan, segmented: Mapping[str, Path], rows: Sequence[Row]
+) -> tuple[list[Picture], list[str]]:
+    """Draw a few cases; return them, and the names of those whose files are not where they were."""
+    known = [row for row in rows if math.isfinite(row.dice)]
+    chosen = [(row, "lowest Dice" if place == 0 else "next lowest") for place, row in enumerate(known[:WORST])]
+    others = known[WORST:]
+    if others:
+        chosen += [(row, why) for row, why in ((others[len(known) // 2 - WORST], "median"),) if len(known) > 2 * WORST]
+        chosen.append((others[-1], "highest Dice"))
+    cases = {case.name: case for case in raw.training_cases()}
+    pictures, not_drawn = [], []
     for row, why in chosen:
-        reference, prediction = Path(files[row.name].reference_file), Path(files[row.name].prediction_file)
-        if row.name in cases and prediction.exists():
-            png = case_picture(cases[row.name].images, reference, prediction, names)
-            pictures.append(Picture(row, why, png))
-    return pictures
+        case, prediction = cases.get(row.name), segmented.get(row.name, Path())
+        if case is None or case.label is None or not all(map(Path.is_file, (*case.images, case.label, prediction))):
+            not_drawn.append(row.name)
+        else:
+            pictures.append(Picture(row, why, case_picture(case.images, case.label, prediction, plan.labels)))
+    return pictures, not_drawn
 
 
-def _drawn_values(plan: Plan) -> dict[int, str]:
-    """A value for each label; regions lie in each other, so each is drawn by the value it is painted with."""
-    order = plan.labels.regions_class_order or [values[0] for values in plan.labels.foreground.values()]
-    return dict(zip(order, plan.labels.foreground, strict=True))
-
-
-def _folds(space: Workspace, configurations: Sequence[str], splits: Sequence[Split]) -> tuple[list[Fold], list[str]]:
-    folds, missing = [], []
+def _folds(space: Workspace, configurations: Sequence[str], splits: Sequence[Split]) -> list[Fold]:
+    """What the histories say of the folds there are, the training of DX-Net's 2D twin included."""
+    folds = []
     for configuration in configurations:
         for number, split in enumerate(splits):
-            folder = space.fold(configuration, number)
-            name = f"{configuration} fold {number}"
-            if not (folder.validation / "summary.json").exists():
-                missing.append(name)
-                continue
-            epochs = [json.loads(line) for line in folder.history.read_text().splitlines()]
-            minutes = sum(epoch["seconds"] for epoch in epochs) / 60
-            picture = folder.progress.read_bytes() if folder.progress.exists() else None
-            folds.append(Fold(name, len(split.train), len(epochs), minutes, picture))
-    return folds, missing
+            folder, twin = (space.fold(name, number) for name in (configuration, f"{configuration}/slices"))
+            epochs, before = _epochs(folder.history), _epochs(twin.history)
+            if epochs:
+                minutes = sum(epoch["seconds"] for epoch in (*before, *epochs)) / 60
+                picture = folder.progress.read_bytes() if folder.progress.exists() else None
+                name = f"{configuration} fold {number}"
+                folds.append(Fold(name, len(split.train), len(epochs), len(before), minutes, picture))
+    return folds
+
+
+def _epochs(history: Path) -> list[dict[str, Any]]:
+    """The epochs of a history; none if there is no history."""
+    if not history.exists():
+        return []
+    try:
+        epochs = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+        return [{"seconds": float(epoch["seconds"])} for epoch in epochs]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{history}: damaged. Train this fold again with --restart.") from error
 
 
 def _presence(plan: Plan, fingerprint: Fingerprint) -> dict[str, int]:

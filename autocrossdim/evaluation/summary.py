@@ -1,5 +1,6 @@
 """Many cases together: `summary.json` in nnU-Net's schema, with intervals over cases, and its table."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,13 +40,24 @@ class CaseResult:
     metrics: Mapping[str, Mapping[str, float]]
     group: str | None = None
 
+    @property
+    def file(self) -> str:
+        """Name of the case's file: the prediction's, since the reference's may be any (`dataset` in dataset.json)."""
+        return Path(self.prediction_file).name
+
+    @property
+    def dice(self) -> float:
+        """Mean Dice over the labels; NaN if prediction and reference have none."""
+        there = [metrics["Dice"] for metrics in self.metrics.values() if not math.isnan(metrics["Dice"])]
+        return sum(there) / len(there) if there else math.nan
+
 
 def summarise(cases: Sequence[CaseResult], labels: Labels) -> Summary:
     """Return the summary of `cases`.
 
     It has nnU-Net's `foreground_mean` {metric: mean over labels of their means}, `mean` {label: {metric: mean
     over cases}} and `metric_per_case` [{reference_file, prediction_file, metrics}], the cases in the order of
-    their reference's name. NaN is left out of all means. Beside them, where readers of nnU-Net's files do not
+    their names. NaN is left out of all means. Beside them, where readers of nnU-Net's files do not
     look:
 
     - `interval`: the 95 % bootstrap interval over cases (groups of them drawn together) of each mean, as
@@ -241,8 +253,8 @@ def case_groups(cases: Sequence[CaseResult]) -> list[str]:
 def _summarise(cases: Sequence[CaseResult], names: Mapping[str, str]) -> Summary:
     if not cases:
         raise UserError("There are no cases to summarise.")
-    cases = sorted(cases, key=lambda case: Path(case.reference_file).name)
-    files = [Path(case.reference_file).name for case in cases]
+    cases = sorted(cases, key=lambda case: case.file)
+    files = [case.file for case in cases]
     twice = sorted({a for a, b in pairwise(files) if a == b})
     if twice:
         raise UserError(f"{listed(twice)}: evaluated more than once. A case belongs to one fold's validation only.")

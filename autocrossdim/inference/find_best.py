@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-
 from autocrossdim.best import Best, Contender, checkpoint_digests, contender_name, folder_name, plan_digest
 from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.console import say, track
@@ -102,9 +100,10 @@ def find_best(work: CrossValidation) -> Best:
     evidence = _evidence(work, chosen)
     calibration = calibrate(list(evidence.values()))
     results = case_results(summary)
+    names = [case.file.removesuffix(work.plan.file_ending) for case in results]
     score = fit_case_score(
-        [confidence_at(evidence[_case_name(work, case)], calibration.temperature) for case in results],
-        [_dice(case) for case in results],
+        [confidence_at(evidence[name], calibration.temperature) for name in names],
+        [case.dice for case in results],
         case_groups(results),
     )
     calibrated = {**summary, "calibration": {**calibration.model_dump(), "case_score": score.model_dump()}}
@@ -220,7 +219,7 @@ def _summary(work: CrossValidation, names: Names) -> Summary:
                 for case in sorted(split.val)
             ]
             write_json(file, summarise(evaluate_cases(triples, work.plan.labels, work.processes), work.plan.labels))
-        known = {Path(case.prediction_file).name.removesuffix(ending): case for case in case_results(read_json(file))}
+        known = {case.file.removesuffix(ending): case for case in case_results(read_json(file))}
         if set(known) != set(split.val):
             raise UserError(
                 f"{file}: of other cases than fold {fold} of {work.space.splits} holds out "
@@ -261,16 +260,6 @@ def _contender(names: Names, summaries: Mapping[str, Summary], costs: Mapping[st
         dice_interval=None if math.isnan(low) else (low, high),
         hd95=None if math.isnan(hd95) else hd95,
     )
-
-
-def _dice(case: CaseResult) -> float:
-    """Mean over labels, NaN left out."""
-    values = [metrics["Dice"] for metrics in case.metrics.values() if not math.isnan(metrics["Dice"])]
-    return float(np.mean(values)) if values else math.nan
-
-
-def _case_name(work: CrossValidation, case: CaseResult) -> str:
-    return Path(case.prediction_file).name.removesuffix(work.plan.file_ending)
 
 
 def _there(label: Path | None) -> Path:

@@ -21,7 +21,7 @@ from autocrossdim.inference.body import Body, find_body
 from autocrossdim.inference.fuse import fuse
 from autocrossdim.inference.inputs import find_best_for, find_checkpoints
 from autocrossdim.inference.postprocess import KeepLargest, postprocess
-from autocrossdim.inference.residence import settle
+from autocrossdim.inference.residence import Visiting, settle
 from autocrossdim.inference.restore import (
     lines_for,
     places,
@@ -30,7 +30,7 @@ from autocrossdim.inference.restore import (
     strips_of,
     to_label,
 )
-from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, HELD_BYTES, Window, logits_by_slab
+from autocrossdim.inference.sliding_window import CPU, CPU_BATCH_VOXELS, HELD_BYTES, Window, logits_by_slab
 from autocrossdim.inference.uncertainty import Uncertainty, UncertaintyMaps, Where, temper
 from autocrossdim.networks.build import build_network
 from autocrossdim.plan import Configuration, Plan
@@ -59,6 +59,7 @@ class Model:
     plan: Plan
     configuration: Configuration
     networks: Sequence[nn.Module]
+    device: torch.device = CPU
 
     @classmethod
     def load(cls, checkpoints: Sequence[Path], device: torch.device) -> "Model":
@@ -96,17 +97,16 @@ class Model:
                     f"{path}: its weights are not those of the planned network. Train this fold again with --restart."
                 ) from error
             fuse(network)
-            # The first one stays in any case; without room for it there is none for any.
-            kept_free = configuration.memory.inference_bytes + HELD_BYTES if networks else 0
-            networks.append(settle(network.eval(), device, memory_format_for(configuration.dims), kept_free))
+            network = network.to(memory_format=memory_format_for(configuration.dims)).eval()
+            networks.append(settle(network, device, configuration.memory.inference_bytes + HELD_BYTES))
         if plan is None or configuration is None:
             raise UserError("No trained fold was given.")
-        return cls(plan, configuration, networks)
+        return cls(plan, configuration, networks, device)
 
     def window(self, mirroring: bool) -> Window:
         """Tiles as the plan's patch cuts them; a batch is what fitted into memory in training."""
         dims, batch = self.configuration.dims, self.configuration.batch_size
-        if next(self.networks[0].parameters()).device.type == "cpu":
+        if self.device.type == "cpu":
             batch = min(batch, CPU_BATCH_VOXELS // math.prod(self.configuration.patch_shape))
         return Window(
             dims=dims,
@@ -158,7 +158,7 @@ class Model:
         outputs, window = self.plan.labels.num_outputs, self.window(mirroring)
         for strip in strips_of(placement, strips):
             lines = lines_for(placement, strip)
-            slabs = logits_by_slab(networks, torch.from_numpy(image), outputs, window, body, lines)
+            slabs = logits_by_slab(networks, torch.from_numpy(image), outputs, window, body, lines, self.device)
             yield from slices_at_original_resolution(slabs, placement, strip)
 
 
@@ -263,6 +263,12 @@ class Predictor:
         self.best = best
         self.steps: tuple[KeepLargest, ...] = best.postprocessing if best is not None and postprocessing else ()
         self.notes = list(notes)
+        visiting = sum(isinstance(network, Visiting) for model in self.models for network in model.networks)
+        if visiting:
+            self.notes.append(
+                f"{visiting} of {self.members} networks have no room on the GPU beside a batch of tiles and take "
+                "turns; fewer folds or configurations (--fold, --config) are faster."
+            )
         if best is not None:
             applied = ", ".join(step.name for step in self.steps)
             self.notes.append(f"Post-processing: only the largest component of {applied}." if applied else _none(best))

@@ -18,6 +18,7 @@ from autocrossdim.preprocessing.resample import Shape
 STEP = 0.5  # of a patch between tiles (nnU-Net)
 SIGMA = 1 / 8  # of a patch, of the Gaussian that weighs a tile's voxels (nnU-Net)
 
+CPU = torch.device("cpu")
 HELD_BYTES = 2 * 1024**3  # of logits being summed; more are summed in strips, at the price of predicting seams twice
 # On a CPU a batch pays only where patches are small: torch takes slow kernels for a single one (measured, microseconds
 # a voxel: 40 x 56 x 40 alone 2.1, two 0.96, four 0.94; 64 x 64 x 64 alone 1.06, two 0.92; each takes its memory).
@@ -86,25 +87,27 @@ def logits_by_slab(
     window: Window,
     body: Body | None = None,
     lines: slice | None = None,
+    device: torch.device = CPU,
 ) -> Iterator[Tensor]:
     """Yield logits (K, z, Y, X), consecutive slabs that together cover the image once.
 
     The logits of the networks (folds) and of all mirrorings are averaged, in float32.
 
     Args:
-        networks: in eval mode, all on one device; on a GPU they compute in its half precision, as in training.
+        networks: in eval mode; on a GPU they compute in its half precision, as in training.
         image: shape (C, Z, Y, X), on any device.
         num_outputs: K.
         window: tiles.
         body: what is known of the outside; tiles that lie wholly there are not predicted.
         lines: only these of the Y lines, to the value that all lines together would give; all if None.
+        device: on which the networks compute and logits are summed.
     """
     padded, offset = _pad(image, (window.patch[0] if window.dims == 3 else 1, *window.patch[1:]))
     size = padded.shape[1:]
     inside, lines_inside, columns_inside = (slice(lo, lo + n) for lo, n in zip(offset, image.shape[1:], strict=True))
     if lines is not None:
         lines_inside = slice(offset[1] + lines.start, offset[1] + lines.stop)
-    held = _Held(networks, num_outputs, window, (window.depth, lines_inside, size[2]))
+    held = _Held(networks, num_outputs, window, device, (window.depth, lines_inside, size[2]))
     rows = tile_starts(size[0], window.depth) if window.dims == 3 else list(range(0, size[0], window.depth))
     for row, top in enumerate(rows):
         corners = [
@@ -125,11 +128,15 @@ class _Held:
     """Weighted sums of logits over `shape`: slices from `top` on, some of the lines, all columns."""
 
     def __init__(
-        self, networks: Sequence[nn.Module], num_outputs: int, window: Window, shape: tuple[int, slice, int]
+        self,
+        networks: Sequence[nn.Module],
+        num_outputs: int,
+        window: Window,
+        device: torch.device,
+        shape: tuple[int, slice, int],
     ) -> None:
         depth, self.lines, columns = shape
-        self.networks, self.window = networks, window
-        self.device = next(networks[0].parameters()).device
+        self.networks, self.window, self.device = networks, window, device
         self.autocast = torch.autocast(
             self.device.type,
             dtype=torch.bfloat16 if precision_for(self.device) == "bf16-mixed" else torch.float16,

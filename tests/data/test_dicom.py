@@ -58,6 +58,10 @@ def test_sound_files_of_every_kind_are_let_through(tmp_path: Path) -> None:
     check_dicom(dicom(tmp_path / "b", IMPLICIT, element(0x00100010, "", b"A^"), element(0x7FE00010, "", bytes(99))))
     big = element(0x00100010, "PN", b"A^", order=">"), element(0x7FE00010, "OW", bytes(98), order=">")
     check_dicom(dicom(tmp_path / "c", BIG_ENDIAN, *big))
+    # A description without kinds, against the standard.
+    described = element(0x00020010, "", EXPLICIT.encode() + b"\0") + name
+    (tmp_path / "d").write_bytes(bytes(128) + b"DICM" + described)
+    check_dicom(tmp_path / "d")
 
 
 @pytest.mark.parametrize(
@@ -78,18 +82,24 @@ def test_an_element_longer_than_its_file_is_named(syntax: str, broken: bytes, tm
         is_dicom_folder(tmp_path)
 
 
+@pytest.mark.parametrize("kept", [0, 100, None])
 @pytest.mark.parametrize("number", [0, 3])
-def test_a_damaged_slice_at_an_end_does_not_make_the_volume_shorter(number: int, tmp_path: Path) -> None:
+def test_a_damaged_slice_at_an_end_does_not_make_the_volume_shorter(
+    number: int, kept: int | None, tmp_path: Path
+) -> None:
     folder = write_slices(tmp_path / "series")
     assert read_dicom_series(folder).array.shape == (1, 4, 6, 5)
     broken = folder / f"{number}.dcm"
     content = broken.read_bytes()
-    broken.write_bytes(content[: content.index(b"\x20\0\x0e\0")])  # cut where the series' number stood
-    with pytest.raises(UserError, match=rf"{number}\.dcm: DICOM, but no slice"):
+    if kept is None:
+        kept = content.index(b"\x20\0\x0e\0")  # where the series' number stands
+    broken.write_bytes(content[:kept])
+    with pytest.raises(UserError, match=rf"{number}\.dcm: no slice"):
         read_dicom_series(folder)
 
 
 def test_an_index_beside_the_slices_is_no_slice(tmp_path: Path) -> None:
     folder = write_slices(tmp_path / "series")
-    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    for name in ("DICOMDIR", ".DS_Store", "notes.txt"):
+        (folder / name).write_bytes(bytes(128) + b"DICM" * (name == "DICOMDIR"))
     assert read_dicom_series(folder).array.shape == (1, 4, 6, 5)

@@ -2,16 +2,23 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.inference import residence
-from autocrossdim.inference.residence import settle
+from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.inference.residence import Visiting, settle
+from autocrossdim.inference.sliding_window import HELD_BYTES
+from autocrossdim.networks.build import build_network
 
 CPU = torch.device("cpu")
+BYTES = 4 * 10  # of Travelling
 
 
 class Travelling(nn.Conv2d):
@@ -22,8 +29,7 @@ class Travelling(nn.Conv2d):
         self.sent: list[str] = []
 
     def to(self, *where: Any, **how: Any) -> "Travelling":
-        if where:
-            self.sent.append(str(where[0]))
+        self.sent.append(str(where[0]))
         return super().to(*where, **how)
 
 
@@ -36,9 +42,8 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def test_what_fits_stays(room: Callable[[float], None]) -> None:
     room(1000)
     network = Travelling()
-    settled = settle(network, CPU, torch.channels_last, 1000 - 4 * 10)
-    settled(torch.zeros(1, 1, 5, 5))
-    settled(torch.zeros(1, 1, 5, 5))
+    assert settle(network, CPU, 1000 - BYTES) is network
+    network(torch.zeros(1, 1, 5, 5))
     assert network.sent == ["cpu"]
 
 
@@ -47,25 +52,29 @@ def test_what_does_not_fit_comes_for_each_call_and_computes_the_same(room: Calla
     image = torch.randn(1, 1, 5, 5)
     network = Travelling()
     expected = nn.Conv2d.forward(network, image)
-    settled = settle(network, torch.device("cpu:0"), torch.channels_last, 1000 - 4 * 10 + 1)
+    visiting = settle(network, torch.device("cpu:0"), 1000 - BYTES + 1)
     assert network.sent == []
-    torch.testing.assert_close(settled(image), expected)
-    settled(image)
+    with torch.inference_mode():
+        torch.testing.assert_close(visiting(image), expected)
+        visiting(image)
     assert network.sent == ["cpu:0", "cpu", "cpu:0", "cpu"]
 
 
-def test_it_leaves_also_when_it_fails(room: Callable[[float], None]) -> None:
-    room(0)
-    network = Travelling()
-    settled = settle(network, CPU, torch.channels_last, 1)
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_it_leaves_also_when_it_is_stopped(error: type[BaseException]) -> None:
+    class Failing(Travelling):
+        def forward(self, x: Tensor) -> Tensor:
+            raise error
+
+    network = Failing()
+    visiting = Visiting(network, CPU)
     for _ in range(2):  # a lock that was kept would stop the second call for ever
-        with pytest.raises(RuntimeError):
-            settled(torch.zeros(1, 9, 5, 5))
+        with pytest.raises(error):
+            visiting(torch.zeros(1, 1, 5, 5))
     assert network.sent == ["cpu"] * 4
 
 
-def test_threads_wait_for_each_other(room: Callable[[float], None]) -> None:
-    room(0)
+def test_threads_wait_for_each_other() -> None:
     inside: list[int] = []
 
     class Slow(Travelling):
@@ -74,10 +83,34 @@ def test_threads_wait_for_each_other(room: Callable[[float], None]) -> None:
             threading.Event().wait(0.02)
             return super().forward(x)
 
-    settled = settle(Slow(), CPU, torch.channels_last, 1)
-    threads = [threading.Thread(target=settled, args=(torch.zeros(1, 1, 5, 5),)) for _ in range(4)]
+    visiting = Visiting(Slow(), CPU)
+    threads = [threading.Thread(target=visiting, args=(torch.zeros(1, 1, 5, 5),)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
     assert inside == [1] * 4
+
+
+def test_a_model_without_room_segments_as_one_with_room(
+    room: Callable[[float], None], make_plan: Callable[..., Any]
+) -> None:
+    plan = make_plan()
+    configuration = plan.configuration()
+    folds = []
+    for fold in range(2):
+        torch.manual_seed(fold)
+        network = build_network(plan.network_plan(configuration), None)
+        done = {"complete": True, "epoch": 1}
+        folds.append((Path(f"fold_{fold}"), Checkpoint(plan, "dx", fold, {}, network.state_dict(), {}, {}, done)))
+    image, spacing = np.random.default_rng(0).normal(size=(1, 18, 20, 18)).astype(np.float32), (1.0, 1.0, 1.0)
+    found = []
+    for free in (float("inf"), configuration.memory.inference_bytes + HELD_BYTES):
+        room(free)
+        predictor = Predictor([Model.of(folds, CPU)], mirroring=False)
+        visiting = [isinstance(network, Visiting) for network in predictor.models[0].networks]
+        assert visiting == [free != float("inf")] * 2
+        assert any("take turns" in note for note in predictor.notes) == all(visiting)
+        found.append(predictor(image, spacing, uncertainty=True))
+    np.testing.assert_array_equal(found[0].label, found[1].label)
+    assert len(np.unique(found[0].label)) > 1

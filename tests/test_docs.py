@@ -19,7 +19,7 @@ def commands() -> list[tuple[str, str]]:
     return [
         (page.name, re.split(r"\s{2,}|\s#", line)[0].strip())
         for page in PAGES
-        for line in SHOWN.findall(page.read_text())
+        for line in SHOWN.findall(page.read_text(encoding="utf-8"))
     ]
 
 

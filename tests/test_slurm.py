@@ -51,6 +51,7 @@ PartitionName=shared Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE Gr
 PartitionName=urgent Nodes=ALL PriorityTier=2 PreemptMode=OFF
 """
 DAEMONS = ("munged", "slurmctld", "slurmd")
+ENDLESS = ("--max-time", "1h", "--set", "patience=0")  # which no plateau ends
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED")
 
 
@@ -247,7 +248,7 @@ def test_a_job_that_loses_its_place_goes_on_from_its_checkpoint(cluster: Path, r
 
 def test_a_cancelled_job_is_not_queued_again(cluster: Path, raw: Path, work: Path) -> None:
     fold = work / raw.name / "models" / "dx" / "fold_0"
-    (job,) = submitted(raw, work, "--fold", "0", "--max-time", "1h")
+    (job,) = submitted(raw, work, "--fold", "0", *ENDLESS)
     eventually((fold / "checkpoint_latest").exists, why=lambda: log(work, job))
     output("scancel", job)
     eventually(lambda: job not in output("squeue", "-h", "-o", "%i").split())
@@ -263,8 +264,8 @@ def test_a_fold_that_fails_fails_its_job_with_the_reason_in_its_log(cluster: Pat
 
 
 def test_two_jobs_never_train_the_same_fold_at_a_time(cluster: Path, raw: Path, work: Path) -> None:
-    (first,) = submitted(raw, work, "--fold", "0", "--max-time", "1h")
-    (second,) = submitted(raw, work, "--fold", "0", "--max-time", "1h")
+    (first,) = submitted(raw, work, "--fold", "0", *ENDLESS)
+    (second,) = submitted(raw, work, "--fold", "0", *ENDLESS)
     eventually(lambda: state(first) == "RUNNING")
     time.sleep(3)  # two of the scheduler's rounds; there is a second processor
     assert state(second) == "PENDING"

@@ -74,7 +74,7 @@ def trained(planned: tuple[Path, Workspace]) -> tuple[Path, Workspace]:
 
 
 def page_of(path: Path, space: Workspace) -> str:
-    return api.report(path, space.root.parent).read_text()
+    return api.report(path, space.root.parent).read_text(encoding="utf-8")
 
 
 def test_before_training_it_tells_data_and_decision(planned: tuple[Path, Workspace]) -> None:

@@ -51,7 +51,7 @@ PartitionName=shared Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE Gr
 PartitionName=urgent Nodes=ALL PriorityTier=2 PreemptMode=OFF
 """
 DAEMONS = ("munged", "slurmctld", "slurmd")
-ENDLESS = ("--max-time", "1h", "--set", "patience=0")  # which no plateau ends
+ENDLESS = ("--epochs", "100000", "--set", "patience=0")  # which no plateau ends
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED")
 
 

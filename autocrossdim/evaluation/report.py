@@ -231,10 +231,10 @@ def _pictures(
     """Draw a few cases; return them, and the names of those whose files are not where they were."""
     known = [row for row in rows if math.isfinite(row.dice)]
     chosen = [(row, "lowest Dice" if place == 0 else "next lowest") for place, row in enumerate(known[:WORST])]
-    others = known[WORST:]
-    if others:
-        chosen += [(row, why) for row, why in ((others[len(known) // 2 - WORST], "median"),) if len(known) > 2 * WORST]
-        chosen.append((others[-1], "highest Dice"))
+    if len(known) > 2 * WORST:
+        chosen.append((known[len(known) // 2], "median"))
+    if len(known) > WORST:
+        chosen.append((known[-1], "highest Dice"))
     cases = {case.name: case for case in raw.training_cases()}
     pictures, not_drawn = [], []
     for row, why in chosen:
@@ -252,22 +252,21 @@ def _folds(space: Workspace, configurations: Sequence[str], splits: Sequence[Spl
     for configuration in configurations:
         for number, split in enumerate(splits):
             folder, twin = (space.fold(name, number) for name in (configuration, f"{configuration}/slices"))
-            epochs, before = _epochs(folder.history), _epochs(twin.history)
+            epochs, before = _seconds(folder.history), _seconds(twin.history)
             if epochs:
-                minutes = sum(epoch["seconds"] for epoch in (*before, *epochs)) / 60
+                minutes = sum((*before, *epochs)) / 60
                 picture = folder.progress.read_bytes() if folder.progress.exists() else None
                 name = f"{configuration} fold {number}"
                 folds.append(Fold(name, len(split.train), len(epochs), len(before), minutes, picture))
     return folds
 
 
-def _epochs(history: Path) -> list[dict[str, Any]]:
-    """The epochs of a history; none if there is no history."""
+def _seconds(history: Path) -> list[float]:
+    """How long each epoch of a history took; empty if there is no history."""
     if not history.exists():
         return []
     try:
-        epochs = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
-        return [{"seconds": float(epoch["seconds"])} for epoch in epochs]
+        return [float(json.loads(line)["seconds"]) for line in history.read_text(encoding="utf-8").splitlines()]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{history}: damaged. Train this fold again with --restart.") from error
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-P_ROTATE, P_SCALE = 0.2, 0.2
+P_AFFINE = 0.2  # of a rotation, and of a scaling
 SCALES = (0.7, 1.4)
 IN_PLANE_ASPECT = 3.0  # a patch this much longer than its first axis is only turned within its planes ("dummy 2D")
 LONG_ASPECT = 1.5  # a slice this much longer than wide is turned only a little
@@ -56,20 +56,23 @@ def _warped(patch: tuple[int, ...]) -> tuple[int, ...]:
     return patch[1:] if is_flat(patch) else patch
 
 
-def draw_warp(patch: tuple[int, ...], random: np.random.Generator, p_elastic: float = 0.0) -> Warp | None:
+def draw_warp(
+    patch: tuple[int, ...], random: np.random.Generator, p_elastic: float = 0.0, p_affine: float = P_AFFINE
+) -> Warp | None:
     """Draw a rotation, scaling and elastic deformation about the patch's centre.
 
     Args:
         patch: voxels an axis, 2 or 3 of them.
         random: source of the draw.
         p_elastic: probability of an elastic deformation; nnU-Net's is 0.
+        p_affine: of a rotation, and of a scaling; nnU-Net's is 0.2.
 
     Returns:
         The warp; None if nothing was drawn.
     """
     axes = _warped(patch)
     dims = len(axes)
-    rotate, rescale, elastic = random.random(3) < (P_ROTATE, P_SCALE, p_elastic)
+    rotate, rescale, elastic = random.random(3) < (p_affine, p_affine, p_elastic)
     if not (rotate or rescale or elastic):
         return None
     matrix = np.eye(dims)

@@ -286,6 +286,7 @@ class Fit:
             first=self.clock.step * self.settings.accumulate,
             foreground_share=self.settings.foreground_share,
             augment=self.settings.augment,
+            affine=self.settings.affine,
             elastic=self.settings.elastic,
             workers=max(1, workers),
             share=slice(self.fabric.global_rank, None, self.fabric.world_size),

@@ -25,7 +25,7 @@ from autocrossdim.device import memory_format_for
 from autocrossdim.errors import UserError
 from autocrossdim.parallel import die_with_parent
 from autocrossdim.plan import Configuration
-from trainers.augment import apply_warp, change_intensities, draw_mirroring, draw_warp, source_shape
+from trainers.augment import P_AFFINE, apply_warp, change_intensities, draw_mirroring, draw_warp, source_shape
 from trainers.loss import IGNORED
 
 UNDECLARED = -2  # target of a label value that dataset.json does not declare
@@ -46,6 +46,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         foreground_share: of a batch's patches, centred on a voxel of a class; at least one.
         augment: turn, scale, mirror and change intensities, or give patches as they are.
         workers: among how many loaders the batches are dealt out.
+        affine: probability that a patch is turned, and that it is scaled; nnU-Net's is 0.2.
         elastic: probability that a patch is also bent; nnU-Net's is 0.
         share: of every batch, the patches with these numbers; a process of several gives its own.
     """
@@ -61,6 +62,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         foreground_share: float = 0.33,
         augment: bool = True,
         workers: int = 1,
+        affine: float = P_AFFINE,
         elastic: float = 0.0,
         share: slice = slice(None),
     ) -> None:
@@ -73,7 +75,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         self.next_batch = first
         self.foreground = max(1, round(configuration.batch_size * foreground_share))
         self.augment = augment
-        self.elastic = elastic
+        self.affine, self.elastic = affine, elastic
         self.share = share
         self._targets = _target_table(labels)
         # Most datasets: classes 0, 1, 2, ... and nothing to ignore.
@@ -147,7 +149,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         """Return image (C, *patch), float32, and label (*patch) around a drawn centre."""
         case = self._case(name)
         patch = self.configuration.patch_size
-        warp = draw_warp(patch, random, self.elastic) if self.augment else None
+        warp = draw_warp(patch, random, self.elastic, self.affine) if self.augment else None
         source = source_shape(patch, warp)
         shape = case.label.shape
         centre = _centre(case, shape, on_class, (1, *patch)[-3:], random)

@@ -31,7 +31,8 @@ class Settings(BaseModel):
         foreground_share: of the patches of a batch, centred on a voxel of a class (nnU-Net: 33 %).
         validation_batches: fixed patches for the pseudo-Dice after every epoch.
         augment: whether training patches are augmented.
-        elastic: probability that an augmented patch is also bent (nnU-Net: 0).
+        affine: probability that an augmented patch is turned, and that it is scaled (nnU-Net: 0.2 each).
+        elastic: probability that it is also bent (nnU-Net: 0).
         workers: processes that load and augment; None chooses by the cores there are.
         compile: run the network through torch.compile; where that fails, a line says so and it runs without.
         monitor: also send the history to TensorBoard (files beside it) or MLflow.
@@ -60,6 +61,7 @@ class Settings(BaseModel):
     foreground_share: float = Field(0.33, ge=0, le=1)
     validation_batches: int = Field(4, ge=1)
     augment: bool = True
+    affine: float = Field(0.2, ge=0, le=1)
     elastic: float = Field(0.0, ge=0, le=1)
     workers: int | None = Field(None, ge=0)
     compile: bool = False

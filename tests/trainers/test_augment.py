@@ -119,6 +119,9 @@ def test_scaling_covers_its_range_and_is_as_frequent_as_nnunets() -> None:
     assert 1.35 < scaled.max() <= 1.4
     assert 0.16 < len(scaled) / 2000 < 0.24
     assert 0.32 < np.mean([w is not None for w in drawn((20, 20), 2000)]) < 0.40  # 1 - 0.8 * 0.8
+    always = [draw_warp((20, 20), np.random.default_rng(seed), p_affine=1.0) for seed in range(50)]
+    assert all(warp is not None and warp.matrix[0, 1] != 0 for warp in always)
+    assert all(draw_warp((20, 20), np.random.default_rng(seed), p_affine=0.0) is None for seed in range(50))
 
 
 @pytest.mark.parametrize("patch", PATCHES)

@@ -156,17 +156,24 @@ def measure(python: str, who: str, job: dict[str, Any], folder: Path) -> dict[st
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     summary = api.evaluate(folder / f"segmented_{who}", folder / "labels", folder / "raw" / job["dataset"])
     mean = summary["foreground_mean"]
-    return {**job, "who": who, **result, "Dice": mean["Dice"], "HD95": mean["HD95"]}
+    return {
+        **job,
+        "who": who,
+        **result,
+        "Dice": mean["Dice"],
+        "HD95": mean["HD95"],
+        "interval": summary["interval"]["foreground_mean"]["Dice"],
+    }
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Return the runs as a Markdown table, ours beside nnU-Net's; several seeds are averaged, each is told."""
+    """Return the runs as a Markdown table, ours beside nnU-Net's; of several seeds, the means, and each Dice."""
     rows: dict[tuple[str, int, float], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=lambda record: record["seed"]):
         rows[record["dataset"], record["cases"], record["seconds"]][record["who"]].append(record)
     lines = [
-        "| dataset | cases | seconds | ours: Dice (each seed) | HD95 | steps "
-        "| nnU-Net: Dice (each seed) | HD95 | steps |",
+        "| dataset | cases | seconds | ours: Dice (95 % interval over cases) | HD95 | steps "
+        "| nnU-Net: Dice (interval) | HD95 | steps |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (dataset, cases, seconds), found in sorted(rows.items()):
@@ -177,10 +184,13 @@ def table(records: list[dict[str, Any]]) -> str:
                 told.append("- | - | -")
                 continue
             scores = [run["Dice"] for run in runs]
-            each = ", ".join(f"{score:.3f}" for score in scores)
+            ends = [sum(run["interval"][end] for run in runs) / len(runs) for end in (0, 1)]
+            each = f"; {', '.join(f'{score:.3f}' for score in scores)}" if len(runs) > 1 else ""
             distance = sum(run["HD95"] for run in runs) / len(runs)
             sizes = f"{runs[0]['steps']} x {runs[0]['batch']} of {' x '.join(map(str, runs[0]['patch']))}"
-            told.append(f"{sum(scores) / len(scores):.3f} ({each}) | {distance:.1f} | {sizes}")
+            told.append(
+                f"{sum(scores) / len(scores):.3f} ({ends[0]:.3f}-{ends[1]:.3f}{each}) | {distance:.1f} | {sizes}"
+            )
         lines.append(f"| {dataset[11:]} | {cases} | {seconds:g} | {' | '.join(told)} |")
     return "\n".join(lines)
 

@@ -4,6 +4,8 @@ import torch
 
 from autocrossdim.errors import UserError
 
+CPU = torch.device("cpu")
+
 
 def choose_device(name: str) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes a GPU where there is one.

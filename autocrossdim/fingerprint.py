@@ -4,6 +4,7 @@ One pass over the dataset reads each case once, checks it and measures it, in wo
 one case each. The quantities are nnU-Net's; unlike there, voxels to be ignored are not foreground.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,6 +63,10 @@ class Fingerprint(BaseModel):
     def median_spacing(self) -> np.ndarray:
         """Per-axis median of the spacings, mm (z, y, x)."""
         return np.median([case.spacing for case in self.cases], axis=0)
+
+    def cases_with(self, values: Collection[int]) -> int:
+        """Number of cases that hold at least one of these label values."""
+        return sum(any(case.label_voxels.get(value) for value in values) for case in self.cases)
 
     def relative_size_after_cropping(self) -> float:
         """Median share of a case's voxels left after cropping to what was imaged."""

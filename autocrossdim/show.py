@@ -25,10 +25,7 @@ def _data(plan: Plan, fingerprint: Fingerprint) -> list[str]:
     cases = fingerprint.cases
     shape = " x ".join(f"{n:.0f}" for n in np.median([case.shape for case in cases], axis=0))
     spacing = " x ".join(f"{mm:.3g}" for mm in fingerprint.median_spacing())
-    labels = []
-    for name, values in plan.labels.foreground.items():
-        present = sum(any(case.label_voxels.get(value) for value in values) for case in cases)
-        labels.append(f"{name} ({present})")
+    labels = [f"{name} ({fingerprint.cases_with(values)})" for name, values in plan.labels.foreground.items()]
     schemes = [f"{name} ({entry.scheme})" for name, entry in zip(plan.channel_names, plan.normalization, strict=True)]
     return [
         f"{plan.dataset}: {len(cases)} {fingerprint.dims}D cases",

@@ -78,6 +78,11 @@ class FoldFolder:
     root: Path
 
     @property
+    def slices(self) -> "FoldFolder":
+        """Folder of the same fold of DX-Net's 2D twin, which is trained before it."""
+        return FoldFolder(self.root.parent / "slices" / self.root.name)
+
+    @property
     def latest(self) -> Path:
         """Checkpoint after the last finished epoch; what training resumes from and prediction uses."""
         return self.root / "checkpoint_latest"

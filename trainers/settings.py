@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from autocrossdim.plan import STEPS_PER_EPOCH
+from trainers.augment import P_AFFINE
 
 
 class Settings(BaseModel):
@@ -61,7 +62,7 @@ class Settings(BaseModel):
     foreground_share: float = Field(0.33, ge=0, le=1)
     validation_batches: int = Field(4, ge=1)
     augment: bool = True
-    affine: float = Field(0.2, ge=0, le=1)
+    affine: float = Field(P_AFFINE, ge=0, le=1)
     elastic: float = Field(0.0, ge=0, le=1)
     workers: int | None = Field(None, ge=0)
     compile: bool = False

@@ -113,7 +113,7 @@ class Trainer:
         last, forget = self, (folder.root,) if restart else ()
         if goes_by_slices(self.configuration, self.settings, self.weights):
             twin = twin_of(self.configuration)
-            place = FoldFolder(folder.root.parent / "slices" / folder.root.name)
+            place = folder.slices
             if restart or not folder.latest.exists():
                 plan, settings = with_configuration(self.plan, twin), twin_settings(self.settings)
                 first = replace(self, plan=plan, configuration=twin, settings=settings)

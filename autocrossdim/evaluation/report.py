@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from autocrossdim.best import Best, folder_name
 from autocrossdim.data.dataset import Dataset
@@ -22,9 +21,9 @@ from autocrossdim.evaluation.summary import CaseResult, Summary, case_results
 from autocrossdim.files import read_json, write_text
 from autocrossdim.fingerprint import Fingerprint
 from autocrossdim.plan import Plan
+from autocrossdim.templates import render
 from autocrossdim.workspace import Workspace
 
-TEMPLATE = "report.html.jinja"
 FEW = 10  # patients (or cases) below which an interval is said to rest on few; ours, a word of caution and no rule
 WORST, LISTED = 3, 100  # cases drawn, and cases listed, from the lowest Dice on
 
@@ -105,20 +104,15 @@ def write_report(raw: Dataset, space: Workspace, splits: Sequence[Split], output
     if best is None and plan.decision.configuration in trained:
         configurations = (plan.decision.configuration,)
     results = _results(raw, plan, space, configurations, splits, best) if configurations else None
-    environment = Environment(
-        loader=PackageLoader("autocrossdim.evaluation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"png": _data_uri, "number": _number, "ends": _ends, "sizes": _sizes}
-    page = environment.get_template(TEMPLATE).render(
+    page = render(
+        "autocrossdim.evaluation",
+        "report.html.jinja",
+        {"png": _data_uri, "number": _number, "ends": _ends, "sizes": _sizes},
         program=version("autocrossdim"),
         plan=plan,
         fingerprint=fingerprint,
         groups=len({raw.groups.get(case.name, case.name) for case in fingerprint.cases}),
-        presence=_presence(plan, fingerprint),
+        presence={name: fingerprint.cases_with(values) for name, values in plan.labels.foreground.items()},
         splits=splits,
         best=best,
         outdated=best.outdated(space) if best is not None else None,
@@ -251,8 +245,8 @@ def _folds(space: Workspace, configurations: Sequence[str], splits: Sequence[Spl
     folds = []
     for configuration in configurations:
         for number, split in enumerate(splits):
-            folder, twin = (space.fold(name, number) for name in (configuration, f"{configuration}/slices"))
-            epochs, before = _seconds(folder.history), _seconds(twin.history)
+            folder = space.fold(configuration, number)
+            epochs, before = _seconds(folder.history), _seconds(folder.slices.history)
             if epochs:
                 minutes = sum((*before, *epochs)) / 60
                 picture = folder.progress.read_bytes() if folder.progress.exists() else None
@@ -269,14 +263,6 @@ def _seconds(history: Path) -> list[float]:
         return [float(json.loads(line)["seconds"]) for line in history.read_text(encoding="utf-8").splitlines()]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{history}: damaged. Train this fold again with --restart.") from error
-
-
-def _presence(plan: Plan, fingerprint: Fingerprint) -> dict[str, int]:
-    """Cases that hold each label."""
-    return {
-        name: sum(any(case.label_voxels.get(value) for value in values) for case in fingerprint.cases)
-        for name, values in plan.labels.foreground.items()
-    }
 
 
 def _data_uri(png: bytes) -> str:

@@ -1,11 +1,10 @@
 """The model card: what a person must know who gets the file, written from what the program knows."""
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
+from jinja2 import Undefined
 
 from autocrossdim.export.about import About, Score, Start
 from autocrossdim.plan import Plan
-
-_TEMPLATE = "card.md.jinja"
+from autocrossdim.templates import render
 
 
 def write(plan: Plan, about: About, program: str, file: str) -> str:
@@ -17,16 +16,15 @@ def write(plan: Plan, about: About, program: str, file: str) -> str:
         program: version of autocrossdim.
         file: name of the model file, for the commands.
     """
-    environment = Environment(
-        loader=PackageLoader("autocrossdim.export", ""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"cell": _cell, "licence": _licence, "mm": _mm, "origin": _origin, "score": _score}
-    return environment.get_template(_TEMPLATE).render(
-        plan=plan, about=about, labels=plan.labels.names, program=program, file=file
+    return render(
+        "autocrossdim.export",
+        "card.md.jinja",
+        {"cell": _cell, "licence": _licence, "mm": _mm, "origin": _origin, "score": _score},
+        plan=plan,
+        about=about,
+        labels=plan.labels.names,
+        program=program,
+        file=file,
     )
 
 

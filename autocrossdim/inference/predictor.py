@@ -13,7 +13,7 @@ from autocrossdim.best import Best
 from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.data.images import Geometry, Image, read_image
 from autocrossdim.data.labels import Labels
-from autocrossdim.device import choose_device, memory_format_for
+from autocrossdim.device import CPU, choose_device, memory_format_for
 from autocrossdim.errors import UserError
 from autocrossdim.evaluation.calibration import CaseScore
 from autocrossdim.export.model_file import ModelFile, is_model_file
@@ -30,7 +30,7 @@ from autocrossdim.inference.restore import (
     strips_of,
     to_label,
 )
-from autocrossdim.inference.sliding_window import CPU, CPU_BATCH_VOXELS, HELD_BYTES, Window, logits_by_slab
+from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, HELD_BYTES, Window, logits_by_slab
 from autocrossdim.inference.uncertainty import Uncertainty, UncertaintyMaps, Where, temper
 from autocrossdim.networks.build import build_network
 from autocrossdim.plan import Configuration, Plan

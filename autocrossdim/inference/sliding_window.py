@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autocrossdim.device import memory_format_for, precision_for
+from autocrossdim.device import CPU, memory_format_for, precision_for
 from autocrossdim.inference.body import Body
 from autocrossdim.preprocessing.resample import Shape
 
 STEP = 0.5  # of a patch between tiles (nnU-Net)
 SIGMA = 1 / 8  # of a patch, of the Gaussian that weighs a tile's voxels (nnU-Net)
 
-CPU = torch.device("cpu")
 HELD_BYTES = 2 * 1024**3  # of logits being summed; more are summed in strips, at the price of predicting seams twice
 # On a CPU a batch pays only where patches are small: torch takes slow kernels for a single one (measured, microseconds
 # a voxel: 40 x 56 x 40 alone 2.1, two 0.96, four 0.94; 64 x 64 x 64 alone 1.06, two 0.92; each takes its memory).

@@ -5,28 +5,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autocrossdim import registry
-from autocrossdim.best import Best
-from autocrossdim.console import is_first_process, say, track
 from autocrossdim.data.dataset import Dataset, find_dataset, load_dataset
 from autocrossdim.data.images import ENDINGS, write_label
 from autocrossdim.data.splits import Split, load_or_make_splits
-from autocrossdim.data.store import Store
 from autocrossdim.data.verify import Report
 from autocrossdim.data.verify import verify as verify_dataset
-from autocrossdim.errors import UserError
 from autocrossdim.evaluation.folds import summarise_folds
 from autocrossdim.evaluation.summary import Summary, evaluate_folder, labels_from
-from autocrossdim.files import read_json, write_json, write_text
-from autocrossdim.fingerprint import Fingerprint, extract
-from autocrossdim.inference.inputs import find_checkpoints, find_inputs, part_of
+from autocrossdim.inference.inputs import find_inputs, part_of
 from autocrossdim.jobs import command
 from autocrossdim.jobs.local import run_together, slots, visible_gpus
 from autocrossdim.jobs.slurm import Job, submit
-from autocrossdim.parallel import default_processes, under_torchrun
-from autocrossdim.plan import Plan, PlanOptions
+from autocrossdim.models.source import find_checkpoints
 from autocrossdim.preprocessing.dataset import preprocess_dataset
-from autocrossdim.workspace import FoldFolder, Workspace, default_work
+from autocrossdim.preprocessing.fingerprint import extract
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.best import Best
+from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.plan import Plan, PlanOptions
+from autocrossdim.records.workspace import FoldFolder, Workspace, default_work
+from autocrossdim.system import registry
+from autocrossdim.system.console import is_first_process, say, track
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json, write_text
+from autocrossdim.system.processes import default_processes, under_torchrun
 
 ALL = "all"  # the fold that trains on every case
 
@@ -295,7 +297,7 @@ def predict(
         UserError: no trained fold, no such input, an image the model cannot take, or jobs that cannot be submitted.
     """
     if slurm is not None:
-        from autocrossdim.export.model_file import is_model_file
+        from autocrossdim.models.model_file import is_model_file
 
         if overwrite:
             raise UserError("--overwrite and --slurm: a job that is queued again would begin again. Choose a new -o.")
@@ -381,8 +383,8 @@ def find_best(
     Raises:
         UserError: no configuration is trained and validated in all folds.
     """
-    from autocrossdim.inference.find_best import CrossValidation
-    from autocrossdim.inference.find_best import find_best as choose_best
+    from autocrossdim.selection.find_best import CrossValidation
+    from autocrossdim.selection.find_best import find_best as choose_best
 
     raw = load_dataset(find_dataset(dataset))
     space = Workspace.of(raw.name, work)
@@ -406,7 +408,7 @@ def report(dataset: str | Path, work: Path | None = None, output: Path | None = 
     Raises:
         UserError: not planned yet, or a file is missing or damaged.
     """
-    from autocrossdim.evaluation.report import write_report
+    from autocrossdim.report.page import write_report
 
     raw = load_dataset(find_dataset(dataset))
     space = Workspace.of(raw.name, work)
@@ -442,8 +444,8 @@ def export(
     Raises:
         UserError: nothing trained is there, folds of different plans, or packages missing that ONNX needs.
     """
-    from autocrossdim.export.onnx import require_packages, write_networks
-    from autocrossdim.export.pack import pack
+    from autocrossdim.models.onnx import require_packages, write_networks
+    from autocrossdim.models.pack import pack
 
     if onnx is not None:
         require_packages()

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from autocrossdim.errors import Interrupted, UserError
+from autocrossdim.system.errors import Interrupted, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -101,7 +101,7 @@ def plan_and_preprocess(
 ) -> None:
     """Plan and, unless called as `plan`, preprocess."""
     from autocrossdim import api
-    from autocrossdim.plan import PlanOptions
+    from autocrossdim.records.plan import PlanOptions
 
     if slices not in (1, 3):
         raise UserError(f"--slices {slices}: 1 or 3.")
@@ -124,9 +124,9 @@ def plan_and_preprocess(
     elif show or context.info_name == "plan":
         from rich.console import Console
 
-        from autocrossdim.show import show as shown
+        from autocrossdim.report.terminal import plan_text
 
-        Console().print(shown(made, fingerprint), markup=False)
+        Console().print(plan_text(made, fingerprint), markup=False)
     else:
         for sentence in (*made.decision.reasons, *made.notes):
             typer.echo(sentence)
@@ -269,10 +269,10 @@ def find_best(
     from rich.console import Console
 
     from autocrossdim import api
-    from autocrossdim.best import table
+    from autocrossdim.report.terminal import best_table
 
     best = api.find_best(dataset, work, device, processes)
-    Console().print(table(best))
+    Console().print(best_table(best))
     for reason in best.reasons:
         typer.echo(reason)
 
@@ -332,9 +332,9 @@ def evaluate(
     from rich.console import Console
 
     from autocrossdim import api
-    from autocrossdim.evaluation.summary import table
+    from autocrossdim.report.terminal import summary_table
 
-    Console().print(table(api.evaluate(predictions, references, dataset, output, processes)))
+    Console().print(summary_table(api.evaluate(predictions, references, dataset, output, processes)))
 
 
 @app.command()
@@ -342,7 +342,7 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to work in.")] = Path("autocrossdim_demo"),
 ) -> None:
     """Do the whole job on two small datasets made here: plan, train two folds, predict, evaluate."""
-    from autocrossdim.demo import run
+    from autocrossdim.commands.demo import run
 
     run(output)
 
@@ -350,7 +350,7 @@ def demo(
 @app.command()
 def doctor() -> None:
     """Tell versions, devices, memory, and whether pretrained weights can be fetched."""
-    from autocrossdim.doctor import examine
+    from autocrossdim.commands.doctor import examine
 
     for line in examine():
         typer.echo(line)

@@ -17,8 +17,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from autocrossdim import api
-from autocrossdim.files import read_json, write_json
-from autocrossdim.plan import PlanOptions
+from autocrossdim.records.plan import PlanOptions
+from autocrossdim.system.files import read_json, write_json
 
 IGNORE = 3
 VARIANTS = {

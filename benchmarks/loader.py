@@ -38,11 +38,11 @@ def write_volumes(folder: Path, patch: tuple[int, ...], shape: tuple[int, int, i
     """Store a few made-up cases as this package does, and as plain arrays for nnU-Net's own store."""
     from autocrossdim.data.dataset import Case
     from autocrossdim.data.images import Geometry
-    from autocrossdim.data.labels import Labels
-    from autocrossdim.data.store import Store
-    from autocrossdim.phantoms import ISOTROPIC_SPACING, nodules
-    from autocrossdim.plan import Plan
+    from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules
     from autocrossdim.preprocessing.case import Placement, Preprocessed
+    from autocrossdim.preprocessing.store import Store
+    from autocrossdim.records.labels import Labels
+    from autocrossdim.records.plan import Plan
 
     store = Store(folder / "ours")
     store.root.mkdir(parents=True)
@@ -68,9 +68,9 @@ def write_volumes(folder: Path, patch: tuple[int, ...], shape: tuple[int, int, i
 
 def ours(folder: Path, patch: tuple[int, ...], batch: int) -> Iterator[Any]:
     """Our batches."""
-    from autocrossdim.data.labels import Labels
-    from autocrossdim.data.store import Store
-    from autocrossdim.plan import Configuration
+    from autocrossdim.preprocessing.store import Store
+    from autocrossdim.records.labels import Labels
+    from autocrossdim.records.plan import Configuration
     from trainers.loader import PatchLoader
 
     configuration = Configuration.model_construct(dims=len(patch), patch_size=patch, batch_size=batch, slices=1)

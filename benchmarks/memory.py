@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from autocrossdim.device import memory_format_for
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.plan import NetworkPlan
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.system.device import memory_format_for
 from planners.memory import StepMemory
 
 # name, kind, encoder, patch, batch

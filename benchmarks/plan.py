@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from autocrossdim.data.dataset import Dataset
-from autocrossdim.data.labels import Labels
-from autocrossdim.fingerprint import CaseFingerprint, Fingerprint, Intensities
-from autocrossdim.plan import GIGABYTE, PlanOptions
+from autocrossdim.records.fingerprint import CaseFingerprint, Fingerprint, Intensities
+from autocrossdim.records.labels import Labels
+from autocrossdim.records.plan import GIGABYTE, PlanOptions
 from planners.auto import auto
 
 # what, spacing (mm; z, y, x), shape (voxels), cases, channels, labels, memory (GB), bits

@@ -62,12 +62,12 @@ def run_ours(job: dict[str, Any], folder: Path) -> None:
     import torch
 
     from autocrossdim import api
-    from autocrossdim.data.labels import Labels
     from autocrossdim.inference.fuse import fuse
     from autocrossdim.inference.predictor import Model, Predictor
     from autocrossdim.networks.build import build_network
-    from autocrossdim.plan import Configuration, Cost, Decision, Memory, Plan
-    from autocrossdim.preprocessing.normalize import Normalization
+    from autocrossdim.records.labels import Labels
+    from autocrossdim.records.normalization import Normalization
+    from autocrossdim.records.plan import Configuration, Cost, Decision, Memory, Plan
     from planners.topology import topology
 
     torch.set_num_threads(job["threads"])

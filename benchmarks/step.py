@@ -38,9 +38,9 @@ Step = Callable[[], None]
 
 def our_step(patch: tuple[int, ...], batch: int) -> tuple[torch.nn.Module, Step]:
     """Omnia-Net or DX-Net over EfficientNet-B0, and one step of its training."""
-    from autocrossdim.device import memory_format_for
     from autocrossdim.networks.build import build_network
-    from autocrossdim.networks.plan import NetworkPlan
+    from autocrossdim.records.network import NetworkPlan
+    from autocrossdim.system.device import memory_format_for
     from planners.topology import topology
     from trainers.loss import DiceCrossEntropy
 

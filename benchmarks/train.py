@@ -37,7 +37,7 @@ def prepare(data: Path, name: str, cases: int, seed: int, folder: Path) -> None:
     """Write `raw/<name>` with the training cases, and folders of links to held-back images and labels."""
     from transfer import SEEDS, slices_dataset, volumes_dataset
 
-    from autocrossdim.files import read_json, write_json
+    from autocrossdim.system.files import read_json, write_json
 
     raw = folder / "raw" / name
     orders, test = (volumes_dataset if "Hippocampus" in name else slices_dataset)(data, raw)
@@ -58,9 +58,9 @@ def run_ours(job: dict[str, Any], folder: Path) -> dict[str, float]:
     import torch
 
     from autocrossdim import api
-    from autocrossdim.files import read_json
-    from autocrossdim.plan import PlanOptions
-    from autocrossdim.workspace import Workspace
+    from autocrossdim.records.plan import PlanOptions
+    from autocrossdim.records.workspace import Workspace
+    from autocrossdim.system.files import read_json
 
     torch.set_num_threads(job["threads"])
     raw, work = folder / "raw" / job["dataset"], folder / "ours"

@@ -21,9 +21,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 
 from autocrossdim import api
-from autocrossdim.files import read_json, write_json
-from autocrossdim.plan import PlanOptions
-from autocrossdim.workspace import Workspace
+from autocrossdim.records.plan import PlanOptions
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.files import read_json, write_json
 
 ENCODER = "tf_efficientnetv2_b0"
 SETTINGS = {"epochs": 6, "steps_per_epoch": 25, "validation_batches": 1, "slices_first": False}

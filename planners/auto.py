@@ -6,11 +6,12 @@ from typing import Any, Literal
 import numpy as np
 
 from autocrossdim.data.dataset import Dataset
-from autocrossdim.errors import UserError
-from autocrossdim.fingerprint import Fingerprint
 from autocrossdim.inference.sliding_window import tile_starts
-from autocrossdim.plan import STEPS_PER_EPOCH, Configuration, Cost, Decision, Memory, Plan, PlanOptions
-from autocrossdim.preprocessing.normalize import Normalization, scheme_for
+from autocrossdim.preprocessing.normalize import scheme_for
+from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.normalization import Normalization
+from autocrossdim.records.plan import STEPS_PER_EPOCH, Configuration, Cost, Decision, Memory, Plan, PlanOptions
+from autocrossdim.system.errors import UserError
 from planners import decision
 from planners.device import memory_budget, precision_bits
 from planners.sizing import Size, Sizer

@@ -2,7 +2,7 @@
 
 import torch
 
-from autocrossdim.plan import DEFAULT_MEMORY_GB, GIGABYTE, PlanOptions
+from autocrossdim.records.plan import DEFAULT_MEMORY_GB, GIGABYTE, PlanOptions
 
 GPU_SHARE = 0.9  # the rest is for CUDA itself, its libraries and the allocator's gaps
 

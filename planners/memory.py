@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
-from autocrossdim.device import memory_format_for
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.plan import NetworkPlan
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.system.device import memory_format_for
 
 COPIES = 2  # of the model: what is trained, and the average of its steps
 OPTIMISER_STATES = 2  # NAdam keeps two moments a parameter

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from autocrossdim.errors import UserError
-from autocrossdim.networks.plan import NetworkPlan
-from autocrossdim.plan import GIGABYTE, MAX_BATCH, MAX_PATCH, Inflation
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.records.plan import GIGABYTE, MAX_BATCH, MAX_PATCH, Inflation
+from autocrossdim.system.errors import UserError
 from planners.memory import StepMemory
 from planners.topology import Topology, padded, topology
 from planners.trial import Outcome, try_out

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from autocrossdim.fingerprint import Fingerprint
+from autocrossdim.records.fingerprint import Fingerprint
 
 COARSE_AXIS_RATIO = 3.0  # an axis this many times coarser than the others is "coarse" (nnU-Net)
 COARSE_AXIS_PERCENTILE = 10  # its target spacing, so that most cases are not made finer than they are (nnU-Net)

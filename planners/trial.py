@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from autocrossdim.device import choose_device, memory_format_for
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.plan import NetworkPlan
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.system.device import choose_device, memory_format_for
 from planners.memory import StepMemory
 
 STEPS = 3

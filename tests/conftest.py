@@ -121,9 +121,9 @@ def make_plan() -> Callable[..., Any]:
     """
 
     def build(dims: int = 3, spacing: Sequence[float] = (1.0, 1.0, 1.0), **fields: Any) -> Any:
-        from autocrossdim.data.labels import Labels
-        from autocrossdim.plan import Configuration, Cost, Decision, Memory, Plan
-        from autocrossdim.preprocessing.normalize import Normalization
+        from autocrossdim.records.labels import Labels
+        from autocrossdim.records.normalization import Normalization
+        from autocrossdim.records.plan import Configuration, Cost, Decision, Memory, Plan
 
         name = "omnia" if dims == 2 else "dx"
         network = {
@@ -165,8 +165,8 @@ def write_model(make_plan: Callable[..., Any]) -> Callable[..., Path]:
     def write(folder: Path, **options: Any) -> Path:
         import torch
 
-        from autocrossdim.checkpoint import Checkpoint
         from autocrossdim.networks.build import build_network
+        from autocrossdim.records.checkpoint import Checkpoint
 
         torch.manual_seed(0)
         plan = make_plan(**options)

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from autocrossdim.data.images import read_label
-from autocrossdim.errors import UserError
 from autocrossdim.inference.inputs import find_inputs
 from autocrossdim.inference.predictor import Model, Predictor
 from autocrossdim.networks.build import build_network
-from autocrossdim.plan import Plan
 from autocrossdim.preprocessing import case as preprocessing_case
+from autocrossdim.records.plan import Plan
+from autocrossdim.system.errors import UserError
 
 RAMP = np.arange(4 * 6 * 5).reshape(4, 6, 5).astype(np.int16)
 

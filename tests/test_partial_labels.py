@@ -9,10 +9,10 @@ import pytest
 
 from autocrossdim import api
 from autocrossdim.data.images import read_label, write_label
-from autocrossdim.files import read_json, write_json
-from autocrossdim.phantoms import ISOTROPIC_SPACING, nodules
-from autocrossdim.phantoms import write_dataset as write_phantoms
-from autocrossdim.plan import PlanOptions
+from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules
+from autocrossdim.data.phantoms import write_dataset as write_phantoms
+from autocrossdim.records.plan import PlanOptions
+from autocrossdim.system.files import read_json, write_json
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "Dataset004_Hippocampus"
 IGNORE = 3

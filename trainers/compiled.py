@@ -4,9 +4,9 @@ import copy
 
 import torch
 
-from autocrossdim.console import say
-from autocrossdim.device import memory_format_for
 from autocrossdim.networks.base import SegmentationNetwork
+from autocrossdim.system.console import say
+from autocrossdim.system.device import memory_format_for
 
 
 def try_to_compile(network: SegmentationNetwork, shape: tuple[int, ...]) -> bool:

@@ -10,14 +10,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from autocrossdim.checkpoint import Checkpoint
-from autocrossdim.console import say
 from autocrossdim.data.splits import Split
-from autocrossdim.device import memory_format_for
-from autocrossdim.errors import Interrupted, UserError
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
-from autocrossdim.workspace import FoldFolder
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.workspace import FoldFolder
+from autocrossdim.system.console import say
+from autocrossdim.system.device import memory_format_for
+from autocrossdim.system.errors import Interrupted, UserError
 from trainers.average import Average
 from trainers.compiled import try_to_compile
 from trainers.distributed import SyncedBatchNorm, summed

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from autocrossdim.errors import UserError
-from autocrossdim.files import write_text, written_whole
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import write_text, written_whole
 from trainers.monitor import Monitor
 
 

@@ -19,12 +19,12 @@ from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from torch import Tensor
 
-from autocrossdim.data.labels import Labels
-from autocrossdim.data.store import Store, StoredCase
-from autocrossdim.device import memory_format_for
-from autocrossdim.errors import UserError
-from autocrossdim.parallel import die_with_parent
-from autocrossdim.plan import Configuration
+from autocrossdim.preprocessing.store import Store, StoredCase
+from autocrossdim.records.labels import Labels
+from autocrossdim.records.plan import Configuration
+from autocrossdim.system.device import memory_format_for
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.processes import die_with_parent
 from trainers.augment import P_AFFINE, apply_warp, change_intensities, draw_mirroring, draw_warp, source_shape
 from trainers.loss import IGNORED
 

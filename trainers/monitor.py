@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from autocrossdim.errors import UserError
-from autocrossdim.workspace import FoldFolder
+from autocrossdim.records.workspace import FoldFolder
+from autocrossdim.system.errors import UserError
 
 Monitor = Callable[[dict[str, Any]], None]
 

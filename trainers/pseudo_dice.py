@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from autocrossdim.data.labels import Labels
+from autocrossdim.records.labels import Labels
 from trainers.loss import IGNORED
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autocrossdim.plan import STEPS_PER_EPOCH
+from autocrossdim.records.plan import STEPS_PER_EPOCH
 from trainers.augment import P_AFFINE
 
 

@@ -6,7 +6,7 @@ ImageNet weights reached a Dice of 0.83, from the inflated ImageNet encoder alon
 
 from math import prod
 
-from autocrossdim.plan import Configuration, Plan
+from autocrossdim.records.plan import Configuration, Plan
 from trainers.settings import Settings
 from trainers.start import is_model
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from autocrossdim.checkpoint import Checkpoint
-from autocrossdim.errors import UserError
-from autocrossdim.export.model_file import SUFFIX, ModelFile
+from autocrossdim.models.model_file import SUFFIX, ModelFile
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.plan import NetworkPlan
 from autocrossdim.networks.transfer import transfer
 from autocrossdim.networks.weights import resolve_weights
-from autocrossdim.workspace import FoldFolder
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.records.workspace import FoldFolder
+from autocrossdim.system.errors import UserError
 
 OMNIA = "omnia"  # the word for this dataset's trained Omnia-Net of the same fold
 

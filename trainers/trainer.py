@@ -19,16 +19,16 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from pydantic import ValidationError
 
-from autocrossdim.checkpoint import Checkpoint
-from autocrossdim.console import is_first_process, say
 from autocrossdim.data.splits import Split
-from autocrossdim.data.store import Store
-from autocrossdim.device import choose_device, precision_for
-from autocrossdim.errors import Interrupted, UserError
-from autocrossdim.files import remove_leftovers
-from autocrossdim.parallel import default_processes, under_torchrun
-from autocrossdim.plan import Configuration, Plan
-from autocrossdim.workspace import FoldFolder
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.plan import Configuration, Plan
+from autocrossdim.records.workspace import FoldFolder
+from autocrossdim.system.console import is_first_process, say
+from autocrossdim.system.device import choose_device, precision_for
+from autocrossdim.system.errors import Interrupted, UserError
+from autocrossdim.system.files import remove_leftovers
+from autocrossdim.system.processes import default_processes, under_torchrun
 from trainers.fit import Fit, is_finished
 from trainers.history import History
 from trainers.settings import Settings

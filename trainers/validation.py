@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from autocrossdim.console import track
 from autocrossdim.data.splits import Split
-from autocrossdim.data.store import Store
-from autocrossdim.device import choose_device
 from autocrossdim.evaluation.summary import evaluate_case, summarise
-from autocrossdim.files import write_json
-from autocrossdim.inference.held_out import predict_held_out
 from autocrossdim.inference.predictor import Model
-from autocrossdim.workspace import FoldFolder
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.workspace import FoldFolder
+from autocrossdim.selection.held_out import predict_held_out
+from autocrossdim.system.console import track
+from autocrossdim.system.device import choose_device
+from autocrossdim.system.files import write_json
 
 
 def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str, str], device: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from autocrossdim.data.dicom import is_dicom_folder
 from autocrossdim.data.images import ENDINGS, PICTURES
-from autocrossdim.data.labels import Labels
-from autocrossdim.errors import UserError
-from autocrossdim.files import read_json
+from autocrossdim.records.labels import Labels
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json
 
 RAW_VARIABLES = ("AUTOCROSSDIM_RAW", "nnUNet_raw")
 

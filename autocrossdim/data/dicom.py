@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from autocrossdim.errors import UserError
+from autocrossdim.system.errors import UserError
 
 # Scanners round positions to 0.1 mm or so: a 1.25 mm gap may read 1.2 or 1.3. A missing slice is 100 % off.
 _UNEVEN = 0.1

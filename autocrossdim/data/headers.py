@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy.typing as npt
 
 from autocrossdim.data.nifti import COMPRESSION
-from autocrossdim.errors import UserError
+from autocrossdim.system.errors import UserError
 
 _MARK = "nrrd:"
 _TYPES = {"uint8": "uint8", "uint16": "uint16", "float32": "float"}

@@ -13,8 +13,8 @@ import SimpleITK as sitk
 from PIL import Image as Picture
 
 from autocrossdim.data import dicom, headers, nifti
-from autocrossdim.errors import UserError
-from autocrossdim.files import read_json, write_json, written_whole
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json, written_whole
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif", ".tiff")
 PICTURES = (

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autocrossdim.errors import UserError
+from autocrossdim.system.errors import UserError
 
 Array = npt.NDArray[Any]
 

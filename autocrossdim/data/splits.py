@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from autocrossdim.data.dataset import Dataset
-from autocrossdim.errors import UserError
-from autocrossdim.files import read_json, write_json
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json
 
 FOLDS = 5
 SEED = 12345  # nnU-Net's, so that folds can be compared case by case

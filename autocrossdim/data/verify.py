@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from autocrossdim.data.dataset import Case, Dataset, channel_files, files_ending, parse_dataset
 from autocrossdim.data.images import Geometry, Image, file_is_picture, read_image, read_label, same_place
-from autocrossdim.errors import UserError
-from autocrossdim.parallel import map_cases
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.processes import map_cases
 
 FEW = 5  # cases or groups below which five folds are not to be had
 

@@ -1,10 +1,10 @@
 """What the folds of a configuration found out, together."""
 
-from autocrossdim.console import say
 from autocrossdim.evaluation.summary import merge
-from autocrossdim.files import read_json, write_json
-from autocrossdim.plan import Plan
-from autocrossdim.workspace import Workspace
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.console import say
+from autocrossdim.system.files import read_json, write_json
 
 
 def summarise_folds(space: Workspace, configuration: str, folds: int) -> None:
@@ -25,7 +25,7 @@ def summarise_folds(space: Workspace, configuration: str, folds: int) -> None:
 
 
 def _merge(space: Workspace, configuration: str, folds: int) -> None:
-    from autocrossdim.checkpoint import Checkpoint
+    from autocrossdim.records.checkpoint import Checkpoint
 
     made = Plan.read(space.plan)
     done = []

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autocrossdim.data.labels import Labels
+from autocrossdim.records.labels import Labels
 
 Mask = NDArray[np.bool_]
 LabelArray = NDArray[np.integer[Any]]

@@ -1,7 +1,7 @@
 """Many cases together: `summary.json` in nnU-Net's schema, with intervals over cases, and its table."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from autocrossdim.data.images import read_label, same_place
-from autocrossdim.data.labels import Labels
-from autocrossdim.errors import UserError
 from autocrossdim.evaluation.interval import LEVEL, Floats, interval, means, resampling_weights
-from autocrossdim.evaluation.metrics import METRICS, NSD_TOLERANCE_MM, case_metrics, label_key
-from autocrossdim.files import read_json, write_json
-from autocrossdim.parallel import map_cases
+from autocrossdim.evaluation.metrics import METRICS, case_metrics, label_key
+from autocrossdim.records.labels import Labels
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json
+from autocrossdim.system.processes import map_cases
+from autocrossdim.system.text import listed
 
 Summary = dict[str, Any]
 """What `summary.json` holds; see `summarise`."""
@@ -208,33 +207,6 @@ def labels_from(dataset_json: Path | None, folders: Sequence[Path], file_ending:
     return Labels.from_dataset_json({str(value): value for value in found})
 
 
-def table(summary: Summary) -> Table:
-    """Return the means and their intervals as a table for the terminal, a row a label."""
-    shown = [metric for metric in ("Dice", "NSD", "HD95", "ASSD") if metric in summary["foreground_mean"]]
-    headings = {"NSD": f"NSD ({NSD_TOLERANCE_MM:g} mm)", "HD95": "HD95 (mm)", "ASSD": "ASSD (mm)"}
-    cases = _counted(summary["n_cases"], "case")
-    if summary["n_groups"] != summary["n_cases"]:
-        cases += f" of {_counted(summary['n_groups'], 'group')}"
-    # No lines between columns, and folded where it does not fit: 80 columns, where there is no terminal, are to hold
-    # all intervals.
-    title = f"Means over {cases}, with {LEVEL:.0%} intervals"
-    result = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
-    result.add_column("label")
-    result.add_column("cases\nwith it", justify="right")
-    for metric in shown:
-        result.add_column(headings.get(metric, metric), justify="right", overflow="fold")
-    intervals = summary["interval"]
-    for key, mean in summary["mean"].items():
-        name = summary["labels"].get(key, key)
-        cells = [_cell(metric, mean[metric], intervals["mean"][key][metric]) for metric in shown]
-        result.add_row(name, str(summary["n_present"][key]), *cells)
-    result.add_section()
-    mean = summary["foreground_mean"]
-    cells = [_cell(metric, mean[metric], intervals["foreground_mean"][metric]) for metric in shown]
-    result.add_row("all labels", "", *cells)
-    return result
-
-
 def metric_array(cases: Sequence[CaseResult], keys: Sequence[str], metrics: Sequence[str]) -> Floats:
     """Return the metrics of `cases` as an array, shape `(cases, labels, metrics)`."""
     return np.array([[[case.metrics[key][metric] for metric in metrics] for key in keys] for case in cases], float)
@@ -330,21 +302,3 @@ def _names(folder: Path, file_ending: str) -> set[str]:
     if not names:
         raise UserError(f"{folder}: no {file_ending} file in it.")
     return names
-
-
-def listed(items: Collection[object], shown: int = 5) -> str:
-    """Return `items` as words: the first few, and how many more."""
-    words = ", ".join(str(item) for item in list(items)[:shown])
-    return words if len(items) <= shown else f"{words} and {len(items) - shown} more"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _cell(metric: str, mean: float, ends: Sequence[float]) -> str:
-    if np.isnan(mean):
-        return "–"
-    digits = 2 if metric in ("HD95", "ASSD") else 3
-    low, high = ends
-    return f"{mean:.{digits}f}" + ("" if np.isnan(low) else f" ({low:.{digits}f}–{high:.{digits}f})")

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from autocrossdim.plan import Plan
 from autocrossdim.preprocessing.case import Placement
 from autocrossdim.preprocessing.crop import crop
 from autocrossdim.preprocessing.resample import Shape
+from autocrossdim.records.plan import Plan
 
 CERTAIN = 30.0  # a logit: what else it might be has a probability below 1e-12
 

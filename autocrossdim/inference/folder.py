@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from autocrossdim.console import say, track
 from autocrossdim.data.dataset import Case
 from autocrossdim.data.images import Geometry, write_label
-from autocrossdim.errors import UserError
-from autocrossdim.files import written_whole
 from autocrossdim.inference.inputs import far_from_training
 from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.inference.predictor import Predictor, Prepared, Segmentation
 from autocrossdim.inference.uncertainty import forget, is_written, tell, write_list, write_uncertainty
+from autocrossdim.system.console import say, track
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import written_whole
 
 
 def segment_folder(

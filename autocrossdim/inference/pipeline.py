@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from autocrossdim.errors import UserError
+from autocrossdim.system.errors import UserError
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")

@@ -9,18 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autocrossdim.best import Best
-from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.data.images import Geometry, Image, read_image
-from autocrossdim.data.labels import Labels
-from autocrossdim.device import CPU, choose_device, memory_format_for
-from autocrossdim.errors import UserError
-from autocrossdim.evaluation.calibration import CaseScore
-from autocrossdim.export.model_file import ModelFile, is_model_file
 from autocrossdim.inference.body import Body, find_body
 from autocrossdim.inference.fuse import fuse
-from autocrossdim.inference.inputs import find_best_for, find_checkpoints
-from autocrossdim.inference.postprocess import KeepLargest, postprocess
+from autocrossdim.inference.postprocess import postprocess
 from autocrossdim.inference.residence import Visiting, settle
 from autocrossdim.inference.restore import (
     lines_for,
@@ -32,9 +24,17 @@ from autocrossdim.inference.restore import (
 )
 from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, HELD_BYTES, Window, logits_by_slab
 from autocrossdim.inference.uncertainty import Uncertainty, UncertaintyMaps, Where, temper
+from autocrossdim.models.model_file import ModelFile, is_model_file
+from autocrossdim.models.source import find_best_for, find_checkpoints
 from autocrossdim.networks.build import build_network
-from autocrossdim.plan import Configuration, Plan
 from autocrossdim.preprocessing.case import Placement, Spacing, preprocess
+from autocrossdim.records.best import Best, KeepLargest
+from autocrossdim.records.calibration import CaseScore
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.labels import Labels
+from autocrossdim.records.plan import Configuration, Plan
+from autocrossdim.system.device import CPU, choose_device, memory_format_for
+from autocrossdim.system.errors import UserError
 
 
 @dataclass

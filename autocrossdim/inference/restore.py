@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autocrossdim.data.labels import Labels
 from autocrossdim.preprocessing.case import Placement
 from autocrossdim.preprocessing.resample import axis_matrix, orders_for
+from autocrossdim.records.labels import Labels
 
 
 @dataclass(frozen=True)

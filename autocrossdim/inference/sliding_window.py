@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autocrossdim.device import CPU, memory_format_for, precision_for
 from autocrossdim.inference.body import Body
 from autocrossdim.preprocessing.resample import Shape
+from autocrossdim.system.device import CPU, memory_format_for, precision_for
 
 STEP = 0.5  # of a patch between tiles (nnU-Net)
 SIGMA = 1 / 8  # of a patch, of the Gaussian that weighs a tile's voxels (nnU-Net)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from autocrossdim.data.images import Geometry, read_label, same_place
-from autocrossdim.data.labels import Labels
-from autocrossdim.errors import UserError
 from autocrossdim.inference.restore import to_label
+from autocrossdim.records.labels import Labels
+from autocrossdim.system.errors import UserError
 
 
 def stored_cases(folders: Sequence[Path]) -> list[str]:

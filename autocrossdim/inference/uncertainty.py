@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from autocrossdim.data.images import Geometry, write_array
-from autocrossdim.data.labels import Labels
-from autocrossdim.errors import UserError
-from autocrossdim.evaluation.calibration import CaseScore, soft_dice
-from autocrossdim.evaluation.summary import listed
-from autocrossdim.files import read_json, write_json, write_text
 from autocrossdim.preprocessing.case import Placement
+from autocrossdim.records.calibration import CaseScore
+from autocrossdim.records.labels import Labels
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json, write_text
+from autocrossdim.system.text import listed
 
 Where = tuple[int, slice]  # slice and lines of the cropped case, in the plan's order
 
@@ -103,6 +103,20 @@ def soft_dice_sums(values: Tensor, labels: Labels) -> NDArray[np.float64]:
         within = torch.bincount(index, weights=top, minlength=count)
         sums = [part[1:] for part in (within, flat.sum(dim=1), torch.bincount(index, minlength=count))]
     return torch.stack([part.double() for part in sums]).cpu().numpy()
+
+
+def soft_dice(sums: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return the Dice that probabilities themselves expect of their segmentation, (..., labels); NaN if not found.
+
+    Args:
+        sums: shape (..., 3, labels): the probability inside what was segmented, all probability, and the number of
+            voxels segmented.
+    """
+    inside, everywhere, segmented = np.moveaxis(np.asarray(sums, np.float64), -2, 0)
+    dice: NDArray[np.floating[Any]] = np.divide(
+        2 * inside, everywhere + segmented, out=np.full(inside.shape, np.nan), where=segmented > 0
+    )
+    return dice
 
 
 class UncertaintyMaps:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from types import FrameType
 
-from autocrossdim.console import say
-from autocrossdim.errors import Interrupted, UserError
-from autocrossdim.parallel import die_with_parent
+from autocrossdim.system.console import say
+from autocrossdim.system.errors import Interrupted, UserError
+from autocrossdim.system.processes import die_with_parent
 
 LAST_LINES = 10  # of a failed command, shown again at the end
 SECONDS_TO_END = 60.0  # given to commands to write a checkpoint; a step of a large network takes seconds

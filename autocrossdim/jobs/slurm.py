@@ -24,8 +24,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from autocrossdim.console import say
-from autocrossdim.errors import UserError
+from autocrossdim.system.console import say
+from autocrossdim.system.errors import UserError
 
 INTERRUPTED = 143  # exit code of a command that wrote a checkpoint because it was asked to end
 # Training ends by itself; this ends a job whose time limit is too short for it to get anywhere.

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from autocrossdim.networks.base import SegmentationNetwork
     from autocrossdim.networks.build import build_network
     from autocrossdim.networks.inflation import inflate
-    from autocrossdim.networks.plan import NetworkPlan
     from autocrossdim.networks.report import LoadReport
     from autocrossdim.networks.transfer import transfer
     from autocrossdim.networks.weights import EncoderWeights, resolve_weights
+    from autocrossdim.records.network import NetworkPlan
 
 __all__ = [
     "EncoderWeights",

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autocrossdim.networks.encoder import arch_of, architecture
-from autocrossdim.networks.plan import NetworkPlan
 from autocrossdim.networks.report import LoadReport
+from autocrossdim.records.network import NetworkPlan
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 

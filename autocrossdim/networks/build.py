@@ -2,10 +2,10 @@
 
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.dsnet import DSNet
-from autocrossdim.networks.plan import NetworkPlan
 from autocrossdim.networks.transfer import fresh_report, load_encoder
 from autocrossdim.networks.unet import UNet
 from autocrossdim.networks.weights import EncoderWeights
+from autocrossdim.records.network import NetworkPlan
 
 __all__ = ["NetworkPlan", "SegmentationNetwork", "build_network"]
 

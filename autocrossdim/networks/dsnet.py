@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.layers import he_normal
-from autocrossdim.networks.plan import NetworkPlan
 from autocrossdim.networks.unet import UNet
+from autocrossdim.records.network import NetworkPlan
 
 _SLICES = 3  # what an RGB stem takes
 _FOLDED = 4  # channels that are folded into the batch

@@ -11,10 +11,10 @@ import torch
 from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
-from autocrossdim.errors import UserError
 from autocrossdim.networks.inflation import Geometry, rebuild
 from autocrossdim.networks.layers import AcsConv3d, he_normal
-from autocrossdim.networks.plan import NetworkPlan
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.system.errors import UserError
 
 FAMILIES = ("EfficientNet", "ResNet", "RegNet", "ConvNeXt")
 """timm's classes whose forward pass is their children one after the other."""

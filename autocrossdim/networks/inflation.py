@@ -13,9 +13,9 @@ from timm.layers.squeeze_excite import EffectiveSEModule
 from timm.models import _efficientnet_blocks, convnext, efficientnet, regnet, resnet
 from torch import Tensor, nn
 
-from autocrossdim.errors import UserError
 from autocrossdim.networks import layers as ours
 from autocrossdim.networks.depthwise import DepthwiseConv3d, DepthwiseConv3dSame
+from autocrossdim.system.errors import UserError
 
 Mode = Literal["center", "average", "replicate", "acs"]
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from autocrossdim.errors import UserError
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.encoder import arch_of
 from autocrossdim.networks.inflation import Mode, fit_kernel
-from autocrossdim.networks.plan import NetworkPlan
 from autocrossdim.networks.report import LoadReport, Status
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.system.errors import UserError
 
 if TYPE_CHECKING:
     from autocrossdim.networks.weights import EncoderWeights

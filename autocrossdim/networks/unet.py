@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.encoder import Encoder
 from autocrossdim.networks.layers import he_normal
-from autocrossdim.networks.plan import PRE_CHANNELS, NetworkPlan
 from autocrossdim.networks.upsampled import conv_upsampled
+from autocrossdim.records.network import PRE_CHANNELS, NetworkPlan
 
 _CONV: dict[int, Callable[..., Any]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP: dict[int, Callable[..., Any]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 from torch import Tensor
 
-from autocrossdim.errors import UserError
 from autocrossdim.networks.encoder import arch_of, architecture
+from autocrossdim.system.errors import UserError
 
 _WORDS = {
     # Trained on ImageNet-1k from the start: neither fine-tuned from other data, nor AdvProp's or noisy students.

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from autocrossdim.errors import UserError
-from autocrossdim.plan import Configuration, Plan
 from autocrossdim.preprocessing.crop import Box, box_shape, crop, nonzero_box
 from autocrossdim.preprocessing.normalize import normalize
 from autocrossdim.preprocessing.resample import Shape, orders_for, resample_image, resample_label, shape_for
+from autocrossdim.records.plan import Configuration, Plan
+from autocrossdim.system.errors import UserError
 
 Spacing = tuple[float, float, float]
 

@@ -4,11 +4,11 @@ from functools import partial
 
 from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.images import read_image, read_label
-from autocrossdim.data.store import Store
-from autocrossdim.errors import UserError
-from autocrossdim.parallel import map_cases
-from autocrossdim.plan import Configuration, Plan
 from autocrossdim.preprocessing.case import preprocess
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.plan import Configuration, Plan
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.processes import map_cases
 
 
 def preprocess_dataset(

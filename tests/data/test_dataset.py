@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autocrossdim.data.dataset import cases_in_folder, find_dataset, load_dataset
-from autocrossdim.errors import UserError
+from autocrossdim.system.errors import UserError
 
 # --- finding
 

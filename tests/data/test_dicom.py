@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from autocrossdim.data.dicom import check_dicom, is_dicom_folder
 from autocrossdim.data.images import read_dicom_series
-from autocrossdim.errors import UserError
+from autocrossdim.system.errors import UserError
 
 EXPLICIT, IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 OPEN = 0xFFFFFFFF

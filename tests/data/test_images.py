@@ -21,7 +21,7 @@ from autocrossdim.data.images import (
     write_array,
     write_label,
 )
-from autocrossdim.errors import UserError
+from autocrossdim.system.errors import UserError
 
 Writer = Callable[..., Path]
 RAMP = np.arange(4 * 5 * 6).reshape(4, 5, 6).astype(np.int16)

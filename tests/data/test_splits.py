@@ -8,7 +8,7 @@ from sklearn.model_selection import KFold
 
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.splits import load_or_make_splits, make_splits
-from autocrossdim.errors import UserError
+from autocrossdim.system.errors import UserError
 
 
 def test_without_groups_folds_are_nnunets():

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from autocrossdim.data.labels import Labels
 from autocrossdim.evaluation.metrics import METRICS, case_metrics, surface, surface_distances
+from autocrossdim.records.labels import Labels
 
 ORGAN = Labels(foreground={"organ": (1,)})
 ISOTROPIC = (1.0, 1.0, 1.0)

@@ -8,16 +8,10 @@ import pytest
 import SimpleITK as sitk
 from rich.console import Console
 
-from autocrossdim.data.labels import Labels
-from autocrossdim.errors import UserError
-from autocrossdim.evaluation.summary import (
-    CaseResult,
-    evaluate_folder,
-    labels_from,
-    merge,
-    summarise,
-    table,
-)
+from autocrossdim.evaluation.summary import CaseResult, evaluate_folder, labels_from, merge, summarise
+from autocrossdim.records.labels import Labels
+from autocrossdim.report.terminal import summary_table
+from autocrossdim.system.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 TWO = Labels(foreground={"liver": (1,), "tumour": (2,)})
@@ -240,7 +234,7 @@ def test_labels_of_empty_segmentations_are_refused(tmp_path):
 def test_the_table_shows_a_row_a_label_with_intervals():
     console = Console(width=120)
     with console.capture() as printed:
-        console.print(table(summarise([case("a", 0.5, NAN), case("b", 0.7, NAN)], TWO)))
+        console.print(summary_table(summarise([case("a", 0.5, NAN), case("b", 0.7, NAN)], TWO)))
     text = printed.get()
     assert "Means over 2 cases" in text
     assert "0.600 (0.500–0.700)" in next(line for line in text.splitlines() if "liver" in line)
@@ -251,7 +245,7 @@ def test_the_table_shows_a_row_a_label_with_intervals():
 def test_no_interval_is_cut_off_where_there_is_no_terminal(folders, tmp_path):
     console = Console(width=80)
     with console.capture() as printed:
-        console.print(table(evaluate(folders, tmp_path)))
+        console.print(summary_table(evaluate(folders, tmp_path)))
     assert "…" not in printed.get()
     assert len(re.findall(r"\(\d+\.\d+–\d+\.\d+\)", printed.get())) == 3 * 4, "labels and their mean, four metrics"
 
@@ -263,7 +257,7 @@ def test_a_damaged_summary_is_told():
 
 def test_the_table_says_how_many_patients_there_are():
     cases = [case("a", 0.5, group="anna"), case("b", 0.7, group="anna"), case("c", 0.7)]
-    assert table(summarise(cases, TWO)).title == "Means over 3 cases of 2 groups, with 95% intervals"
+    assert summary_table(summarise(cases, TWO)).title == "Means over 3 cases of 2 groups, with 95% intervals"
 
 
 REAL = [

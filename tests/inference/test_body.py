@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from autocrossdim.data.labels import Labels
 from autocrossdim.inference import sliding_window
 from autocrossdim.inference.body import find_body
 from autocrossdim.inference.predictor import Model, Predictor
 from autocrossdim.preprocessing.case import preprocess
-from autocrossdim.preprocessing.normalize import Normalization
+from autocrossdim.records.labels import Labels
+from autocrossdim.records.normalization import Normalization
 
 REGIONS = Labels.from_dataset_json({"background": 0, "whole": [1, 2], "core": [2]}, [1, 2])
 MASKED = (Normalization(scheme="zscore", inside_mask=True),)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from autocrossdim.data.images import read_image, write_label
-from autocrossdim.errors import UserError
 from autocrossdim.inference.inputs import find_inputs
 from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.system.errors import UserError
 
 MakePlan = Callable[..., Any]
 

@@ -3,10 +3,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autocrossdim.device import memory_format_for
 from autocrossdim.inference.fuse import FusedDecoderBlock, fuse
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.plan import NetworkPlan
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.system.device import memory_format_for
 
 
 def trained(**fields: object) -> nn.Module:

@@ -6,10 +6,11 @@ import pytest
 import SimpleITK as sitk
 
 from autocrossdim.api import plan_and_preprocess
-from autocrossdim.errors import UserError
-from autocrossdim.inference.inputs import find_checkpoints, find_inputs
-from autocrossdim.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
-from autocrossdim.plan import PlanOptions
+from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
+from autocrossdim.inference.inputs import find_inputs
+from autocrossdim.models.source import find_checkpoints
+from autocrossdim.records.plan import PlanOptions
+from autocrossdim.system.errors import UserError
 
 
 def write_dicom(folder: Path, slices: int = 3) -> Path:

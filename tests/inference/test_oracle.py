@@ -18,8 +18,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from autocrossdim.data.images import Geometry, read_label, write_array, write_label
-from autocrossdim.data.labels import Labels
 from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.records.labels import Labels
 
 CLASSES = Labels.from_dataset_json({"background": 0, "a": 1, "b": 7, "c": 300})
 REGIONS = Labels.from_dataset_json({"background": 0, "whole": [1, 2, 4], "part": [2, 4], "core": [4]}, [1, 2, 4])

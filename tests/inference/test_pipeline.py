@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from autocrossdim import api
-from autocrossdim.errors import UserError
 from autocrossdim.inference.inputs import find_inputs
 from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.system.errors import UserError
 
 
 @pytest.fixture(autouse=True)

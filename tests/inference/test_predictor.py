@@ -6,11 +6,11 @@ import pytest
 
 from autocrossdim.api import plan_and_preprocess
 from autocrossdim.data.images import Geometry, write_array
-from autocrossdim.errors import UserError
+from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.inference.predictor import Model, Predictor
 from autocrossdim.networks.build import build_network
-from autocrossdim.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
-from autocrossdim.plan import PlanOptions
+from autocrossdim.records.plan import PlanOptions
+from autocrossdim.system.errors import UserError
 
 SHAPE = (10, 12, 14)
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.inference import residence
 from autocrossdim.inference.predictor import Model, Predictor
 from autocrossdim.inference.residence import Visiting, settle
 from autocrossdim.inference.sliding_window import HELD_BYTES
 from autocrossdim.networks.build import build_network
+from autocrossdim.records.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 BYTES = 4 * 10  # of Travelling

@@ -4,12 +4,12 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autocrossdim.data.labels import Labels
 from autocrossdim.inference.predictor import assemble
 from autocrossdim.inference.restore import lines_for, places, slices_at_original_resolution, strips_of, to_label
 from autocrossdim.preprocessing.case import Placement
 from autocrossdim.preprocessing.crop import Box
 from autocrossdim.preprocessing.resample import resample_image
+from autocrossdim.records.labels import Labels
 
 LABELS = Labels.from_dataset_json({"background": 0, "a": 3, "b": 255}, None)
 SIZES = st.tuples(*[st.integers(1, 12)] * 3)

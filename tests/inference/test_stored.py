@@ -10,11 +10,11 @@ import torch
 
 from autocrossdim import api
 from autocrossdim.data.images import Geometry, read_label, write_array, write_label
-from autocrossdim.data.labels import Labels
-from autocrossdim.errors import UserError
-from autocrossdim.files import write_json
 from autocrossdim.inference.predictor import Model, Predictor
 from autocrossdim.networks.build import build_network
+from autocrossdim.records.labels import Labels
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import write_json
 
 SHAPE, SPACING = (9, 20, 18), (3.0, 1.0, 1.2)
 EXCLUSIVE = {"labels": {"background": 0, "a": 1, "b": 300}}

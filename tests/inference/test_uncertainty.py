@@ -10,10 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocrossdim.data.images import Geometry, read_image, read_label, same_place
-from autocrossdim.data.labels import Labels
-from autocrossdim.errors import UserError
 from autocrossdim.evaluation import calibration
-from autocrossdim.evaluation.calibration import CaseScore, soft_dice
 from autocrossdim.inference.restore import to_label
 from autocrossdim.inference.uncertainty import (
     Uncertainty,
@@ -22,6 +19,7 @@ from autocrossdim.inference.uncertainty import (
     entropy,
     forget,
     is_written,
+    soft_dice,
     soft_dice_sums,
     tell,
     temper,
@@ -29,6 +27,9 @@ from autocrossdim.inference.uncertainty import (
     write_uncertainty,
 )
 from autocrossdim.preprocessing.case import Placement
+from autocrossdim.records.calibration import CaseScore
+from autocrossdim.records.labels import Labels
+from autocrossdim.system.errors import UserError
 
 CLASSES = Labels.from_dataset_json({"background": 0, "a": 3, "b": 7})
 REGIONS = Labels.from_dataset_json({"background": 0, "whole": [1, 2], "core": [2], "more": [3]}, [1, 2, 3])

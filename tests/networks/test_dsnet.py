@@ -11,7 +11,7 @@ from torch import nn
 
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.dsnet import depth_strides
-from autocrossdim.networks.plan import NetworkPlan
+from autocrossdim.records.network import NetworkPlan
 
 
 def small_plan(**fields) -> NetworkPlan:

@@ -7,11 +7,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from autocrossdim.errors import UserError
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.encoder import Encoder, architecture
-from autocrossdim.networks.plan import NetworkPlan
 from autocrossdim.networks.weights import EncoderWeights
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.system.errors import UserError
 
 SMALL = [
     "test_efficientnet",

@@ -8,10 +8,10 @@ from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autocrossdim.errors import UserError
 from autocrossdim.networks import inflate
 from autocrossdim.networks.inflation import fit_kernel
 from autocrossdim.networks.layers import AcsConv3d
+from autocrossdim.system.errors import UserError
 
 
 def randomised(module: nn.Module, seed: int = 0) -> nn.Module:

@@ -14,13 +14,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.data.splits import Split
-from autocrossdim.errors import UserError
 from autocrossdim.networks import weights as weights_module
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.plan import NetworkPlan
-from autocrossdim.workspace import FoldFolder
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.records.workspace import FoldFolder
+from autocrossdim.system.errors import UserError
 from trainers.fit import is_finished
 from trainers.settings import Settings
 from trainers.start import starting_network

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from autocrossdim.errors import UserError
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.plan import NetworkPlan
 from autocrossdim.networks.transfer import transfer
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.system.errors import UserError
 
 
 def make_plan(dims: int, levels: int = 3, **fields) -> NetworkPlan:

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.plan import NetworkPlan
+from autocrossdim.records.network import NetworkPlan
 
 PAPER = [  # with 1 input and 5 classes, counted by running the authors' files
     ("omnia", "efficientnet_b0", 5_846_113),

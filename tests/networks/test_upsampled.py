@@ -3,8 +3,8 @@ import torch
 from torch.nn import functional as F
 
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.plan import NetworkPlan
 from autocrossdim.networks.upsampled import conv_upsampled
+from autocrossdim.records.network import NetworkPlan
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from autocrossdim.errors import UserError
 from autocrossdim.networks import weights as module
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.plan import NetworkPlan
 from autocrossdim.networks.transfer import adapt_channels
 from autocrossdim.networks.weights import resolve_weights
+from autocrossdim.records.network import NetworkPlan
+from autocrossdim.system.errors import UserError
 
 ARCH = "test_efficientnet"
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "weights" / "tf_efficientnetv2_b0.imagenet.pth"

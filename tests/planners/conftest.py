@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from autocrossdim.data.dataset import Dataset
-from autocrossdim.data.labels import Labels
-from autocrossdim.fingerprint import CaseFingerprint, Fingerprint, Intensities
+from autocrossdim.records.fingerprint import CaseFingerprint, Fingerprint, Intensities
+from autocrossdim.records.labels import Labels
 
 Made = tuple[Dataset, Fingerprint]
 

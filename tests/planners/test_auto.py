@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from autocrossdim.data.dataset import load_dataset
-from autocrossdim.errors import UserError
-from autocrossdim.fingerprint import extract
-from autocrossdim.plan import GIGABYTE, Plan, PlanOptions
+from autocrossdim.preprocessing.fingerprint import extract
+from autocrossdim.records.plan import GIGABYTE, Plan, PlanOptions
+from autocrossdim.system.errors import UserError
 from planners.auto import auto, dx, omnia
 from planners.sizing import patches
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from autocrossdim.networks.plan import NetworkPlan
+from autocrossdim.records.network import NetworkPlan
 from planners import sizing
 from planners.memory import StepMemory
 from planners.sizing import Sizer

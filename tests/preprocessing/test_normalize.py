@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from autocrossdim.preprocessing.normalize import Normalization, normalize, scheme_for
+from autocrossdim.preprocessing.normalize import normalize, scheme_for
+from autocrossdim.records.normalization import Normalization
 
 IMAGE = np.random.default_rng(0).uniform(10, 1e6, (1, 4, 5, 6)).astype(np.float32)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from autocrossdim.api import plan_and_preprocess
-from autocrossdim.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
-from autocrossdim.plan import PlanOptions
-from autocrossdim.workspace import Workspace
+from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
+from autocrossdim.records.plan import PlanOptions
+from autocrossdim.records.workspace import Workspace
 
 QUICK = {"epochs": 2, "steps_per_epoch": 2, "validation_batches": 1, "workers": 0, "slices_first": False}
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.plan import NetworkPlan
+from autocrossdim.records.network import NetworkPlan
 from trainers.average import Average, gamma_of
 
 PLAN = NetworkPlan(

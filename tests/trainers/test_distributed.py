@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from autocrossdim import api
-from autocrossdim.checkpoint import Checkpoint
-from autocrossdim.errors import UserError
-from autocrossdim.plan import PlanOptions
-from autocrossdim.workspace import FoldFolder, Workspace
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.plan import PlanOptions
+from autocrossdim.records.workspace import FoldFolder, Workspace
+from autocrossdim.system.errors import UserError
 from trainers.distributed import SyncedBatchNorm
 
 SETTINGS = {

@@ -10,8 +10,8 @@ from statistics import median
 import torch
 
 from autocrossdim import api
-from autocrossdim.checkpoint import Checkpoint
-from autocrossdim.workspace import Workspace
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.workspace import Workspace
 
 KILLS = 10
 EPOCHS = 3 * KILLS  # a killed run has done one or two

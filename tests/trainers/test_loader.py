@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocrossdim.data.labels import Labels
-from autocrossdim.data.store import Store, StoredCase
-from autocrossdim.errors import UserError
-from autocrossdim.plan import Configuration, Plan
-from autocrossdim.workspace import Workspace
+from autocrossdim.preprocessing.store import Store, StoredCase
+from autocrossdim.records.labels import Labels
+from autocrossdim.records.plan import Configuration, Plan
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.errors import UserError
 from trainers.loader import PatchLoader, batches
 
 NAMES = [f"case_{i:02d}" for i in range(5)]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from autocrossdim.errors import UserError
-from autocrossdim.workspace import FoldFolder
+from autocrossdim.records.workspace import FoldFolder
+from autocrossdim.system.errors import UserError
 from trainers.history import History
 from trainers.monitor import monitor_for, numbers
 

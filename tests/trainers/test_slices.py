@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from autocrossdim import api
-from autocrossdim.checkpoint import Checkpoint
-from autocrossdim.plan import Plan
-from autocrossdim.workspace import Workspace
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.workspace import Workspace
 from trainers.settings import Settings
 from trainers.slices import goes_by_slices, settings_after, twin_of, twin_settings, with_configuration
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from autocrossdim.errors import UserError
-from autocrossdim.export.model_file import ModelFile
-from autocrossdim.export.pack import pack
-from autocrossdim.workspace import Workspace
+from autocrossdim.models.model_file import ModelFile
+from autocrossdim.models.pack import pack
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.errors import UserError
 from trainers.start import starting_network
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from autocrossdim import api
-from autocrossdim.checkpoint import Checkpoint
 from autocrossdim.data.images import read_label
-from autocrossdim.errors import Interrupted, UserError
 from autocrossdim.inference.predictor import Predictor
-from autocrossdim.plan import Plan, PlanOptions
-from autocrossdim.workspace import FoldFolder, Workspace
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.plan import Plan, PlanOptions
+from autocrossdim.records.workspace import FoldFolder, Workspace
+from autocrossdim.system.errors import Interrupted, UserError
 from trainers import fit as fit_module
 
 REAL_WEIGHTS = Path(__file__).resolve().parents[2].parent / "shared" / "weights" / "tf_efficientnetv2_b0.imagenet.pth"

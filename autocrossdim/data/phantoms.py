@@ -1,0 +1,135 @@
+"""Small made-up datasets in nnU-Net's raw format, for the demo and the tests.
+
+What is to be segmented cannot be had by a threshold: the same intensity means one thing inside a structure and
+another outside it, so a network has to look at the surroundings.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from autocrossdim.data.images import Geometry, write_array, write_label
+from autocrossdim.system.files import write_json
+
+Phantom = tuple[np.ndarray, np.ndarray]  # image and label, (Z, Y, X)
+
+NOISE = 0.15
+ISOTROPIC_SPACING = (1.0, 1.0, 1.0)
+ANISOTROPIC_SPACING = (6.0, 1.0, 1.0)
+
+
+def nodules(random: np.random.Generator, shape: tuple[int, int, int] = (36, 44, 40)) -> Phantom:
+    """Return a volume with an organ (1) and the nodules inside it (2); nodules elsewhere look alike and are background.
+
+    Args:
+        random: source of positions and noise.
+        shape: voxels (Z, Y, X).
+    """
+    centre = [n / 2 + random.uniform(-2, 2) for n in shape]
+    radii = [n * random.uniform(0.24, 0.3) for n in shape]
+    organ = _ellipsoid(shape, centre, radii)
+    image, label = 0.5 * organ, organ.astype(np.uint8)
+    for inside in (True, True, False, False, False):
+        allowed = _ellipsoid(shape, centre, [r * 0.65 for r in radii]) if inside else _far_from(organ)
+        position = random.choice(np.argwhere(allowed))
+        nodule = _ellipsoid(shape, position, [random.uniform(2.5, 4)] * 3)
+        image[nodule] = 1.0
+        label[nodule] = 2 if inside else 0
+    return _noisy(image, random), label
+
+
+def chambers(random: np.random.Generator, shape: tuple[int, int, int] = (10, 72, 72)) -> Phantom:
+    """Return thick slices with a chamber (1) in its dark wall (2); bright discs without a wall are background.
+
+    Args:
+        random: source of positions and noise.
+        shape: voxels (Z, Y, X).
+    """
+    depth = shape[0]
+    image, label = np.full(shape, 0.5), np.zeros(shape, dtype=np.uint8)
+    y, x = (n / 2 + random.uniform(-8, 8) for n in shape[1:])
+    angle = random.uniform(0, 2 * np.pi)
+    for z in range(1, depth - 1):
+        bulge = np.sin(np.pi * z / (depth - 1)) ** 0.5
+        radius = 10 * bulge * random.uniform(0.95, 1.05)
+        wall = _disc(shape[1:], (y, x), radius + 4)
+        chamber = _disc(shape[1:], (y, x), radius)
+        for turn in (0.0, 2.1, 4.2):
+            other = (y + 26 * np.sin(angle + turn), x + 26 * np.cos(angle + turn))
+            image[z][_disc(shape[1:], other, radius * 0.8)] = 1.0
+        image[z][wall], image[z][chamber] = 0.2, 1.0
+        label[z][wall], label[z][chamber] = 2, 1
+    return _noisy(image, random), label
+
+
+def write_dataset(
+    folder: Path,
+    make: Callable[[np.random.Generator], Phantom],
+    labels: dict[str, int],
+    spacing: tuple[float, float, float],
+    training: int = 6,
+    test: int = 2,
+    seed: int = 0,
+) -> None:
+    """Write a raw dataset of phantoms; the test cases' labels go to labelsTs.
+
+    Args:
+        folder: such as `Dataset901_Nodules`.
+        make: draws one case.
+        labels: names and values, background included.
+        spacing: mm (z, y, x).
+        training: number of training cases.
+        test: number of test cases.
+        seed: of the whole dataset.
+    """
+    random = np.random.default_rng(seed)
+    for index in range(training + test):
+        part = "Tr" if index < training else "Ts"
+        image, label = make(random)
+        geometry = Geometry(
+            shape=(image.shape[0], image.shape[1], image.shape[2]),
+            spacing=spacing,
+            origin=(0.0, 0.0, 0.0),
+            direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+            dims=3,
+        )
+        write_array(image, geometry, folder / f"images{part}" / f"case_{index:02d}_0000.nii.gz")
+        write_label(label, geometry, folder / f"labels{part}" / f"case_{index:02d}.nii.gz")
+    write_json(
+        folder / "dataset.json",
+        {
+            "channel_names": {"0": "phantom"},
+            "labels": labels,
+            "numTraining": training,
+            "file_ending": ".nii.gz",
+        },
+    )
+
+
+def _ellipsoid(shape: tuple[int, ...], centre: np.ndarray | list[float], radii: list[float]) -> np.ndarray:
+    grid = np.indices(shape).astype(float)
+    distance = np.stack([(g - c) / r for g, c, r in zip(grid, centre, radii, strict=True)])
+    inside: np.ndarray = (distance**2).sum(axis=0) <= 1
+    return inside
+
+
+def _disc(shape: tuple[int, ...], centre: tuple[float, float], radius: float) -> np.ndarray:
+    return _ellipsoid(shape, list(centre), [radius, radius])
+
+
+def _far_from(organ: np.ndarray) -> np.ndarray:
+    """Where a nodule touches neither the organ nor the border."""
+    border = np.ones_like(organ)
+    border[4:-4, 4:-4, 4:-4] = False
+    far: np.ndarray = gaussian_filter(organ.astype(float), 3) < 0.02
+    allowed: np.ndarray = far & ~border
+    return allowed
+
+
+def _noisy(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    blurred: np.ndarray = gaussian_filter(image, 0.5)
+    noise: np.ndarray = random.normal(0, NOISE, image.shape).astype(np.float32)
+    noisy: np.ndarray = blurred.astype(np.float32) + noise
+    return noisy

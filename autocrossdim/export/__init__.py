@@ -1,1 +1,0 @@
-"""A trained model as one file to hand on, and as ONNX for other programs."""

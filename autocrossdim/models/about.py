@@ -1,0 +1,170 @@
+"""What a model file says about its model: numbers and origins, and nothing that could name a patient or a folder."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from autocrossdim.evaluation.summary import Summary
+from autocrossdim.records.fingerprint import Fingerprint
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Start(_Part):
+    """Where a network's training started.
+
+    Attributes:
+        source: `random`, a weight file's name, a repository, or which trained model.
+        tag, licence, sha256: of the weights, where they are known.
+        parameters: how many matched, were adapted, or are new.
+        started_from: of the trained model that it started from.
+    """
+
+    source: str
+    tag: str | None = None
+    licence: str | None = None
+    sha256: str | None = None
+    parameters: dict[str, int] = {}
+    started_from: "Start | None" = None
+
+
+class Fold(_Part):
+    """How one fold was trained."""
+
+    training_cases: int
+    validation_cases: int
+    epochs: int
+    steps: int
+    start: Start
+
+
+class Score(_Part):
+    """A mean over cases and the ends of its interval; None where there was nothing to average."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class Scores(_Part):
+    """A cross-validation.
+
+    Attributes:
+        cases: number of cases.
+        groups: number of patients, where cases share one; else of cases.
+        level: of the intervals.
+        foreground: metric -> mean over the labels.
+        labels: label -> metric -> score.
+    """
+
+    cases: int
+    groups: int
+    level: float
+    foreground: dict[str, Score]
+    labels: dict[str, dict[str, Score]]
+
+
+class Trained(_Part):
+    """A configuration's folds by name (`fold_0`), and its cross-validation, where there was one."""
+
+    folds: dict[str, Fold]
+    cross_validation: Scores | None
+
+
+class Data(_Part):
+    """The cases trained or validated on: number, and shape (voxels) and spacing (mm), z, y, x, as read."""
+
+    cases: int
+    median_shape: tuple[int, int, int]
+    median_spacing: tuple[float, float, float]
+    min_spacing: tuple[float, float, float]
+    max_spacing: tuple[float, float, float]
+
+
+class About(_Part):
+    """What is known of the data, the training and the results; `data` is None where the fingerprint is not at hand."""
+
+    data: Data | None
+    configurations: dict[str, Trained]
+
+
+def start(provenance: Mapping[str, Any]) -> Start:
+    """What a checkpoint's provenance says, without folders."""
+    model = str(provenance.get("model") or "")
+    if known := re.search(r"models[/\\](\w+)[/\\]fold_(\w+)[/\\]checkpoint_\w+$", model):
+        source = f"a trained model ({known[1]}, fold {known[2]})"
+    elif model:
+        source = _file_name(model) if model.endswith(".acd") else "a trained model"
+    else:
+        source = str(provenance.get("source") or provenance.get("weights") or "not known")
+        source = source if re.fullmatch(r"timm/[\w.-]+", source) else _file_name(source)
+    before = provenance.get("started_from")
+    parameters = (provenance.get("report") or provenance).get("parameters") or {}
+    return Start(
+        source=source,
+        tag=provenance.get("tag"),
+        licence=provenance.get("licence"),
+        sha256=provenance.get("sha256"),
+        parameters=parameters,
+        started_from=start(before) if before else None,
+    )
+
+
+def _file_name(path: str) -> str:
+    """The last part of a path, of whatever system."""
+    return PureWindowsPath(PurePath(path).name).name
+
+
+def scores(summary: Summary) -> Scores:
+    """The means and intervals of a summary, without its cases."""
+    ends = summary["interval"]
+    names = summary["labels"]
+    return Scores(
+        cases=summary["n_cases"],
+        groups=summary["n_groups"],
+        level=ends["level"],
+        foreground=_scores(summary["foreground_mean"], ends["foreground_mean"]),
+        labels={names.get(key, key): _scores(mean, ends["mean"][key]) for key, mean in summary["mean"].items()},
+    )
+
+
+def data(fingerprint: Path, cases: Sequence[str]) -> Data | None:
+    """Measurements of the cases; None where the fingerprint is missing or is not of all of them.
+
+    Raises:
+        UserError: the fingerprint is damaged.
+    """
+    if not fingerprint.exists():
+        return None
+    known = {case.name: case for case in Fingerprint.read(fingerprint).cases}
+    if not cases or not known.keys() >= set(cases):
+        return None
+    shapes = np.array([known[name].shape for name in cases])
+    spacings = np.array([known[name].spacing for name in cases])
+    return Data(
+        cases=len(cases),
+        median_shape=tuple(int(n) for n in np.median(shapes, axis=0)),
+        median_spacing=tuple(np.median(spacings, axis=0).tolist()),
+        min_spacing=tuple(spacings.min(axis=0).tolist()),
+        max_spacing=tuple(spacings.max(axis=0).tolist()),
+    )
+
+
+def _scores(means: Mapping[str, float], ends: Mapping[str, Sequence[float]]) -> dict[str, Score]:
+    return {
+        metric: Score(mean=_known(mean), low=_known(ends[metric][0]), high=_known(ends[metric][1]))
+        for metric, mean in means.items()
+        if metric in ends
+    }
+
+
+def _known(value: float | None) -> float | None:
+    """NaN as None, which JSON has."""
+    return None if value is None or not math.isfinite(value) else float(value)

@@ -1,0 +1,57 @@
+"""The model card: what a person must know who gets the file, written from what the program knows."""
+
+from jinja2 import Undefined
+
+from autocrossdim.models.about import About, Score, Start
+from autocrossdim.records.plan import Plan
+from autocrossdim.system.templates import render
+
+
+def write(plan: Plan, about: About, program: str, file: str) -> str:
+    """Return the card in Markdown.
+
+    Args:
+        plan: with the configurations in the file.
+        about: data, training, results.
+        program: version of autocrossdim.
+        file: name of the model file, for the commands.
+    """
+    return render(
+        "autocrossdim.models",
+        "card.md.jinja",
+        {"cell": _cell, "licence": _licence, "mm": _mm, "origin": _origin, "score": _score},
+        plan=plan,
+        about=about,
+        labels=plan.labels.names,
+        program=program,
+        file=file,
+    )
+
+
+def _cell(text: str) -> str:
+    """In one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _mm(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _score(score: Score | Undefined, digits: int) -> str:
+    if isinstance(score, Undefined) or score.mean is None:
+        return "–"
+    ends = "" if score.low is None or score.high is None else f" ({score.low:.{digits}f}–{score.high:.{digits}f})"
+    return f"{score.mean:.{digits}f}{ends}"
+
+
+def _origin(start: Start) -> str:
+    beginnings = [start.source, *([f"started from {_origin(start.started_from)}"] if start.started_from else [])]
+    return ", which ".join(beginnings)
+
+
+def _licence(start: Start) -> str:
+    if start.source == "random":
+        return "none needed"
+    if start.started_from:
+        return _licence(start.started_from)
+    return start.licence or "not known"

@@ -1,0 +1,208 @@
+"""What a model file holds, read without trusting it: everything is checked before it is used, nothing can execute."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from autocrossdim.models.about import About
+from autocrossdim.models.archive import AGAIN, Archive
+from autocrossdim.networks.build import build_network
+from autocrossdim.records.best import BEST_VERSION, Best, plan_digest
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.plan import PLAN_VERSION, Configuration, Plan
+from autocrossdim.system.errors import UserError, first_fault
+from autocrossdim.system.text import printable
+
+SUFFIX = ".acd"
+PLAN, BEST, ABOUT, CARD = "plan.json", "best.json", "about.json", "MODEL_CARD.md"
+TEXT_BYTES = 4 * 1024**2  # of a JSON member or the card; real ones have some 10 kB
+
+_WEIGHTS = re.compile(r"weights/(\w{1,50})/(fold_(?:0|[1-9]\d{0,3}|all))\.safetensors", re.ASCII)
+_HEADER_BYTES = 1024  # of a tensor's entry in a safetensors header; real ones have some 150 bytes
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def weights_name(configuration: str, fold: int | str) -> str:
+    """Name of the member with a fold's weights."""
+    return f"weights/{configuration}/fold_{fold}.safetensors"
+
+
+def is_model_file(model: str | Path) -> bool:
+    """Whether `model` is meant as an exported file rather than as a folder or a dataset's name."""
+    return Path(model).suffix == SUFFIX or Path(model).is_file()
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """An exported file.
+
+    Attributes:
+        archive: the checked zip.
+        plan: with the configurations that are in the file, and no others.
+        about: data, training, results.
+        best: what `find_best` found out about the configurations in the file, where it did.
+        folds: names of the folds (`fold_0`) of each configuration, in the order in which they are averaged.
+    """
+
+    archive: Archive
+    plan: Plan
+    about: About
+    best: Best | None
+    folds: dict[str, list[str]]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ModelFile":
+        """Check a file and read everything but the weights.
+
+        Raises:
+            UserError: no such file, damaged, of another version, or holding what does not belong there.
+        """
+        archive = Archive.open(Path(path))
+        found: dict[str, list[str]] = {}
+        for name in sorted(archive.manifest.members):
+            weights = _WEIGHTS.fullmatch(name)
+            if weights:
+                found.setdefault(weights[1], []).append(weights[2])
+            elif name not in (PLAN, BEST, ABOUT, CARD):
+                raise UserError(f"{path}: {name!a} does not belong into a model file. {AGAIN}")
+        plan = _parsed(archive, PLAN, Plan)
+        _require_version(archive, PLAN, plan.version, PLAN_VERSION)
+        about = _parsed(archive, ABOUT, About)
+        folds = {name: list(trained.folds) for name, trained in about.configurations.items()}
+        if not found or found.keys() != plan.configurations.keys():
+            raise UserError(f"{path}: its weights are not those of the configurations in {PLAN}. {AGAIN}")
+        if {name: sorted(names) for name, names in folds.items()} != found:
+            raise UserError(f"{path}: {ABOUT} is not about the weights in it. {AGAIN}")
+        best = _parsed(archive, BEST, Best) if BEST in archive.manifest.members else None
+        if best is not None:
+            _require_version(archive, BEST, best.version, BEST_VERSION)
+        if best is not None and not belongs(best, plan):
+            raise UserError(f"{path}: {BEST} is not about the configurations in it. {AGAIN}")
+        return cls(archive, plan, about, best, folds)
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.archive.path
+
+    def chosen(self, folds: Sequence[int | str], configurations: Sequence[str]) -> dict[str, list[str]]:
+        """Return the folds to use of each configuration to use; all there are where none are asked for.
+
+        Raises:
+            UserError: one that was asked for is not in the file.
+        """
+        for name in configurations:
+            if name not in self.folds:
+                raise UserError(f"--config {name}: {self.path} holds {', '.join(self.folds)}.")
+        result = {name: self.folds[name] for name in configurations or self.folds}
+        for name, there in result.items():
+            absent = [str(fold) for fold in folds if f"fold_{fold}" not in there]
+            if absent:
+                raise UserError(f"--fold {absent[0]}: {self.path} holds {', '.join(there)} of {name}.")
+            if folds:
+                result[name] = [f"fold_{fold}" for fold in folds]
+        return result
+
+    def best_for(self, configurations: Sequence[str]) -> tuple[Best | None, list[str]]:
+        """Return what `find_best` found out about these configurations (all, if empty), and notes about it."""
+        if self.best is None:
+            return None, []
+        name = self.best.name
+        if configurations and set(configurations) != set(self.best.configurations):
+            return None, [f"{self.path}: its {BEST} is about {name}: post-processing and calibration are not applied."]
+        dice = self.best.dice_postprocessed
+        return self.best, [f"{self.path}: {name}, mean Dice {dice:.3f} in the cross-validation."]
+
+    def checkpoints(
+        self, folds: Sequence[int | str] = (), configurations: Sequence[str] = ()
+    ) -> list[Iterator[tuple[Path, Checkpoint]]]:
+        """Return the folds of each configuration, one at a time and with the file's path, as if trained here.
+
+        Args:
+            folds: to use of each configuration; all if empty.
+            configurations: to use; all if empty.
+
+        Raises:
+            UserError: one that was asked for is not in the file; and, as they come, weights that are damaged or not
+                those of the planned network.
+        """
+        return [self._checkpoints(name, names) for name, names in self.chosen(folds, configurations).items()]
+
+    def _checkpoints(self, configuration: str, folds: Sequence[str]) -> Iterator[tuple[Path, Checkpoint]]:
+        expected = self._network_state(self.plan.configurations[configuration])
+        for fold in folds:
+            number = fold.removeprefix("fold_")
+            checkpoint = Checkpoint(
+                plan=self.plan,
+                configuration=configuration,
+                fold=int(number) if number.isdecimal() else number,
+                split={},
+                network=self._weights(weights_name(configuration, number), expected),
+                settings={},
+                provenance=self.about.configurations[configuration].folds[fold].start.model_dump(),
+                progress={"complete": True},
+            )
+            yield self.path, checkpoint
+
+    def _network_state(self, configuration: Configuration) -> dict[str, Tensor]:
+        """The planned network's tensors, without memory: a plan shall not ask for more than the file holds."""
+        try:
+            with torch.device("meta"):
+                state: dict[str, Tensor] = build_network(self.plan.network_plan(configuration), None).state_dict()
+            return state
+        except Exception as error:  # a plan that was tampered with fails anywhere in building
+            reason = first_fault(error) if isinstance(error, ValidationError) else printable(str(error))
+            raise UserError(
+                f"{self.path}: the network of '{configuration.name}' cannot be built ({reason})."
+            ) from error
+
+    def _weights(self, member: str, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+        bytes_ = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+        content = self.archive.read(member, bytes_ + _HEADER_BYTES * (len(expected) + 1))
+        try:
+            state = safetensors.torch.load(content)
+        except Exception as error:  # safetensors raises its own errors, Python's and torch's
+            raise UserError(f"{self.path}: {member} is not a safetensors file. {AGAIN}") from error
+        for name in sorted(expected.keys() | state.keys()):
+            there, wanted = state.get(name), expected.get(name)
+            if there is None or wanted is None or (there.shape, there.dtype) != (wanted.shape, wanted.dtype):
+                raise UserError(f"{self.path}: {member} is not of the planned network ({name!a} differs). {AGAIN}")
+            if not there.isfinite().all():
+                raise UserError(f"{self.path}: {member} holds NaN or infinite values ({name}). {AGAIN}")
+        return state
+
+
+def belongs(best: Best, plan: Plan) -> bool:
+    """Whether `best` is about all configurations of `plan`, as they are, and can be applied to its segmentations."""
+    values = {value for step in best.postprocessing for value in (*step.values, step.replaced_by)}
+    return (
+        set(best.configurations) == plan.configurations.keys()
+        and best.plan_digest == plan_digest(plan, best.configurations)
+        and values <= set(plan.labels.values)
+        and 0 < best.calibration.temperature < math.inf
+    )
+
+
+def _require_version(archive: Archive, name: str, version: int, known: int) -> None:
+    if version != known:
+        raise UserError(
+            f"{archive.path}: {name} is of version {version}, but this program reads version {known}. "
+            "Export it again with this program, or update it."
+        )
+
+
+def _parsed(archive: Archive, name: str, model: type[Model]) -> Model:
+    content = archive.read(name, TEXT_BYTES)
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise UserError(f"{archive.path}: {name} is not valid ({first_fault(error)}). {AGAIN}") from error

@@ -1,0 +1,170 @@
+"""What `find_best` chose, why, and what it rests on: the typed, versioned content of best.json."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from autocrossdim.records.calibration import Calibration, CaseScore
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.workspace import FoldFolder, Workspace
+from autocrossdim.system.errors import UserError, first_fault
+from autocrossdim.system.files import read_json, write_text
+
+BEST_VERSION = 1
+
+
+class KeepLargest(BaseModel):
+    """Of the voxels with certain values, keep the largest component only.
+
+    Attributes:
+        name: of the label or region, or `foreground` for all of them together.
+        values: label values that together make up what is to be one component.
+        replaced_by: value of the voxels of all other components: background; for a region, what is painted for the
+            smallest region around it (a stray piece of a tumour's core becomes tumour, not background).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    values: tuple[int, ...]
+    replaced_by: int = 0
+
+
+class Contender(BaseModel):
+    """One candidate of the choice: a configuration, or two averaged.
+
+    Attributes:
+        name: as shown.
+        configurations: that are averaged.
+        multiply_adds: of predicting a case of the median shape with one fold.
+        dice: mean foreground Dice over the held-out cases.
+        dice_interval: its 95 % interval over cases or groups; None with fewer than two groups.
+        hd95: mean foreground HD95 in mm.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    configurations: tuple[str, ...]
+    multiply_adds: int
+    dice: float
+    dice_interval: tuple[float, float] | None = None
+    hd95: float | None = None
+
+
+class Best(BaseModel):
+    """What `predict` follows where no configuration is named.
+
+    Attributes:
+        dataset: its name.
+        configurations: to average.
+        folds: of each, to average.
+        postprocessing: steps, in order.
+        dice_postprocessed: mean foreground Dice of the held-out cases after them.
+        calibration: the temperature of the probabilities, and their calibration error.
+        case_score: from a case's confidence to the Dice to expect.
+        contenders: everything that was compared.
+        reasons: sentences.
+        plan_digest: of what the plan says about these configurations.
+        checkpoints: `CONFIGURATION/fold_K` -> SHA-256 of the checkpoint all this was found with.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = BEST_VERSION
+    dataset: str
+    configurations: Annotated[tuple[str, ...], Field(min_length=1)]
+    folds: Annotated[tuple[int, ...], Field(min_length=1)]
+    postprocessing: tuple[KeepLargest, ...] = ()
+    dice_postprocessed: float
+    calibration: Calibration = Calibration()
+    case_score: CaseScore = CaseScore()
+    contenders: tuple[Contender, ...]
+    reasons: tuple[str, ...]
+    plan_digest: str
+    checkpoints: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The chosen candidate's name."""
+        return contender_name(self.configurations)
+
+    @classmethod
+    def read(cls, path: Path) -> "Best":
+        """Read best.json.
+
+        Raises:
+            UserError: the file is missing, damaged, or of another version.
+        """
+        content = read_json(path)
+        remedy = "Run `autocrossdim find_best` again, or delete it."
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: damaged. {remedy}")
+        if content.get("version") != BEST_VERSION:
+            raise UserError(
+                f"{path}: of version {content.get('version')}, but this program reads version {BEST_VERSION}. {remedy}"
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise UserError(f"{path}: damaged ({first_fault(error)}). {remedy}") from error
+
+    def write(self, path: Path) -> None:
+        """Write best.json."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+
+    def outdated(self, space: Workspace, folds: Sequence[int | str] = ()) -> str | None:
+        """Say what changed below `space` since the choice was made; None if nothing did.
+
+        Args:
+            space: where best.json lies.
+            folds: to look at; those it names if empty.
+        """
+        if space.plan.exists() and plan_digest(Plan.read(space.plan), self.configurations) != self.plan_digest:
+            return f"{space.plan} was planned anew"
+        for configuration in self.configurations:
+            for fold in folds or self.folds:
+                known = self.checkpoints.get(f"{configuration}/fold_{fold}")
+                latest = space.fold(configuration, fold).latest
+                if known is not None and latest.exists() and checkpoint_digest(latest) != known:
+                    return f"{latest} was trained further or again"
+        return None
+
+
+def contender_name(configurations: Sequence[str]) -> str:
+    """Return the name of a configuration, or of several averaged: `omnia + dx`."""
+    return " + ".join(configurations)
+
+
+def folder_name(configurations: Sequence[str]) -> str:
+    """Return the name of the folder in `models/` that holds a configuration, or several averaged."""
+    return configurations[0] if len(configurations) == 1 else "_".join(["ensemble", *configurations])
+
+
+def checkpoint_digest(checkpoint: Path) -> str:
+    """Return the SHA-256 of a checkpoint."""
+    with checkpoint.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checkpoint_digests(space: Workspace, configurations: Sequence[str], folds: Sequence[int]) -> dict[str, str]:
+    """Return the digest of every fold, by `CONFIGURATION/fold_K`."""
+    folders: dict[str, FoldFolder] = {
+        f"{name}/fold_{fold}": space.fold(name, fold) for name in configurations for fold in folds
+    }
+    return {key: checkpoint_digest(folder.latest) for key, folder in folders.items()}
+
+
+def plan_digest(plan: Plan, configurations: Sequence[str]) -> str:
+    """Return a digest of what matters to trained networks: labels, preprocessing and the configurations named."""
+    shared = plan.model_dump(mode="json", include={"channel_names", "labels", "transpose", "normalization"})
+    networks = {
+        name: plan.configurations[name].model_dump(mode="json", exclude={"memory", "cost"})
+        for name in sorted(configurations)
+        if name in plan.configurations
+    }
+    return hashlib.sha256(json.dumps([shared, networks], sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,108 @@
+"""Where everything of one dataset lies below the work folder. Paths only: nothing is read or made here."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from autocrossdim.system.errors import UserError
+
+
+def default_work() -> Path:
+    """`$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`."""
+    return Path(os.environ.get("AUTOCROSSDIM_WORK") or "autocrossdim_work")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder `<work>/<DatasetXXX_Name>` and the names of what lies in it."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, dataset_name: str, work: Path | None) -> "Workspace":
+        """The workspace of a dataset below `work` (default: `default_work()`)."""
+        return cls((work or default_work()) / dataset_name)
+
+    @property
+    def dataset_json(self) -> Path:
+        """Copy of the raw dataset's dataset.json."""
+        return self.root / "dataset.json"
+
+    @property
+    def fingerprint(self) -> Path:
+        """What the data look like."""
+        return self.root / "fingerprint.json"
+
+    @property
+    def splits(self) -> Path:
+        """Cases to train on and to validate with, a fold."""
+        return self.root / "splits.json"
+
+    @property
+    def plan(self) -> Path:
+        """What was decided, and why."""
+        return self.root / "plan.json"
+
+    @property
+    def best(self) -> Path:
+        """What `find_best` chose."""
+        return self.root / "best.json"
+
+    @property
+    def report(self) -> Path:
+        """The page on all of it."""
+        return self.root / "report.html"
+
+    def preprocessed(self, configuration: str) -> Path:
+        """Store of preprocessed cases of a configuration."""
+        return self.root / "preprocessed" / configuration
+
+    def model(self, configuration: str) -> Path:
+        """Folder of all folds of a configuration."""
+        return self.root / "models" / configuration
+
+    def fold(self, configuration: str, fold: int | str) -> "FoldFolder":
+        """Folder of one fold of a configuration."""
+        return FoldFolder(self.model(configuration) / f"fold_{fold}")
+
+    def require_plan(self) -> None:
+        """Raise a UserError naming the command to run unless the dataset was planned here."""
+        if not self.plan.exists():
+            raise UserError(f"{self.plan}: no such file. Run `autocrossdim plan_and_preprocess` first.")
+
+
+@dataclass(frozen=True)
+class FoldFolder:
+    """The folder of one trained fold and the names of what lies in it."""
+
+    root: Path
+
+    @property
+    def slices(self) -> "FoldFolder":
+        """Folder of the same fold of DX-Net's 2D twin, which is trained before it."""
+        return FoldFolder(self.root.parent / "slices" / self.root.name)
+
+    @property
+    def latest(self) -> Path:
+        """Checkpoint after the last finished epoch; what training resumes from and prediction uses."""
+        return self.root / "checkpoint_latest"
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the epoch with the best validation pseudo-Dice."""
+        return self.root / "checkpoint_best"
+
+    @property
+    def history(self) -> Path:
+        """One JSON line an epoch."""
+        return self.root / "history.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        """Picture of the history."""
+        return self.root / "progress.png"
+
+    @property
+    def validation(self) -> Path:
+        """Segmentations of the fold's validation cases and their summary.json."""
+        return self.root / "validation"

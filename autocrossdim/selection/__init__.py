@@ -1,0 +1,1 @@
+"""Choosing a model on held-out cases: comparison, post-processing and calibration."""

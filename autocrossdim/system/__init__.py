@@ -1,0 +1,1 @@
+"""Errors, atomic files, console, processes, devices, registry and templates: what every other part relies on."""

@@ -1,0 +1,230 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autocrossdim.data.images import read_label
+from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, ISOTROPIC_SPACING, chambers, nodules, write_dataset
+
+QUICK = [
+    "--weights",
+    "random",
+    "--epochs",
+    "2",
+    "--set",
+    "steps_per_epoch=3",
+    "--set",
+    "validation_batches=1",
+]
+
+
+def command(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "autocrossdim", *map(str, words)],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **environment},
+        timeout=300,
+        check=False,
+    )
+
+
+def succeed(*words: object) -> str:
+    result = command(*words)
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw") / "Dataset901_Nodules"
+    labels = {"background": 0, "organ": 1, "nodule": 2}
+    write_dataset(folder, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def thick_slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw") / "Dataset902_Chambers"
+    labels = {"background": 0, "chamber": 1, "wall": 2}
+    write_dataset(folder, lambda random: chambers(random, (6, 64, 64)), labels, ANISOTROPIC_SPACING, training=4)
+    return folder
+
+
+def test_help_is_quick_and_does_not_import_torch() -> None:
+    code = (
+        "import sys, typer.testing; from autocrossdim.cli import app; "
+        "result = typer.testing.CliRunner().invoke(app, ['--help']); assert 'plan_and_preprocess' in result.output; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["volumes", "thick_slices"])
+def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    raw: Path = request.getfixturevalue(name)
+    before = {file: file.stat().st_mtime_ns for file in raw.rglob("*")}
+    work = ["--work", tmp_path]
+    expected = {"volumes": "dx", "thick_slices": "omnia"}[name]
+
+    said = succeed("plan_and_preprocess", raw, *work, "--memory", "2")
+    assert f"Decision: {expected}" in said
+    plan = json.loads((tmp_path / raw.name / "plan.json").read_text())
+    assert plan["decision"]["configuration"] == expected
+
+    succeed("train", raw, *work, *QUICK, "--fold", "0", "--fold", "1")
+    model = tmp_path / raw.name / "models" / expected
+    for fold in (0, 1):
+        files = {file.name for file in (model / f"fold_{fold}").iterdir()}
+        assert files >= {
+            "checkpoint_latest",
+            "checkpoint_best",
+            "history.jsonl",
+            "progress.png",
+            "validation",
+        }
+    assert "already trained" in succeed("train", raw, *work, *QUICK, "--fold", "0")
+
+    succeed("predict", raw, *work, "-i", raw / "imagesTs", "-o", tmp_path / "out", "--probabilities")
+    for reference in sorted((raw / "labelsTs").iterdir()):
+        found, geometry = read_label(tmp_path / "out" / reference.name)
+        _, expected_geometry = read_label(reference)
+        assert geometry == expected_geometry
+        assert set(np.unique(found)) <= {0, 1, 2}
+
+    said = succeed("evaluate", tmp_path / "out", raw / "labelsTs", "--dataset", raw)
+    assert "Dice" in said
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert len(summary["metric_per_case"]) == 2
+    assert {file: file.stat().st_mtime_ns for file in raw.rglob("*")} == before
+
+
+def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path: Path) -> None:
+    work = ["--work", tmp_path]
+    succeed("plan_and_preprocess", volumes, *work, "--memory", "2")
+    words = ["train", volumes, *work, "--fold", "0", "--weights", "random", "--epochs", "6"]
+    words += ["--set", "steps_per_epoch=2", "--set", "validation_batches=1"]
+    process = subprocess.Popen([sys.executable, "-m", "autocrossdim", *map(str, words)], stderr=subprocess.DEVNULL)
+    latest = tmp_path / volumes.name / "models" / "dx" / "fold_0" / "checkpoint_latest"
+    deadline = time.monotonic() + 120
+    while not latest.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    said = succeed(*words)
+    assert "going on after step" in said or "already trained" in said
+    epochs = [json.loads(line)["epoch"] for line in latest.with_name("history.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2, 3, 4, 5, 6]
+
+
+def test_mistakes_end_in_one_clear_line_and_exit_code_2(volumes: Path, tmp_path: Path) -> None:
+    work = ["--work", tmp_path]
+    succeed("plan_and_preprocess", volumes, *work, "--memory", "2")
+    predict = ["predict", volumes, *work, "-i", volumes / "imagesTs", "-o", tmp_path / "out"]
+    for words, message in [
+        (["plan_and_preprocess", tmp_path / "nowhere", *work], "nowhere: no such"),
+        (["train", volumes, *work, *QUICK, "--fold", "7"], "--fold 7"),
+        (["train", volumes, *work, *QUICK, "--config", "omni"], "no configuration 'omni'"),
+        (["train", volumes, *work, *QUICK, "--set", "speed=9"], "speed"),
+        (["train", volumes, *work, "--max-time", "soon", "--weights", "random"], "--max-time soon"),
+        (["train", volumes, "--work", tmp_path / "other", *QUICK], "plan_and_preprocess"),
+        (predict, "no trained fold"),
+        ([*predict, "--fold", "3"], "fold_3 is not trained"),
+        (["evaluate", tmp_path / "none", volumes / "labelsTr", "--dataset", volumes], "none"),
+    ]:
+        result = command(*words)
+        assert result.returncode == 2, (words, result.stderr)
+        assert message in result.stderr, (words, result.stderr)
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_option_is_an_error(volumes: Path) -> None:
+    for words, named in [
+        (("train", volumes, "--epoch", "3"), "--epoch"),
+        (("trian", volumes), "trian"),
+        (("train",), ""),
+    ]:
+        result = command(*words)
+        assert result.returncode == 2
+        assert named in result.stderr
+        assert result.stderr.startswith("error: ")
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+def test_every_fault_is_printed_at_once_and_nothing_is_written(volumes: Path, tmp_path: Path) -> None:
+    raw = tmp_path / volumes.name
+    for file in volumes.rglob("*.*"):
+        target = raw / file.relative_to(volumes)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    (raw / "labelsTr" / "case_01.nii.gz").unlink()
+    truncated = raw / "imagesTr" / "case_02_0000.nii.gz"
+    truncated.write_bytes(truncated.read_bytes()[:200])
+    result = command("plan_and_preprocess", raw, "--work", tmp_path / "work")
+    assert result.returncode == 2
+    assert "case_01" in result.stderr
+    assert "case_02" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_plan_is_shown_and_printed_as_json_without_preprocessing(volumes: Path, tmp_path: Path) -> None:
+    result = command("plan", volumes, "--work", tmp_path, "--no-trial", "--batch-size", "3", COLUMNS="160")
+    assert result.returncode == 0, result.stderr
+    for expected in ("5 3D cases", "organ (5), nodule (5)", "Decision: dx", "dx (chosen)", "omnia", "batch_size = 3"):
+        assert expected in result.stdout
+    assert "░" in result.stdout
+    assert not (tmp_path / volumes.name / "preprocessed").exists()
+    printed = command("plan", volumes, "--work", tmp_path, "--no-trial", "--json")
+    assert json.loads(printed.stdout)["decision"]["configuration"] == "dx"
+
+
+def test_dsnet_is_planned_and_trained_when_asked_for(volumes: Path, tmp_path: Path) -> None:
+    work = ["--work", tmp_path]
+    succeed("plan_and_preprocess", volumes, *work, "--planner", "ds", "--memory", "2", "--no-trial")
+    succeed("train", volumes, *work, *QUICK, "--fold", "0")
+    assert (tmp_path / volumes.name / "models" / "ds" / "fold_0" / "validation" / "summary.json").exists()
+
+
+def test_predict_never_replaces_an_image(volumes: Path, tmp_path: Path) -> None:
+    work = ["--work", tmp_path]
+    succeed("plan_and_preprocess", volumes, *work, "--memory", "2", "--no-trial")
+    succeed("train", volumes, *work, *QUICK, "--fold", "0")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "b.nii.gz").write_bytes((volumes / "imagesTs" / "case_05_0000.nii.gz").read_bytes())
+    before = (folder / "b.nii.gz").read_bytes()
+    result = command("predict", volumes, *work, "-i", folder, "-o", folder, "--overwrite")
+    assert result.returncode == 2
+    assert "replace the image" in result.stderr
+    assert (folder / "b.nii.gz").read_bytes() == before
+    # Probabilities asked for later are made, though the segmentations are there.
+    succeed("predict", volumes, *work, "-i", folder, "-o", tmp_path / "out")
+    succeed("predict", volumes, *work, "-i", folder, "-o", tmp_path / "out", "--probabilities")
+    assert (tmp_path / "out" / "b.npz").exists()
+
+
+def test_a_dataset_json_changed_after_planning_is_noticed(volumes: Path, tmp_path: Path) -> None:
+    raw = tmp_path / volumes.name
+    shutil.copytree(volumes, raw)
+    succeed("plan", raw, "--work", tmp_path / "work", "--no-trial")
+    content = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps({**content, "labels": {"background": 0, "organ": 1}}))
+    result = command("plan", raw, "--work", tmp_path / "work", "--no-trial")
+    assert result.returncode == 2
+    assert "--overwrite" in result.stderr
+
+
+def test_a_plan_can_be_shown_where_there_is_only_ascii(volumes: Path, tmp_path: Path) -> None:
+    result = command("plan", volumes, "--work", tmp_path, "--no-trial", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0, result.stderr
+    assert "dx (chosen)" in result.stdout

@@ -1,0 +1,165 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
+from autocrossdim.jobs import command
+from autocrossdim.jobs.local import Slot, run_together, slots, visible_gpus
+from autocrossdim.system.errors import UserError
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process die with its parent")
+
+
+def python(code: str, *words: object) -> list[str]:
+    """A command that stands in for a training."""
+    return [sys.executable, "-c", code, *map(str, words)]
+
+
+def eventually(true: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_call_becomes_the_words_of_a_command() -> None:
+    words = command("train", "Dataset004", fold=(0, "all"), restart=True, config=None, set={"epochs": 2, "seed": None})
+    assert words[1:] == [
+        *("-m", "autocrossdim", "train", "Dataset004", "--fold", "0", "--fold", "all", "--restart"),
+        *("--set", "epochs=2", "--set", "seed=null"),
+    ]
+
+
+def test_gpus_are_dealt_out_and_shared_where_there_are_too_few() -> None:
+    assert [slot.gpus for slot in slots(3, ["0", "1", "2"])] == [("0",), ("1",), ("2",)]
+    assert [slot.gpus for slot in slots(2, ["4", "5", "6", "7"], each=2)] == [("4", "5"), ("6", "7")]
+    assert [slot.gpus for slot in slots(3, ["0", "1"])] == [("0",), ("1",), ("0",)]
+    assert [slot.gpus for slot in slots(2, [])] == [(), ()]
+
+
+@linux_only
+def test_cores_are_divided_among_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 4, 5, 6})
+    assert [slot.cores for slot in slots(2, [])] == [{2, 4, 6}, {3, 5}]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1})
+    assert [slot.cores for slot in slots(2, [])] == [{1}, {1}]
+
+
+def test_gpus_go_by_the_names_they_were_made_visible_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus("auto") == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7f")
+    assert visible_gpus("cuda") == ["3", "GPU-7f"]
+    assert visible_gpus("cuda:1") == []
+    assert visible_gpus("cpu") == []
+
+
+def test_each_command_has_a_gpu_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Each waits until the other runs, so that this ends only if both run at a time.
+    code = """if True:
+        import os, pathlib, sys, time
+        mine, other = sys.argv[1:]
+        pathlib.Path(mine).touch()
+        while not pathlib.Path(other).exists():
+            time.sleep(0.02)
+        print("on", os.environ["CUDA_VISIBLE_DEVICES"])"""
+    names = {name: tmp_path / name for name in ("a", "b")}
+    commands = {"fold 0": python(code, names["a"], names["b"]), "fold 1": python(code, names["b"], names["a"])}
+    run_together(commands, [Slot(("5",)), Slot(("6",))])
+    said = capsys.readouterr().err.splitlines()
+    assert sorted(said) in (["fold 0: on 5", "fold 1: on 6"], ["fold 0: on 6", "fold 1: on 5"])
+
+
+def test_a_slot_runs_one_command_at_a_time(tmp_path: Path) -> None:
+    alone = "import os, sys, time; os.mkdir(sys.argv[1]); time.sleep(0.1); os.rmdir(sys.argv[1])"
+    run_together({f"fold {n}": python(alone, tmp_path / "lock") for n in range(4)}, [Slot()])
+
+
+def test_a_failed_command_is_named_with_its_last_lines_and_the_others_finish(tmp_path: Path) -> None:
+    fails = python("print('epoch 1'); raise SystemExit('error: no space')")
+    killed = python("import os; os.kill(os.getpid(), 9)")
+    works = python("import pathlib, sys, time; time.sleep(0.5); pathlib.Path(sys.argv[1]).touch()", tmp_path / "done")
+    with pytest.raises(UserError) as error:
+        run_together({"fold 0": fails, "fold 1": killed, "fold 2": works}, [Slot(), Slot()])
+    lines = str(error.value).splitlines()
+    assert lines[0] == "2 of 3 failed; the others are done."
+    assert "fold 0 ended with exit code 1:\n    epoch 1\n    error: no space" in str(error.value)
+    assert "fold 1 was killed by SIGKILL:" in lines
+    assert (tmp_path / "done").exists()
+
+
+# Writes its process's number, and "checkpoint" when it is asked to end, then sleeps on for a moment.
+TRAINING = """if True:
+    import os, pathlib, signal, sys, time
+    folder = pathlib.Path(sys.argv[1])
+    def stop(*_):
+        (folder / f"checkpoint_{sys.argv[2]}").touch()
+        raise SystemExit(143)
+    signal.signal(signal.SIGTERM, stop)
+    (folder / "new").write_text(str(os.getpid()))
+    (folder / "new").rename(folder / f"process_{sys.argv[2]}")
+    time.sleep(100)"""
+PARENT = """if True:
+    import json, sys
+    from autocrossdim.jobs.local import Slot, run_together
+    run_together(json.loads(sys.argv[1]), [Slot(), Slot()])"""
+
+
+def is_alive(process: int) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    try:
+        return stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@linux_only
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
+def test_no_process_is_left_behind(tmp_path: Path, number: signal.Signals) -> None:
+    commands = {}
+    for n in "012":
+        (tmp_path / n).mkdir()
+        commands[f"fold {n}"] = python(TRAINING, tmp_path / n, n)
+    parent = subprocess.Popen(python(PARENT, json.dumps(commands)), stderr=subprocess.PIPE, text=True)
+    files = [tmp_path / n / f"process_{n}" for n in "01"]
+    eventually(lambda: all(file.exists() for file in files))
+    processes = [int(file.read_text()) for file in files]
+    assert all(map(is_alive, processes))
+    parent.send_signal(number)
+    _, errors = parent.communicate(timeout=60)
+    assert parent.returncode != 0
+    eventually(lambda: not any(map(is_alive, processes)), 10)
+    assert not (tmp_path / "2" / "process_2").exists(), "the third one must not start any more"
+    if number != signal.SIGKILL:
+        assert {file.name for file in tmp_path.rglob("checkpoint_*")} == {"checkpoint_0", "checkpoint_1"}
+        assert ("KeyboardInterrupt" if number == signal.SIGINT else "Interrupted: Stopped by SIG") in errors
+
+
+def test_two_folds_are_trained_at_a_time(tmp_path: Path) -> None:
+    raw = tmp_path / "Dataset901_Nodules"
+    labels = {"background": 0, "organ": 1, "nodule": 2}
+    write_dataset(raw, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
+
+    def autocrossdim(*words: object) -> subprocess.CompletedProcess[str]:
+        whole = [sys.executable, "-m", "autocrossdim", *words[:1], raw, "--work", tmp_path / "work", *words[1:]]
+        return subprocess.run([str(word) for word in whole], capture_output=True, text=True, check=False)
+
+    small = ("--encoder", "test_efficientnet", "--patch-size", "16,16,16", "--batch-size", "2", "--no-trial")
+    assert autocrossdim("plan_and_preprocess", *small).returncode == 0
+    settings = ("steps_per_epoch=2", "validation_batches=1", "slices_first=false", "workers=1")
+    quick = ("--weights", "random", "--epochs", "1", *(word for setting in settings for word in ("--set", setting)))
+    result = autocrossdim("train", *quick, "--fold", "0", "--fold", "1", "--parallel", "2")
+    assert result.returncode == 0, result.stderr
+    for fold in (0, 1):
+        assert f"fold {fold}: dx fold {fold}: epoch 1" in result.stderr
+    model = tmp_path / "work" / raw.name / "models" / "dx"
+    assert {file.name for file in model.iterdir()} == {"fold_0", "fold_1", "summary.json"}
+    assert len(json.loads((model / "summary.json").read_text())["metric_per_case"]) == 2

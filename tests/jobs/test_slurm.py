@@ -1,0 +1,300 @@
+"""Against a real SLURM: munged, slurmctld and slurmd are started here, on ports and in a folder of their own."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
+
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+CredType=cred/munge
+# The shortest life of a credential; a job that was queued again waits that long.
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+# Without cgroups, so that it runs in a container.
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
+ReturnToService=2
+KillWait=30
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2
+PartitionName=shared Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=40
+PartitionName=urgent Nodes=ALL PriorityTier=2 PreemptMode=OFF
+"""
+DAEMONS = ("munged", "slurmctld", "slurmd")
+ENDLESS = ("--epochs", "100000", "--set", "patience=0")  # which no plateau ends
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED")
+
+
+def eventually(true: Callable[[], bool], seconds: float = 300, why: Callable[[], object] = lambda: "") -> None:
+    """Wait until something is true."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, why()
+        time.sleep(0.2)
+
+
+def output(*words: object) -> str:
+    return subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True).stdout
+
+
+def state(job: str) -> str:
+    found = re.search(r"JobState=(\w+)", output("scontrol", "show", "job", job))
+    assert found is not None
+    return found[1]
+
+
+def has_ended(job: str) -> bool:
+    return state(job) in ENDED
+
+
+def restarts(job: str) -> int:
+    found = re.search(r"Restarts=(\d+)", output("scontrol", "show", "job", job))
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Path]:
+    """One node with two processors, idle; all it writes lies in the folder returned."""
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    programs = {name: shutil.which(name, path=path) for name in (*DAEMONS, "sbatch")}
+    missing = [name for name, found in programs.items() if found is None]
+    if missing:
+        pytest.skip(f"no {', '.join(missing)} here; apt-get install slurm-wlm munge")
+    pytest.importorskip("submitit")
+    # Not in pytest's folder: the name of a socket has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="slurm", ignore_cleanup_errors=True) as folder:
+        yield from start(Path(folder), programs)
+
+
+def start(folder: Path, programs: Mapping[str, str | None]) -> Iterator[Path]:
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    (folder / "munge.key").write_bytes(os.urandom(1024))
+    (folder / "munge.key").chmod(0o400)
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    ports = [listening.getsockname()[1] for listening in sockets]
+    for listening in sockets:
+        listening.close()
+    host, user = socket.gethostname().partition(".")[0], output("id", "-un").strip()
+    (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, user=user, ports=ports, folder=folder))
+    version = re.search(r"(\d+)\.", output(programs["slurmd"], "-V"))
+    if version is not None and int(version[1]) >= 23:  # earlier ones do not look for cgroups unless told to
+        (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "SRUN_"))]:
+            patch.delenv(name)
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        files = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        places = [f"--{option}={folder}/munge.{ending}" for option, ending in files.items()]
+        started: list[subprocess.Popen[bytes]] = []
+        try:
+            for words in (["munged", "--force", "--foreground", *places], ["slurmctld", "-D"], ["slurmd", "-D"]):
+                program = programs[words[0]] or ""
+                with (folder / f"{words[0]}.out").open("wb") as log:
+                    started.append(subprocess.Popen([program, *words[1:]], stdout=log, stderr=log))
+                if words[0] == "munged":
+                    eventually((folder / "munge.socket").exists, 10)
+            eventually(
+                lambda: "idle" in subprocess.run(["sinfo", "-h"], capture_output=True, text=True, check=False).stdout,
+                30,
+                lambda: "\n".join(file.read_text(errors="replace") for file in folder.glob("slurm*.log")),
+            )
+            yield folder
+            subprocess.run(["scancel", "--full", "--signal=KILL", "-u", user], check=False)
+            subprocess.run(["scancel", "-u", user], check=False)
+            eventually(lambda: output("squeue", "-h") == "")
+        finally:
+            for process in reversed(started):
+                process.send_signal(signal.SIGTERM)
+                process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw") / "Dataset901_Nodules"
+    labels = {"background": 0, "organ": 1, "nodule": 2}
+    write_dataset(folder, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def planned(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("planned")
+    words = ("plan_and_preprocess", raw, "--work", work, "--encoder", "test_efficientnet")
+    words += ("--patch-size", "16,16,16", "--batch-size", "2", "--no-trial")
+    output(sys.executable, "-m", "autocrossdim", *words)
+    return work
+
+
+@pytest.fixture
+def work(planned: Path, tmp_path: Path) -> Path:
+    """A work folder in which the dataset is planned and nothing is trained."""
+    shutil.copytree(planned, tmp_path / "work")
+    return tmp_path / "work"
+
+
+def submit(raw: Path, work: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    settings = ("steps_per_epoch=2", "validation_batches=1", "slices_first=false", "workers=1")
+    options = ["--weights", "random", *(word for setting in settings for word in ("--set", setting))]
+    return autocrossdim("train", raw, "--work", work, *options, *words)
+
+
+def autocrossdim(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "autocrossdim", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def submitted(raw: Path, work: Path, *words: object) -> list[str]:
+    """Submit and return the jobs' numbers."""
+    result = submit(raw, work, "--slurm", "partition=shared,time=10", *words)
+    assert result.returncode == 0, result.stderr
+    return re.findall(r"job (\d+)", result.stderr)
+
+
+def log(work: Path, job: str) -> str:
+    file = work / "Dataset901_Nodules" / "slurm" / f"{job}_0_log.out"
+    return file.read_text() if file.exists() else ""
+
+
+def epochs_of(fold: Path) -> list[int]:
+    file = fold / "history.jsonl"
+    return [json.loads(line)["epoch"] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_folds_train_as_jobs_and_their_summaries_are_merged(cluster: Path, raw: Path, work: Path) -> None:
+    jobs = submitted(raw, work, "--fold", "0", "--fold", "1", "--epochs", "1")
+    assert len(jobs) == 2
+    for job in jobs:
+        eventually(lambda job=job: has_ended(job), why=lambda job=job: log(work, job))
+        assert state(job) == "COMPLETED", log(work, job)
+    model = work / raw.name / "models" / "dx"
+    assert {file.name for file in model.iterdir()} == {"fold_0", "fold_1", "summary.json"}
+    cases = json.loads((model / "summary.json").read_text())["metric_per_case"]
+    splits = json.loads((work / raw.name / "splits.json").read_text())
+    validated = {Path(case["prediction_file"]).name.removesuffix(".nii.gz") for case in cases}
+    assert validated == {*splits[0]["val"], *splits[1]["val"]}
+
+
+def test_jobs_segment_a_folder_together(cluster: Path, raw: Path, work: Path, tmp_path: Path) -> None:
+    words = ("--epochs", "1", "--set", "steps_per_epoch=1", "--set", "slices_first=false", "--set", "workers=0")
+    output(sys.executable, "-m", "autocrossdim", "train", raw, "--work", work, "--weights=random", "--fold=all", *words)
+    segmented = tmp_path / "segmented"
+    predict = ["predict", str(raw), "--work", str(work), "-i", str(raw / "imagesTs"), "-o", str(segmented)]
+    result = autocrossdim(*predict, "--slurm", "partition=shared,time=10", "--jobs", "2", "--no-mirroring")
+    jobs = re.findall(r"job (\d+)", result.stderr)
+    assert len(jobs) == 2, result.stderr
+    for job in jobs:
+        eventually(lambda job=job: has_ended(job))
+        assert state(job) == "COMPLETED", (segmented / "slurm" / f"{job}_0_log.out").read_text()
+    labels = {file.name for file in (raw / "labelsTs").iterdir()}
+    assert {file.name for file in segmented.iterdir()} == {*labels, "slurm"}
+    refused = autocrossdim(*predict, "--slurm", "partition=shared,time=10", "--overwrite")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "queued again would begin again" in refused.stderr
+
+
+@pytest.mark.parametrize("how", ["requeued by hand", "pre-empted", "out of time"])
+def test_a_job_that_loses_its_place_goes_on_from_its_checkpoint(cluster: Path, raw: Path, work: Path, how: str) -> None:
+    fold = work / raw.name / "models" / "dx" / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "checkpoint_latest").write_text("of another run")
+    (job,) = submitted(raw, work, "--fold", "0", "--restart", "--max-time", "12s", "--set", "patience=0")
+    eventually(lambda: bool(epochs_of(fold)), why=lambda: log(work, job))
+    if how == "requeued by hand":
+        output("scontrol", "requeue", job)
+    elif how == "pre-empted":  # for which there is no place beside it: the node is wanted as a whole
+        output("sbatch", "-p", "urgent", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+    else:  # what SLURM sends some time before the limit
+        output("scancel", "--signal=USR2", job)
+    eventually(lambda: restarts(job) == 1 or has_ended(job), why=lambda: log(work, job))
+    eventually(lambda: has_ended(job), why=lambda: log(work, job))
+    assert state(job) == "COMPLETED", log(work, job)
+    assert restarts(job) == 1
+    assert "going on after" in log(work, job)
+    assert epochs_of(fold) == list(range(1, len(epochs_of(fold)) + 1))
+    assert (fold / "validation" / "summary.json").exists()
+
+
+def test_a_cancelled_job_is_not_queued_again(cluster: Path, raw: Path, work: Path) -> None:
+    fold = work / raw.name / "models" / "dx" / "fold_0"
+    (job,) = submitted(raw, work, "--fold", "0", *ENDLESS)
+    eventually((fold / "checkpoint_latest").exists, why=lambda: log(work, job))
+    output("scancel", job)
+    eventually(lambda: job not in output("squeue", "-h", "-o", "%i").split())
+    assert state(job) == "CANCELLED"
+
+
+def test_a_fold_that_fails_fails_its_job_with_the_reason_in_its_log(cluster: Path, raw: Path, work: Path) -> None:
+    (job,) = submitted(raw, work, "--fold", "0", "--weights", "nowhere.pth")
+    eventually(lambda: has_ended(job))
+    assert state(job) == "FAILED"
+    assert "error: " in log(work, job)
+    assert "nowhere.pth" in log(work, job)
+
+
+def test_two_jobs_never_train_the_same_fold_at_a_time(cluster: Path, raw: Path, work: Path) -> None:
+    (first,) = submitted(raw, work, "--fold", "0", *ENDLESS)
+    (second,) = submitted(raw, work, "--fold", "0", *ENDLESS)
+    eventually(lambda: state(first) == "RUNNING")
+    time.sleep(3)  # two of the scheduler's rounds; there is a second processor
+    assert state(second) == "PENDING"
+    assert "Dependency" in output("squeue", "-h", "-j", second, "-o", "%r")
+    output("scancel", first, second)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("partition=shared,time=10,partitoin=shared", "partitoin"),
+        ("partition=nowhere,time=10", "partition"),
+        ("partition=shared", "time"),
+        ("partition", "KEY=VALUE"),
+        ("time=10,output=log", "output"),
+    ],
+)
+def test_options_sbatch_does_not_take_are_one_clear_line(
+    cluster: Path, raw: Path, work: Path, options: str, message: str
+) -> None:
+    result = submit(raw, work, "--slurm", options)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert output("squeue", "-h") == ""
+
+
+def test_without_sbatch_it_says_so(raw: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    result = submit(raw, work, "--slurm", "time=10")
+    assert result.returncode == 2
+    assert "no `sbatch` here" in result.stderr

@@ -1,0 +1,49 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.processes import map_cases
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_results_come_in_order(processes: int) -> None:
+    assert map_cases(math.isqrt, [0, 1, 4, 9, 16, 25], processes, "Roots") == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_real_error_of_a_worker_is_shown(processes: int) -> None:
+    with pytest.raises(ValueError, match="nonnegative"):
+        map_cases(math.isqrt, [0, 1, -4, 9, 16], processes, "Roots")
+
+
+def test_a_killed_worker_is_an_error_within_seconds() -> None:
+    started = time.monotonic()
+    harmless = signal.SIGCONT
+    with pytest.raises(UserError, match="killed.*--processes 1"):
+        map_cases(signal.raise_signal, [harmless, signal.SIGKILL, harmless, harmless], 2, "Signals")
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows sends Ctrl-C by other means")
+def test_control_c_ends_the_job_and_its_workers_at_once(tmp_path: Path) -> None:
+    work = "import pathlib, time; pathlib.Path('started').touch(); time.sleep(100)"
+    code = f"from autocrossdim.system.processes import map_cases; map_cases(exec, [{work!r}] * 6, 2, 'Sleeping')"
+    job = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(job.pid, signal.SIGINT)  # as a terminal does
+    # The pipe closes when the last worker, which shares it, has ended.
+    _, errors = job.communicate(timeout=20)
+    assert job.returncode != 0
+    assert errors.count("Traceback") == 1, "workers are to end without a word"
+    assert errors.rstrip().endswith("KeyboardInterrupt")

@@ -105,7 +105,7 @@ def write_report(raw: Dataset, space: Workspace, splits: Sequence[Split], output
         configurations = (plan.decision.configuration,)
     results = _results(raw, plan, space, configurations, splits, best) if configurations else None
     page = render(
-        "autocrossdim.evaluation",
+        "autocrossdim.report",
         "report.html.jinja",
         {"png": _data_uri, "number": _number, "ends": _ends, "sizes": _sizes},
         program=version("autocrossdim"),

@@ -15,7 +15,6 @@ from autocrossdim.cli import app
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import read_label
 from autocrossdim.data.splits import load_or_make_splits
-from autocrossdim.inference import find_best as module
 from autocrossdim.inference.predictor import Model, Predictor
 from autocrossdim.preprocessing.dataset import preprocess_dataset
 from autocrossdim.preprocessing.store import Store
@@ -24,6 +23,7 @@ from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.selection import find_best as module
 from autocrossdim.selection.calibration import VOXELS_PER_CASE, Evidence
 from autocrossdim.selection.held_out import EvidenceCollector, evidence_file
 from autocrossdim.system.errors import UserError

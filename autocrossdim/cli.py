@@ -106,8 +106,8 @@ def plan_and_preprocess(
     if slices not in (1, 3):
         raise UserError(f"--slices {slices}: 1 or 3.")
     options = PlanOptions(
-        memory_gb=memory,
-        encoder=encoder,
+        memory=memory,
+        encoder=encoder or "efficientnet_b0",
         threshold=threshold,
         patch_size=_numbers(patch_size, "--patch-size"),
         batch_size=batch_size,

@@ -53,7 +53,7 @@ def main() -> None:
         seen = Intensities(mean=0, median=0, std=1, min=-1, max=1, percentile_00_5=-1, percentile_99_5=1)
         fingerprint = Fingerprint(dims=3, cases=(case,) * cases, intensities=(seen,) * len(channels))
         started = time.monotonic()
-        plan = auto.plan(dataset, fingerprint, PlanOptions(memory_gb=memory, precision=bits, trial=False))
+        plan = auto.plan(dataset, fingerprint, PlanOptions(memory=memory, precision=bits, trial=False))
         seconds = time.monotonic() - started
         for name, made in plan.configurations.items():
             patch = ", ".join(map(str, made.patch_size))

@@ -12,8 +12,8 @@ def memory_budget(options: PlanOptions) -> tuple[int, str]:
 
     What was asked for, else nine tenths of the first GPU's memory, else 8 GiB.
     """
-    if options.memory_gb is not None:
-        return int(options.memory_gb * GIGABYTE), f"You gave it {options.memory_gb:g} GB of memory."
+    if options.memory is not None:
+        return int(options.memory * GIGABYTE), f"You gave it {options.memory:g} GB of memory."
     if torch.cuda.is_available():
         name, total = torch.cuda.get_device_name(0), torch.cuda.get_device_properties(0).total_memory
         return int(GPU_SHARE * total), f"It is sized for the {total / GIGABYTE:.0f} GB of your {name}."

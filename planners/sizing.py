@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from autocrossdim.records.network import NetworkPlan
-from autocrossdim.records.plan import GIGABYTE, MAX_BATCH, MAX_PATCH, Inflation
+from autocrossdim.records.network import NetworkChoices, NetworkPlan
+from autocrossdim.records.plan import GIGABYTE, MAX_BATCH, MAX_PATCH, PlanOptions
 from autocrossdim.system.errors import UserError
 from planners.memory import StepMemory
 from planners.topology import Topology, padded, topology
@@ -41,34 +41,20 @@ class Sizer:
     """Sizes patches and batches for one kind of network.
 
     Attributes:
-        channels: of the image.
-        num_outputs: of the network.
-        encoder: timm architecture.
-        network: `default` or `paper`.
+        channels: Number of image channels.
+        num_outputs: Number of network outputs.
+        options: What the user chose: the network, and a patch or batch size instead of the planned one.
+        mixed: Whether training runs in 16 bits.
+        budget_bytes: Memory that a training step may take.
         kind: `unet`, or `ds` for DS-Net, which spends its own strides on depth.
-        inflation: how 2D weights become 3D ones.
-        slices: neighbouring slices a 2D network sees as channels.
-        deep_supervision: the loss also looks at the decoder's coarser levels.
-        mixed: whether training runs in 16 bits.
-        budget_bytes: what a training step may take.
-        trial: whether a step is run for real.
-        patch_size: asked for by the user; its last axes serve a 2D network.
-        batch_size: asked for by the user.
     """
 
     channels: int
     num_outputs: int
-    encoder: str
-    network: Literal["default", "paper"]
-    inflation: Inflation
-    slices: Literal[1, 3]
+    options: PlanOptions
     mixed: bool
     budget_bytes: int
     kind: Literal["unet", "ds"] = "unet"
-    deep_supervision: bool = False
-    trial: bool = False
-    patch_size: tuple[int, ...] | None = None
-    batch_size: int | None = None
     _memories: dict[str, StepMemory] = field(default_factory=dict, compare=False)
 
     def size_that_runs(
@@ -82,7 +68,7 @@ class Sizer:
         sizer = self
         while True:
             size = sizer.size(shape, spacing, training_voxels)
-            outcome = try_out(size.memory, size.patch, size.batch) if self.trial else Outcome()
+            outcome = try_out(size.memory, size.patch, size.batch) if self.options.trial else Outcome()
             if outcome.fits:
                 return size, outcome
             sizer = replace(sizer, budget_bytes=int(STEP_DOWN * size.memory.training(size.patch, size.batch)))
@@ -93,8 +79,8 @@ class Sizer:
         Raises:
             UserError: not even the smallest patch fits; the message names the memory it would take.
         """
-        if self.patch_size is not None:
-            asked = self.patch_size[-len(shape) :]
+        if self.options.patch_size is not None:
+            asked = self.options.patch_size[-len(shape) :]
             # In-plane sizes were given for a volume: all slices, then.
             wanted = (*shape[: len(shape) - len(asked)], *asked)
             levels = levels_for(self.kind, wanted, spacing)
@@ -103,7 +89,7 @@ class Sizer:
             candidates = patches(shape, spacing, self.kind)
         patch, levels = self._largest_that_fits(candidates)
         memory = self._memory(patch, levels)
-        batch = self.batch_size or self._largest_batch(patch, memory, training_voxels)
+        batch = self.options.batch_size or self._largest_batch(patch, memory, training_voxels)
         return Size(patch, batch, levels, memory)
 
     def _largest_that_fits(self, candidates: Sequence[Candidate]) -> Candidate:
@@ -119,13 +105,13 @@ class Sizer:
                 return candidate
         needed = self._needed(candidates[-1]) / GIGABYTE + 0.005
         raise UserError(
-            f"--memory {self.budget_bytes / GIGABYTE:.3g}: too little to train {self.encoder} in "
+            f"--memory {self.budget_bytes / GIGABYTE:.3g}: too little to train {self.options.encoder} in "
             f"{len(candidates[-1][0])}D. The smallest patch that can be planned needs {needed:.2f} GB."
         )
 
     def _needed(self, candidate: Candidate) -> int:
         patch, levels = candidate
-        return self._memory(patch, levels).training(patch, self.batch_size or MIN_BATCH)
+        return self._memory(patch, levels).training(patch, self.options.batch_size or MIN_BATCH)
 
     def _largest_batch(self, patch: tuple[int, ...], memory: StepMemory, training_voxels: int) -> int:
         two, three = memory.training(patch, 2), memory.training(patch, 3)
@@ -142,19 +128,24 @@ class Sizer:
 
     def _network(self, patch: tuple[int, ...], levels: Topology) -> NetworkPlan:
         dims = len(patch)
+        choices = {name: getattr(self.options, name) for name in NetworkChoices.model_fields}
         return NetworkPlan(
+            **choices | self.adjusted(dims),
             kind=self.kind,
             depth=patch[0] if self.kind == "ds" else None,
-            preset=self.network,
             dims=dims,
-            encoder=self.encoder,
-            in_channels=self.channels * (self.slices if dims == 2 else 1),
+            in_channels=self.channels * (self.options.slices if dims == 2 else 1),
             num_outputs=self.num_outputs,
             strides=[list(stride) for stride in levels.strides],
             kernel_sizes=[list(kernel) for kernel in levels.kernel_sizes],
-            inflation=self.inflation,
-            deep_supervision=self.deep_supervision and self.kind == "unet",
         )
+
+    def adjusted(self, dims: int) -> dict[str, Any]:
+        """Return the choices that do not apply to a network over `dims` axes, switched off."""
+        return {
+            "slices": self.options.slices if dims == 2 else 1,
+            "deep_supervision": self.options.deep_supervision and self.kind == "unet",
+        }
 
 
 def levels_for(kind: str, shape: tuple[int, ...], spacing: tuple[float, ...]) -> Topology:

@@ -73,7 +73,7 @@ class SegmentationNetwork(nn.Module):
 
     def _encoder_names(self) -> set[str]:
         names = {name for name, _ in self.named_parameters() if name.startswith(self.encoder_prefix)}
-        if self.plan.preset == "paper":
+        if self.plan.network == "paper":
             names -= {f"{self.encoder_prefix}{architecture(arch_of(self.plan.encoder)).stem}.weight"}
         return names
 

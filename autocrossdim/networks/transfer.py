@@ -74,12 +74,12 @@ def transfer(
         The report, which is also kept as `target.load_report`.
 
     Raises:
-        UserError: the networks differ in kind, preset or encoder, or the source has more axes than the target.
+        UserError: the networks differ in kind, network or encoder, or the source has more axes than the target.
     """
     plan = target.plan
     for field, there, here in (
         ("kind", source_plan.kind, plan.kind),
-        ("preset", source_plan.preset, plan.preset),
+        ("preset", source_plan.network, plan.network),
         ("encoder", arch_of(source_plan.encoder), arch_of(plan.encoder)),
     ):
         if there != here:

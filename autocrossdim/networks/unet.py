@@ -98,7 +98,7 @@ class UNet(SegmentationNetwork):
 
     def __init__(self, plan: NetworkPlan) -> None:
         super().__init__(plan)
-        fed_by_pre = plan.preset == "paper"
+        fed_by_pre = plan.network == "paper"
         kernel = list(plan.kernel_sizes[0])
         self.pre = ConvNormAct(plan, plan.in_channels, PRE_CHANNELS, kernel)
         self.encoder = Encoder(plan, PRE_CHANNELS if fed_by_pre else plan.in_channels)
@@ -122,7 +122,7 @@ class UNet(SegmentationNetwork):
         coarser levels.
         """
         full = self.pre(x)
-        features = self.encoder(full if self.plan.preset == "paper" else x)
+        features = self.encoder(full if self.plan.network == "paper" else x)
         skips, x = [full, *features[:-1]], features[-1]
         coarse: list[Tensor] = []
         for name, block in self.decoder.items():
@@ -134,5 +134,5 @@ class UNet(SegmentationNetwork):
 
     def image_layers(self) -> set[str]:
         """The pre-block's weight and, where the stem is fed the image, the stem's."""
-        stem = set() if self.plan.preset == "paper" else {f"{self.encoder_prefix}{self.encoder.first_conv}.weight"}
+        stem = set() if self.plan.network == "paper" else {f"{self.encoder_prefix}{self.encoder.first_conv}.weight"}
         return {"pre.conv.weight"} | stem

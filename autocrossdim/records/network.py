@@ -1,15 +1,36 @@
-"""The part of a plan that describes one network. Imports no torch: plans are read where no network is built."""
+"""The choices that make a network, and the part of a plan that describes one. Imports no torch."""
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Inflation = Literal["center", "average", "replicate", "acs"]
 
 PRE_CHANNELS = 16
 """Width of the full-resolution pre-block, the paper's."""
 
 
-class NetworkPlan(BaseModel):
-    """Everything that is needed to build a network, and nothing else; as JSON it is part of plan.json.
+class NetworkChoices(BaseModel):
+    """What a user may choose about a network.
+
+    Declared once: the options of the planner, the configurations of a plan, the command line with its help, and the
+    reference page all derive from these fields.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: str = Field("efficientnet_b0", description="timm architecture of the encoder.")
+    network: Literal["default", "paper"] = Field(
+        "default",
+        description="`paper` builds the published networks; `default` feeds the image to the pretrained stem.",
+    )
+    inflation: Inflation = Field("center", description="Rule by which 2D kernels become 3D kernels.")
+    slices: Literal[1, 3] = Field(1, description="Neighbouring slices that a 2D network sees as channels.")
+    deep_supervision: bool = Field(False, description="Also apply the loss at the coarser levels of the decoder.")
+
+
+class NetworkPlan(NetworkChoices):
+    """Everything that is needed to build a network, and nothing else.
 
     Axes are in array order: (Z, Y, X) in 3D, (Y, X) in 2D; axis 0 of a 3D array is the coarsest one and the
     one that 2D weights are inflated along. Levels are counted from 0, full resolution; the i-th stride
@@ -17,49 +38,38 @@ class NetworkPlan(BaseModel):
 
     Attributes:
         kind: `unet` is Omnia-Net (2D) or DX-Net (3D); `ds` is DS-Net, 3D -> 2D -> 3D.
-        preset: `paper` is the authors' network, to the channel; `default` feeds the image to the pretrained
-            stem and keeps the pre-block as the full-resolution skip only.
         dims: spatial axes of the input.
-        encoder: timm architecture, with or without a tag.
         in_channels: channels of the input.
         num_outputs: channels of the logits.
         strides: for each level below full resolution, 1 or 2 an axis. The first is the stem's. Fewer entries
             than the encoder has levels cut it there; an entry of 1s keeps the level without its stride.
         kernel_sizes: for each level from 0 on, an axis: 1 for kernels without extent along it, 3 for the
             encoder's own extent (and 3 in the decoder).
-        inflation: how 2D kernels become 3D ones (`autocrossdim.networks.inflate`).
         decoder_widths: channels of the decoder's blocks from deep to full resolution; the last
             `len(strides)` are used.
         up: how the decoder enlarges features; by default `nearest`, and `transpose` in the paper's 3D network.
         norm: normalisation of the pre-block and the decoder (the encoder keeps its own).
-        deep_supervision: in training, also return logits at the decoder's coarser levels.
         drop_path: stochastic depth, rate of the last block, growing linearly from 0; by default 0, and 0.4
             in the paper's networks.
         depth: DS-Net only: depth of the patch in voxels, from which its depth strides follow.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: Literal["unet", "ds"] = "unet"
-    preset: Literal["default", "paper"] = "default"
     dims: Literal[2, 3]
-    encoder: str
     in_channels: PositiveInt
     num_outputs: PositiveInt
     strides: list[list[Literal[1, 2]]]
     kernel_sizes: list[list[Literal[1, 3]]]
-    inflation: Literal["center", "average", "replicate", "acs"] = "center"
     decoder_widths: list[PositiveInt] = [256, 128, 64, 32, 16]
     up: Literal["nearest", "transpose"] = "nearest"
     norm: Literal["batch", "instance", "group"] = "batch"
-    deep_supervision: bool = False
     drop_path: float = 0.0
     depth: PositiveInt | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _preset_defaults(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("preset") == "paper":
+        if isinstance(values, dict) and values.get("network") == "paper":
             dx = values.get("dims") == 3 and values.get("kind", "unet") == "unet"
             return {"up": "transpose" if dx else "nearest", "drop_path": 0.4} | values
         return values
@@ -87,7 +97,7 @@ class NetworkPlan(BaseModel):
     @property
     def activation(self) -> Literal["relu", "silu"]:
         """Of the pre-block and the decoder: SiLU in the paper's DX-Net, ReLU elsewhere, as in its Omnia-Net."""
-        return "silu" if self.preset == "paper" and self.dims == 3 else "relu"
+        return "silu" if self.network == "paper" and self.dims == 3 else "relu"
 
     def decoder_width(self, level: int) -> int:
         """Channels of the decoder's block that ends at `level`."""
@@ -110,7 +120,7 @@ class NetworkPlan(BaseModel):
         }[kind]
         fields: dict[str, Any] = {
             "kind": "ds" if kind == "ds" else "unet",
-            "preset": "paper",
+            "network": "paper",
             "dims": len(stride),
             "encoder": "efficientnet_b0",
             "in_channels": in_channels,

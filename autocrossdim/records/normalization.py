@@ -28,3 +28,9 @@ class Normalization(BaseModel):
     std: Intensity = 1.0
     lower: Intensity = 0.0
     upper: Intensity = 0.0
+
+    def effective(self) -> "Normalization":
+        """Return a copy without the intensities that the scheme does not use, to compare two plans by."""
+        if self.scheme == "ct":
+            return self
+        return Normalization(scheme=self.scheme, inside_mask=self.inside_mask)

@@ -1,63 +1,53 @@
 """What was decided, and why: the typed, versioned content of plan.json."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autocrossdim.records.labels import Labels
-from autocrossdim.records.network import NetworkPlan
+from autocrossdim.records.network import NetworkChoices, NetworkPlan
 from autocrossdim.records.normalization import Normalization
 from autocrossdim.system.errors import UserError, first_fault
 from autocrossdim.system.files import read_json, write_text
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 GIGABYTE = 1024**3
 DEFAULT_MEMORY_GB = 8.0  # budget where no GPU is found
 
 STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints: what is lost at most when a run is killed
 
-Inflation = Literal["center", "average", "replicate", "acs"]
-
 # A plan is read from files of others, too: what no scan and no network has would only end in want of memory.
 MAX_AXIS, MAX_PATCH, MAX_BATCH = 2**15, 2**28, 2**12  # voxels an axis and a patch (1 GiB), patches
 
 Millimetres = Annotated[float, Field(gt=0, lt=1e6)]
+PatchSide = Annotated[int, Field(gt=0, le=MAX_AXIS)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,50}$")]  # becomes the name of a folder
 
 
-class PlanOptions(BaseModel):
+class PlanOptions(NetworkChoices):
     """What the user may ask of a planner; `None` leaves the choice to it.
 
-    Attributes:
-        memory_gb: memory that training may take, in GiB.
-        encoder: timm architecture of the encoder.
-        threshold: anisotropy from which on slices are preferred to volumes.
-        patch_size: voxels an axis, after transposition; two entries are the in-plane size.
-        batch_size: patches a step.
-        network: `default`, or `paper` for the networks as published.
-        inflation: how 2D weights become 3D ones.
-        slices: neighbouring slices a 2D network sees as channels.
-        deep_supervision: the loss also looks at the decoder's coarser levels.
-        precision: bits of the convolutions, 16 or 32; `auto` takes 16 where there is a GPU.
-        trial: run a few real steps, for the time they take and, on a GPU, the memory.
+    Each field is an option of the command line and a keyword of `autocrossdim.plan_and_preprocess`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    memory_gb: float | None = None
-    encoder: str | None = None
-    threshold: float = 3.0
-    patch_size: tuple[int, ...] | None = None
-    batch_size: int | None = None
-    network: Literal["default", "paper"] = "default"
-    inflation: Inflation = "center"
-    slices: Literal[1, 3] = 1
-    deep_supervision: bool = False
-    precision: Literal["auto", "16", "32"] = "auto"
-    trial: bool = True
+    memory: Annotated[float, Field(gt=0, le=1e5)] | None = Field(
+        None, description="GB that training may take (default: the memory of the GPU, else 8)."
+    )
+    threshold: Annotated[float, Field(ge=1, le=1e5)] = Field(
+        3.0, description="Anisotropy from which on slices are preferred to volumes."
+    )
+    patch_size: Annotated[tuple[PatchSide, ...], Field(min_length=2, max_length=3)] | None = Field(
+        None, description="Patch size in voxels, coarsest axis first, such as 48,64,48; two numbers are in-plane."
+    )
+    batch_size: Annotated[int, Field(ge=2, le=MAX_BATCH)] | None = Field(None, description="Patches per training step.")
+    precision: Literal["auto", "16", "32"] = Field(
+        "auto", description="Bits of the convolutions to plan for (auto: 16 on a GPU, else 32)."
+    )
+    trial: bool = Field(True, description="Run a few real training steps to measure time and memory.")
 
 
 class Memory(BaseModel):
@@ -92,7 +82,7 @@ class Cost(BaseModel):
     seconds_per_epoch: float | None = None
 
 
-class Configuration(BaseModel):
+class Configuration(NetworkChoices):
     """One network and the data it sees. All axes are in the plan's order (transposed), coarsest first.
 
     Attributes:
@@ -102,15 +92,11 @@ class Configuration(BaseModel):
         median_shape: median shape (Z, Y, X) of the cases at that spacing, voxels.
         patch_size: voxels, `dims` entries.
         batch_size: patches a step.
-        encoder: timm architecture.
-        network: `default` or `paper`.
         kind: `unet`, or `ds` for 3D -> 2D -> 3D.
+        trainer: name of the installed trainer that trains it (entry point group `autocrossdim.trainers`).
+        learning_rate: peak learning rate, unless the training settings give another.
         strides: one entry of `dims` numbers an encoder level.
         kernel_sizes: one entry a resolution level, the full one first.
-        inflation: how 2D weights become 3D ones.
-        slices: neighbouring slices a 2D network sees as channels: 1 (the paper), or 3, which is what a pretrained
-            RGB stem takes by nature.
-        deep_supervision: in training, the loss also looks at the decoder's coarser levels.
         memory: bytes of a training step and of prediction.
         cost: arithmetic and time.
     """
@@ -121,16 +107,13 @@ class Configuration(BaseModel):
     dims: Literal[2, 3]
     spacing: tuple[Millimetres, ...]
     median_shape: tuple[int, int, int]
-    patch_size: tuple[Annotated[int, Field(gt=0, le=MAX_AXIS)], ...]
+    patch_size: tuple[PatchSide, ...]
     batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH)]
-    encoder: str
-    network: Literal["default", "paper"] = "default"
     kind: Literal["unet", "ds"] = "unet"
+    trainer: str = "default"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
     strides: tuple[tuple[int, ...], ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
-    inflation: Inflation = "center"
-    slices: Literal[1, 3] = 1
-    deep_supervision: bool = False
     memory: Memory
     cost: Cost
 
@@ -149,8 +132,12 @@ class Configuration(BaseModel):
 
     def trains_like(self, other: "Configuration") -> bool:
         """Whether two configurations make the same network of the same data, whatever they were said to cost."""
-        aside = {"memory", "cost"}
-        return self.model_dump(exclude=aside) == other.model_dump(exclude=aside)
+        return not self.differing_fields(other)
+
+    def differing_fields(self, other: "Configuration") -> list[str]:
+        """Return the names of the fields in which two configurations differ, memory and cost left out."""
+        names = type(self).model_fields.keys() - {"memory", "cost"}
+        return sorted(name for name in names if getattr(self, name) != getattr(other, name))
 
     @property
     def patch_shape(self) -> tuple[int, int, int]:
@@ -228,19 +215,40 @@ class Plan(BaseModel):
 
     def network_plan(self, configuration: Configuration) -> NetworkPlan:
         """Return what `build_network` needs for a configuration."""
+        choices = {name: getattr(configuration, name) for name in NetworkChoices.model_fields}
         return NetworkPlan(
+            **choices,
             kind=configuration.kind,
-            preset=configuration.network,
             dims=configuration.dims,
-            encoder=configuration.encoder,
             in_channels=len(self.channel_names) * configuration.slices,
             num_outputs=self.labels.num_outputs,
             strides=[list(stride) for stride in configuration.strides],
             kernel_sizes=[list(kernel) for kernel in configuration.kernel_sizes],
-            inflation=configuration.inflation,
-            deep_supervision=configuration.deep_supervision,
             depth=configuration.patch_size[0] if configuration.kind == "ds" else None,
         )
+
+    def differences(self, other: "Plan", configurations: Collection[str]) -> list[str]:
+        """Return what would make networks trained under the two plans unfit to be used together, one item each.
+
+        Args:
+            other: The other plan.
+            configurations: Names of the configurations that both plans are used for.
+        """
+        named = {
+            "labels": (self.labels, other.labels),
+            "channels": (self.channel_names, other.channel_names),
+            "normalisation": (
+                [n.effective() for n in self.normalization],
+                [n.effective() for n in other.normalization],
+            ),
+            "axis order": (self.transpose, other.transpose),
+        }
+        found = [name for name, (ours, theirs) in named.items() if ours != theirs]
+        for name in configurations:
+            ours, theirs = self.configurations.get(name), other.configurations.get(name)
+            if ours is not None and theirs is not None and not ours.trains_like(theirs):
+                found.append(f"configuration {name} ({', '.join(ours.differing_fields(theirs))})")
+        return found
 
     @classmethod
     def read(cls, path: Path) -> "Plan":

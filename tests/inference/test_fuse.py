@@ -37,7 +37,7 @@ def trained(**fields: object) -> nn.Module:
         ({"norm": "instance"}, (32, 32)),
         ({"dims": 3}, (16, 24, 16)),
         ({"dims": 3, "inflation": "acs"}, (16, 16, 16)),
-        ({"dims": 3, "preset": "paper"}, (16, 16, 16)),
+        ({"dims": 3, "network": "paper"}, (16, 16, 16)),
         (
             {
                 "dims": 3,

@@ -51,7 +51,7 @@ def test_a_model_is_named_by_number_and_a_single_fold_is_refused(tmp_path: Path)
     raw = tmp_path / "raw" / "Dataset901_Nodules"
     write_dataset(raw, lambda r: nodules(r, (20, 28, 24)), {"background": 0, "a": 1, "b": 2}, ISOTROPIC_SPACING, 2, 0)
     work = tmp_path / "work"
-    plan_and_preprocess(raw, work, options=PlanOptions(memory_gb=1), processes=1)
+    plan_and_preprocess(raw, work, options=PlanOptions(memory=1), processes=1)
     fold = work / raw.name / "models" / "dx" / "fold_0"
     fold.mkdir(parents=True)
     (fold / "checkpoint_latest").touch()

@@ -21,7 +21,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     folder = tmp_path_factory.mktemp("predictor")
     raw = folder / "Dataset901_Nodules"
     write_dataset(raw, lambda r: nodules(r, (20, 28, 24)), {"background": 0, "a": 1, "b": 2}, ISOTROPIC_SPACING, 2, 0)
-    plan = plan_and_preprocess(raw, folder / "work", options=PlanOptions(memory_gb=1), processes=1)
+    plan = plan_and_preprocess(raw, folder / "work", options=PlanOptions(memory=1), processes=1)
     configuration = plan.configuration("dx")
     network = build_network(plan.network_plan(configuration), None).eval()
     return Predictor([Model(plan, configuration, [network])], mirroring=False)

@@ -244,7 +244,7 @@ def test_a_checkpoint_that_is_damaged_or_lacks_layers(
     ("fields", "message"),
     [
         ({"encoder": "test_resnet"}, "its encoder is test_efficientnet, the plan's test_resnet; they must be the same"),
-        ({"preset": "paper"}, "its preset is default, the plan's paper; they must be the same"),
+        ({"network": "paper"}, "its network is default, the plan's paper; they must be the same"),
         ({"dims": 2}, "is 3D: its weights cannot start a 2D network"),
     ],
 )

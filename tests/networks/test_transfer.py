@@ -124,7 +124,7 @@ def test_the_papers_networks_cross_too() -> None:
     [
         ({"dims": 3}, {"dims": 2}, "is 3D: its weights cannot start a 2D network"),
         ({"dims": 2}, {"dims": 3, "encoder": "test_resnet"}, "encoder is test_efficientnet, the plan's test_resnet"),
-        ({"dims": 2}, {"dims": 2, "preset": "paper"}, "preset is default, the plan's paper"),
+        ({"dims": 2}, {"dims": 2, "network": "paper"}, "network is default, the plan's paper"),
         (
             {"dims": 2},
             {"dims": 3, "kind": "ds", "depth": 20, "strides": [[1, 2, 2]] * 3},

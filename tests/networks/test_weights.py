@@ -266,7 +266,7 @@ def test_the_report_counts_what_came_from_where(file: Path) -> None:
 
 
 def test_the_papers_stem_cannot_take_the_weights_and_the_report_says_so(file: Path) -> None:
-    network = build_network(make_plan(preset="paper"), resolve_weights(str(file), ARCH))
+    network = build_network(make_plan(network="paper"), resolve_weights(str(file), ARCH))
     stem = [layer for layer in network.load_report.layers if layer[0] == "encoder.conv_stem.weight"]
     assert stem == [("encoder.conv_stem.weight", "new", "shape 24x3x3x3 in the source, 24x16x3x3 here")]
     pretrained = {id(parameter) for parameter in network.encoder_parameters()}

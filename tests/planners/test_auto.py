@@ -22,7 +22,7 @@ SHAPES = st.tuples(st.integers(1, 300), st.integers(16, 512), st.integers(16, 51
 
 
 def options(**changes: Any) -> PlanOptions:
-    return PlanOptions(**{"trial": False, "memory_gb": 8.0, **changes})
+    return PlanOptions(**{"trial": False, "memory": 8.0, **changes})
 
 
 def planned(made: tuple[Any, Any], **changes: Any) -> Plan:
@@ -39,7 +39,7 @@ def test_every_plan_keeps_its_promises(
     cases: int,
     memory: float,
 ) -> None:
-    plan = planned(numbers(spacing, shape, cases), memory_gb=memory)
+    plan = planned(numbers(spacing, shape, cases), memory=memory)
     assert sorted(plan.transpose) == [0, 1, 2]
     for made in plan.configurations.values():
         assert made.memory.estimated_bytes <= made.memory.budget_bytes == memory * GIGABYTE
@@ -59,7 +59,7 @@ def test_more_memory_never_gives_a_smaller_patch_or_batch(
     numbers: Callable[..., Any], spacing: tuple[float, float, float], shape: tuple[int, int, int]
 ) -> None:
     made = numbers(spacing, shape)
-    plans = [planned(made, memory_gb=memory) for memory in (1.0, 2.0, 5.0, 11.0)]
+    plans = [planned(made, memory=memory) for memory in (1.0, 2.0, 5.0, 11.0)]
     for less, more in itertools.pairwise(plans):
         for name in ("omnia", "dx"):
             if name in less.configurations:
@@ -77,11 +77,11 @@ def test_candidate_patches_only_get_smaller(shape: tuple[int, ...], spacing: tup
 
 def test_overrides_are_taken_and_marked(numbers: Callable[..., Any]) -> None:
     made = numbers((1.0, 1.0, 1.0), (40, 60, 50))
-    plan = omnia.plan(*made, options(encoder="resnet18", patch_size=(30, 40), batch_size=5, memory_gb=3.0))
+    plan = omnia.plan(*made, options(encoder="resnet18", patch_size=(30, 40), batch_size=5, memory=3.0))
     chosen = plan.configuration()
     assert (chosen.name, chosen.encoder, chosen.patch_size, chosen.batch_size) == ("omnia", "resnet18", (32, 40), 5)
     assert plan.overrides == {
-        "memory_gb": "3.0",
+        "memory": "3.0",
         "encoder": "resnet18",
         "patch_size": "(30, 40)",
         "batch_size": "5",
@@ -93,9 +93,9 @@ def test_overrides_are_taken_and_marked(numbers: Callable[..., Any]) -> None:
 def test_too_little_memory_names_the_smallest_that_works(numbers: Callable[..., Any]) -> None:
     made = numbers((1.0, 1.0, 1.0), (40, 60, 50))
     with pytest.raises(UserError, match="needs [0-9.]+ GB") as caught:
-        planned(made, memory_gb=0.01)
+        planned(made, memory=0.01)
     needed = float(str(caught.value).rsplit("needs ", 1)[1].split(" ")[0])
-    assert planned(made, memory_gb=needed).configuration().memory.estimated_bytes <= needed * GIGABYTE
+    assert planned(made, memory=needed).configuration().memory.estimated_bytes <= needed * GIGABYTE
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, Store
     raw = folder / "Dataset901_Nodules"
     labels = {"background": 0, "organ": 1, "nodule": 2}
     write_dataset(raw, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=3)
-    plan = plan_and_preprocess(raw, folder / "work", options=PlanOptions(memory_gb=1))
+    plan = plan_and_preprocess(raw, folder / "work", options=PlanOptions(memory=1))
     return raw, plan, Store(Workspace.of(raw.name, folder / "work").preprocessed("dx"))
 
 

@@ -1,5 +1,7 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,3 +102,19 @@ def test_planning_again_at_another_speed_is_the_same_configuration() -> None:
     dx = example().configuration("dx")
     assert dx.trains_like(dx.model_copy(update={"cost": Cost(multiply_adds_per_case=1, seconds_per_epoch=9.0)}))
     assert not dx.trains_like(dx.model_copy(update={"batch_size": 4}))
+
+
+def test_differences_name_what_makes_two_plans_incompatible(make_plan: Callable[..., Any]) -> None:
+    plan = make_plan()
+    swapped = make_plan(labels=Labels.from_dataset_json({"background": 0, "block": 2, "other": 1}))
+    assert plan.differences(plan, ["dx"]) == []
+    assert plan.differences(swapped, ["dx"]) == ["labels"]
+    assert plan.differences(make_plan(spacing=(2, 1, 1)), ["dx"]) == ["configuration dx (spacing)"]
+    assert plan.differences(make_plan(normalization=(Normalization(scheme="zscore"),)), []) == ["normalisation"]
+
+
+def test_intensities_that_the_scheme_does_not_use_are_no_difference(make_plan: Callable[..., Any]) -> None:
+    before, after = (make_plan(normalization=(Normalization(scheme="zscore", mean=mean),)) for mean in (1, 2))
+    assert before.differences(after, ["dx"]) == []
+    ct = [make_plan(normalization=(Normalization(scheme="ct", mean=mean),)) for mean in (1, 2)]
+    assert ct[0].differences(ct[1], ["dx"]) == ["normalisation"]

@@ -18,7 +18,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     raw = folder / "Dataset901_Nodules"
     labels = {"background": 0, "organ": 1, "nodule": 2}
     write_dataset(raw, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
-    plan_and_preprocess(raw, folder / "work", options=PlanOptions(memory_gb=1, trial=False), processes=1)
+    plan_and_preprocess(raw, folder / "work", options=PlanOptions(memory=1, trial=False), processes=1)
     return raw, folder / "work"
 
 

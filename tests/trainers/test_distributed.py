@@ -30,7 +30,7 @@ SETTINGS = {
 def work(planned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Planned for a batch of four, to be divided."""
     folder = tmp_path_factory.mktemp("several")
-    options = PlanOptions(memory_gb=1, trial=False, batch_size=4)
+    options = PlanOptions(memory=1, trial=False, batch_size=4)
     api.plan_and_preprocess(planned[0], folder, options=options, processes=1)
     return folder
 

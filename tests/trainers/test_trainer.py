@@ -139,7 +139,7 @@ def test_accumulated_batches_are_one_larger_batch(
 def test_deep_supervision_is_planned_trained_and_predicted_with(
     planned: tuple[Path, Path], tmp_path: Path, quick: dict[str, object]
 ) -> None:
-    options = PlanOptions(memory_gb=1, trial=False, deep_supervision=True)
+    options = PlanOptions(memory=1, trial=False, deep_supervision=True)
     api.plan_and_preprocess(planned[0], tmp_path, options=options, processes=1)
     api.train(planned[0], tmp_path, fold=[0], weights="random", settings=quick)
     folder = fold(planned, tmp_path)
@@ -317,7 +317,7 @@ def test_weights_that_cannot_be_had_are_an_error_and_nothing_is_trained(
 def test_real_weights_are_loaded_and_reported(
     planned: tuple[Path, Path], tmp_path: Path, quick: dict[str, object], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = PlanOptions(memory_gb=1, trial=False, encoder="tf_efficientnetv2_b0")
+    options = PlanOptions(memory=1, trial=False, encoder="tf_efficientnetv2_b0")
     api.plan_and_preprocess(planned[0], tmp_path, options=options, processes=1)
     api.train(planned[0], tmp_path, fold=[0], weights=str(REAL_WEIGHTS), settings=quick)
     assert "parameters in" in capfd.readouterr().err

@@ -1,0 +1,110 @@
+"""The contract of planners and trainers, which are found by name and may come from other packages.
+
+A package offers them through the entry points `autocrossdim.planners` and `autocrossdim.trainers`; each names an object
+with the methods below. A configuration of a plan names the trainer that trains it (`Configuration.trainer`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from autocrossdim.data.dataset import Dataset
+from autocrossdim.data.splits import Split
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.plan import Configuration, Plan, PlanOptions
+from autocrossdim.records.workspace import FoldFolder
+from autocrossdim.system import registry
+
+
+class Planner(Protocol):
+    """Turns a fingerprint into a plan."""
+
+    def plan(self, dataset: Dataset, fingerprint: Fingerprint, options: PlanOptions) -> Plan:
+        """Return the plan.
+
+        Args:
+            dataset: The raw dataset.
+            fingerprint: What was measured on its training cases.
+            options: What the user chose instead of the planner.
+
+        Raises:
+            UserError: The request cannot be met, for example because nothing fits the memory.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """One fold to train.
+
+    Attributes:
+        plan: Plan of the dataset.
+        configuration: Configuration of the plan to train.
+        store: Preprocessed cases of that configuration.
+        groups: Group (patient) of each case that shares one with others.
+        fold: Number of the fold, or "all".
+        split: Names of its training and validation cases.
+        folder: Directory for checkpoints, history and validation results.
+        weights: Starting weights: `imagenet`, `random`, a timm name, a file or a trained model.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        devices: Number of devices that train the fold together.
+        settings: Training settings that differ from their defaults.
+        restart: Discard existing checkpoints and start over.
+    """
+
+    plan: Plan
+    configuration: Configuration
+    store: Store
+    groups: Mapping[str, str]
+    fold: int | str
+    split: Split
+    folder: FoldFolder
+    weights: str = "imagenet"
+    device: str = "auto"
+    devices: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    restart: bool = False
+
+
+class Trainer(Protocol):
+    """Trains folds and segments their validation cases."""
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Raise a UserError for a setting that does not exist or has an impossible value.
+
+        Called before any fold is trained or any job is submitted.
+        """
+        ...
+
+    def train_fold(self, task: FoldTask) -> None:
+        """Train one fold, or resume it; return at once if it is complete.
+
+        Writes `checkpoint_latest` (`autocrossdim.records.checkpoint.Checkpoint`) and, unless there are no validation
+        cases, `validation/` with a segmentation per case and `summary.json`.
+
+        Raises:
+            UserError: The weights are unavailable, or existing checkpoints belong to another plan.
+            Interrupted: A request to stop arrived; a checkpoint was written first.
+        """
+        ...
+
+
+def find_planner(name: str) -> Planner:
+    """Return the installed planner of that name.
+
+    Raises:
+        UserError: No such planner is installed; the message lists those that are.
+    """
+    planner: Planner = registry.find("planners", name)
+    return planner
+
+
+def find_trainer(name: str) -> Trainer:
+    """Return the installed trainer of that name.
+
+    Raises:
+        UserError: No such trainer is installed; the message lists those that are.
+    """
+    trainer: Trainer = registry.find("trainers", name)
+    return trainer

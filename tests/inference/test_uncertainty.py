@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocrossdim.data.images import Geometry, read_image, read_label, same_place
-from autocrossdim.evaluation import calibration
 from autocrossdim.inference.restore import to_label
 from autocrossdim.inference.uncertainty import (
     Uncertainty,
@@ -29,6 +28,7 @@ from autocrossdim.inference.uncertainty import (
 from autocrossdim.preprocessing.case import Placement
 from autocrossdim.records.calibration import CaseScore
 from autocrossdim.records.labels import Labels
+from autocrossdim.selection import calibration
 from autocrossdim.system.errors import UserError
 
 CLASSES = Labels.from_dataset_json({"background": 0, "a": 3, "b": 7})

@@ -240,6 +240,32 @@ def _from_itk(path: Path, image: sitk.Image, header: str | None = None) -> tuple
     return channels.reshape(-1, *geometry.shape), geometry
 
 
+def image_from_itk(image: sitk.Image) -> Image:
+    """Return a SimpleITK image as an array (C, Z, Y, X) with its geometry; vector components become channels.
+
+    Raises:
+        UserError: The image is 4D or complex, or its spacing, origin or direction is not valid.
+    """
+    array, geometry = _from_itk(Path("SimpleITK image"), image)
+    with np.errstate(over="ignore"):  # as in `read_image`
+        return Image(np.ascontiguousarray(array, dtype=np.float32), geometry)
+
+
+def to_itk(array: npt.NDArray[Any], geometry: Geometry) -> sitk.Image:
+    """Return an array (Z, Y, X) as a SimpleITK image with the geometry; 2D if the geometry is.
+
+    Raises:
+        ValueError: The array has another shape than the geometry.
+    """
+    if array.shape != geometry.shape:
+        raise ValueError(f"array of shape {array.shape} for a geometry of shape {geometry.shape}")
+    image = sitk.GetImageFromArray(array[0] if geometry.dims == 2 else array)
+    image.SetSpacing(geometry.spacing[::-1][: geometry.dims])
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    return image
+
+
 def _geometry(path: Path, image: sitk.Image | sitk.ImageFileReader, header: str | None) -> Geometry:
     """Where the voxels of an ITK image, or of a reader that has read its information, lie."""
     dims = image.GetDimension()
@@ -326,22 +352,17 @@ def _side_file(path: Path) -> Path:
 def _write(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
     if array.shape != geometry.shape:
         raise ValueError(f"array of shape {array.shape} for a geometry of shape {geometry.shape}")
-    if geometry.dims == 2:
-        array = array[0]
+    voxels = array[0] if geometry.dims == 2 else array
     ending = file_ending(path)
     header = geometry.header or ""
     is_nifti = ending in (".nii.gz", ".nii")
     with written_whole(path) as temporary:
         if is_nifti and nifti.is_header(header):
-            nifti.write(temporary, array, header)
+            nifti.write(temporary, voxels, header)
         elif ending == ".nrrd" and headers.is_nrrd_header(header):
-            headers.write_nrrd(temporary, array, header)
+            headers.write_nrrd(temporary, voxels, header)
         else:
-            image = sitk.GetImageFromArray(array)
-            if ending not in PICTURES:
-                image.SetSpacing(geometry.spacing[::-1][: geometry.dims])
-                image.SetOrigin(geometry.origin)
-                image.SetDirection(geometry.direction)
+            image = sitk.GetImageFromArray(voxels) if ending in PICTURES else to_itk(array, geometry)
             try:
                 sitk.WriteImage(image, str(temporary), useCompression=True)
             except RuntimeError as error:

@@ -1,23 +1,26 @@
 """autocrossdim: self-configuring segmentation for few annotated scans.
 
-The commands are also functions: `plan_and_preprocess`, `train`, `predict`, `ensemble`, `find_best`, `evaluate`,
-`report`, `export`, `verify`; and `Predictor.load(model)(array, spacing)` segments one image.
+Every command is a function with the options of the command line: `autocrossdim.train("Dataset004", fold=0, epochs=50)`.
+`Predictor.load(model)(image)` segments one image.
 """
 
+import sys
+from importlib.metadata import version
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autocrossdim.api import (
-        ensemble,
-        evaluate,
-        export,
-        find_best,
-        plan_and_preprocess,
-        predict,
-        report,
-        train,
-        verify,
-    )
+    from autocrossdim.commands.ensemble import ensemble
+    from autocrossdim.commands.evaluate import evaluate
+    from autocrossdim.commands.export import export
+    from autocrossdim.commands.find_best import find_best
+    from autocrossdim.commands.plan import plan
+    from autocrossdim.commands.plan_and_preprocess import plan_and_preprocess
+    from autocrossdim.commands.predict import predict
+    from autocrossdim.commands.report import report
+    from autocrossdim.commands.run import run
+    from autocrossdim.commands.train import train
+    from autocrossdim.commands.verify import verify
     from autocrossdim.inference.predictor import Predictor
 
 __all__ = [
@@ -26,22 +29,38 @@ __all__ = [
     "evaluate",
     "export",
     "find_best",
+    "plan",
     "plan_and_preprocess",
     "predict",
     "report",
+    "run",
     "train",
     "verify",
 ]
 
+__version__ = version("autocrossdim")
+
+
+class _Package(ModuleType):
+    """The package, in which a public name stays what `__all__` promises.
+
+    Importing a subpackage sets it as an attribute of the package; `autocrossdim.report` is also a command.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `autocrossdim --help` does not wait for torch."""
+    from importlib import import_module
+
     if name == "Predictor":
-        from autocrossdim.inference.predictor import Predictor
-
-        return Predictor
+        return import_module("autocrossdim.inference.predictor").Predictor
     if name in __all__:
-        from autocrossdim import api
-
-        return getattr(api, name)
+        return getattr(import_module(f"autocrossdim.commands.{name}"), name)
     raise AttributeError(f"module 'autocrossdim' has no attribute '{name}'")

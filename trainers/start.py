@@ -74,7 +74,7 @@ def _exported(file: ModelFile, folder: FoldFolder) -> tuple[Path, Checkpoint]:
     # Of the same dataset, another fold has seen this fold's validation cases; asking for it fails if it is not there.
     if fold not in there and file.plan.dataset != dataset.name:
         fold = there[0]
-    (checkpoints,) = file.checkpoints([fold.removeprefix("fold_")], [name])
+    (checkpoints,) = file.checkpoints(fold=[fold.removeprefix("fold_")], config=[name])
     return next(checkpoints)
 
 

@@ -1,1 +1,18 @@
 """The commands as Python functions: one file per command."""
+
+COMMANDS = (
+    "run",
+    "verify",
+    "plan",
+    "plan_and_preprocess",
+    "train",
+    "predict",
+    "ensemble",
+    "evaluate",
+    "find_best",
+    "report",
+    "export",
+    "demo",
+    "doctor",
+)
+"""Names of the commands, in the order of the help."""

@@ -1,105 +1,23 @@
-"""The whole job on two small datasets made here: one of cubic voxels, one of thick slices."""
+"""`autocrossdim demo`: the full workflow on two small generated datasets."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
-from autocrossdim import api
-from autocrossdim.data.images import read_image, read_label
-from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, ISOTROPIC_SPACING, chambers, nodules, write_dataset
-from autocrossdim.evaluation.summary import Summary
-from autocrossdim.records.plan import Plan
-from autocrossdim.report.terminal import summary_table
-from autocrossdim.system.console import say
-from autocrossdim.system.files import written_whole
-
-FOLDS = (0, 1)
-SECONDS_A_FOLD = 35.0  # four folds and everything around them stay under 4 minutes on two cores
+from autocrossdim.commands.signature import Option, command
 
 
-@dataclass
-class Shown:
-    """What the demo found out about one of its datasets."""
-
-    name: str
-    plan: Plan
-    summary: Summary
-
-
-def run(output: Path, seconds_a_fold: float = SECONDS_A_FOLD) -> None:
-    """Make two datasets below `output` and do the whole job on both; ends with `demo.png` and a table.
+@command()
+def demo(
+    *,
+    output: Annotated[str | Path, Option("Directory to work in.", Path, ("-o", "--output"))] = Path(
+        "autocrossdim_demo"
+    ),
+) -> None:
+    """Run the full workflow on two small generated datasets: plan, train two folds, predict, evaluate.
 
     Args:
-        output: folder for raw data, results and picture.
-        seconds_a_fold: training time.
+        output: Directory for raw data, results and a picture.
     """
-    say("Two small datasets are made: nodules inside and outside an organ (cubic voxels), and a heart-like")
-    say("chamber among discs that look like it (thick slices). Training starts from random weights.")
-    raw = output / "raw"
-    write_dataset(raw / "Dataset901_Nodules", nodules, {"background": 0, "organ": 1, "nodule": 2}, ISOTROPIC_SPACING)
-    write_dataset(
-        raw / "Dataset902_Chambers", chambers, {"background": 0, "chamber": 1, "wall": 2}, ANISOTROPIC_SPACING
-    )
-    shown = [_whole_job(folder, output, seconds_a_fold) for folder in sorted(raw.iterdir())]
-    picture = output / "demo.png"
-    _draw(shown, output, picture)
-    console = Console()
-    decisions = Table("dataset", "anisotropy", "decision", "patch", "Dice of the test cases")
-    for each in shown:
-        chosen = each.plan.configuration()
-        decisions.add_row(
-            each.name,
-            f"{each.plan.decision.anisotropy:.1f}",
-            chosen.name,
-            " x ".join(map(str, chosen.patch_size)),
-            f"{each.summary['foreground_mean']['Dice']:.3f}",
-        )
-        console.print(summary_table(each.summary))
-    console.print(decisions)
-    say(f"Picture: {picture}")
+    from autocrossdim.commands.workflow import run
 
-
-def _whole_job(folder: Path, output: Path, seconds: float) -> Shown:
-    say(f"\n{folder.name}")
-    work = output / "work"
-    plan = api.plan_and_preprocess(folder, work)
-    api.train(folder, work, fold=FOLDS, weights="random", settings={"max_seconds": seconds})
-    predictions = output / "predictions" / folder.name
-    api.predict(folder, folder / "imagesTs", predictions, work)
-    return Shown(folder.name, plan, api.evaluate(predictions, folder / "labelsTs", folder))
-
-
-def _draw(shown: list[Shown], output: Path, picture: Path) -> None:
-    """Draw image, truth and prediction of the middle slice of every test case."""
-    from matplotlib.figure import Figure
-
-    rows = [(each, case) for each in shown for case in each.summary["metric_per_case"]]
-    figure = Figure(figsize=(7.5, 2.5 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), 3)
-    for (each, case), row in zip(rows, axes, strict=True):
-        truth, _ = read_label(Path(case["reference_file"]))
-        found, _ = read_label(Path(case["prediction_file"]))
-        name = Path(case["reference_file"]).name
-        source = output / "raw" / each.name / "imagesTs" / name.replace(".nii.gz", "_0000.nii.gz")
-        image = read_image([source]).array[0]
-        middle = int(np.argmax((truth > 0).sum(axis=(1, 2))))
-        for axis, title, shown_label in zip(row, ("image", "truth", "prediction"), (None, truth, found), strict=True):
-            axis.imshow(image[middle], cmap="gray")
-            if shown_label is not None:
-                axis.imshow(
-                    np.ma.masked_equal(shown_label[middle], 0),
-                    cmap="tab10",
-                    alpha=0.6,
-                    vmin=0,
-                    vmax=9,
-                    interpolation="none",
-                )
-            axis.set_title(
-                f"{title}, {each.plan.decision.configuration}" if shown_label is found else title, fontsize=9
-            )
-            axis.set_axis_off()
-    with written_whole(picture) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    run(Path(output))

@@ -1,4 +1,4 @@
-"""What this machine has: versions, devices, memory, and whether pretrained weights can be fetched."""
+"""`autocrossdim doctor`: versions, devices, memory, and whether pretrained weights can be downloaded."""
 
 import os
 import platform
@@ -7,13 +7,25 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 
+from autocrossdim.commands.signature import command
+
 PACKAGES = ("autocrossdim", "torch", "timm", "SimpleITK", "batchgenerators", "numpy")
 HUB = "huggingface.co"
 SECONDS_TO_WAIT = 3.0
 
 
-def examine() -> Iterator[str]:
-    """Yield one line of findings at a time."""
+@command()
+def doctor() -> list[str]:
+    """Show versions, devices, memory, and whether pretrained weights can be downloaded."""
+    return list(_findings())
+
+
+def present(findings: list[str], **_: object) -> Iterator[str]:
+    """Yield what the command line prints: one finding per line."""
+    yield from findings
+
+
+def _findings() -> Iterator[str]:
     yield f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     for name in PACKAGES:
         yield f"{name} {version(name)}"

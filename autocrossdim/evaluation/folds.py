@@ -1,13 +1,13 @@
 """What the folds of a configuration found out, together."""
 
-from autocrossdim.evaluation.summary import merge
+from autocrossdim.evaluation.summary import Summary, merge
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.console import say
 from autocrossdim.system.files import read_json, write_json
 
 
-def summarise_folds(space: Workspace, configuration: str, folds: int) -> None:
+def summarise_folds(space: Workspace, configuration: str, folds: int) -> Summary | None:
     """Merge the validation summaries of the folds there are into the configuration's summary.json.
 
     Folds in processes of their own may end at the same time; whoever writes last has seen the summaries of all.
@@ -18,13 +18,14 @@ def summarise_folds(space: Workspace, configuration: str, folds: int) -> None:
         folds: how many there are in all.
     """
     files = [space.fold(configuration, fold).validation / "summary.json" for fold in range(folds)]
-    merged = None
+    merged, summary = None, None
     while merged != (there := [file.stat().st_mtime_ns if file.exists() else None for file in files]):
         merged = there
-        _merge(space, configuration, folds)
+        summary = _merge(space, configuration, folds)
+    return summary
 
 
-def _merge(space: Workspace, configuration: str, folds: int) -> None:
+def _merge(space: Workspace, configuration: str, folds: int) -> Summary | None:
     from autocrossdim.records.checkpoint import Checkpoint
 
     made = Plan.read(space.plan)
@@ -38,7 +39,9 @@ def _merge(space: Workspace, configuration: str, folds: int) -> None:
             done.append(read_json(folder.validation / "summary.json"))
         else:
             say(f"{folder.root}: trained under another plan, so it is left out of the summary.")
-    if done:
-        summary = merge(done)
-        write_json(space.model(configuration) / "summary.json", summary)
-        say(f"{configuration}, {len(done)} of {folds} folds: mean Dice {summary['foreground_mean']['Dice']:.3f}.")
+    if not done:
+        return None
+    summary = merge(done)
+    write_json(space.model(configuration) / "summary.json", summary)
+    say(f"{configuration}, {len(done)} of {folds} folds: mean Dice {summary['foreground_mean']['Dice']:.3f}.")
+    return summary

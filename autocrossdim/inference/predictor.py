@@ -24,8 +24,7 @@ from autocrossdim.inference.restore import (
 )
 from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, HELD_BYTES, Window, logits_by_slab
 from autocrossdim.inference.uncertainty import Uncertainty, UncertaintyMaps, Where, temper
-from autocrossdim.models.model_file import ModelFile, is_model_file
-from autocrossdim.models.source import find_best_for, find_checkpoints
+from autocrossdim.models.source import open_model
 from autocrossdim.networks.build import build_network
 from autocrossdim.preprocessing.case import Placement, Spacing, preprocess
 from autocrossdim.records.best import Best, KeepLargest
@@ -277,9 +276,10 @@ class Predictor:
     def load(
         cls,
         model: str | Path,
-        work: Path | None = None,
-        folds: Sequence[int | str] = (),
-        configurations: Sequence[str] = (),
+        *,
+        work: str | Path | None = None,
+        fold: Sequence[int | str] = (),
+        config: Sequence[str] = (),
         device: str = "auto",
         mirroring: bool = True,
         postprocessing: bool = True,
@@ -289,8 +289,8 @@ class Predictor:
         Args:
             model: a dataset trained in `work`, the folder of its results, a model folder, or an exported file.
             work: where datasets' results lie.
-            folds: folds to average; all trained ones if empty.
-            configurations: configurations to average; what `best.json`, else the plan, names if empty.
+            fold: folds to average; all trained ones if empty.
+            config: configurations to average; what `best.json`, else the plan, names if empty.
             device: `auto`, `cpu` or `cuda`.
             mirroring: average over mirrored versions of the image.
             postprocessing: apply that of `best.json`, if it is about the same configurations.
@@ -300,14 +300,9 @@ class Predictor:
                 checkpoints that have changed since.
         """
         chosen = choose_device(device)
-        if is_model_file(model):
-            file = ModelFile.read(model)
-            models = [Model.of(checkpoints, chosen) for checkpoints in file.checkpoints(folds, configurations)]
-            best, notes = file.best_for(configurations)
-        else:
-            paths = find_checkpoints(model, work, folds, configurations)
-            best, notes = find_best_for(model, work, folds, configurations)
-            models = [Model.load(folds_of_one, chosen) for folds_of_one in paths]
+        source = open_model(model, work=work)
+        models = [Model.of(checkpoints, chosen) for checkpoints in source.checkpoints(fold=fold, config=config)]
+        best, notes = source.best_for(fold=fold, config=config)
         return cls(models, mirroring, best, postprocessing, notes)
 
     @property

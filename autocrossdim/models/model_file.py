@@ -94,48 +94,47 @@ class ModelFile:
         """Of the file."""
         return self.archive.path
 
-    def chosen(self, folds: Sequence[int | str], configurations: Sequence[str]) -> dict[str, list[str]]:
-        """Return the folds to use of each configuration to use; all there are where none are asked for.
+    def selection(self, *, fold: Sequence[int | str] = (), config: Sequence[str] = ()) -> dict[str, list[str]]:
+        """Return the names of the folds to use of each configuration; all in the file where none is named.
 
         Raises:
-            UserError: one that was asked for is not in the file.
+            UserError: A fold or configuration is not in the file.
         """
-        for name in configurations:
+        for name in config:
             if name not in self.folds:
                 raise UserError(f"--config {name}: {self.path} holds {', '.join(self.folds)}.")
-        result = {name: self.folds[name] for name in configurations or self.folds}
-        for name, there in result.items():
-            absent = [str(fold) for fold in folds if f"fold_{fold}" not in there]
-            if absent:
-                raise UserError(f"--fold {absent[0]}: {self.path} holds {', '.join(there)} of {name}.")
-            if folds:
-                result[name] = [f"fold_{fold}" for fold in folds]
+        result = {name: self.folds[name] for name in config or self.folds}
+        for name, existing in result.items():
+            missing = [str(number) for number in fold if f"fold_{number}" not in existing]
+            if missing:
+                raise UserError(f"--fold {missing[0]}: {self.path} holds {', '.join(existing)} of {name}.")
+            if fold:
+                result[name] = [f"fold_{number}" for number in fold]
         return result
 
-    def best_for(self, configurations: Sequence[str]) -> tuple[Best | None, list[str]]:
-        """Return what `find_best` found out about these configurations (all, if empty), and notes about it."""
+    def best_for(self, *, fold: Sequence[int | str] = (), config: Sequence[str] = ()) -> tuple[Best | None, list[str]]:
+        """Return what `find_best` learnt about these configurations (all, if none is named), and notes about it."""
         if self.best is None:
             return None, []
         name = self.best.name
-        if configurations and set(configurations) != set(self.best.configurations):
+        if config and set(config) != set(self.best.configurations):
             return None, [f"{self.path}: its {BEST} is about {name}: post-processing and calibration are not applied."]
         dice = self.best.dice_postprocessed
         return self.best, [f"{self.path}: {name}, mean Dice {dice:.3f} in the cross-validation."]
 
     def checkpoints(
-        self, folds: Sequence[int | str] = (), configurations: Sequence[str] = ()
+        self, *, fold: Sequence[int | str] = (), config: Sequence[str] = ()
     ) -> list[Iterator[tuple[Path, Checkpoint]]]:
-        """Return the folds of each configuration, one at a time and with the file's path, as if trained here.
+        """Return the folds of each configuration, read one at a time, each with the path of the file.
 
         Args:
-            folds: to use of each configuration; all if empty.
-            configurations: to use; all if empty.
+            fold: Folds to use of each configuration; all if empty.
+            config: Configurations to use; all if empty.
 
         Raises:
-            UserError: one that was asked for is not in the file; and, as they come, weights that are damaged or not
-                those of the planned network.
+            UserError: A fold or configuration is not in the file; later, weights are damaged or do not fit the plan.
         """
-        return [self._checkpoints(name, names) for name, names in self.chosen(folds, configurations).items()]
+        return [self._checkpoints(name, names) for name, names in self.selection(fold=fold, config=config).items()]
 
     def _checkpoints(self, configuration: str, folds: Sequence[str]) -> Iterator[tuple[Path, Checkpoint]]:
         expected = self._network_state(self.plan.configurations[configuration])

@@ -1,7 +1,8 @@
 """From the folds of a work folder to one file: weights, plan, what is known of them, and a model card."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import safetensors.torch
@@ -20,42 +21,46 @@ from autocrossdim.models.model_file import (
     is_model_file,
     weights_name,
 )
-from autocrossdim.models.source import find_best_for, find_checkpoints
+from autocrossdim.models.source import open_model
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.console import say
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
 
-# What may differ between plans whose folds are used together: reasons and costs, nothing that data or networks see.
-_ASIDE = {"decision", "configurations", "precision_bits", "notes", "overrides"}
-
 
 def pack(
-    model: str | Path, output: Path, work: Path | None, folds: Sequence[int | str], configurations: Sequence[str]
+    model: str | Path,
+    output: Path,
+    *,
+    work: str | Path | None = None,
+    fold: Sequence[int | str] = (),
+    config: Sequence[str] = (),
 ) -> ModelFile:
     """Write trained folds into one file; the same folds give the same bytes.
 
     Args:
-        model: a dataset trained in `work`, the folder of its results, or a model folder.
-        output: of the file; ends in `.acd`.
-        work: where datasets' results lie.
-        folds: folds to pack; all trained ones if empty.
-        configurations: configurations to pack; what `best.json`, else the plan, names if empty.
+        model: Dataset trained in `work`, directory of its results, or model directory.
+        output: File to write; its name ends in `.acd`.
+        work: Directory of all results.
+        fold: Folds to pack; all trained folds if empty.
+        config: Configurations to pack; those that `best.json`, else the plan, names if empty.
 
     Returns:
         The file, read and checked.
 
     Raises:
-        UserError: nothing trained is there, a fold is unfinished or of another plan, or the name's end is another one.
+        UserError: Nothing is trained, a fold is incomplete or belongs to another plan, or the name ends otherwise.
     """
     if output.suffix != SUFFIX:
-        raise UserError(f"-o {output}: the file's name must end in {SUFFIX}.")
+        raise UserError(f"-o {output}: the name of the file must end in {SUFFIX}.")
     if is_model_file(model):
-        raise UserError(f"{model}: a file; give the dataset or the model folder to export.")
-    checkpoints = [path for paths in find_checkpoints(model, work, folds, configurations) for path in paths]
-    best, notes = find_best_for(model, work, folds, configurations)
+        raise UserError(f"{model}: is a file already. Give the dataset or the model directory to export.")
+    source = open_model(model, work=work)
+    checkpoints = chain.from_iterable(source.checkpoints(fold=fold, config=config))
+    best, notes = source.best_for(fold=fold, config=config)
     for note in notes:
         say(note)
     program = version("autocrossdim")
@@ -63,39 +68,46 @@ def pack(
     return ModelFile.read(output)
 
 
-def _members(paths: Sequence[Path], best: Best | None, program: str, name: str) -> Iterator[tuple[str, bytes]]:
+def _members(
+    checkpoints: Iterable[tuple[Path, Checkpoint]], best: Best | None, program: str, name: str
+) -> Iterator[tuple[str, bytes]]:
     """Yield the members, one fold in memory at a time."""
     plan: Plan | None = None
+    first: Path | None = None
     trained: dict[str, about.Trained] = {}
     cases: set[str] = set()
-    for path in paths:
-        checkpoint = Checkpoint.read(path)
-        plan = _joined(plan, checkpoint, path, paths[0])
+    for path, checkpoint in checkpoints:
+        first = first or path
+        plan = _joined(plan, checkpoint, path, first)
         configuration, fold = checkpoint.configuration, f"fold_{checkpoint.fold}"
-        here = trained.setdefault(configuration, about.Trained(folds={}, cross_validation=_scores(path)))
-        if fold in here.folds:
+        scores = _scores(FoldFolder(path.parent).model_summary)
+        described = trained.setdefault(configuration, about.Trained(folds={}, cross_validation=scores))
+        if fold in described.folds:
             raise UserError(f"{path}: another checkpoint is fold {checkpoint.fold} of {configuration} as well.")
-        here.folds[fold] = _fold(checkpoint)
+        described.folds[fold] = _fold(checkpoint)
         cases.update(*checkpoint.split.values())
         yield weights_name(configuration, checkpoint.fold), _safetensors(checkpoint, path)
     assert plan is not None
-    # <root>/models/<configuration>/fold_<k>/checkpoint_latest
-    root = paths[0].absolute().parents[3:4]
-    data = about.data(root[0] / "fingerprint.json", sorted(cases)) if root else None
-    described = about.About(data=data, configurations=trained)
+    assert first is not None
+    data = about.data(FoldFolder(first.parent).workspace.fingerprint, sorted(cases))
+    content = about.About(data=data, configurations=trained)
     yield PLAN, _json(plan)
     if best is not None:
         if not belongs(best, plan):
             raise UserError(
-                "best.json is not about the plan these folds were trained under. Run `autocrossdim find_best` again."
+                "best.json was written for another plan than that of these folds. Run `autocrossdim find_best` again."
             )
         yield BEST, _json(best)
-    yield ABOUT, _json(described)
-    yield CARD, card.write(plan, described, program, name).encode()
+    yield ABOUT, _json(content)
+    yield CARD, card.write(plan, content, program, name).encode()
 
 
 def _joined(plan: Plan | None, checkpoint: Checkpoint, path: Path, first: Path) -> Plan:
-    """The plan with the checkpoint's configuration in it; refuses a checkpoint that is not of the same plan."""
+    """Return the plan with the configuration of a checkpoint added.
+
+    Raises:
+        UserError: The checkpoint is incomplete, or its plan is incompatible.
+    """
     if not checkpoint.complete:
         epoch = checkpoint.progress["epoch"]
         raise UserError(f"{path}: training stopped after epoch {epoch}. Finish it with `autocrossdim train`.")
@@ -103,10 +115,12 @@ def _joined(plan: Plan | None, checkpoint: Checkpoint, path: Path, first: Path) 
     one = theirs.configuration(checkpoint.configuration)
     if plan is None:
         return theirs.model_copy(update={"configurations": {one.name: one}})
-    there = plan.configurations.get(one.name, one)
-    if not there.trains_like(one) or plan.model_dump(exclude=_ASIDE) != theirs.model_dump(exclude=_ASIDE):
-        raise UserError(f"{path}: trained under another plan than {first}. Train again with --restart.")
-    return plan.model_copy(update={"configurations": {**plan.configurations, one.name: there}})
+    if differences := plan.differences(theirs, [one.name]):
+        raise UserError(
+            f"{path}: trained under another plan than {first} (different: {', '.join(differences)}). Train it again "
+            "with --restart."
+        )
+    return plan.model_copy(update={"configurations": {one.name: one, **plan.configurations}})
 
 
 def _fold(checkpoint: Checkpoint) -> about.Fold:
@@ -119,8 +133,7 @@ def _fold(checkpoint: Checkpoint) -> about.Fold:
     )
 
 
-def _scores(checkpoint: Path) -> about.Scores | None:
-    summary = checkpoint.parent.parent / "summary.json"
+def _scores(summary: Path) -> about.Scores | None:
     if not summary.exists():
         return None
     try:

@@ -1,85 +1,170 @@
-"""Where trained folds come from."""
+"""Where a trained model comes from: the results in a work directory, or an exported file."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from autocrossdim.data.dataset import find_dataset
+from autocrossdim.models.model_file import ModelFile, is_model_file
 from autocrossdim.records.best import Best, contender_name
+from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import FoldFolder, Workspace, default_work
 from autocrossdim.system.errors import UserError
 
+Fold = int | str
 
-def find_checkpoints(
-    model: str | Path, work: Path | None, folds: Sequence[int | str], configurations: Sequence[str]
-) -> list[list[Path]]:
-    """Return the checkpoints to average, one list of folds a configuration.
+
+class ModelSource(Protocol):
+    """Trained folds of one or more configurations.
+
+    In every method, `fold` and `config` name the folds and configurations to use; if empty, all trained folds and the
+    configurations that `best.json`, else the plan, names.
+    """
+
+    def selection(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> Mapping[str, Sequence[object]]:
+        """Return the folds to use of each configuration.
+
+        Raises:
+            UserError: A fold or configuration is not there, or nothing is trained.
+        """
+        ...
+
+    def checkpoints(
+        self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()
+    ) -> list[Iterator[tuple[Path, Checkpoint]]]:
+        """Return the checkpoints of each configuration, read one at a time, each with the file it comes from.
+
+        Raises:
+            UserError: As `selection`; later, a checkpoint is damaged.
+        """
+        ...
+
+    def best_for(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> tuple[Best | None, list[str]]:
+        """Return what `find_best` learnt about these models, if it applies to them, and notes about it.
+
+        Raises:
+            UserError: `best.json` chose the configurations, but is damaged or outdated.
+        """
+        ...
+
+
+def open_model(model: str | Path, *, work: str | Path | None = None) -> ModelSource:
+    """Return the source of a model.
 
     Args:
-        model: a model folder (holding `fold_0` and so on), the folder of a dataset's results, or a dataset.
-        work: where datasets' results lie.
-        folds: folds asked for; all there are if empty.
-        configurations: configurations asked for; what `best.json`, else the plan, names if empty.
+        model: Exported file, model directory (with `fold_0` and so on), directory of the results of a dataset, or
+            dataset (path, name or number).
+        work: Directory of all results.
 
     Raises:
-        UserError: nothing trained is there.
+        UserError: There is no such model, or the exported file is damaged.
     """
+    if is_model_file(model):
+        return ModelFile.read(model)
     folder = Path(model)
     if any(folder.glob("fold_*")):
-        if configurations:
-            raise UserError(f"--config {configurations[0]}: {folder} is a single configuration already.")
-        return [_folds(folder, folds)]
+        return ModelFolder(folder)
     if FoldFolder(folder).latest.exists():
-        raise UserError(f"{folder}: a single fold. Give {folder.parent} and choose with --fold.")
-    space = _workspace(model, work)
-    space.require_plan()
-    plan = Plan.read(space.plan)
-    names: Sequence[str] = configurations or [plan.decision.configuration]
-    if not configurations and space.best.exists():
-        best = Best.read(space.best)
-        names, folds = best.configurations, folds or best.folds
-    return [_folds(space.model(plan.configuration(name).name), folds) for name in names]
+        raise UserError(f"{folder}: a single fold. Give {folder.parent} and select the fold with --fold.")
+    return WorkFolder(_workspace(model, None if work is None else Path(work)))
 
 
-def find_best_for(
-    model: str | Path, work: Path | None, folds: Sequence[int | str], configurations: Sequence[str]
-) -> tuple[Best | None, list[str]]:
-    """Return what `best.json` says of the models that `find_checkpoints` finds for the same words, and notes about it.
+@dataclass(frozen=True)
+class WorkFolder:
+    """The results of a dataset.
 
-    Where it was followed to choose the configurations, it must still be true; where configurations were named, it
-    counts if it chose just these and nothing has changed since.
-
-    Raises:
-        UserError: it was followed, and is damaged or rests on a plan or on checkpoints that have changed.
+    Attributes:
+        workspace: Its paths.
     """
-    folder = Path(model)
-    single = any(folder.glob("fold_*"))
-    space = Workspace(folder.resolve().parents[1]) if single else _workspace(model, work)
-    named = [folder.resolve().name] if single else list(configurations)
-    if not space.best.exists():
+
+    workspace: Workspace
+
+    def selection(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> dict[str, list[Path]]:
+        """Return the checkpoints to use of each configuration; see `ModelSource`."""
+        self.workspace.require_plan()
+        plan = Plan.read(self.workspace.plan)
+        names: Sequence[str] = config or [plan.decision.configuration]
+        if not config and self.workspace.best.exists():
+            best = Best.read(self.workspace.best)
+            names, fold = best.configurations, fold or best.folds
+        return {name: _folds(self.workspace.model(plan.configuration(name).name), fold) for name in names}
+
+    def checkpoints(
+        self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()
+    ) -> list[Iterator[tuple[Path, Checkpoint]]]:
+        """Return the checkpoints of each configuration; see `ModelSource`."""
+        return [_read(paths) for paths in self.selection(fold=fold, config=config).values()]
+
+    def best_for(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> tuple[Best | None, list[str]]:
+        """Return what `find_best` learnt about these models; see `ModelSource`."""
+        return _best(self.workspace, fold, config)
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """The folds of one configuration.
+
+    Attributes:
+        folder: Model directory, `.../models/omnia` for example.
+    """
+
+    folder: Path
+
+    def selection(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> dict[str, list[Path]]:
+        """Return the checkpoints to use; see `ModelSource`."""
+        if config:
+            raise UserError(f"--config {config[0]}: {self.folder} holds a single configuration. Leave --config out.")
+        return {self.folder.resolve().name: _folds(self.folder, fold)}
+
+    def checkpoints(
+        self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()
+    ) -> list[Iterator[tuple[Path, Checkpoint]]]:
+        """Return the checkpoints; see `ModelSource`."""
+        return [_read(paths) for paths in self.selection(fold=fold, config=config).values()]
+
+    def best_for(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> tuple[Best | None, list[str]]:
+        """Return what `find_best` learnt about this configuration; see `ModelSource`."""
+        return _best(Workspace.of_model(self.folder), fold, [self.folder.resolve().name])
+
+
+def _read(paths: Sequence[Path]) -> Iterator[tuple[Path, Checkpoint]]:
+    return ((path, Checkpoint.read(path)) for path in paths)
+
+
+def _best(workspace: Workspace, fold: Sequence[Fold], named: Sequence[str]) -> tuple[Best | None, list[str]]:
+    """Return the content of best.json if it applies, and notes.
+
+    If it chose the configurations, it must still be true. If configurations were named, it applies if it chose just
+    these and nothing has changed since.
+    """
+    if not workspace.best.exists():
         return None, []
     try:
-        best = Best.read(space.best)
+        best = Best.read(workspace.best)
     except UserError as error:
         if not named:
             raise
-        return None, [f"{error} Nothing of it is applied."]
+        return None, [f"{error} Its post-processing and calibration are not applied."]
     if named and set(named) != set(best.configurations):
-        return None, [f"{space.best} is about {best.name}: its post-processing and calibration are not applied."]
-    changed = best.outdated(space, folds)
+        return None, [f"{workspace.best} is about {best.name}: its post-processing and calibration are not applied."]
+    changed = best.outdated(workspace, fold)
     if changed is None:
-        return best, [f"{space.best}: {best.name}, mean Dice {best.dice_postprocessed:.3f} in the cross-validation."]
+        return best, [
+            f"{workspace.best}: {best.name}, mean Dice {best.dice_postprocessed:.3f} in the cross-validation."
+        ]
     if not named:
         raise UserError(
-            f"{space.best}: {changed} since it was written. Run `autocrossdim find_best` again, or name configurations "
-            f"with --config ({contender_name(best.configurations)} was chosen)."
+            f"{workspace.best}: {changed} since it was written. Run `autocrossdim find_best` again, or name "
+            f"configurations with --config ({contender_name(best.configurations)} was chosen)."
         )
-    return None, [f"{space.best}: {changed} since it was written, so nothing of it is applied."]
+    return None, [f"{workspace.best}: {changed} since it was written, so it is not applied."]
 
 
 def _workspace(model: str | Path, work: Path | None) -> Workspace:
-    if (Path(model) / "plan.json").exists():
+    if Workspace(Path(model)).plan.exists():
         return Workspace(Path(model))
     work = work or default_work()
     # Results are enough: the raw dataset need not be on this machine.
@@ -90,18 +175,18 @@ def _workspace(model: str | Path, work: Path | None) -> Workspace:
 
 
 def _is_called(folder: str, name: str) -> bool:
-    """Whether `Dataset004_Hippocampus` is meant by a path to it, its name, `Hippocampus`, or `4`."""
+    """Return whether `name` is a path to `folder`, its name, or its short name or number (`Hippocampus`, `4`)."""
     number, _, short = folder.removeprefix("Dataset").partition("_")
     asked = Path(os.path.normpath(name)).name
     return asked in (folder, short) or (asked.isdecimal() and number.isdecimal() and int(asked) == int(number))
 
 
-def _folds(model: Path, asked: Sequence[int | str]) -> list[Path]:
-    if asked:
-        folders = [FoldFolder(model / f"fold_{fold}") for fold in asked]
-        absent = [folder.root.name for folder in folders if not folder.latest.exists()]
-        if absent:
-            raise UserError(f"{model}: {', '.join(absent)} is not trained. Run `autocrossdim train` for it.")
+def _folds(model: Path, wanted: Sequence[Fold]) -> list[Path]:
+    if wanted:
+        folders = [FoldFolder(model / f"fold_{fold}") for fold in wanted]
+        missing = [folder.root.name for folder in folders if not folder.latest.exists()]
+        if missing:
+            raise UserError(f"{model}: {', '.join(missing)} is not trained. Run `autocrossdim train` for it.")
         return [folder.latest for folder in folders]
     found = sorted(model.glob("fold_[0-9]*/checkpoint_latest")) or sorted(model.glob("fold_all/checkpoint_latest"))
     if not found:

@@ -23,6 +23,11 @@ class Workspace:
         """The workspace of a dataset below `work` (default: `default_work()`)."""
         return cls((work or default_work()) / dataset_name)
 
+    @classmethod
+    def of_model(cls, folder: Path) -> "Workspace":
+        """The workspace that holds a model directory, `<workspace>/models/<configuration>`."""
+        return cls(folder.resolve().parent.parent)
+
     @property
     def dataset_json(self) -> Path:
         """Copy of the raw dataset's dataset.json."""
@@ -76,6 +81,21 @@ class FoldFolder:
     """The folder of one trained fold and the names of what lies in it."""
 
     root: Path
+
+    @property
+    def workspace(self) -> Workspace:
+        """The workspace that the fold belongs to."""
+        return Workspace.of_model(self.root.parent)
+
+    @property
+    def configuration(self) -> str:
+        """Name of the configuration that the fold belongs to."""
+        return self.root.resolve().parent.name
+
+    @property
+    def model_summary(self) -> Path:
+        """Metrics of all folds of the configuration."""
+        return self.root.parent / "summary.json"
 
     @property
     def slices(self) -> "FoldFolder":

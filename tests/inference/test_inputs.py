@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from autocrossdim.api import plan_and_preprocess
 from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.inference.inputs import find_inputs
-from autocrossdim.models.source import find_checkpoints
+from autocrossdim.models.source import open_model
 from autocrossdim.records.plan import PlanOptions
 from autocrossdim.system.errors import UserError
 
@@ -55,9 +55,9 @@ def test_a_model_is_named_by_number_and_a_single_fold_is_refused(tmp_path: Path)
     fold = work / raw.name / "models" / "dx" / "fold_0"
     fold.mkdir(parents=True)
     (fold / "checkpoint_latest").touch()
-    assert find_checkpoints("901", work, (), ()) == [[fold / "checkpoint_latest"]]
-    with pytest.raises(UserError, match=r"fold_0: a single fold\. Give .*dx and choose with --fold"):
-        find_checkpoints(fold, work, (), ())
+    assert open_model("901", work=work).selection() == {"dx": [fold / "checkpoint_latest"]}
+    with pytest.raises(UserError, match=r"fold_0: a single fold\. Give .*dx and select the fold with --fold"):
+        open_model(fold, work=work).selection()
     (work / raw.name / "best.json").write_text(json.dumps(["dx"]))
     with pytest.raises(UserError, match=r"best\.json: damaged"):
-        find_checkpoints("901", work, (), ())
+        open_model("901", work=work).selection()

@@ -44,7 +44,7 @@ def refused(file: Path, **options: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("chosen", [{}, {"folds": [1]}, {"folds": ["1", "0"]}, {"configurations": ["dx"]}])
+@pytest.mark.parametrize("chosen", [{}, {"fold": [1]}, {"fold": ["1", "0"]}, {"config": ["dx"]}])
 def test_a_file_segments_as_the_work_folder_does_bit_for_bit(
     trained: Path, exported: Path, image: np.ndarray, chosen: dict[str, Any]
 ) -> None:
@@ -65,8 +65,8 @@ def test_predict_takes_a_file(exported: Path, image: np.ndarray, tmp_path: Path)
 
 
 def test_what_is_not_in_the_file_cannot_be_chosen(exported: Path) -> None:
-    assert "holds fold_0, fold_1" in refused(exported, folds=[4])
-    assert "holds dx" in refused(exported, configurations=["omnia"])
+    assert "holds fold_0, fold_1" in refused(exported, fold=[4])
+    assert "holds dx" in refused(exported, config=["omnia"])
     assert "no such file" in refused(exported.with_name("absent.acd"))
 
 
@@ -233,7 +233,7 @@ def test_what_find_best_found_travels_along(exported: Path, tmp_path: Path, repa
     "changes",
     [
         {"plan_digest": "0" * 64},
-        {"configurations": ["dx", "omnia"]},
+        {"config": ["dx", "omnia"]},
         {"postprocessing": [{"name": "block", "values": [1], "replaced_by": 77}]},
         {"calibration": {"temperature": -1.0}},
     ],

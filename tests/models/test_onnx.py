@@ -24,7 +24,7 @@ def exported(
     folder = tmp_path_factory.mktemp("onnx")
     patch = (16, 16, 16)[: request.param]
     model = write_model(folder / "model", dims=request.param, patch_size=patch, strides=((2,) * request.param,) * 3)
-    return pack(model, folder / "model.acd", None, (), ())
+    return pack(model, folder / "model.acd")
 
 
 @needs_packages

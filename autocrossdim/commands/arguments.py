@@ -1,0 +1,110 @@
+"""Parameters that several commands share, and the forms in which their values may be given."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from autocrossdim.commands.signature import Option
+from autocrossdim.system.errors import UserError
+
+Fold = int | str
+
+DatasetArgument = Annotated[
+    str | Path,
+    Option("Dataset directory, or its name or number below $AUTOCROSSDIM_RAW or $nnUNet_raw.", str, metavar="DATASET"),
+]
+ModelArgument = Annotated[
+    str | Path,
+    Option("Dataset trained in --work, a model directory, or an exported .acd file.", str, metavar="MODEL"),
+]
+WorkOption = Annotated[
+    Path | str | None,
+    Option("Directory of all results (default: $AUTOCROSSDIM_WORK, else ./autocrossdim_work).", Path | None),
+]
+DeviceOption = Annotated[str, Option("Device: auto, cpu, cuda or cuda:N.")]
+ProcessesOption = Annotated[
+    int | None,
+    Option("Worker processes; each holds one case in memory (default: one per core, at most 8).", min=1, max=1024),
+]
+SlurmOption = Annotated[
+    str | Mapping[str, str] | None,
+    Option(
+        "Submit SLURM jobs with these sbatch options, such as partition=gpu,time=12:00:00,gres=gpu:1.",
+        str | None,
+        metavar="OPTIONS",
+    ),
+]
+OutputOption = Annotated[str | Path, Option("Output directory.", Path, ("-o", "--output"))]
+
+
+def several(value: Any) -> tuple[Any, ...]:
+    """Return one value, or a sequence of values, as a tuple; None is no value."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str | int) else tuple(value)
+
+
+def seconds(value: str | float | None) -> float | None:
+    """Return a duration in seconds, given as a number of seconds or as text such as `90s`, `30m`, `2h`, `1d`.
+
+    Raises:
+        UserError: The text has another form, or the duration is not positive.
+    """
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", str(value))
+    if match is None or float(match[1]) == 0:
+        raise UserError(f"--max-time {value}: give a number with the unit s, m, h or d, such as 90s, 30m or 2h.")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def assignments(value: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
+    """Return settings given as a mapping, or as `NAME=VALUE` texts whose values are JSON or plain words.
+
+    Raises:
+        UserError: A text is not of that form.
+    """
+    if value is None or isinstance(value, Mapping):
+        return dict(value or {})
+    settings: dict[str, Any] = {}
+    for text in several(value):
+        name, equals, content = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text}: use NAME=VALUE, such as learning_rate=3e-4.")
+        try:
+            settings[name] = json.loads(content)
+        except (ValueError, RecursionError):  # a word, or nesting beyond any setting
+            settings[name] = content
+    return settings
+
+
+def sbatch_options(value: str | Mapping[str, str]) -> dict[str, str]:
+    """Return options of `sbatch` given as a mapping or as `KEY=VALUE,KEY=VALUE`; a value may hold commas.
+
+    Raises:
+        UserError: The text is not of that form.
+    """
+    if isinstance(value, Mapping):
+        return dict(value)
+    options = {}
+    for part in re.split(r",(?=[A-Za-z][\w-]*=)", value):
+        key, _, content = part.partition("=")
+        if not (key and content):
+            raise UserError(f"--slurm {value}: use KEY=VALUE,..., such as partition=gpu,time=12:00:00,gres=gpu:1.")
+        options[key.strip()] = content.strip()
+    return options
+
+
+def numbers(value: str | Sequence[int] | None, option: str) -> tuple[int, ...] | None:
+    """Return two or three whole numbers given as a sequence or as text such as `48,64,48`.
+
+    Raises:
+        UserError: The text is not of that form.
+    """
+    if value is None or not isinstance(value, str):
+        return None if value is None else tuple(value)
+    if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4}){1,2}", value):
+        raise UserError(f"{option} {value}: use two or three numbers up to 99999 with commas, such as 48,64,48.")
+    return tuple(int(part) for part in value.split(","))

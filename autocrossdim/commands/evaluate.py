@@ -1,0 +1,83 @@
+"""`autocrossdim evaluate`: compare two directories of segmentations."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from autocrossdim.commands.arguments import ProcessesOption
+from autocrossdim.commands.signature import Option, command
+from autocrossdim.system.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from autocrossdim.evaluation.summary import Summary
+
+
+@command()
+def evaluate(
+    predictions: Annotated[str | Path, Option("Directory with the segmentations.", Path)],
+    references: Annotated[str | Path, Option("Directory with the reference segmentations, same file names.", Path)],
+    *,
+    dataset: Annotated[str | Path | None, Option("Dataset whose dataset.json names the labels.", str | None)] = None,
+    output: Annotated[
+        str | Path | None,
+        Option("Summary file (default: summary.json beside the predictions).", Path | None, ("-o", "--output")),
+    ] = None,
+    skip_missing: Annotated[bool, Option("Leave out cases without a prediction.")] = False,
+    processes: ProcessesOption = None,
+) -> "Summary":
+    """Compare segmentations with references: Dice, HD95, ASSD and NSD per label and case.
+
+    Args:
+        predictions: Directory with the segmentations.
+        references: Directory with the reference segmentations, under the same file names.
+        dataset: Dataset whose dataset.json names the labels; every value that occurs is a label if None.
+        output: Summary file; `summary.json` beside the predictions if None.
+        skip_missing: Leave out cases without a prediction instead of refusing to evaluate.
+        processes: Cases compared at a time.
+
+    Returns:
+        The summary.
+
+    Raises:
+        UserError: A file has no partner, lies on another grid, or holds undeclared values.
+    """
+    from autocrossdim.data.dataset import find_dataset, load_dataset
+    from autocrossdim.evaluation.summary import evaluate_folder, labels_from
+    from autocrossdim.system.processes import default_processes
+
+    predictions, references = Path(predictions), Path(references)
+    processes = processes or default_processes()
+    raw = None if dataset is None else load_dataset(find_dataset(dataset))
+    ending = _ending(references) if raw is None else raw.file_ending
+    labels = labels_from(None, [references, predictions], ending, processes) if raw is None else raw.labels
+    return evaluate_folder(
+        predictions,
+        references,
+        labels,
+        ending,
+        processes,
+        predictions / "summary.json" if output is None else Path(output),
+        None if raw is None else raw.groups,
+    )
+
+
+def present(summary: "Summary", **_: object) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: means and intervals per label."""
+    from autocrossdim.report.terminal import summary_table
+
+    yield summary_table(summary)
+
+
+def _ending(folder: Path) -> str:
+    """Return the one image format in a directory."""
+    from autocrossdim.data.images import ENDINGS
+
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such directory.")
+    found = {ending for file in folder.iterdir() for ending in ENDINGS if file.name.lower().endswith(ending)}
+    # "x.nii.gz" does not end with ".nii", so every file has one ending.
+    if len(found) != 1:
+        raise UserError(f"{folder}: holds {', '.join(sorted(found)) or 'no'} images, but one format is needed.")
+    return found.pop()

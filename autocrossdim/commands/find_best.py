@@ -1,0 +1,57 @@
+"""`autocrossdim find_best`: choose among trained configurations and pairs by cross-validation."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from autocrossdim.commands.arguments import DatasetArgument, DeviceOption, ProcessesOption, WorkOption
+from autocrossdim.commands.signature import command
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from autocrossdim.records.best import Best
+
+
+@command()
+def find_best(
+    dataset: DatasetArgument,
+    *,
+    work: WorkOption = None,
+    device: DeviceOption = "auto",
+    processes: ProcessesOption = None,
+) -> "Best":
+    """Choose among all trained configurations and pairs by their validation cases; predict uses the choice.
+
+    The simplest candidate whose Dice is within noise of the best one's is chosen. Post-processing is then tried on it,
+    and its probabilities are calibrated.
+
+    Args:
+        dataset: Dataset directory, name or number; at least one configuration must be trained in all folds.
+        work: Directory of all results.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        processes: Cases compared at a time.
+
+    Returns:
+        The choice, which is also written to best.json.
+
+    Raises:
+        UserError: No configuration is trained and validated in all folds.
+    """
+    from autocrossdim.commands.project import Project
+    from autocrossdim.selection.find_best import CrossValidation
+    from autocrossdim.selection.find_best import find_best as choose_best
+    from autocrossdim.system.processes import default_processes
+
+    project = Project.open(dataset, work=work)
+    validation = CrossValidation(
+        project.dataset, project.workspace, project.plan, project.splits, processes or default_processes(), device
+    )
+    return choose_best(validation)
+
+
+def present(best: "Best", **_: object) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: the comparison and the reasons."""
+    from autocrossdim.report.terminal import best_table
+
+    yield best_table(best)
+    yield from best.reasons

@@ -1,0 +1,162 @@
+"""`autocrossdim predict`: segment images with an ensemble of folds and configurations."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from autocrossdim.commands.arguments import (
+    DeviceOption,
+    Fold,
+    ModelArgument,
+    OutputOption,
+    SlurmOption,
+    WorkOption,
+    sbatch_options,
+    several,
+)
+from autocrossdim.commands.signature import Option, command
+from autocrossdim.system.errors import UserError
+
+WHOLE = "0/1"  # the part that is everything
+
+
+@command(renamed={"folds": "fold", "configurations": "config", "keep_probabilities": "probabilities"})
+def predict(
+    model: ModelArgument,
+    input: Annotated[
+        str | Path,
+        Option("Directory with images, a single image, or the directory of a DICOM series.", Path, ("-i", "--input")),
+    ],
+    output: OutputOption,
+    *,
+    work: WorkOption = None,
+    fold: Annotated[
+        Fold | Sequence[Fold],
+        Option("Fold to average; repeat for several (default: all trained folds).", list[str]),
+    ] = (),
+    config: Annotated[
+        str | Sequence[str],
+        Option(
+            "Configuration to average; repeat for several (default: the choice of find_best, else the plan's).",
+            list[str],
+        ),
+    ] = (),
+    probabilities: Annotated[bool, Option("Also write CASE.npz with the probabilities.")] = False,
+    mirroring: Annotated[bool, Option("Average over mirrored images (test-time augmentation).")] = True,
+    device: DeviceOption = "auto",
+    overwrite: Annotated[bool, Option("Segment cases again that have a result.")] = False,
+    uncertainty: Annotated[
+        bool, Option("Also write entropy and disagreement maps, and list the cases to look at first.")
+    ] = False,
+    postprocessing: Annotated[bool, Option("Apply the post-processing that find_best chose.")] = True,
+    part: Annotated[
+        str,
+        Option("Only every Nth case from the Ith on: 0/4 to 3/4 share a directory among 4 machines.", metavar="I/N"),
+    ] = WHOLE,
+    slurm: SlurmOption = None,
+    jobs: Annotated[int | None, Option("Number of jobs that --slurm submits.", min=1, max=10_000)] = None,
+) -> list[Path]:
+    """Segment images with the ensemble of all trained folds.
+
+    Args:
+        model: Dataset trained in `work`, model directory (`.../models/omnia`), or exported file.
+        input: Directory of `CASE_0000.ext` files, one such file, or the directory of a DICOM series.
+        output: Directory for the segmentations, each on the grid of its image.
+        work: Directory of all results.
+        fold: Folds to average; all trained folds if empty.
+        config: Configurations to average; those that `best.json` or the plan names if empty.
+        probabilities: Also write `CASE.npz` with the probabilities (K, Z, Y, X), float16.
+        mirroring: Average over mirrored versions of the image.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        overwrite: Segment cases again that have a result.
+        uncertainty: Also write entropy and disagreement maps to `uncertainty/`, and `uncertainty.csv` with the
+            expected Dice of every case, the least certain cases first.
+        postprocessing: Apply the post-processing of `best.json` if it was chosen for the same configurations.
+        part: `I/N`: only every Nth case from the Ith on, so that N machines can share a directory.
+        slurm: Options of `sbatch`; jobs are submitted, and the call returns.
+        jobs: Number of jobs; each segments one part.
+
+    Returns:
+        Paths of the segmentations; empty if jobs were submitted.
+
+    Raises:
+        UserError: No fold is trained, the input does not exist or does not fit the model, or the jobs cannot be
+            submitted.
+    """
+    input, output = Path(input), Path(output)
+    folds, configurations = several(fold), several(config)
+    if slurm is None and jobs is not None:
+        raise UserError("--jobs is the number of SLURM jobs. Add --slurm, or leave --jobs out.")
+    if slurm is not None:
+        if part != WHOLE:
+            raise UserError(
+                "--part cannot be combined with --slurm: --jobs says in how many parts the images are shared."
+            )
+        if overwrite:
+            raise UserError(
+                "--overwrite cannot be combined with --slurm: a requeued job would start over. Choose a new -o."
+            )
+        options = {
+            "fold": list(folds),
+            "config": list(configurations),
+            "probabilities": probabilities,
+            "no_mirroring": not mirroring,
+            "device": device,
+            "uncertainty": uncertainty,
+            "no_postprocessing": not postprocessing,
+        }
+        _submit(model, input, output, work=work, options=options, jobs=jobs or 1, slurm=sbatch_options(slurm))
+        return []
+    from autocrossdim.inference.folder import segment_folder
+    from autocrossdim.inference.inputs import find_inputs, part_of
+    from autocrossdim.inference.predictor import Predictor
+    from autocrossdim.system.console import say
+
+    predictor = Predictor.load(
+        model,
+        work=None if work is None else Path(work),
+        fold=folds,
+        config=configurations,
+        device=device,
+        mirroring=mirroring,
+        postprocessing=postprocessing,
+    )
+    for note in predictor.notes:
+        say(note)
+    plan = predictor.plan
+    cases = part_of(find_inputs(input, len(plan.channel_names), plan.file_ending), part)
+    return segment_folder(predictor, cases, output, probabilities, uncertainty, overwrite)
+
+
+def _submit(
+    model: str | Path,
+    input: Path,
+    output: Path,
+    *,
+    work: str | Path | None,
+    options: Mapping[str, object],
+    jobs: int,
+    slurm: Mapping[str, str],
+) -> None:
+    from autocrossdim.jobs import command as words
+    from autocrossdim.jobs.slurm import Job, submit
+    from autocrossdim.models.source import open_model
+    from autocrossdim.records.workspace import default_work
+
+    if not input.exists():
+        raise UserError(f"-i {input}: no such file or directory.")
+    # Fail before submitting if the model cannot be used.
+    open_model(model, work=work).selection(fold=options["fold"], config=options["config"])  # type: ignore[arg-type]
+    commands = {
+        f"predict {k} of {jobs}": words(
+            "predict",
+            Path(model).resolve() if Path(model).exists() else model,
+            input=input.resolve(),
+            output=output.resolve(),
+            work=Path(work or default_work()).resolve(),
+            part=f"{k}/{jobs}",
+            **options,
+        )
+        for k in range(jobs)
+    }
+    submit({name: Job(command) for name, command in commands.items()}, output / "slurm", slurm)

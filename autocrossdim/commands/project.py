@@ -1,0 +1,101 @@
+"""A dataset together with its work directory: what every command opens first."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from autocrossdim.commands.arguments import Fold
+from autocrossdim.data.dataset import Dataset, find_dataset, load_dataset
+from autocrossdim.data.splits import Split, load_or_make_splits
+from autocrossdim.preprocessing.dataset import preprocess_dataset
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.processes import default_processes
+
+ALL = "all"  # the fold that trains on every case
+
+
+@dataclass(frozen=True)
+class Project:
+    """A raw dataset and its workspace.
+
+    Attributes:
+        dataset: The raw dataset.
+        workspace: Paths of its results.
+    """
+
+    dataset: Dataset
+    workspace: Workspace
+
+    @classmethod
+    def open(cls, dataset: str | Path, *, work: str | Path | None = None, planned: bool = True) -> "Project":
+        """Open a dataset by path, name or number.
+
+        Args:
+            dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
+            work: Directory of all results.
+            planned: Require that the dataset was planned.
+
+        Raises:
+            UserError: There is no such dataset, its dataset.json has faults, or it was not planned yet.
+        """
+        raw = load_dataset(find_dataset(dataset))
+        project = cls(raw, Workspace.of(raw.name, None if work is None else Path(work)))
+        if planned:
+            project.workspace.require_plan()
+        return project
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan."""
+        return Plan.read(self.workspace.plan)
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """The fingerprint the plan rests on."""
+        return Fingerprint.read(self.workspace.fingerprint)
+
+    @cached_property
+    def splits(self) -> list[Split]:
+        """The folds of the cross-validation."""
+        return load_or_make_splits(self.dataset, self.workspace.splits)[0]
+
+    def store(self, configuration: str, *, processes: int | None = None) -> Store:
+        """Return the preprocessed cases of a configuration; cases that are missing or outdated are preprocessed."""
+        store = Store(self.workspace.preprocessed(configuration))
+        preprocess_dataset(
+            self.dataset, self.plan, self.plan.configuration(configuration), store, processes or default_processes()
+        )
+        return store
+
+    def folds(self, wanted: Collection[Fold]) -> list[Fold]:
+        """Return the folds to train: those wanted, or all of the cross-validation.
+
+        Raises:
+            UserError: A fold does not exist, or there are too few cases for any.
+        """
+        count = len(self.splits)
+        folds: list[Fold] = []
+        for fold in wanted or range(count):
+            if fold == ALL:
+                folds.append(ALL)
+            elif not str(fold).isdecimal():
+                raise UserError(f"--fold {fold}: use a number or 'all'.")
+            elif int(fold) >= count:
+                existing = f"has the folds 0 to {count - 1}" if count else "has no folds: there are too few cases"
+                raise UserError(f"--fold {fold}: {self.workspace.splits} {existing}. Use one of its folds, or 'all'.")
+            else:
+                folds.append(int(fold))
+        if not folds:
+            raise UserError(f"{self.workspace.splits}: too few cases for a cross-validation. Use --fold all.")
+        return folds
+
+    def split(self, fold: Fold) -> Split:
+        """Return the cases of a fold; "all" trains on every case and validates on none."""
+        if fold == ALL:
+            return Split(train=tuple(sorted(case.name for case in self.dataset.training_cases())), val=())
+        return self.splits[int(fold)]

@@ -1,0 +1,41 @@
+"""`autocrossdim report`: one page on data, decision and results."""
+
+from pathlib import Path
+from typing import Annotated
+
+from autocrossdim.commands.arguments import DatasetArgument, WorkOption
+from autocrossdim.commands.signature import Option, command
+
+
+@command()
+def report(
+    dataset: DatasetArgument,
+    *,
+    work: WorkOption = None,
+    output: Annotated[
+        str | Path | None,
+        Option("HTML file to write (default: report.html beside the plan).", Path | None, ("-o", "--output")),
+    ] = None,
+) -> Path:
+    """Write one page on data, decision and validation results, case by case, and how far they can be trusted.
+
+    Args:
+        dataset: Dataset directory, name or number; it must have been planned.
+        work: Directory of all results.
+        output: HTML file to write; `report.html` beside the plan if None.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UserError: The dataset was not planned, or a file is missing or damaged.
+    """
+    from autocrossdim.commands.project import Project
+    from autocrossdim.report.page import write_report
+    from autocrossdim.system.console import say
+
+    project = Project.open(dataset, work=work)
+    page = project.workspace.report if output is None else Path(output)
+    write_report(project.dataset, project.workspace, project.splits, page)
+    say(f"The report was written to {page}. Open it in a browser; it needs no other file.")
+    return page

@@ -1,0 +1,88 @@
+"""Commands are Python functions whose signatures also describe the command line."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a parameter appears on the command line, as metadata of its annotation.
+
+    Attributes:
+        help: One sentence.
+        type: Type on the command line, where Python accepts more than one.
+        flags: Names on the command line, if not `--name`; a parameter before the keyword-only ones that has flags is
+            an option, one without is an argument.
+        metavar: Placeholder for the value in the help.
+        min: Smallest value.
+        max: Largest value.
+    """
+
+    help: str
+    type: Any = None
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    min: float | None = None
+    max: float | None = None
+
+
+def command(
+    *, options: type[BaseModel] | None = None, renamed: Mapping[str, str] | None = None
+) -> Callable[[Function], Function]:
+    """Mark a function as a command.
+
+    Args:
+        options: Model whose fields become keyword parameters in place of the function's `**options`.
+        renamed: Former name -> present name of its parameters, for the error message.
+
+    Returns:
+        A decorator. The decorated function refuses unknown keywords with a TypeError that names the nearest one.
+    """
+
+    def decorate(function: Function) -> Function:
+        signature = _with_fields(inspect.signature(function), options)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for name in kwargs:
+                if name not in signature.parameters:
+                    raise TypeError(_unknown(function.__name__, name, signature, renamed or {}))
+            return function(*args, **kwargs)
+
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def _with_fields(signature: inspect.Signature, options: type[BaseModel] | None) -> inspect.Signature:
+    """Return the signature with the fields of `options` in place of its `**options`."""
+    if options is None:
+        return signature
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    fields = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.get_default(),
+            annotation=Annotated[field.annotation, Option(field.description or "")],
+        )
+        for name, field in options.model_fields.items()
+    ]
+    return signature.replace(parameters=[*own, *fields])
+
+
+def _unknown(function: str, name: str, signature: inspect.Signature, renamed: Mapping[str, str]) -> str:
+    if name in renamed:
+        return f"{function}() has no parameter '{name}': it is now called '{renamed[name]}'."
+    nearest = difflib.get_close_matches(name, signature.parameters, 1)
+    hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    return f"{function}() has no parameter '{name}'.{hint} Parameters: {', '.join(signature.parameters)}."

@@ -1,0 +1,203 @@
+"""`autocrossdim train`: cross-validate a configuration, one fold after another, side by side or as cluster jobs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from autocrossdim.commands.arguments import (
+    DatasetArgument,
+    DeviceOption,
+    Fold,
+    SlurmOption,
+    WorkOption,
+    assignments,
+    sbatch_options,
+    seconds,
+    several,
+)
+from autocrossdim.commands.signature import Option, command
+from autocrossdim.system.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from autocrossdim.commands.plugins import FoldTask
+    from autocrossdim.evaluation.summary import Summary
+    from autocrossdim.records.workspace import FoldFolder
+
+
+@command(renamed={"settings": "set", "max_seconds": "max_time"})
+def train(
+    dataset: DatasetArgument,
+    *,
+    work: WorkOption = None,
+    config: Annotated[str | None, Option("Configuration to train (default: the decision of the plan).")] = None,
+    fold: Annotated[
+        Fold | Sequence[Fold],
+        Option("Fold number or 'all'; repeat for several (default: every fold).", list[str]),
+    ] = (),
+    epochs: Annotated[int | None, Option("Number of epochs (default: 100).", min=1, max=1_000_000)] = None,
+    max_time: Annotated[
+        str | float | None,
+        Option("Training time per fold, such as 90s, 30m or 2h; the learning rate schedule ends with it.", str | None),
+    ] = None,
+    weights: Annotated[
+        str,
+        Option(
+            "Starting weights: imagenet, noisy_student, random, a full timm name, a file, omnia (the trained Omnia-Net "
+            "of this dataset), the directory of a trained model, or an exported file."
+        ),
+    ] = "imagenet",
+    device: DeviceOption = "auto",
+    devices: Annotated[int, Option("GPUs (or CPU processes) that train one fold together.", min=1, max=1024)] = 1,
+    restart: Annotated[bool, Option("Discard existing checkpoints and start over.")] = False,
+    set: Annotated[
+        Mapping[str, Any] | Sequence[str] | None,
+        Option("Any other training setting, such as learning_rate=3e-4.", list[str], metavar="NAME=VALUE"),
+    ] = None,
+    parallel: Annotated[
+        int | None, Option("Folds trained at a time (default: as many as there are GPUs).", min=1, max=1024)
+    ] = None,
+    slurm: SlurmOption = None,
+) -> "Summary | None":
+    """Train folds of a configuration and segment their validation cases.
+
+    Complete folds are skipped and interrupted ones are resumed. With --slurm, each fold is a job.
+
+    Args:
+        dataset: Dataset directory, name or number; it must have been planned.
+        work: Directory of all results.
+        config: Configuration to train; the decision of the plan if None.
+        fold: Fold numbers, or "all" for one model trained on every case; every fold if empty.
+        epochs: Number of epochs.
+        max_time: Training time per fold, in seconds or as text such as `30m`.
+        weights: Starting weights: `imagenet`, `noisy_student`, `random`, a full timm name, a file or a trained model.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        devices: Number of devices that train one fold together; under torchrun, the processes it started.
+        restart: Discard existing checkpoints and start over.
+        set: Further training settings, by the names of `trainers.settings.Settings`.
+        parallel: Folds trained at a time, each in a process of its own; as many as there are GPUs if None.
+        slurm: Options of `sbatch`; one job per fold is submitted, and the call returns.
+
+    Returns:
+        Validation results of all folds trained so far; None if there are none or jobs were submitted.
+
+    Raises:
+        UserError: The dataset was not planned, a fold or configuration does not exist, the weights are unavailable, a
+            fold failed, or the jobs cannot be submitted.
+        Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
+    """
+    from autocrossdim.commands.plugins import FoldTask, find_trainer
+    from autocrossdim.commands.project import Project
+    from autocrossdim.evaluation.folds import summarise_folds
+    from autocrossdim.preprocessing.store import Store
+    from autocrossdim.system.console import is_first_process
+
+    if parallel is not None and slurm is not None:
+        raise UserError("--parallel cannot be combined with --slurm: SLURM decides how many jobs run at a time.")
+    project = Project.open(dataset, work=work)
+    configuration = project.plan.configuration(config)
+    folds = project.folds(several(fold))
+    settings = assignments(set)
+    settings |= {} if epochs is None else {"epochs": epochs}
+    settings |= {} if max_time is None else {"max_seconds": seconds(max_time)}
+    trainer = find_trainer(configuration.trainer)
+    trainer.check_settings(settings)
+    workspace, name = project.workspace, configuration.name
+    # Other processes of the same training wait for the first one to preprocess.
+    store = project.store(name) if is_first_process() else Store(workspace.preprocessed(name))
+    tasks = {
+        number: FoldTask(
+            plan=project.plan,
+            configuration=configuration,
+            store=store,
+            groups=project.dataset.groups,
+            fold=number,
+            split=project.split(number),
+            folder=workspace.fold(name, number),
+            weights=weights,
+            device=device,
+            devices=devices,
+            settings=settings,
+            restart=restart,
+        )
+        for number in folds
+    }
+    if slurm is not None:
+        _submit(project.dataset.path, workspace.root, tasks, sbatch_options(slurm))
+        return None
+    if not _side_by_side(project.dataset.path, workspace.root, tasks, parallel):
+        for task in tasks.values():
+            trainer.train_fold(task)
+    return summarise_folds(workspace, name, len(project.splits)) if is_first_process() else None
+
+
+def _commands(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]") -> dict[Fold, list[str]]:
+    """Return the command that trains each fold in a process of its own."""
+    from autocrossdim.jobs import command as words
+
+    return {
+        number: words(
+            "train",
+            dataset.resolve(),
+            work=root.parent.resolve(),
+            config=task.configuration.name,
+            fold=number,
+            weights=task.weights,
+            device=task.device,
+            devices=task.devices,
+            set=task.settings,
+        )
+        for number, task in tasks.items()
+    }
+
+
+def _submit(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]", options: Mapping[str, str]) -> None:
+    from autocrossdim.jobs.slurm import Job, submit
+
+    jobs = {
+        f"{tasks[number].configuration.name} fold {number}": Job(
+            words, _restart_marker(tasks[number].folder, tasks[number].restart)
+        )
+        for number, words in _commands(dataset, root, tasks).items()
+    }
+    submit(jobs, root / "slurm", options)
+
+
+def _side_by_side(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]", parallel: int | None) -> bool:
+    """Train folds in processes of their own, where that was requested or several GPUs are there; return whether."""
+    from autocrossdim.jobs.local import run_together, slots, visible_gpus
+    from autocrossdim.system.processes import under_torchrun
+
+    task = next(iter(tasks.values()))
+    gpus = visible_gpus(task.device) if len(tasks) > 1 and not under_torchrun() else []
+    at_a_time = 1 if under_torchrun() else min(parallel or len(gpus) // task.devices or 1, len(tasks))
+    if at_a_time <= 1:
+        return False
+    again = ["--restart"] if task.restart else []
+    commands = {f"fold {number}": [*words, *again] for number, words in _commands(dataset, root, tasks).items()}
+    run_together(commands, slots(at_a_time, gpus, task.devices))
+    return True
+
+
+def _restart_marker(folder: "FoldFolder", restart: bool) -> Path:
+    """Return a file that exists until the job has discarded the existing checkpoints, and whose deletion it causes.
+
+    A job that SLURM queues again therefore resumes, although it was submitted to start over.
+    """
+    from autocrossdim.system.files import write_text
+
+    marker = folder.root / "restart"
+    if restart:
+        write_text(marker, "")
+    else:
+        marker.unlink(missing_ok=True)
+    return marker
+
+
+def present(summary: "Summary | None", **_: object) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: the results of all folds so far."""
+    from autocrossdim.report.terminal import summary_table
+
+    if summary is not None:
+        yield summary_table(summary)

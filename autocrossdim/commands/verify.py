@@ -1,0 +1,40 @@
+"""`autocrossdim verify`: every fault of a dataset in one list."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from autocrossdim.commands.arguments import DatasetArgument, ProcessesOption
+from autocrossdim.commands.signature import command
+from autocrossdim.system.errors import UserError
+
+if TYPE_CHECKING:
+    from autocrossdim.data.verify import Report
+
+
+@command()
+def verify(dataset: DatasetArgument, *, processes: ProcessesOption = None) -> "Report":
+    """Check a dataset and list every fault.
+
+    Args:
+        dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
+        processes: Worker processes; each holds one case in memory.
+
+    Returns:
+        Every fault and every warning.
+
+    Raises:
+        UserError: There is no such dataset.
+    """
+    from autocrossdim.data.dataset import find_dataset
+    from autocrossdim.data.verify import verify as check
+    from autocrossdim.system.processes import default_processes
+
+    return check(find_dataset(dataset), processes or default_processes())
+
+
+def present(report: "Report", **_: object) -> Iterator[str]:
+    """Yield what the command line prints; faults end in a UserError."""
+    yield from (f"warning: {warning}" for warning in report.warnings)
+    if report.faults:
+        raise UserError(f"{len(report.faults)} fault(s) found.\n" + "\n".join(report.faults))
+    yield "No faults."

@@ -1,0 +1,92 @@
+"""The Python functions and the command line have the same options, because one is derived from the other."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import typer
+
+import autocrossdim
+from autocrossdim.cli import app
+from autocrossdim.commands import COMMANDS
+from autocrossdim.commands.arguments import assignments, numbers, sbatch_options, seconds, several
+from autocrossdim.records.plan import PlanOptions
+from autocrossdim.system.errors import UserError
+
+
+def command_line(name: str) -> dict[str, typer.core.TyperOption]:
+    group = typer.main.get_command(app)
+    command = group.commands[name]  # type: ignore[attr-defined]
+    return {parameter.name: parameter for parameter in command.params}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_the_options_of_its_function(name: str) -> None:
+    function = getattr(import_module(f"autocrossdim.commands.{name}"), name)
+    parameters = inspect.signature(function).parameters
+    assert command_line(name).keys() - {"json", "help"} == parameters.keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_at_most_three_subjects_are_positional(name: str) -> None:
+    function = getattr(import_module(f"autocrossdim.commands.{name}"), name)
+    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+    assert kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) <= 3
+    assert set(kinds) <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name: str) -> None:
+    unexplained = [parameter.name for parameter in command_line(name).values() if not getattr(parameter, "help", "")]
+    assert not unexplained
+
+
+def test_the_choices_of_a_plan_are_declared_once() -> None:
+    for name in ("plan", "plan_and_preprocess", "run"):
+        assert command_line(name).keys() >= PlanOptions.model_fields.keys()
+
+
+def test_public_names_stay_callable_whatever_was_imported() -> None:
+    import autocrossdim.report.page
+
+    for name in autocrossdim.__all__:
+        assert callable(getattr(autocrossdim, name)), name
+    assert autocrossdim.report.__name__ == "report"
+    assert autocrossdim.__version__
+
+
+def test_a_former_name_is_answered_with_the_present_one(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="no parameter 'settings': it is now called 'set'"):
+        autocrossdim.train(tmp_path, settings={})  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="no parameter 'memory_gb': it is now called 'memory'"):
+        autocrossdim.plan(tmp_path, memory_gb=8)
+    with pytest.raises(TypeError, match="Did you mean 'encoder'"):
+        autocrossdim.plan(tmp_path, encodr="resnet18")
+
+
+def test_values_may_be_given_as_text_or_as_python_objects() -> None:
+    assert seconds("30m") == seconds(1800) == 1800
+    assert seconds("2h") == 7200
+    assert assignments(["a=1", "b=x", "c=true"]) == {"a": 1, "b": "x", "c": True}
+    assert assignments({"a": 1}) == {"a": 1}
+    assert numbers("48,64,48", "--patch-size") == numbers([48, 64, 48], "--patch-size") == (48, 64, 48)
+    assert sbatch_options("time=1:00:00,gres=gpu:1") == {"time": "1:00:00", "gres": "gpu:1"}
+    assert several(3) == (3,)
+    assert several(["0", "1"]) == ("0", "1")
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "1e9h", "0s", "5 m"])
+def test_a_duration_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--max-time"):
+        seconds(text)
+
+
+def test_a_value_out_of_bounds_names_its_option(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(
+        '{"channel_names": {"0": "a"}, "labels": {"b": 1}, "numTraining": 0, "file_ending": ".nii.gz"}'
+    )
+    with pytest.raises(UserError, match="--memory"):
+        autocrossdim.plan(tmp_path, memory=-1)
+    with pytest.raises(UserError, match="--slices"):
+        autocrossdim.plan(tmp_path, slices=2)

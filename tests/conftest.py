@@ -1,6 +1,7 @@
 """What tests share: tiny datasets with real files, and the folder of real data where there is one."""
 
 import json
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ import SimpleITK as sitk
 
 # A shell that starts the tests in the background has SIGINT ignored, which every process they start would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests run on all cores, one per core. Read when torch loads its OpenMP, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)  # row by row; a turn about z
 

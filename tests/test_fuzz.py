@@ -101,6 +101,7 @@ def write_sound(folder: Path, ending: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of what it then refuses
 @pytest.mark.parametrize(
     "ending",

@@ -53,6 +53,7 @@ def leave_out_a_third(labels: Path) -> None:
         write_label(array, geometry, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [phantoms, hippocampus])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_is_labelled_is_learned(variant: str, source: Callable[[Path], Path], tmp_path: Path) -> None:

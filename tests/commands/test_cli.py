@@ -68,6 +68,7 @@ def test_help_is_quick_and_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["volumes", "thick_slices"])
 def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     raw: Path = request.getfixturevalue(name)
@@ -107,6 +108,7 @@ def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path
     assert {file: file.stat().st_mtime_ns for file in raw.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path: Path) -> None:
     work = ["--work", tmp_path]
     succeed("plan_and_preprocess", volumes, *work, "--memory", "2")
@@ -125,6 +127,7 @@ def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path
     assert epochs == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_mistakes_end_in_one_clear_line_and_exit_code_2(volumes: Path, tmp_path: Path) -> None:
     work = ["--work", tmp_path]
     succeed("plan_and_preprocess", volumes, *work, "--memory", "2")
@@ -188,6 +191,7 @@ def test_a_plan_is_shown_and_printed_as_json_without_preprocessing(volumes: Path
     assert json.loads(printed.stdout)["decision"]["configuration"] == "dx"
 
 
+@pytest.mark.slow
 def test_dsnet_is_planned_and_trained_when_asked_for(volumes: Path, tmp_path: Path) -> None:
     work = ["--work", tmp_path]
     succeed("plan_and_preprocess", volumes, *work, "--planner", "ds", "--memory", "2", "--no-trial")
@@ -195,6 +199,7 @@ def test_dsnet_is_planned_and_trained_when_asked_for(volumes: Path, tmp_path: Pa
     assert (tmp_path / volumes.name / "models" / "ds" / "fold_0" / "validation" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_predict_never_replaces_an_image(volumes: Path, tmp_path: Path) -> None:
     work = ["--work", tmp_path]
     succeed("plan_and_preprocess", volumes, *work, "--memory", "2", "--no-trial")

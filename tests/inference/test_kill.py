@@ -65,6 +65,7 @@ def check_all_that_is_there(output: Path) -> set[str]:
     return done
 
 
+@pytest.mark.slow
 def test_nothing_half_written_is_ever_left_and_the_next_run_goes_on(model: Path, tmp_path: Path) -> None:
     images, output = tmp_path / "in", tmp_path / "out"
     write_images(images)

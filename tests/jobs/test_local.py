@@ -121,6 +121,7 @@ def is_alive(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @linux_only
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
 def test_no_process_is_left_behind(tmp_path: Path, number: signal.Signals) -> None:
@@ -143,6 +144,7 @@ def test_no_process_is_left_behind(tmp_path: Path, number: signal.Signals) -> No
         assert ("KeyboardInterrupt" if number == signal.SIGINT else "Interrupted: Stopped by SIG") in errors
 
 
+@pytest.mark.slow
 def test_two_folds_are_trained_at_a_time(tmp_path: Path) -> None:
     raw = tmp_path / "Dataset901_Nodules"
     labels = {"background": 0, "organ": 1, "nodule": 2}

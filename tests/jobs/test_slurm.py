@@ -17,6 +17,9 @@ import pytest
 
 from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 
+# One cluster serves all of them: its daemons and the two processors of its node cannot be shared by several workers.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)

@@ -69,6 +69,7 @@ def test_with_room_all_are_written(tmp_path: Path) -> None:
     assert set(written(tmp_path, 10**8).values()) == {"written"}
 
 
+@pytest.mark.slow
 def test_preprocessing_and_training_end_in_one_line(tmp_path: Path) -> None:
     raw, work = tmp_path / "Dataset901_Nodules", tmp_path / "work"
     labels = {"background": 0, "organ": 1, "nodule": 2}

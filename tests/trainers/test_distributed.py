@@ -44,6 +44,7 @@ def curve(folder: FoldFolder) -> list[float]:
     return [json.loads(line)["loss"] for line in folder.history.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_the_same_batches(planned: tuple[Path, Path], work: Path) -> None:
     both = train(planned, work, 0, devices=2)
     together, ended = curve(both), Checkpoint.read(both.latest).network
@@ -56,6 +57,7 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(planned: tupl
         torch.testing.assert_close(ended[name], alone[name], rtol=0.02, atol=5e-3, msg=name)
 
 
+@pytest.mark.slow
 def test_under_torchrun(planned: tuple[Path, Path], work: Path) -> None:
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
@@ -73,6 +75,7 @@ def test_under_torchrun(planned: tuple[Path, Path], work: Path) -> None:
     assert (folder.validation / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_fault_in_the_processes_is_one_clear_error(planned: tuple[Path, Path], work: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
         api.train(planned[0], work, fold=[2], weights="nowhere.pth", device="cpu", settings=SETTINGS, devices=2)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import pytest
 import torch
 
 from autocrossdim import api
@@ -17,6 +18,7 @@ KILLS = 10
 EPOCHS = 3 * KILLS  # a killed run has done one or two
 
 
+@pytest.mark.slow
 def test_killed_ten_times_it_ends_with_the_very_weights_of_a_run_left_alone(
     planned: tuple[Path, Path], another_work: Callable[[str], Path], quick: dict[str, object]
 ) -> None:

@@ -1,40 +1,101 @@
-"""Commands that the documentation shows are commands that exist, with options that exist and values they take."""
+"""Every command and Python call in the documentation exists, with the options shown and values that they accept."""
 
+import ast
+import inspect
 import re
 import shlex
+import textwrap
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import typer
 
+import autocrossdim
 from autocrossdim.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SHOWN = re.compile(r"^(?:    .*?(?:&& )?|.*?`)(autocrossdim [a-z_]+ [^`\n]*)", re.MULTILINE)
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "datasets_template/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+FENCED = re.compile(r"^( *)```([a-z]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(autocrossdim [a-z_]+[^`\n]*)`")
+COMMAND = re.compile(r"^(?:.*(?:&& |-m ))?(autocrossdim [a-z_]+.*?)(?:\s+#.*)?$", re.MULTILINE)
 
 
-def commands() -> list[tuple[str, str]]:
-    """Page and command, without the remark behind it."""
+class Shown(NamedTuple):
+    """Something that a page shows."""
+
+    page: str
+    text: str
+
+
+def blocks(language: str) -> Iterator[Shown]:
+    for page in PAGES:
+        for _, name, block in FENCED.findall(page.read_text(encoding="utf-8")):
+            if name == language:
+                yield Shown(page.name, textwrap.dedent(block))
+
+
+def commands() -> list[Shown]:
+    fenced = [
+        Shown(page, line) for page, block in blocks("bash") for line in COMMAND.findall(block.replace("\\\n", " "))
+    ]
+    inline = [Shown(page.name, line) for page in PAGES for line in INLINE.findall(page.read_text(encoding="utf-8"))]
+    return fenced + inline
+
+
+def calls() -> list[Shown]:
     return [
-        (page.name, re.split(r"\s{2,}|\s#", line)[0].strip())
-        for page in PAGES
-        for line in SHOWN.findall(page.read_text(encoding="utf-8"))
+        Shown(page, ast.unparse(call))
+        for page, block in blocks("python")
+        for call in ast.walk(ast.parse(block))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("autocrossdim.")
     ]
 
 
-@pytest.mark.parametrize(("page", "line"), commands())
-def test_a_command_shown_can_be_typed(page: str, line: str) -> None:
+@pytest.mark.parametrize("shown", commands(), ids=lambda shown: f"{shown.page}: {shown.text}")
+def test_a_command_parses(shown: Shown) -> None:
     group = typer.main.get_command(app)
-    _, name, *words = shlex.split(line)
+    _, name, *words = shlex.split(shown.text)
     command = group.commands[name]  # type: ignore[attr-defined]
     try:
-        command.make_context(name, words)  # parses, and runs nothing
+        command.make_context(name, words)  # parses without running anything
     except Exception as error:
+        # Inline code may name a command without its arguments.
         if type(error).__name__ != "MissingParameter":
-            pytest.fail(f"{page}: {line}: {error}")
+            pytest.fail(f"{shown.page}: {shown.text}: {error}")
 
 
-def test_the_documentation_shows_commands() -> None:
-    names = {line.split()[1] for _, line in commands()}
-    assert {"plan_and_preprocess", "train", "predict", "evaluate", "find_best", "export", "verify"} <= names
+@pytest.mark.parametrize("shown", calls(), ids=lambda shown: f"{shown.page}: {shown.text}")
+def test_a_python_call_fits_the_signature(shown: Shown) -> None:
+    call = ast.parse(shown.text, mode="eval").body
+    assert isinstance(call, ast.Call)
+    function = autocrossdim
+    for name in ast.unparse(call.func).split(".")[1:]:
+        function = getattr(function, name)
+    keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg is not None}
+    inspect.signature(function).bind(*call.args, **keywords)  # type: ignore[arg-type]
+
+
+def test_commands_and_calls_are_found() -> None:
+    names = {shown.text.split()[1] for shown in commands()}
+    assert {"run", "plan_and_preprocess", "train", "predict", "evaluate", "find_best", "export", "verify"} <= names
+    assert any(shown.text.startswith("autocrossdim.train(") for shown in calls())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing, f"{page.name} links to files that do not exist: {missing}"
+
+
+def test_the_hooks_use_the_linter_of_the_test_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (pinned,) = (each for each in project["optional-dependencies"]["test"] if each.startswith("ruff=="))
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert f"rev: v{pinned.removeprefix('ruff==')}\n" in hooks

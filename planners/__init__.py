@@ -1,1 +1,1 @@
-"""From a fingerprint to a plan: spacing, 2D or 3D, topology, memory, patch and batch."""
+"""From a fingerprint to a plan: target spacing, 2D or 3D, network topology, memory, patch and batch size."""

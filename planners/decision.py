@@ -1,87 +1,80 @@
-"""Slices or volumes: the choice, and the sentences that say why."""
+"""The choice between slices (2D) and volumes (3D), and the sentences that explain it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
+from planners.spacing import CaseSizes
 
-CLOSE_CASE = (2.0, 4.0)  # between these ratios nothing published settles 2D against 3D
-FEW_SLICES = 8  # an axis with fewer cannot be halved even once and keep 4 voxels (nnU-Net's smallest feature map)
-THIN = 3.0  # and is thin where the other axes have this many times its voxels (nnU-Net's factor for a coarse axis)
-MIXED_SHARE = 0.1  # of the cases on the other side of the threshold, from which on a dataset counts as mixed
+CLOSE_CALL = (2.0, 4.0)  # anisotropies at which no published comparison settles 2D against 3D
+FEW_SLICES = 8  # an axis with fewer voxels cannot be halved once and keep 4 (nnU-Net's smallest feature map)
+THIN_RATIO = 3.0  # other axes with this many times its voxels make an axis thin (nnU-Net's factor for a coarse axis)
+MIXED_SHARE = 0.1  # share of cases on either side of the threshold that makes a dataset mixed (our choice)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Choice:
-    """A configuration, the ratio it rests on, and why."""
+    """A configuration, the anisotropy it was chosen at, and the reasons, one sentence each."""
 
     configuration: str
     anisotropy: float
-    reasons: list[str] = field(default_factory=list)
+    reasons: tuple[str, ...]
 
 
-def choose(spacings: np.ndarray, shapes: np.ndarray, threshold: float) -> Choice:
-    """Choose between `omnia` and `dx` for volumes.
+def choose(sizes: CaseSizes, threshold: float, dims: int = 3) -> Choice:
+    """Choose between `omnia` (2D) and `dx` (3D).
 
     Args:
-        spacings: shape (cases, 3), mm, coarsest axis first.
-        shapes: shape (cases, 3), voxels after cropping.
-        threshold: anisotropy of the median spacing from which on slices are preferred.
+        sizes: Sizes of the training cases.
+        threshold: Anisotropy of the median spacing at which slices are preferred.
+        dims: Number of axes of the images; 2D images leave no choice.
     """
-    spacing, shape = np.median(spacings, axis=0), np.median(shapes, axis=0)
-    ratio = float(spacing.max() / spacing.min())
-    coarse, fine = float(spacing.max()), float(spacing.min())
+    if dims == 2:
+        return Choice("omnia", 1.0, ("The images are 2D, so only a 2D network (omnia) applies.",))
+    ratio = sizes.anisotropy
+    coarse, fine = sizes.median_spacing.max(), sizes.median_spacing.min()
+    slices, *in_plane = sizes.median_shape
     if ratio >= threshold:
-        choice = Choice(
-            "omnia",
-            ratio,
-            [
-                f"Slices are {coarse:.3g} mm apart while pixels are {fine:.3g} mm wide, {ratio:.2g} times finer.",
-                f"From a ratio of {threshold:g} on, neighbouring slices say little about each other, so a 2D network "
-                "(omnia) looks at one slice at a time.",
-            ],
-        )
-    elif shape[0] < FEW_SLICES and shape[0] * THIN <= shape[1:].min():
-        choice = Choice(
-            "omnia",
-            ratio,
-            [
-                f"Voxels are nearly cubes (a ratio of {ratio:.2g}), but there are only {shape[0]:.0f} slices: fewer "
-                f"than {FEW_SLICES} leave a 3D network (dx) nothing to gather along them, so a 2D network (omnia) "
-                "looks at one slice at a time."
-            ],
-        )
+        name = "omnia"
+        reasons = [
+            f"Slices are {coarse:.3g} mm apart and pixels are {fine:.3g} mm wide, a ratio of {ratio:.3g}.",
+            f"At a ratio of {threshold:g} or more, neighbouring slices share little anatomy, so a 2D network (omnia) "
+            "segments the volume slice by slice.",
+        ]
+    elif slices < FEW_SLICES and slices * THIN_RATIO <= min(in_plane):
+        name = "omnia"
+        reasons = [
+            f"The ratio of the spacings is only {ratio:.3g}, but a typical volume has only {slices:.0f} slices.",
+            f"With fewer than {FEW_SLICES} slices, a 3D network (dx) has no context to gain across them, so a 2D "
+            "network (omnia) segments the volume slice by slice.",
+        ]
     else:
-        choice = Choice(
-            "dx",
-            ratio,
-            [
-                f"Voxels are nearly cubes: {coarse:.3g} mm along the coarsest axis, {fine:.3g} mm along the finest, a "
-                f"ratio of {ratio:.2g}.",
-                f"Below a ratio of {threshold:g}, neighbouring slices show the same anatomy, so a 3D network (dx) "
-                "looks at whole volumes.",
-            ],
+        name = "dx"
+        reasons = [
+            f"The spacing is {coarse:.3g} mm along the coarsest axis and {fine:.3g} mm along the finest, a ratio of "
+            f"{ratio:.3g}.",
+            f"Below a ratio of {threshold:g}, neighbouring slices show much the same anatomy, so a 3D network (dx) "
+            "segments whole volumes.",
+        ]
+    if CLOSE_CALL[0] <= ratio <= CLOSE_CALL[1]:
+        other = "dx" if name == "omnia" else "omnia"
+        reasons.append(
+            f"A ratio between {CLOSE_CALL[0]:g} and {CLOSE_CALL[1]:g} is a close call. Also train the other "
+            f"configuration (`autocrossdim train DATASET --config {other}`) and let `autocrossdim find_best DATASET` "
+            "compare the two."
         )
-    if CLOSE_CASE[0] <= ratio <= CLOSE_CASE[1]:
-        other = "dx" if choice.configuration == "omnia" else "omnia"
-        choice.reasons.append(
-            f"A ratio between {CLOSE_CASE[0]:g} and {CLOSE_CASE[1]:g} is a close case: train the other one too "
-            f"(`autocrossdim train DATASET --config {other}`) and let cross-validation choose."
-        )
-    return choice
+    return Choice(name, ratio, tuple(reasons))
 
 
-def mixed_note(spacings: np.ndarray, threshold: float) -> str | None:
-    """Say that a dataset holds both thick-sliced and near-cubic cases, or None.
+def mixed_note(sizes: CaseSizes, threshold: float) -> str | None:
+    """Return a note if some cases are anisotropic and others are not, else None.
 
     Args:
-        spacings: shape (cases, 3), mm.
-        threshold: anisotropy that parts them.
+        sizes: Sizes of the training cases.
+        threshold: Anisotropy that separates the two kinds of cases.
     """
-    thick = spacings.max(axis=1) / spacings.min(axis=1) >= threshold
-    share = float(thick.mean())
-    if not MIXED_SHARE <= share <= 1 - MIXED_SHARE:
+    thick = sizes.spacings.max(axis=1) / sizes.spacings.min(axis=1) >= threshold
+    if not MIXED_SHARE <= thick.mean() <= 1 - MIXED_SHARE:
         return None
     return (
-        f"The dataset is mixed: {int(thick.sum())} of {len(thick)} cases have thick slices (a ratio of {threshold:g} "
-        "or more), the others have not. Train both configurations and ensemble them."
+        f"The dataset is mixed: {thick.sum()} of {len(thick)} cases have thick slices (a ratio of {threshold:g} or "
+        "more), the others do not. Train both configurations and ensemble them."
     )

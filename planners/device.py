@@ -1,30 +1,32 @@
-"""The memory and precision there are to plan for."""
+"""The memory and the precision to plan for."""
 
 import torch
 
 from autocrossdim.records.plan import DEFAULT_MEMORY_GB, GIGABYTE, PlanOptions
 
-GPU_SHARE = 0.9  # the rest is for CUDA itself, its libraries and the allocator's gaps
+GPU_SHARE = 0.9  # of the GPU's memory; the rest is left to CUDA, its libraries and fragmentation (our choice)
 
 
 def memory_budget(options: PlanOptions) -> tuple[int, str]:
-    """Return the bytes training may take and a sentence saying where the figure comes from.
+    """Return the bytes that training may take, and a sentence that says where the number comes from.
 
-    What was asked for, else nine tenths of the first GPU's memory, else 8 GiB.
+    The budget is `--memory` if given, else 90 % of the first GPU's memory, else 8 GB.
     """
     if options.memory is not None:
-        return int(options.memory * GIGABYTE), f"You gave it {options.memory:g} GB of memory."
+        return int(options.memory * GIGABYTE), f"The memory budget is {options.memory:g} GB, as requested."
     if torch.cuda.is_available():
         name, total = torch.cuda.get_device_name(0), torch.cuda.get_device_properties(0).total_memory
-        return int(GPU_SHARE * total), f"It is sized for the {total / GIGABYTE:.0f} GB of your {name}."
-    return (
-        int(DEFAULT_MEMORY_GB * GIGABYTE),
-        f"No GPU was found, so it is sized for {DEFAULT_MEMORY_GB:g} GB of memory (change it with --memory).",
+        return int(GPU_SHARE * total), (
+            f"The memory budget is {GPU_SHARE * total / GIGABYTE:.3g} GB, {GPU_SHARE:.0%} of the memory of the GPU "
+            f"({name})."
+        )
+    return int(DEFAULT_MEMORY_GB * GIGABYTE), (
+        f"No GPU was found; the memory budget is {DEFAULT_MEMORY_GB:g} GB. Set another one with --memory."
     )
 
 
 def precision_bits(options: PlanOptions) -> int:
-    """Return 16 or 32: what was asked for, else 16 where there is a GPU to train on."""
+    """Return the bits of the convolutions: `--precision` if given, else 16 on a GPU and 32 on a CPU."""
     if options.precision == "auto":
         return 16 if torch.cuda.is_available() else 32
     return int(options.precision)

@@ -1,8 +1,8 @@
-"""The memory of a step, computed by running the very network where tensors have shapes but no content.
+"""Memory of a training step, computed by running the planned network on tensors that have shapes but no content.
 
-Forward, loss and backward run on torch's `meta` device. Every tensor that comes and goes is counted while it lives,
-each storage once, so the peak holds what is saved for backward, the gradients, and whatever exists beside them for a
-moment. It takes a fraction of a second and no memory, and needs no GPU: one can plan for an 80 GB card on a laptop.
+Forward pass, loss and backward pass run on torch's `meta` device. The bytes of every storage are counted as long as it
+is alive, so the peak includes activations saved for the backward pass, gradients, and temporary tensors. This takes a
+fraction of a second, hardly any memory and no GPU: a laptop can plan for an 80 GB card.
 """
 
 import weakref
@@ -23,18 +23,18 @@ from autocrossdim.networks.build import build_network
 from autocrossdim.records.network import NetworkPlan
 from autocrossdim.system.device import memory_format_for
 
-COPIES = 2  # of the model: what is trained, and the average of its steps
-OPTIMISER_STATES = 2  # NAdam keeps two moments a parameter
-# Workspaces of the convolutions and gaps between tensors: what a process took beyond its tensors on a CPU, 10 to 22 %
-# of them over ten networks (benchmarks/results/memory.md).
+COPIES = 2  # of the weights: those being trained and their running average
+OPTIMISER_STATES = 2  # NAdam keeps two moments per parameter
+# Convolution workspaces and fragmentation: a process on a CPU took 10 to 22 % more than its tensors, over ten networks
+# (benchmarks/results/memory.md).
 OVERHEAD = 1.16
-# Peaks are computed for these batches and continued as a straight line: everything but the weights' gradients
-# is proportional to the batch.
+# Peaks are computed for these batch sizes and extrapolated linearly: everything except the weights' gradients is
+# proportional to the batch size.
 FEW, MORE = 2, 4
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all storages that operations made and that are still alive."""
+    """Counts the bytes of the storages that operations have created and that are still alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -45,7 +45,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run one operation and count what it made."""
+        """Run one operation and count the storages it created."""
         result = func(*args, **(kwargs or {}))
         for value in tree_iter(result):
             if isinstance(value, Tensor):
@@ -67,25 +67,25 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _SixteenBitConvolutions(TorchFunctionMode):
-    """What autocast does to a convolutional network, on a device that has no autocast: convolutions run in bf16."""
+    """Runs convolutions in bf16, as autocast does, on a device without autocast."""
 
     CONVOLUTIONS = (torch.conv2d, torch.conv3d, torch.conv_transpose2d, torch.conv_transpose3d)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run one function, a convolution with its inputs and weights rounded."""
+        """Run one function; if it is a convolution, with its inputs and weights in bf16."""
         if func in self.CONVOLUTIONS:
             args = tuple(value.bfloat16() if isinstance(value, Tensor) else value for value in args)
         return func(*args, **(kwargs or {}))
 
 
 class StepMemory:
-    """Bytes of a step of one network, by patch and batch.
+    """Memory of training and inference with one network, for any patch and batch size.
 
     Args:
-        plan: the network.
-        mixed: whether convolutions run in 16 bits (bf16 or fp16 autocast), as they do on a GPU.
+        plan: Network to build.
+        mixed: Whether convolutions run in 16 bits (bf16 or fp16 autocast), as they do on a GPU.
     """
 
     def __init__(self, plan: NetworkPlan, mixed: bool) -> None:
@@ -100,11 +100,13 @@ class StepMemory:
         self.training_peak = lru_cache(maxsize=256)(self._training_peak)
 
     def training(self, patch: tuple[int, ...], batch: int) -> int:
-        """Return the peak bytes of a training step: weights, their average, optimiser, batch, forward and backward.
+        """Return the peak memory of a training step in bytes.
+
+        It includes the weights, their average, the optimiser's moments, the batch, and forward and backward pass.
 
         Args:
-            patch: voxels an axis.
-            batch: patches a step, at least 2.
+            patch: Patch size in voxels.
+            batch: Patches per step, at least 2.
         """
         peak: float = self.training_peak(patch, FEW)
         if batch != FEW:
@@ -112,7 +114,7 @@ class StepMemory:
         return int(self.fixed_bytes + OVERHEAD * peak)
 
     def inference(self, patch: tuple[int, ...], batch: int) -> int:
-        """Return the peak bytes of predicting `batch` tiles at once, accumulators left out."""
+        """Return the peak memory in bytes of predicting `batch` tiles at once, without accumulators."""
         with torch.no_grad(), _LiveBytes() as live, self._precision():
             self.network.eval()(self._image(patch, batch))
         return int(self.model_bytes + OVERHEAD * live.peak)
@@ -142,7 +144,7 @@ class StepMemory:
 
 
 def _loss(logits: Tensor | list[Tensor], target: Tensor) -> Tensor:
-    """A loss that keeps what Dice + cross-entropy keeps, at every level that is supervised."""
+    """Return a loss that saves the same tensors as Dice plus cross-entropy, at every supervised level."""
     if not isinstance(logits, Tensor):
         return torch.stack([_loss(coarse, target.new_empty(coarse[:, 0].shape)) for coarse in logits]).sum()
     logits = logits.float()

@@ -1,34 +1,36 @@
-"""The largest patch, then the largest batch, whose training step fits the memory budget."""
+"""The largest patch, then the largest batch, with which a training step fits the memory budget."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from autocrossdim.records.network import NetworkChoices, NetworkPlan
 from autocrossdim.records.plan import GIGABYTE, MAX_BATCH, MAX_PATCH, PlanOptions
 from autocrossdim.system.errors import UserError
 from planners.memory import StepMemory
-from planners.topology import Topology, padded, topology
+from planners.options import encoder_depths
+from planners.patches import Candidate, Kind, candidate, candidates
+from planners.topology import Topology
 from planners.trial import Outcome, try_out
 
-MIN_BATCH = 2  # batch norm needs more than one sample (nnU-Net)
-MAX_SHARE_OF_VOXELS = 0.05  # of all training voxels in one batch, so that an epoch is not a handful of steps (nnU-Net)
-ENCODER_LEVELS = 5  # halvings of every encoder family supported
-ROUGHLY = 1.5  # times the budget: patches whose voxels alone say that they need more are not computed
-PATCH_STEPS = 32  # sizes tried between the median shape and the smallest patch
-SMALLEST_SIDE = 16  # voxels along the finest axis
-DS_DEPTH = 5  # the shallowest patch DS-Net can compress
-STEP_DOWN = 0.9  # of what was computed, where a GPU could not hold it
-
-Candidate = tuple[tuple[int, ...], Topology]
+MIN_BATCH = 2  # batch normalisation needs more than one sample (nnU-Net)
+MAX_SHARE_OF_VOXELS = 0.05  # of all training voxels that one batch may contain (nnU-Net)
+WORTH_COMPUTING = 1.5  # times the budget: patches that need more by their number of voxels alone are skipped
+STEP_DOWN = 0.9  # of the computed memory: the next budget if the GPU could not run a step
 
 
 @dataclass(frozen=True)
 class Size:
-    """A patch (voxels an axis), a batch, their topology, and the memory that says what they cost."""
+    """Patch size and batch size of a network.
+
+    Attributes:
+        patch: Patch size in voxels.
+        batch: Patches per training step.
+        topology: Strides and kernels for that patch.
+        memory: Memory of the network's training step.
+    """
 
     patch: tuple[int, ...]
     batch: int
@@ -38,15 +40,15 @@ class Size:
 
 @dataclass(frozen=True)
 class Sizer:
-    """Sizes patches and batches for one kind of network.
+    """Chooses patch and batch size for one kind of network.
 
     Attributes:
         channels: Number of image channels.
         num_outputs: Number of network outputs.
-        options: What the user chose: the network, and a patch or batch size instead of the planned one.
-        mixed: Whether training runs in 16 bits.
+        options: The user's choices: the network, and a patch or batch size that replaces the planned one.
+        mixed: Whether convolutions run in 16 bits.
         budget_bytes: Memory that a training step may take.
-        kind: `unet`, or `ds` for DS-Net, which spends its own strides on depth.
+        kind: `unet` for Omnia-Net and DX-Net, `ds` for DS-Net.
     """
 
     channels: int
@@ -54,16 +56,21 @@ class Sizer:
     options: PlanOptions
     mixed: bool
     budget_bytes: int
-    kind: Literal["unet", "ds"] = "unet"
+    kind: Kind = "unet"
     _memories: dict[str, StepMemory] = field(default_factory=dict, compare=False)
 
     def size_that_runs(
         self, shape: tuple[int, ...], spacing: tuple[float, ...], training_voxels: int
     ) -> tuple[Size, Outcome]:
-        """Return the size and what came of running its step; smaller than computed if the GPU could not hold it.
+        """Return the size, reduced until a GPU can run its training step, and the outcome of the trial.
+
+        Args:
+            shape: Median shape of the cases in voxels.
+            spacing: Spacing in mm per axis.
+            training_voxels: Number of voxels of all training cases.
 
         Raises:
-            UserError: nothing fits.
+            UserError: Nothing fits the memory budget.
         """
         sizer = self
         while True:
@@ -74,109 +81,107 @@ class Sizer:
             sizer = replace(sizer, budget_bytes=int(STEP_DOWN * size.memory.training(size.patch, size.batch)))
 
     def size(self, shape: tuple[int, ...], spacing: tuple[float, ...], training_voxels: int) -> Size:
-        """Return patch and batch for cases of a median `shape` (voxels) at `spacing` (mm).
+        """Return the size by the computed memory alone; arguments and errors as for `size_that_runs`."""
+        chosen = self._requested(shape, spacing) or self._largest(shape, spacing)
+        memory = self._memory(chosen)
+        batch = self.options.batch_size or self._largest_batch(chosen.patch, memory, training_voxels)
+        return Size(chosen.patch, batch, chosen.topology, memory)
 
-        Raises:
-            UserError: not even the smallest patch fits; the message names the memory it would take.
+    def choices(self, dims: int) -> dict[str, Any]:
+        """Return the fields of `NetworkChoices` for a network over `dims` axes, without those that do not apply."""
+        chosen = {name: getattr(self.options, name) for name in NetworkChoices.model_fields}
+        return chosen | {
+            "slices": self.options.slices if dims == 2 else 1,
+            "deep_supervision": self.options.deep_supervision and self.kind == "unet",
+        }
+
+    @cached_property
+    def _depths(self) -> tuple[int, ...]:
+        return encoder_depths(self.options.encoder)
+
+    def _requested(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> Candidate | None:
+        """Return the candidate for the requested patch size, or None if none was requested."""
+        if self.options.patch_size is None:
+            return None
+        sides = self.options.patch_size[-len(shape) :]
+        # A volume for which only the in-plane sides were given keeps all of its slices.
+        sides = shape[: len(shape) - len(sides)] + sides
+        requested = candidate(sides, spacing, depths=self._depths, kind=self.kind)
+        option = f"--patch-size {','.join(map(str, self.options.patch_size))}"
+        if prod(requested.patch) > MAX_PATCH:
+            raise UserError(
+                f"{option}: a patch of {_text(requested.patch)} voxels is larger than the limit of {MAX_PATCH:,} "
+                "voxels. Choose a smaller patch."
+            )
+        needed = self._needed(requested)
+        if needed > self.budget_bytes:
+            raise UserError(
+                f"{option}: training on patches of {_text(requested.patch)} voxels with batch size "
+                f"{self._smallest_batch} needs {_gigabytes(needed)}, but the memory budget is "
+                f"{self.budget_bytes / GIGABYTE:.3g} GB. Choose a smaller patch, or raise --memory if the hardware "
+                "has more."
+            )
+        return requested
+
+    def _largest(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> Candidate:
+        """Return the largest patch that fits.
+
+        Patches that are far too large by their number of voxels alone are skipped. The larger the budget, the fewer
+        are skipped, so more memory never leads to a smaller patch.
         """
-        if self.options.patch_size is not None:
-            asked = self.options.patch_size[-len(shape) :]
-            # In-plane sizes were given for a volume: all slices, then.
-            wanted = (*shape[: len(shape) - len(asked)], *asked)
-            levels = levels_for(self.kind, wanted, spacing)
-            candidates = [(padded(wanted, levels.total_stride), levels)]
-        else:
-            candidates = patches(shape, spacing, self.kind)
-        patch, levels = self._largest_that_fits(candidates)
-        memory = self._memory(patch, levels)
-        batch = self.options.batch_size or self._largest_batch(patch, memory, training_voxels)
-        return Size(patch, batch, levels, memory)
-
-    def _largest_that_fits(self, candidates: Sequence[Candidate]) -> Candidate:
-        """The first candidate that fits; they get smaller.
-
-        Far too large ones are passed over by their voxels alone. What is passed over shrinks as the budget grows,
-        so more memory never gives a smaller patch.
-        """
-        whole = self._needed(candidates[0])
-        for candidate in candidates:
-            rough = whole * (prod(candidate[0]) / prod(candidates[0][0]))
-            if rough <= ROUGHLY * self.budget_bytes and self._needed(candidate) <= self.budget_bytes:
-                return candidate
-        needed = self._needed(candidates[-1]) / GIGABYTE + 0.005
+        descending: Sequence[Candidate] = candidates(shape, spacing, depths=self._depths, kind=self.kind)
+        largest = descending[0]
+        needed_by_largest = self._needed(largest)
+        for smaller in descending:
+            estimate = needed_by_largest * prod(smaller.patch) / prod(largest.patch)
+            if estimate <= WORTH_COMPUTING * self.budget_bytes and self._needed(smaller) <= self.budget_bytes:
+                return smaller
+        smallest = descending[-1]
         raise UserError(
-            f"--memory {self.budget_bytes / GIGABYTE:.3g}: too little to train {self.options.encoder} in "
-            f"{len(candidates[-1][0])}D. The smallest patch that can be planned needs {needed:.2f} GB."
+            f"Training {self.options.encoder} in {len(shape)}D on the smallest patch ({_text(smallest.patch)} voxels) "
+            f"with batch size {self._smallest_batch} needs {_gigabytes(self._needed(smallest))}, but the memory "
+            f"budget is {self.budget_bytes / GIGABYTE:.3g} GB. Choose a smaller --encoder, or raise --memory if the "
+            "hardware has more."
         )
 
-    def _needed(self, candidate: Candidate) -> int:
-        patch, levels = candidate
-        return self._memory(patch, levels).training(patch, self.options.batch_size or MIN_BATCH)
+    @property
+    def _smallest_batch(self) -> int:
+        return self.options.batch_size or MIN_BATCH
+
+    def _needed(self, patch: Candidate) -> int:
+        return self._memory(patch).training(patch.patch, self._smallest_batch)
 
     def _largest_batch(self, patch: tuple[int, ...], memory: StepMemory, training_voxels: int) -> int:
         two, three = memory.training(patch, 2), memory.training(patch, 3)
-        fits = 2 + (self.budget_bytes - two) // max(1, three - two)
+        fitting = 2 + (self.budget_bytes - two) // max(1, three - two)
         share = int(MAX_SHARE_OF_VOXELS * training_voxels / prod(patch))
-        return max(MIN_BATCH, min(fits, share, MAX_BATCH))
+        return max(MIN_BATCH, min(fitting, share, MAX_BATCH))
 
-    def _memory(self, patch: tuple[int, ...], levels: Topology) -> StepMemory:
-        plan = self._network(patch, levels)
+    def _memory(self, patch: Candidate) -> StepMemory:
+        plan = self._network(patch)
         key = plan.model_dump_json()
         if key not in self._memories:
             self._memories[key] = StepMemory(plan, self.mixed)
         return self._memories[key]
 
-    def _network(self, patch: tuple[int, ...], levels: Topology) -> NetworkPlan:
-        dims = len(patch)
-        choices = {name: getattr(self.options, name) for name in NetworkChoices.model_fields}
+    def _network(self, patch: Candidate) -> NetworkPlan:
+        dims = len(patch.patch)
         return NetworkPlan(
-            **choices | self.adjusted(dims),
+            **self.choices(dims),
             kind=self.kind,
-            depth=patch[0] if self.kind == "ds" else None,
+            depth=patch.patch[0] if self.kind == "ds" else None,
             dims=dims,
             in_channels=self.channels * (self.options.slices if dims == 2 else 1),
             num_outputs=self.num_outputs,
-            strides=[list(stride) for stride in levels.strides],
-            kernel_sizes=[list(kernel) for kernel in levels.kernel_sizes],
+            strides=[list(stride) for stride in patch.topology.strides],
+            kernel_sizes=[list(kernel) for kernel in patch.topology.kernel_sizes],
         )
 
-    def adjusted(self, dims: int) -> dict[str, Any]:
-        """Return the choices that do not apply to a network over `dims` axes, switched off."""
-        return {
-            "slices": self.options.slices if dims == 2 else 1,
-            "deep_supervision": self.options.deep_supervision and self.kind == "unet",
-        }
+
+def _text(patch: tuple[int, ...]) -> str:
+    return " × ".join(map(str, patch))
 
 
-def levels_for(kind: str, shape: tuple[int, ...], spacing: tuple[float, ...]) -> Topology:
-    """Return the topology of a patch; DS-Net's encoder is 2D, so it halves in-plane only."""
-    if kind != "ds":
-        return topology(shape, spacing, ENCODER_LEVELS)
-    flat = topology(shape[1:], spacing[1:], ENCODER_LEVELS)
-    return Topology(tuple((1, *s) for s in flat.strides), tuple((3, *k) for k in flat.kernel_sizes))
-
-
-def patches(shape: tuple[int, ...], spacing: tuple[float, ...], kind: str = "unet") -> list[Candidate]:
-    """Return patches from the padded median shape downwards, each with its topology.
-
-    A patch is a cube in mm, cut off where the image ends, and padded to what its strides need and no more.
-
-    Args:
-        shape: median shape, voxels an axis.
-        spacing: mm an axis.
-        kind: of the network.
-    """
-    extent = [n * mm for n, mm in zip(shape, spacing, strict=True)]
-    smallest = min(SMALLEST_SIDE * min(spacing), max(extent))
-    candidates: list[Candidate] = []
-    for side in np.geomspace(max(extent), smallest, PATCH_STEPS):
-        # The tolerance keeps the first side, the image itself, from being rounded down.
-        wanted = tuple(int(min(n, max(1, side / mm + 1e-6))) for n, mm in zip(shape, spacing, strict=True))
-        if kind == "ds":
-            # DS-Net compresses depth to three slices, and needs five to do so.
-            wanted = (max(DS_DEPTH, wanted[0]), *wanted[1:])
-        levels = levels_for(kind, wanted, spacing)
-        candidate = padded(wanted, levels.total_stride), levels
-        if candidate not in candidates and prod(candidate[0]) <= MAX_PATCH:
-            candidates.append(candidate)
-    return candidates
+def _gigabytes(size: int) -> str:
+    # Rounded up, so that a budget of this size is enough.
+    return f"{size / GIGABYTE + 0.005:.2f} GB"

@@ -1,38 +1,53 @@
-"""Which axis is halved at which level of the encoder, and which kernels reach along it."""
+"""Which axis is halved at which level of the encoder, and which kernels extend along it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-SMALLEST_FEATURE_MAP = 4  # voxels an axis is never halved below (nnU-Net)
-JOIN_RATIO = 2.0  # an axis joins halving, and gets its kernels, once within this factor of the finest (nnU-Net)
+SMALLEST_FEATURE_MAP = 4  # voxels that remain on an axis after the last halving, at least (nnU-Net)
+JOIN_RATIO = 2.0  # an axis is halved, and gets kernels of 3, once it is within this factor of the finest (nnU-Net)
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Strides, one entry an encoder level, and kernel extents (1 or 3), one a resolution level."""
+    """Strides and kernels of a network.
+
+    Attributes:
+        strides: Stride per axis, one entry per encoder level.
+        kernel_sizes: Kernel extent (1 or 3) per axis, one entry per resolution level, full resolution first.
+    """
 
     strides: tuple[tuple[int, ...], ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
 
     @property
     def total_stride(self) -> tuple[int, ...]:
-        """Product of the strides, an axis: what a patch must be a multiple of."""
+        """Product of the strides per axis, of which a patch must be a multiple."""
         totals = [1] * len(self.kernel_sizes[0])
         for stride in self.strides:
             totals = [total * s for total, s in zip(totals, stride, strict=True)]
         return tuple(totals)
 
+    def ending_at(self, depths: Collection[int]) -> "Topology":
+        """Return the topology with levels of stride 1 appended until its depth is one of `depths`.
+
+        An encoder whose stem has stride 4, such as ConvNeXt, cannot end at level 1.
+        """
+        missing = min(depth for depth in depths if depth >= len(self.strides)) - len(self.strides)
+        flat = (1,) * len(self.kernel_sizes[0])
+        return Topology(self.strides + (flat,) * missing, self.kernel_sizes + self.kernel_sizes[-1:] * missing)
+
 
 def topology(shape: tuple[int, ...], spacing: tuple[float, ...], levels: int) -> Topology:
-    """Spend the encoder's halvings on the axes that can bear them.
+    """Distribute the encoder's halvings over the axes.
 
-    Level by level, an axis is halved when at least 4 voxels remain and its spacing is within 2x of the finest axis
-    that can still be halved; levels at which nothing can be halved are dropped. A kernel reaches along an axis
-    once its spacing has come within 2x of the finest axis, and from then on.
+    Level by level, an axis is halved if at least 4 voxels remain and its spacing is within 2x of the finest axis that
+    can still be halved. Levels at which no axis can be halved are dropped. A kernel extends along an axis from the
+    level at which the axis' spacing is within 2x of the finest.
 
     Args:
-        shape: voxels an axis, 2 or 3 of them.
-        spacing: mm an axis.
-        levels: halvings the encoder has (5 for an EfficientNet).
+        shape: Patch shape in voxels, 2 or 3 axes.
+        spacing: Spacing in mm per axis.
+        levels: Number of halvings of the encoder.
     """
     size, mm = list(shape), list(spacing)
     axes = range(len(size))
@@ -40,11 +55,11 @@ def topology(shape: tuple[int, ...], spacing: tuple[float, ...], levels: int) ->
     strides: list[tuple[int, ...]] = []
     kernels = [tuple(kernel)]
     while len(strides) < levels:
-        able = [axis for axis in axes if size[axis] >= 2 * SMALLEST_FEATURE_MAP]
-        if not able:
+        divisible = [axis for axis in axes if size[axis] >= 2 * SMALLEST_FEATURE_MAP]
+        if not divisible:
             break
-        finest = min(mm[axis] for axis in able)
-        halved = [axis for axis in able if mm[axis] < JOIN_RATIO * finest]
+        finest = min(mm[axis] for axis in divisible)
+        halved = [axis for axis in divisible if mm[axis] < JOIN_RATIO * finest]
         stride = tuple(2 if axis in halved else 1 for axis in axes)
         size = [-(-n // s) for n, s in zip(size, stride, strict=True)]
         mm = [m * s for m, s in zip(mm, stride, strict=True)]
@@ -52,7 +67,7 @@ def topology(shape: tuple[int, ...], spacing: tuple[float, ...], levels: int) ->
         strides.append(stride)
         kernels.append(tuple(kernel))
     if not strides:
-        # The network needs one level, even where there is nothing to halve.
+        # A network has at least one level, even if no axis can be halved.
         return Topology((tuple(1 for _ in axes),), (kernels[0], kernels[0]))
     return Topology(tuple(strides), tuple(kernels))
 
@@ -62,5 +77,5 @@ def _kernel(mm: list[float], size: list[int], axis: int) -> int:
 
 
 def padded(shape: tuple[int, ...], multiple: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the smallest multiples of `multiple` that hold `shape`."""
+    """Return the smallest shape that contains `shape` and is a multiple of `multiple` on every axis."""
     return tuple(-(-n // m) * m for n, m in zip(shape, multiple, strict=True))

@@ -1,7 +1,7 @@
-"""A few real training steps, in a process of their own: how long they take and, on a GPU, what memory they need.
+"""A few real training steps in a separate process: the time of a step and, on a GPU, its peak memory.
 
-`python -m planners.trial` reads a request as JSON from stdin and answers with JSON on stdout. A process of its own,
-because a step that does not fit must not take the planner down, nor leave anything on the GPU.
+`python -m planners.trial` reads a request as JSON from stdin and writes the outcome as JSON to stdout. In a separate
+process, a step that does not fit cannot take the planner down, and leaves nothing on the GPU.
 """
 
 import json
@@ -20,13 +20,20 @@ from autocrossdim.system.device import choose_device, memory_format_for
 from planners.memory import StepMemory
 
 STEPS = 3
-SECONDS_TO_WAIT = 120.0
-CPU_MULTIPLY_ADDS = 5e9  # forward, a step: what a CPU is asked to try; a larger step's time is scaled up from it
-SAMPLES, SMALLEST_SIDE = 2, 16  # and what it is asked at least
+TIMEOUT_SECONDS = 120.0
+CPU_MULTIPLY_ADDS = 5e9  # of the forward pass of a step tried on a CPU; the time of larger steps is extrapolated
+CPU_SAMPLES, CPU_SMALLEST_SIDE = 2, 16  # batch size of a step tried on a CPU; sides down to 16 voxels are kept
 
 
 class Trial(BaseModel):
-    """What to run: a network, a patch (voxels an axis), a batch, and whether convolutions run in 16 bits."""
+    """A training step to try.
+
+    Attributes:
+        network: Network to build.
+        patch: Patch size in voxels.
+        batch: Patches per step.
+        mixed: Whether convolutions run in 16 bits.
+    """
 
     network: NetworkPlan
     patch: tuple[int, ...]
@@ -35,11 +42,11 @@ class Trial(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What came of it.
+    """Outcome of a trial.
 
     Attributes:
-        seconds: of one step, the first one left out; None if none was finished.
-        peak_bytes: allocated on the GPU; None on a CPU.
+        seconds: Time of one step, the first one excluded; None if the trial was not run or timed out.
+        peak_bytes: Peak memory allocated on the GPU; None on a CPU.
         fits: False if the GPU ran out of memory.
     """
 
@@ -49,22 +56,33 @@ class Outcome(BaseModel):
 
 
 def try_out(memory: StepMemory, patch: tuple[int, ...], batch: int) -> Outcome:
-    """Run a step for real and return its time, scaled to the patch and batch, and on a GPU its peak memory.
+    """Run a training step and return its time and, on a GPU, its peak memory.
 
-    A CPU is given a smaller step where the real one would take long.
+    If the step would take long on a CPU, a smaller one is run, and its time is scaled by the multiply-adds.
+
+    Args:
+        memory: Memory of the network's training step.
+        patch: Patch size in voxels.
+        batch: Patches per step.
     """
-    tried, samples = patch, batch
-    if not torch.cuda.is_available():
-        samples = SAMPLES
-        while memory.multiply_adds(tried) * samples > CPU_MULTIPLY_ADDS and min(tried) > SMALLEST_SIDE:
-            tried = tuple(max(SMALLEST_SIDE, n // 2) for n in tried)
+    on_cpu = not torch.cuda.is_available()
+    tried, samples = (_affordable(memory, patch), CPU_SAMPLES) if on_cpu else (patch, batch)
     outcome = attempt(Trial(network=memory.plan, patch=tried, batch=samples, mixed=memory.mixed))
     larger = memory.multiply_adds(patch) * batch / (memory.multiply_adds(tried) * samples)
     return outcome.model_copy(update={"seconds": None if outcome.seconds is None else outcome.seconds * larger})
 
 
+def _affordable(memory: StepMemory, patch: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the patch, halved until a CPU can run a step on it in a few seconds or its sides are small."""
+    fixed = 1 if memory.plan.kind == "ds" else 0  # DS-Net is built for one depth
+    while CPU_SAMPLES * memory.multiply_adds(patch) > CPU_MULTIPLY_ADDS and max(patch[fixed:]) > CPU_SMALLEST_SIDE:
+        halved = (min(n, max(CPU_SMALLEST_SIDE, n // 2)) for n in patch[fixed:])
+        patch = (*patch[:fixed], *halved)
+    return patch
+
+
 def attempt(trial: Trial) -> Outcome:
-    """Run a trial in a process of its own; the outcome has no time if two minutes were not enough."""
+    """Run a trial in a separate process; after two minutes it is stopped and the outcome has no time."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     try:
         result = subprocess.run(
@@ -72,7 +90,7 @@ def attempt(trial: Trial) -> Outcome:
             input=trial.model_dump_json(),
             capture_output=True,
             text=True,
-            timeout=SECONDS_TO_WAIT,
+            timeout=TIMEOUT_SECONDS,
             env=environment,
             check=False,
         )
@@ -98,7 +116,7 @@ def _run(trial: Trial) -> Outcome:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=trial.mixed and device.type == "cuda"):
                 logits = network(image)
             logits = logits[0] if isinstance(logits, list) else logits
-            # Regions have as many outputs as classes have: the cost is the same.
+            # Regions are treated as classes here: with as many outputs, the cost is the same.
             loss = torch.nn.functional.cross_entropy(logits.float(), target) - logits.float().softmax(1).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -12,72 +12,65 @@ from autocrossdim.data.dataset import load_dataset
 from autocrossdim.preprocessing.fingerprint import extract
 from autocrossdim.records.plan import GIGABYTE, Plan, PlanOptions
 from autocrossdim.system.errors import UserError
-from planners.auto import auto, dx, omnia
-from planners.sizing import patches
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+from planners.auto import AutoPlanner, auto, ds, dx, omnia
 
 SPACINGS = st.tuples(st.floats(0.3, 12), st.floats(0.3, 2), st.floats(0.3, 2))
 SHAPES = st.tuples(st.integers(1, 300), st.integers(16, 512), st.integers(16, 512))
+ISOTROPIC = (1.0, 1.0, 1.0)
+
+Described = Callable[..., Any]
 
 
 def options(**changes: Any) -> PlanOptions:
     return PlanOptions(**{"trial": False, "memory": 8.0, **changes})
 
 
-def planned(made: tuple[Any, Any], **changes: Any) -> Plan:
-    return auto.plan(*made, options(**changes))
+def planned(data: tuple[Any, Any], planner: AutoPlanner = auto, **changes: Any) -> Plan:
+    return planner.plan(*data, options(**changes))
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
-@example((1.0, 2.0, 1.0), (1, 275, 16), 298, 1.0)  # slices so small that more would fit a step than a plan may say
+@example((1.0, 2.0, 1.0), (1, 275, 16), 298, 1.0)  # so small that more slices would fit than a batch may have
 @given(SPACINGS, SHAPES, st.integers(1, 1500), st.sampled_from([1.0, 4.0, 24.0]))
-def test_every_plan_keeps_its_promises(
-    numbers: Callable[..., Any],
+def test_every_plan_is_consistent(
+    described: Described,
     spacing: tuple[float, float, float],
     shape: tuple[int, int, int],
     cases: int,
     memory: float,
 ) -> None:
-    plan = planned(numbers(spacing, shape, cases), memory=memory)
+    plan = planned(described(spacing, shape, cases), memory=memory)
     assert sorted(plan.transpose) == [0, 1, 2]
-    for made in plan.configurations.values():
-        assert made.memory.estimated_bytes <= made.memory.budget_bytes == memory * GIGABYTE
-        assert made.batch_size >= 2
-        total = np.prod(made.strides, axis=0)
-        median = np.array(made.median_shape[-made.dims :])
-        assert (np.array(made.patch_size) % total == 0).all()
-        assert (np.array(made.patch_size) < median + total).all()
-        voxels = cases * np.prod(made.median_shape)
-        assert made.batch_size == 2 or made.batch_size * np.prod(made.patch_size) <= 0.05 * voxels * 1.01
+    for configuration in plan.configurations.values():
+        assert configuration.memory.estimated_bytes <= configuration.memory.budget_bytes == memory * GIGABYTE
+        assert configuration.batch_size >= 2
+        total = np.prod(configuration.strides, axis=0)
+        median = np.array(configuration.median_shape[-configuration.dims :])
+        patch = np.array(configuration.patch_size)
+        assert (patch % total == 0).all()
+        assert (patch < median + total).all()
+        voxels = cases * np.prod(configuration.median_shape)
+        assert configuration.batch_size == 2 or configuration.batch_size * np.prod(patch) <= 0.05 * voxels * 1.01
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 
 @settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SPACINGS, SHAPES)
-def test_more_memory_never_gives_a_smaller_patch_or_batch(
-    numbers: Callable[..., Any], spacing: tuple[float, float, float], shape: tuple[int, int, int]
+def test_more_memory_never_leads_to_a_smaller_patch_or_batch(
+    described: Described, spacing: tuple[float, float, float], shape: tuple[int, int, int]
 ) -> None:
-    made = numbers(spacing, shape)
-    plans = [planned(made, memory=memory) for memory in (1.0, 2.0, 5.0, 11.0)]
+    data = described(spacing, shape)
+    plans = [planned(data, memory=memory) for memory in (1.0, 2.0, 5.0, 11.0)]
     for less, more in itertools.pairwise(plans):
-        for name in ("omnia", "dx"):
-            if name in less.configurations:
-                a, b = less.configurations[name], more.configurations[name]
-                assert np.prod(a.patch_size) <= np.prod(b.patch_size)
-                assert a.patch_size != b.patch_size or a.batch_size <= b.batch_size
+        for name in less.configurations.keys() & {"omnia", "dx"}:
+            a, b = less.configurations[name], more.configurations[name]
+            assert np.prod(a.patch_size) <= np.prod(b.patch_size)
+            assert a.patch_size != b.patch_size or a.batch_size <= b.batch_size
 
 
-@given(SHAPES, SPACINGS)
-def test_candidate_patches_only_get_smaller(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
-    found = [np.array(patch) for patch, _ in patches(shape, spacing)]
-    assert (found[0] >= shape).all()
-    assert all((a >= b).all() for a, b in itertools.pairwise(found))
-
-
-def test_overrides_are_taken_and_marked(numbers: Callable[..., Any]) -> None:
-    made = numbers((1.0, 1.0, 1.0), (40, 60, 50))
-    plan = omnia.plan(*made, options(encoder="resnet18", patch_size=(30, 40), batch_size=5, memory=3.0))
+def test_the_users_choices_replace_the_planners_and_are_recorded(described: Described) -> None:
+    data = described(ISOTROPIC, (40, 60, 50))
+    plan = planned(data, omnia, encoder="resnet18", patch_size=(30, 40), batch_size=5, memory=3.0)
     chosen = plan.configuration()
     assert (chosen.name, chosen.encoder, chosen.patch_size, chosen.batch_size) == ("omnia", "resnet18", (32, 40), 5)
     assert plan.overrides == {
@@ -87,59 +80,87 @@ def test_overrides_are_taken_and_marked(numbers: Callable[..., Any]) -> None:
         "batch_size": "5",
         "planner": "omnia",
     }
-    assert any("You asked for omnia" in reason for reason in plan.decision.reasons)
+    assert "--planner omnia was requested, so omnia is used instead of dx." in plan.decision.reasons
+    assert "The memory budget is 3 GB, as requested." in plan.decision.reasons
 
 
-def test_too_little_memory_names_the_smallest_that_works(numbers: Callable[..., Any]) -> None:
-    made = numbers((1.0, 1.0, 1.0), (40, 60, 50))
-    with pytest.raises(UserError, match="needs [0-9.]+ GB") as caught:
-        planned(made, memory=0.01)
-    needed = float(str(caught.value).rsplit("needs ", 1)[1].split(" ")[0])
-    assert planned(made, memory=needed).configuration().memory.estimated_bytes <= needed * GIGABYTE
+def test_reasons_give_patch_and_batch_size(described: Described) -> None:
+    data = described(ISOTROPIC, (34, 51, 36))
+    small = planned(data, dx, encoder="resnet18", patch_size=(16, 32, 32), batch_size=2)
+    assert small.decision.reasons[2] == (
+        "Patch size 16 × 32 × 32 voxels, which covers part of a typical image (34 × 51 × 36); batch size 2."
+    )
+    slices = planned(data, omnia, encoder="resnet18", batch_size=2)
+    assert slices.decision.reasons[3] == (
+        "Patch size 56 × 40 pixels, which covers a typical slice (51 × 36); batch size 2."
+    )
 
 
 @pytest.mark.parametrize(
     ("what", "spacing", "shape", "changes", "names"),
     [
-        ("a single case", (1.0, 1.0, 1.0), (40, 60, 50), {"cases": 1}, {"omnia", "dx"}),
-        ("two voxels thick", (1.0, 1.0, 1.0), (2, 60, 50), {}, {"omnia", "dx"}),
-        ("2D", (1.0, 1.0, 1.0), (1, 256, 256), {}, {"omnia"}),
-        ("61 labels", (1.0, 1.0, 1.0), (100, 100, 100), {"labels": 61}, {"omnia", "dx"}),
+        ("a single case", ISOTROPIC, (40, 60, 50), {"cases": 1}, {"omnia", "dx"}),
+        ("two voxels thick", ISOTROPIC, (2, 60, 50), {}, {"omnia", "dx"}),
+        ("2D", ISOTROPIC, (1, 256, 256), {}, {"omnia"}),
+        ("61 labels", ISOTROPIC, (100, 100, 100), {"labels": 61}, {"omnia", "dx"}),
         ("a liver CT", (1.0, 0.767, 0.767), (432, 512, 512), {"channels": ("CT",)}, {"omnia", "dx", "dx_lowres"}),
     ],
 )
 def test_unusual_datasets(
-    numbers: Callable[..., Any], what: str, spacing: Any, shape: Any, changes: dict[str, Any], names: set[str]
+    described: Described, what: str, spacing: Any, shape: Any, changes: dict[str, Any], names: set[str]
 ) -> None:
-    assert set(planned(numbers(spacing, shape, **changes)).configurations) == names, what
+    assert set(planned(described(spacing, shape, **changes)).configurations) == names, what
 
 
-def test_a_coarser_configuration_shows_a_quarter_or_all_that_fits(numbers: Callable[..., Any]) -> None:
-    plan = planned(numbers((1.0, 0.767, 0.767), (432, 512, 512)))
+def test_a_coarser_configuration_covers_a_quarter_or_all_that_fits(described: Described) -> None:
+    plan = planned(described((1.0, 0.767, 0.767), (432, 512, 512)))
     fine, coarse = plan.configurations["dx"], plan.configurations["dx_lowres"]
     assert np.prod(fine.patch_size) < 0.25 * np.prod(fine.median_shape)
     assert np.prod(coarse.patch_size) > 0.2 * np.prod(coarse.median_shape)
     assert all(c > f for c, f in zip(coarse.spacing, fine.spacing, strict=True))
+    assert any("dx_lowres" in note for note in plan.notes)
 
 
-def test_volumes_cannot_be_planned_from_slices(numbers: Callable[..., Any]) -> None:
+def test_2d_images_keep_their_axes_and_are_not_called_mixed(described: Described) -> None:
+    dataset, fingerprint = described((1.0, 2.0, 1.5), (1, 128, 96), cases=4)
+    finer = fingerprint.cases[0].model_copy(update={"spacing": (1.0, 0.2, 0.2)})
+    mixed = fingerprint.model_copy(update={"cases": (finer, *fingerprint.cases[1:])})
+    plan = planned((dataset, mixed), encoder="resnet18")
+    assert plan.transpose == (0, 1, 2)
+    assert plan.configuration().spacing == (2.0, 1.5)
+    assert not any("mixed" in note for note in plan.notes)
+
+
+def test_neighbouring_slices_do_not_apply_to_2d_images(described: Described) -> None:
+    plan = planned(described(ISOTROPIC, (1, 64, 64)), encoder="resnet18", slices=3)
+    assert plan.configuration().slices == 1
+    assert "--slices 3 does not apply to 2D images." in plan.notes
+
+
+@pytest.mark.parametrize("planner", [dx, ds])
+def test_volumes_cannot_be_planned_from_2d_images(described: Described, planner: AutoPlanner) -> None:
     with pytest.raises(UserError, match="2D images"):
-        dx.plan(*numbers((1.0, 1.0, 1.0), (1, 256, 256)), options())
+        planned(described(ISOTROPIC, (1, 256, 256)), planner)
 
 
-def test_channel_names_choose_the_normalisation(numbers: Callable[..., Any]) -> None:
-    plan = planned(numbers((1.0, 1.0, 1.0), (40, 60, 50), channels=("CT", "T1", "noNorm")))
-    assert [entry.scheme for entry in plan.normalization] == ["ct", "zscore", "nonorm"]
-    assert any("nonorm" in note for note in plan.notes)
+def test_ds_is_planned_on_request_only(described: Described) -> None:
+    data = described(ISOTROPIC, (16, 32, 32))
+    assert "ds" not in planned(data, encoder="resnet18").configurations
+    plan = planned(data, ds, encoder="resnet18")
+    assert (plan.decision.configuration, plan.configuration().kind) == ("ds", "ds")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real datasets are not beside this checkout")
+def test_invalid_options_are_refused_before_anything_is_sized(described: Described) -> None:
+    with pytest.raises(UserError, match="--patch-size 1,1,1"):
+        planned(described(ISOTROPIC, (40, 60, 50)), patch_size=(1, 1, 1))
+
+
 @pytest.mark.parametrize(
     ("name", "configuration"),
     [("Dataset004_Hippocampus", "dx"), ("Dataset045_SunnybrookLV", "omnia"), ("Dataset046_SunnybrookSlices", "omnia")],
 )
-def test_real_datasets(name: str, configuration: str) -> None:
-    dataset = load_dataset(SHARED / name)
+def test_real_datasets(real_data: Path, name: str, configuration: str) -> None:
+    dataset = load_dataset(real_data / name)
     plan = auto.plan(dataset, extract(dataset, processes=2)[0], options())
     assert plan.decision.configuration == configuration
     assert len(plan.decision.reasons) >= 2

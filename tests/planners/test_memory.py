@@ -18,7 +18,7 @@ def plan(dims: int, **changes: object) -> NetworkPlan:
     return NetworkPlan.model_validate(fields | changes)
 
 
-def test_live_bytes_of_a_sum_by_hand() -> None:
+def test_peak_of_three_tensors_of_which_two_are_freed() -> None:
     with _LiveBytes() as live:
         first = torch.empty(1000, device="meta")
         second = first + 1
@@ -28,7 +28,7 @@ def test_live_bytes_of_a_sum_by_hand() -> None:
     assert live.peak == 3 * 4000
 
 
-def test_views_and_in_place_operations_cost_nothing() -> None:
+def test_views_and_in_place_operations_take_no_memory() -> None:
     with _LiveBytes() as live:
         tensor = torch.empty(10, 100, device="meta")
         tensor.view(1000).add_(1)
@@ -37,13 +37,13 @@ def test_views_and_in_place_operations_cost_nothing() -> None:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_the_computed_peak_is_that_of_the_real_tensors(dims: int) -> None:
+def test_the_computed_peak_is_that_of_real_tensors(dims: int) -> None:
     memory, patch = StepMemory(plan(dims), mixed=False), (32,) * dims
     network = build_network(memory.plan, None).train()
     with _LiveBytes() as live:
         image, target = torch.randn(3, 1, *patch), torch.zeros(3, *patch, dtype=torch.int64)
         logits = network(image)
-        # The loss of the estimate, on real numbers.
+        # The loss of the estimate, on tensors with content.
         one_hot = torch.zeros_like(logits).scatter_(1, target[:, None], 1)
         probabilities = logits.softmax(dim=1)
         dice = (probabilities * one_hot).sum() / (probabilities.sum() + one_hot.sum())
@@ -51,13 +51,13 @@ def test_the_computed_peak_is_that_of_the_real_tensors(dims: int) -> None:
     assert (memory.training(patch, 3) - memory.fixed_bytes) / OVERHEAD == pytest.approx(live.peak, rel=0.05)
 
 
-def test_larger_is_more() -> None:
+def test_memory_grows_with_batch_and_patch_and_is_less_for_inference() -> None:
     memory = StepMemory(plan(2), mixed=False)
     assert memory.training((64, 64), 2) < memory.training((64, 64), 3) < memory.training((96, 64), 3)
     assert memory.inference((64, 64), 2) < memory.training((64, 64), 2)
 
 
-def test_sixteen_bits_take_little_more_than_half() -> None:
+def test_sixteen_bits_take_little_more_than_half_the_memory() -> None:
     single, mixed = StepMemory(plan(3), mixed=False), StepMemory(plan(3), mixed=True)
     ratio = (mixed.training((32,) * 3, 8) - mixed.fixed_bytes) / (single.training((32,) * 3, 8) - single.fixed_bytes)
     assert 0.45 < ratio < 0.65

@@ -3,9 +3,7 @@ from typing import Any
 import pytest
 
 from autocrossdim.records.network import NetworkPlan
-from planners import sizing
 from planners.memory import StepMemory
-from planners.sizing import Sizer
 from planners.trial import Outcome, Trial, attempt, try_out
 
 PLAN = NetworkPlan(
@@ -18,22 +16,33 @@ PLAN = NetworkPlan(
 )
 
 
-def test_a_real_step_is_run_in_a_process_of_its_own() -> None:
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
+    """The trials that were requested on a machine without a GPU; each of them takes a second per step."""
+    requested: list[Trial] = []
+
+    def quick(trial: Trial) -> Outcome:
+        requested.append(trial)
+        return Outcome(seconds=1.0)
+
+    monkeypatch.setattr("planners.trial.attempt", quick)
+    monkeypatch.setattr("planners.trial.torch.cuda.is_available", lambda: False)
+    return requested
+
+
+def network(**changes: Any) -> NetworkPlan:
+    three_axes = {"dims": 3, "strides": [[1, 2, 2]] * 2, "kernel_sizes": [[3, 3, 3]] * 3}
+    return NetworkPlan.model_validate({**PLAN.model_dump(), **three_axes, **changes})
+
+
+def test_a_step_runs_in_a_separate_process() -> None:
     outcome = attempt(Trial(network=PLAN, patch=(32, 32), batch=2, mixed=False))
     assert outcome.fits
     assert outcome.seconds is not None
     assert 0 < outcome.seconds < 30
 
 
-def test_a_step_too_long_for_a_cpu_is_scaled_up_from_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[Trial] = []
-
-    def quick(trial: Trial) -> Outcome:
-        tried.append(trial)
-        return Outcome(seconds=1.0)
-
-    monkeypatch.setattr("planners.trial.attempt", quick)
-    monkeypatch.setattr("planners.trial.torch.cuda.is_available", lambda: False)
+def test_the_time_of_a_long_step_is_extrapolated_from_a_smaller_one(tried: list[Trial]) -> None:
     memory = StepMemory(PLAN, mixed=False)
     outcome = try_out(memory, (2048, 2048), 8)
     assert tried[0].patch < (2048, 2048)
@@ -41,26 +50,12 @@ def test_a_step_too_long_for_a_cpu_is_scaled_up_from_a_smaller_one(monkeypatch: 
     assert outcome.seconds == pytest.approx(larger)
 
 
-def test_a_plan_steps_down_until_the_gpu_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[Any] = []
+def test_thin_patches_shrink_in_plane(tried: list[Trial]) -> None:
+    try_out(StepMemory(network(), mixed=False), (10, 512, 512), 2)
+    assert tried[0].patch == (10, 32, 32)
 
-    def full_gpu(memory: StepMemory, patch: tuple[int, ...], batch: int) -> Outcome:
-        sizes.append((patch, batch))
-        return Outcome(fits=len(sizes) == 3, peak_bytes=123)
 
-    monkeypatch.setattr(sizing, "try_out", full_gpu)
-    sizer = Sizer(
-        channels=1,
-        num_outputs=2,
-        encoder="resnet18",
-        network="default",
-        inflation="center",
-        slices=1,
-        mixed=False,
-        budget_bytes=2**30,
-        trial=True,
-    )
-    size, outcome = sizer.size_that_runs((256, 256), (1.0, 1.0), 10**9)
-    assert outcome.peak_bytes == 123
-    assert len(sizes) == 3
-    assert sizes[0][1] > sizes[1][1] > sizes[2][1] == size.batch
+def test_ds_net_is_tried_at_its_own_depth(tried: list[Trial]) -> None:
+    try_out(StepMemory(network(kind="ds", depth=48), mixed=False), (48, 256, 256), 2)
+    assert tried[0].patch[0] == 48
+    assert tried[0].patch[1:] < (256, 256)

@@ -56,6 +56,7 @@ def plan(
     project = Project.open(dataset, work=work, planned=False)
     chosen = _checked(options)
     planning = find_planner(planner)
+    planning.check_options(chosen)
     workspace = project.workspace
     fingerprint = _fingerprint(project, processes or default_processes(), overwrite)
     result = planning.plan(project.dataset, fingerprint, chosen)

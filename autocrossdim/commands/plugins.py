@@ -20,6 +20,13 @@ from autocrossdim.system import registry
 class Planner(Protocol):
     """Turns a fingerprint into a plan."""
 
+    def check_options(self, options: PlanOptions) -> None:
+        """Raise a UserError for a choice that no dataset can be planned with, such as an unknown encoder.
+
+        Called before any case is read.
+        """
+        ...
+
     def plan(self, dataset: Dataset, fingerprint: Fingerprint, options: PlanOptions) -> Plan:
         """Return the plan.
 

@@ -4,6 +4,7 @@ Files of a process can be limited in size, which its writers see as they see a f
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 
 resource = pytest.importorskip("resource")
 LIMIT = 20_000  # bytes; the JSON files and pictures of a small dataset are smaller, its arrays larger
+# Coverage is not measured in these processes: its own data file would exceed the limit.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
 
 WRITERS = """
 import json, resource, sys
@@ -52,7 +55,7 @@ print(json.dumps(told))
 
 def written(folder: Path, limit: int) -> dict[str, str]:
     command = [sys.executable, "-c", WRITERS, str(folder), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     result: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -81,6 +84,7 @@ def test_preprocessing_and_training_end_in_one_line(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
+            env=ENVIRONMENT,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         )
         return done.returncode, done.stderr.strip().splitlines()[-1]

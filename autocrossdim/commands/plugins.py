@@ -6,7 +6,7 @@ with the methods below. A configuration of a plan names the trainer that trains 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.data.splits import Split
@@ -15,8 +15,10 @@ from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Configuration, Plan, PlanOptions
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system import registry
+from autocrossdim.system.errors import UserError
 
 
+@runtime_checkable
 class Planner(Protocol):
     """Turns a fingerprint into a plan."""
 
@@ -74,6 +76,7 @@ class FoldTask:
     restart: bool = False
 
 
+@runtime_checkable
 class Trainer(Protocol):
     """Trains folds and segments their validation cases."""
 
@@ -101,9 +104,9 @@ def find_planner(name: str) -> Planner:
     """Return the installed planner of that name.
 
     Raises:
-        UserError: No such planner is installed; the message lists those that are.
+        UserError: No such planner is installed, or it is no `Planner`.
     """
-    planner: Planner = registry.find("planners", name)
+    planner: Planner = _implementing(Planner, registry.find("planners", name), "planner", name)
     return planner
 
 
@@ -111,7 +114,28 @@ def find_trainer(name: str) -> Trainer:
     """Return the installed trainer of that name.
 
     Raises:
-        UserError: No such trainer is installed; the message lists those that are.
+        UserError: No such trainer is installed, or it is no `Trainer`.
     """
-    trainer: Trainer = registry.find("trainers", name)
+    trainer: Trainer = _implementing(Trainer, registry.find("trainers", name), "trainer", name)
     return trainer
+
+
+def _implementing(protocol: type, found: Any, kind: str, name: str) -> Any:
+    """Return what an entry point names if it has the methods of a protocol.
+
+    Raises:
+        UserError: It has not, or it is a class instead of an instance.
+    """
+    if isinstance(found, type):
+        raise UserError(
+            f"The {kind} '{name}' is the class {found.__module__}.{found.__name__}. Its entry point must name an "
+            "instance of it."
+        )
+    if not isinstance(found, protocol):
+        methods = [method for method in vars(protocol) if not method.startswith("_")]
+        missing = [method for method in methods if not hasattr(found, method)]
+        raise UserError(
+            f"The {kind} '{name}' (a {type(found).__module__}.{type(found).__name__}) has no method "
+            f"{' or '.join(missing)}. See docs/plugins.md for what a {kind} is."
+        )
+    return found

@@ -25,6 +25,7 @@ from autocrossdim.models.source import open_model
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.same_plan import SamePlan
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.console import say
 from autocrossdim.system.errors import UserError
@@ -72,13 +73,15 @@ def _members(
     checkpoints: Iterable[tuple[Path, Checkpoint]], best: Best | None, program: str, name: str
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the members, one fold in memory at a time."""
+    together = SamePlan()
     plan: Plan | None = None
     first: Path | None = None
     trained: dict[str, about.Trained] = {}
     cases: set[str] = set()
     for path, checkpoint in checkpoints:
         first = first or path
-        plan = _joined(plan, checkpoint, path, first)
+        together.add(path, checkpoint)
+        plan = _with_configuration(plan, checkpoint)
         configuration, fold = checkpoint.configuration, f"fold_{checkpoint.fold}"
         scores = _scores(FoldFolder(path.parent).model_summary)
         described = trained.setdefault(configuration, about.Trained(folds={}, cross_validation=scores))
@@ -102,25 +105,13 @@ def _members(
     yield CARD, card.write(plan, content, program, name).encode()
 
 
-def _joined(plan: Plan | None, checkpoint: Checkpoint, path: Path, first: Path) -> Plan:
-    """Return the plan with the configuration of a checkpoint added.
-
-    Raises:
-        UserError: The checkpoint is incomplete, or its plan is incompatible.
-    """
-    if not checkpoint.complete:
-        epoch = checkpoint.progress["epoch"]
-        raise UserError(f"{path}: training stopped after epoch {epoch}. Finish it with `autocrossdim train`.")
-    theirs = checkpoint.plan
-    one = theirs.configuration(checkpoint.configuration)
-    if plan is None:
-        return theirs.model_copy(update={"configurations": {one.name: one}})
-    if differences := plan.differences(theirs, [one.name]):
-        raise UserError(
-            f"{path}: trained under another plan than {first} (different: {', '.join(differences)}). Train it again "
-            "with --restart."
-        )
-    return plan.model_copy(update={"configurations": {one.name: one, **plan.configurations}})
+def _with_configuration(plan: Plan | None, checkpoint: Checkpoint) -> Plan:
+    """Return the plan of the file with the configuration of a checkpoint added; a first plan has no other."""
+    configuration = checkpoint.plan.configuration(checkpoint.configuration)
+    existing = {} if plan is None else plan.configurations
+    return (plan or checkpoint.plan).model_copy(
+        update={"configurations": {configuration.name: configuration, **existing}}
+    )
 
 
 def _fold(checkpoint: Checkpoint) -> about.Fold:

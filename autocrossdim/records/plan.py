@@ -235,7 +235,7 @@ class Plan(BaseModel):
             configurations: Names of the configurations that both plans are used for.
         """
         named = {
-            "labels": (self.labels, other.labels),
+            "labels": (self.labels.model_dump_json(), other.labels.model_dump_json()),  # the order of regions counts
             "channels": (self.channel_names, other.channel_names),
             "normalisation": (
                 [n.effective() for n in self.normalization],

@@ -63,7 +63,8 @@ def run_ours(job: dict[str, Any], folder: Path) -> None:
 
     from autocrossdim import api
     from autocrossdim.inference.fuse import fuse
-    from autocrossdim.inference.predictor import Model, Predictor
+    from autocrossdim.inference.model import Model
+    from autocrossdim.inference.predictor import Predictor
     from autocrossdim.networks.build import build_network
     from autocrossdim.records.labels import Labels
     from autocrossdim.records.normalization import Normalization
@@ -105,7 +106,7 @@ def run_ours(job: dict[str, Any], folder: Path) -> None:
             fuse(network)  # what `Model.load` does
             networks.append(network.to(memory_format=torch.channels_last_3d).eval())
     predictor = Predictor([Model(plan, configuration, networks)], mirroring=job["mirror"])
-    Predictor.load = lambda *_: predictor  # type: ignore[method-assign,assignment]
+    Predictor.load = lambda *_, **__: predictor  # type: ignore[method-assign,assignment]
     with Measured():
         api.predict("benchmark", folder / "images", folder / "ours", overwrite=True)
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from autocrossdim.data.images import read_label
 from autocrossdim.inference.inputs import find_inputs
-from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.inference.model import Model
+from autocrossdim.inference.predictor import Predictor
 from autocrossdim.networks.build import build_network
 from autocrossdim.preprocessing import case as preprocessing_case
 from autocrossdim.records.plan import Plan
@@ -111,14 +112,14 @@ def test_mangled_images(predictor: Predictor, tmp_path: Path, ending: str) -> No
     chance = random.Random(ending)
     sound = write_sound(tmp_path, ending)
     path = tmp_path / f"mangled{''.join(sound.suffixes)}"
-    outcomes = [only_user_errors(lambda: predictor.predict_files([sound]), "sound")]
+    outcomes = [only_user_errors(lambda: predictor([sound]), "sound")]
     for number in range(120):
         content = sound.read_bytes()
         if ending == ".nii.gz" and number % 2:  # past the checksum
             path.write_bytes(gzip.compress(mangled(gzip.decompress(content), chance)))
         else:
             path.write_bytes(mangled(content, chance))
-        outcomes.append(only_user_errors(lambda: predictor.predict_files([path]), f"{ending} {number}"))
+        outcomes.append(only_user_errors(lambda: predictor([path]), f"{ending} {number}"))
         only_user_errors(lambda: read_label(path), f"{ending} {number} as a label")
     assert outcomes[0]
     assert np.mean(outcomes) < 0.8, "mangling hardly harms"
@@ -141,7 +142,7 @@ def test_mangled_dicom_series(predictor: Predictor, tmp_path: Path) -> None:
 
     def attempt() -> None:
         (case,) = find_inputs(series, 1, ".nii.gz")
-        predictor.predict_files(case.images)
+        predictor(case.images)
 
     assert only_user_errors(attempt, "sound")
     for number in range(12):
@@ -166,7 +167,7 @@ def test_a_header_that_speaks_of_more_voxels_than_there_are_is_refused_before_me
         ):
             sound.write_bytes(content.replace(b"5 6 4", size, 1))
             with pytest.raises(UserError, match="sound"):
-                predictor.predict_files([sound])
+                predictor([sound])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_headers_that_were_trouble(
     length = len(value) if isinstance(place, int) else len(place)
     path.write_bytes(content[:start] + value + content[start + length :])
     with pytest.raises(UserError, match="sound"):
-        predictor.predict_files([path])
+        predictor([path])
 
 
 def test_voxels_and_channels_that_no_network_can_take(predictor: Predictor, tmp_path: Path) -> None:
@@ -198,11 +199,11 @@ def test_voxels_and_channels_that_no_network_can_take(predictor: Predictor, tmp_
         path = tmp_path / "broken.nii.gz"
         sitk.WriteImage(sitk.GetImageFromArray(broken), str(path))
         with pytest.raises(UserError, match=r"broken\.nii\.gz: 1 of 120 voxels are NaN or infinite"):
-            predictor.predict_files([path])
+            predictor([path])
     colour = sitk.GetImageFromArray(np.zeros((4, 6, 5, 3), np.uint8), isVector=True)
     sitk.WriteImage(colour, str(tmp_path / "colour.nii.gz"))
     with pytest.raises(UserError, match=r"colour\.nii\.gz: .* needs \(C, Z, Y, X\) with 1 channel"):
-        predictor.predict_files([tmp_path / "colour.nii.gz"])
+        predictor([tmp_path / "colour.nii.gz"])
 
 
 # --- plans
@@ -255,7 +256,7 @@ def test_mutated_plans(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
             build_network(plan.network_plan(configuration), None)
         model = Model(plan, configuration, [Brighter().eval()])
         if plan.labels.num_outputs == 2 and len(plan.channel_names) == 1:
-            Predictor([model], mirroring=False)(np.ones((1, 4, 6, 5), np.float32), (1.0, 1.0, 1.0))
+            Predictor([model], mirroring=False)(np.ones((1, 4, 6, 5), np.float32), spacing=(1.0, 1.0, 1.0))
 
     accepted = []
     for number in range(500):

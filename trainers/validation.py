@@ -5,7 +5,7 @@ from pathlib import Path
 
 from autocrossdim.data.splits import Split
 from autocrossdim.evaluation.summary import evaluate_case, summarise
-from autocrossdim.inference.predictor import Model
+from autocrossdim.inference.model import Model
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.selection.held_out import predict_held_out

@@ -46,7 +46,7 @@ def ensemble(
     paths = []
     cases = stored_cases(sources)
     for case in track(cases, "Averaging", len(cases)):
-        label, geometry = average_stored(sources, case, raw.labels, raw.file_ending)
+        label, geometry = average_stored(sources, case, labels=raw.labels, ending=raw.file_ending)
         paths.append(output / f"{case}{raw.file_ending}")
         write_label(label, geometry, paths[-1])
     return paths

@@ -125,7 +125,9 @@ def predict(
         say(note)
     plan = predictor.plan
     cases = part_of(find_inputs(input, len(plan.channel_names), plan.file_ending), part)
-    return segment_folder(predictor, cases, output, probabilities, uncertainty, overwrite)
+    return segment_folder(
+        predictor, cases, output, probabilities=probabilities, uncertainty=uncertainty, overwrite=overwrite
+    )
 
 
 def _submit(

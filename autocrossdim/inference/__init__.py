@@ -1,1 +1,1 @@
-"""From a trained network and an image to a segmentation on the image's own grid."""
+"""Prediction: from trained networks and an image to a segmentation on the grid of the image."""

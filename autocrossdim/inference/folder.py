@@ -1,4 +1,4 @@
-"""Many cases, one after another: read ahead, segmented, written behind; what is done already is not done again."""
+"""Segmenting the cases of a directory, skipping those with a result."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,18 @@ from pathlib import Path
 import numpy as np
 
 from autocrossdim.data.dataset import Case
-from autocrossdim.data.images import Geometry, write_label
+from autocrossdim.data.images import write_label
+from autocrossdim.inference.case_list import (
+    explain_list,
+    has_uncertainty,
+    remove_from_list,
+    write_list,
+    write_uncertainty,
+)
 from autocrossdim.inference.inputs import far_from_training
 from autocrossdim.inference.pipeline import overlapped
-from autocrossdim.inference.predictor import Predictor, Prepared, Segmentation
-from autocrossdim.inference.uncertainty import forget, is_written, tell, write_list, write_uncertainty
+from autocrossdim.inference.predictor import Predictor, Prepared
+from autocrossdim.inference.segmentation import Segmentation
 from autocrossdim.system.console import say, track
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import written_whole
@@ -20,69 +27,100 @@ def segment_folder(
     predictor: Predictor,
     cases: Sequence[Case],
     output: Path,
+    *,
     probabilities: bool = False,
     uncertainty: bool = False,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Segment cases into a folder.
+    """Segment cases into a directory.
 
     Args:
-        predictor: trained models.
-        cases: their images.
-        output: folder of the segmentations, each on its image's own grid.
-        probabilities: also write `CASE.npz` with the probabilities (K, Z, Y, X), float16.
-        uncertainty: also write the maps and the list of cases to look at first.
-        overwrite: segment cases again whose result exists.
+        predictor: Trained models.
+        cases: Cases to segment.
+        output: Directory for the segmentations, each on the grid of its image.
+        probabilities: Also write `CASE.npz` with the probabilities (K, Z, Y, X), float16.
+        uncertainty: Also write uncertainty maps and the list of cases, least certain first.
+        overwrite: Segment cases again that have a result.
 
     Returns:
-        The segmentations' paths.
+        Paths of the segmentations.
 
     Raises:
-        UserError: an image the models cannot take, or that its segmentation would replace.
+        UserError: The models cannot be applied to an image, or its segmentation would replace it.
     """
-    plan = predictor.plan
-    wanted = [(case, output / f"{case.name}{plan.file_ending}") for case in cases]
-    images = {image.resolve() for case in cases for image in case.images}
-    for _, path in wanted:
-        if path.resolve() in images:
-            raise UserError(f"-o {output}: {path.name} would replace the image itself. Choose another folder.")
-    missing = [
-        (case, path)
-        for case, path in wanted
-        if overwrite
-        or not path.exists()
-        or (probabilities and not (output / f"{case.name}.npz").exists())
-        or (uncertainty and not is_written(output, case.name))
+    files = _Files(predictor, output)
+    _require_no_image_replaced(cases, files)
+    remaining = [
+        case
+        for case in cases
+        if overwrite or not files.exist(case, probabilities=probabilities, uncertainty=uncertainty)
     ]
-    if len(missing) < len(wanted):
-        say(f"{len(wanted) - len(missing)} of {len(wanted)} cases are done already (--overwrite does them again).")
+    if len(remaining) < len(cases):
+        say(f"{len(cases) - len(remaining)} of {len(cases)} cases have a result and are skipped (see --overwrite).")
+    configurations = [model.configuration for model in predictor.models]
 
-    def read(job: tuple[Case, Path]) -> tuple[Geometry, list[Prepared]]:
-        geometry, prepared = predictor.prepare_files(job[0].images)
-        for doubt in far_from_training(geometry.spacing, plan, [model.configuration for model in predictor.models]):
-            say(f"warning: {job[0].images[0]}: {doubt}")
-        return geometry, prepared
+    def prepare(case: Case) -> Prepared:
+        prepared = predictor.prepare(case.images)
+        for warning in far_from_training(prepared.geometry.spacing, predictor.plan, configurations):
+            say(f"warning: {case.images[0]}: {warning}")
+        return prepared
 
-    def segment(_: object, read: tuple[Geometry, list[Prepared]]) -> tuple[Geometry, Segmentation]:
-        return read[0], predictor.segment(read[1], probabilities, uncertainty)
+    def segment(_: Case, prepared: Prepared) -> Segmentation:
+        return predictor.segment(prepared, probabilities=probabilities, uncertainty=uncertainty)
 
-    def write(job: tuple[Case, Path], result: tuple[Geometry, Segmentation]) -> None:
-        (case, path), (geometry, segmentation) = job, result
-        if segmentation.probabilities is not None:
-            with written_whole(output / f"{case.name}.npz") as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, probabilities=segmentation.probabilities)
-        if segmentation.uncertainty is None:
-            forget(output, case.name)
-        else:
-            score, ending = predictor.case_score, plan.file_ending
-            write_uncertainty(output, case.name, segmentation.uncertainty, geometry, ending, score)
-        # The segmentation comes last: where it exists, everything of the case does.
-        write_label(segmentation.label, geometry, path)
-
-    done = overlapped(missing, lambda job: job[0].name, read, segment, write)
-    for _ in track(done, "Predicting", len(missing)):
+    done = overlapped(remaining, lambda case: case.name, prepare, segment, files.write)
+    for _ in track(done, "Predicting", len(remaining)):
         pass
     if uncertainty:
-        for sentence in tell(write_list(output), predictor.case_score, predictor.members):
+        listed = write_list(output)
+        for sentence in explain_list(listed, score=predictor.case_score, members=predictor.members):
             say(sentence)
-    return [path for _, path in wanted]
+    return [files.segmentation(case) for case in cases]
+
+
+class _Files:
+    """The files of the cases in the output directory."""
+
+    def __init__(self, predictor: Predictor, output: Path) -> None:
+        self.output, self.ending, self.score = output, predictor.plan.file_ending, predictor.case_score
+
+    def segmentation(self, case: Case) -> Path:
+        return self.output / f"{case.name}{self.ending}"
+
+    def probabilities(self, case: Case) -> Path:
+        return self.output / f"{case.name}.npz"
+
+    def exist(self, case: Case, *, probabilities: bool, uncertainty: bool) -> bool:
+        return (
+            self.segmentation(case).exists()
+            and (not probabilities or self.probabilities(case).exists())
+            and (not uncertainty or has_uncertainty(self.output, case.name))
+        )
+
+    def write(self, case: Case, result: Segmentation) -> None:
+        """Write everything of a case, the segmentation last: if it exists, the case is complete."""
+        if result.probabilities is not None:
+            with written_whole(self.probabilities(case)) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, probabilities=result.probabilities)
+        if result.uncertainty is None:
+            remove_from_list(self.output, case.name)
+        else:
+            write_uncertainty(
+                self.output,
+                case.name,
+                result.uncertainty,
+                geometry=result.geometry,
+                ending=self.ending,
+                score=self.score,
+            )
+        write_label(result.label, result.geometry, self.segmentation(case))
+
+
+def _require_no_image_replaced(cases: Sequence[Case], files: _Files) -> None:
+    images = {image.resolve() for case in cases for image in case.images}
+    for case in cases:
+        if files.segmentation(case).resolve() in images:
+            raise UserError(
+                f"-o {files.output}: the segmentation {files.segmentation(case).name} would replace the image itself. "
+                "Choose another directory."
+            )

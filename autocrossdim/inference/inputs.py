@@ -1,72 +1,146 @@
-"""What `predict` is pointed at: which trained folds, and which cases."""
+"""The images to segment: files found on disk, or one image given in Python."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
 
 from autocrossdim.data.dataset import Case, cases_in_folder
-from autocrossdim.data.images import file_ending
+from autocrossdim.data.images import Geometry, Image, file_ending, image_from_itk, read_image
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.system.errors import UserError
 
-FAR = 2.0  # times finer or coarser than in training; augmentation shows the network 0.7 to 1.4 times
+FAR = 2.0  # ratio of spacings from which on to warn; augmentation shows the network 0.7 to 1.4
+
+File = str | os.PathLike[str]
+ImageSource: TypeAlias = File | Sequence[File] | sitk.Image | npt.NDArray[Any]
+"""One image: a file or DICOM directory, one file per channel, a SimpleITK image, or an array (C, Z, Y, X)."""
 
 
 def find_inputs(source: Path, channels: int, ending: str) -> list[Case]:
     """Return the cases to segment.
 
     Args:
-        source: folder of images, the first file of one case, the folder of a DICOM series, or a folder of those.
-        channels: the model's number of channels.
-        ending: of the images the model was trained on.
+        source: Directory with images, the first file of a case, or the directory of one or several DICOM series.
+        channels: Number of channels of the model.
+        ending: File ending of the images on which the model was trained.
 
     Raises:
-        UserError: nothing is there, or a channel is missing.
+        UserError: There are no images, or a channel is missing.
     """
     if not source.exists():
-        raise UserError(f"-i {source}: no such file or folder.")
+        raise UserError(f"{source}: no such file or directory. Check the path.")
     if source.is_dir():
         return cases_in_folder(source, channels, ending)
-    found = file_ending(source)
-    stem = source.name[: -len(found)]
+    ending = file_ending(source)
+    stem = source.name[: -len(ending)]
     if channels > 1 and stem.endswith("_0000"):
-        siblings = [source.with_name(f"{stem[:-5]}_{channel:04d}{found}") for channel in range(channels)]
-        if siblings[1].exists():
-            return [Case(stem[:-5], tuple(siblings), None)]
+        files = tuple(source.with_name(f"{stem[:-5]}_{channel:04d}{ending}") for channel in range(channels))
+        if files[1].exists():
+            return [Case(stem[:-5], files, None)]
     return [Case(stem.removesuffix("_0000"), (source,), None)]
 
 
 def part_of(cases: Sequence[Case], part: str) -> list[Case]:
-    """Return one part of the cases, sorted by name: every Nth from the Ith on, where `part` is `I/N`.
+    """Return every Nth case, sorted by name, from the Ith on.
+
+    Args:
+        cases: All cases.
+        part: `I/N`, with I from 0 to N - 1.
 
     Raises:
-        UserError: that is not what `part` is.
+        UserError: `part` has another form.
     """
-    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    match = re.fullmatch(r"(\d+)/(\d+)", part, re.ASCII)
     if match is None or not int(match[1]) < int(match[2]):
-        raise UserError(f"--part {part}: I/N with I from 0 to N - 1, such as 0/4 to 3/4 on four machines.")
+        raise UserError(f"--part {part}: use I/N with I from 0 to N - 1, such as 0/4 to 3/4 on four machines.")
     return sorted(cases, key=lambda case: case.name)[int(match[1]) :: int(match[2])]
+
+
+def read_source(source: ImageSource, *, spacing: Sequence[float] | None, channels: int, ending: str) -> Image:
+    """Return one image as an array with its geometry.
+
+    Args:
+        source: A file, one file per channel, or the directory of a DICOM series; a SimpleITK image, whose components
+            are channels if it is a vector image; or an array of shape (C, Z, Y, X).
+        spacing: Voxel spacing in mm (z, y, x) of an array; None for the others, which know theirs.
+        channels: Number of channels of the model.
+        ending: File ending of the images on which the model was trained.
+
+    Raises:
+        UserError: The image cannot be read, or an array has another number of axes or no valid spacing.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, spacing)
+    if spacing is not None:
+        raise UserError("spacing= applies to arrays only; files and SimpleITK images have their own. Leave it out.")
+    if isinstance(source, sitk.Image):
+        return image_from_itk(source)
+    if not isinstance(source, str | os.PathLike):
+        if not source:
+            raise UserError("No file was given. Give one file per channel.")
+        return read_image([Path(file) for file in source])
+    cases = find_inputs(Path(source), channels, ending)
+    if len(cases) > 1:
+        raise UserError(
+            f"{source}: holds {len(cases)} cases, but one image is needed. Give the files of one case, or segment the "
+            "directory with `autocrossdim.predict`."
+        )
+    return read_image(cases[0].images)
+
+
+def name_of(source: ImageSource) -> str | None:
+    """Return what messages call an image: its first file or directory; None for an image in memory."""
+    if isinstance(source, np.ndarray | sitk.Image):
+        return None
+    return str(source if isinstance(source, str | os.PathLike) else source[0])
+
+
+def _from_array(array: npt.NDArray[Any], spacing: Sequence[float] | None) -> Image:
+    if array.ndim != 4 or not array.size or array.dtype.kind not in "biuf":
+        raise UserError(
+            f"An array of shape {array.shape} and type {array.dtype} was given; the model needs (C, Z, Y, X) numbers, "
+            "with C = 1 for a single channel and Z = 1 for a 2D image."
+        )
+    if spacing is None:
+        raise UserError("An array has no voxel spacing. Add spacing=(z, y, x) in mm.")
+    if len(spacing) != 3 or not all(np.isfinite(mm) and mm > 0 for mm in spacing):
+        raise UserError(f"spacing={spacing}: three positive numbers (z, y, x) in mm are needed.")
+    _, z, y, x = array.shape
+    geometry = Geometry(
+        shape=(z, y, x),
+        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        origin=(0.0, 0.0, 0.0),
+        direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        dims=3,
+    )
+    return Image(array, geometry)
 
 
 def far_from_training(
     spacing: tuple[float, float, float], plan: Plan, configurations: Sequence[Configuration]
 ) -> list[str]:
-    """Return a sentence for each axis along which an image's voxels are not as in training, by more than `FAR` times.
+    """Return a warning for each axis along which the spacing differs from training by more than a factor of `FAR`.
 
     Args:
-        spacing: of the image, mm (z, y, x) as read.
-        plan: gives the order of axes.
-        configurations: give the spacing trained at; a network of slices knows none across them.
+        spacing: Voxel spacing of the image in mm (z, y, x), as read.
+        plan: Plan of the dataset, which has the axis order.
+        configurations: Configurations with the spacing in training; 2D configurations have none across slices.
     """
-    sentences = []
+    warnings = []
     for configuration in configurations:
         axes = plan.transpose[-configuration.dims :]
         for axis, trained in zip(axes, configuration.spacing, strict=True):
             factor = max(spacing[axis] / trained, trained / spacing[axis])
             if factor > FAR:
-                sentences.append(
-                    f"a spacing of {spacing[axis]:g} mm along {'zyx'[axis]}; {configuration.name} was trained at "
-                    f"{trained:g} mm, {factor:.1f} times {'finer' if trained < spacing[axis] else 'coarser'}. Do not "
-                    "trust the result unseen."
+                finer_or_coarser = "finer" if trained < spacing[axis] else "coarser"
+                warnings.append(
+                    f"spacing {spacing[axis]:g} mm along {'zyx'[axis]}, but {configuration.name} was trained at "
+                    f"{trained:g} mm, {factor:.1f} times {finer_or_coarser}. Check the result."
                 )
-    return sentences
+    return warnings

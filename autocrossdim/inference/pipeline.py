@@ -1,7 +1,7 @@
-"""Cases one after the other, while the next is being read and the last one written.
+"""Processing cases one after another while the next one is read and the previous one is written.
 
-Threads suffice: reading, resampling, the network and compression all leave Python's lock alone. At any time at most one
-case is read ahead, one is computed and one is written, so memory does not grow with their number.
+Threads suffice because reading, resampling, the network and compression all release Python's global lock. At most one
+case is read ahead, one is computed and one is written at any time, so memory does not grow with their number.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,21 +22,21 @@ def overlapped(
     compute: Callable[[Item, Read], Result],
     write: Callable[[Item, Result], None],
 ) -> Iterator[Item]:
-    """Yield each item once it is written: `write(item, compute(item, read(item)))`, the three overlapping.
+    """Run `write(item, compute(item, read(item)))` for each item, the three overlapping; yield each item when written.
 
-    `compute` runs in the calling thread, the other two in one of their own. The first failure ends the run, as does
-    Ctrl-C: what is being written is finished, nothing new is begun, and no thread is left.
+    `compute` runs in the calling thread, `read` and `write` in a thread each. The first failure ends the run, and so
+    does Ctrl-C: the file being written is completed, nothing new is started, and no thread remains.
 
     Args:
-        items: in the order in which they are done.
-        name: what an error calls an item.
-        read: from an item to what is computed with.
-        compute: from that to the result.
-        write: puts the result where it belongs.
+        items: Items in the order of processing.
+        name: Returns the name of an item for messages.
+        read: Returns the input for `compute`.
+        compute: Returns the result for `write`.
+        write: Stores the result.
 
     Raises:
-        UserError: from any of the three, with the item's name; or memory ran out. Other exceptions come as they are,
-            with a note that says which item it was.
+        UserError: One of the three raised it (the name of the item is added), or memory ran out. Other exceptions are
+            passed on with a note that names the item.
     """
 
     def reading(item: Item) -> Read:
@@ -59,7 +59,7 @@ def overlapped(
                     result = compute(item, case)
                 del case
             finally:
-                # Also when this item failed: the one before it is finished first, and its error is the first one.
+                # Even if this item failed, the one before it is completed first, and its error takes precedence.
                 if written is not None:
                     written.result()
             if index:
@@ -72,7 +72,7 @@ def overlapped(
 
 
 class _Named:
-    """Says in an error what was done to which item."""
+    """Names the item and what was done with it in errors."""
 
     def __init__(self, doing: str, name: str) -> None:
         self.doing, self.name = doing, name
@@ -86,14 +86,14 @@ class _Named:
                 raise UserError(f"{self.name}: {error}") from error
         elif isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _is_out_of_memory(error)):
             raise UserError(
-                f"{self.name}: memory ran out while {self.doing} it. Close other programs, or use a larger machine; "
-                "--device cpu takes the GPU's part."
+                f"{self.name}: memory ran out while {self.doing} it. Close other programs, use a machine with more "
+                "memory, or, if the GPU's memory ran out, use --device cpu."
             ) from error
         elif isinstance(error, Exception):
             error.add_note(f"This happened while {self.doing} {self.name}.")
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not allocate; on a CPU it has no exception of its own for that."""
-    said = ("not enough memory", "can't allocate memory", "bad_alloc")
-    return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in said)
+    """Whether torch could not allocate memory; on a CPU, it has no exception of its own for that."""
+    phrases = ("not enough memory", "can't allocate memory", "bad_alloc")
+    return type(error).__name__ == "OutOfMemoryError" or any(phrase in str(error) for phrase in phrases)

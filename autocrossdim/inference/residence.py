@@ -1,4 +1,4 @@
-"""Where the networks of an ensemble are: on the GPU for good, or, where there is no room for all, in turns."""
+"""Placement of the networks of an ensemble: on the GPU throughout, or only while they compute if memory is short."""
 
 import threading
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class Visiting(nn.Module):
-    """A network that is on its device for the time of each call only; it serves one thread at a time.
+    """A network that is moved to its device for each call and back afterwards. It serves one thread at a time.
 
     Args:
-        network: in eval mode, on the CPU.
-        device: to compute on.
+        network: Network in eval mode, on the CPU.
+        device: Device to compute on.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
@@ -20,7 +20,7 @@ class Visiting(nn.Module):
         self._one_at_a_time = threading.Lock()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute as the network does."""
+        """Compute the network's output."""
         with self._one_at_a_time:
             try:
                 result: Tensor = self.network.to(self.device)(x)
@@ -30,17 +30,17 @@ class Visiting(nn.Module):
 
 
 def room_on(device: torch.device) -> float:
-    """Return the bytes free on a GPU; a CPU's memory is not counted."""
+    """Return the free memory of a GPU in bytes; infinite for a CPU, whose memory is not checked."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
 
 
 def settle(network: nn.Module, device: torch.device, kept_free: int) -> nn.Module:
-    """Move a network to `device` for good, or let it visit if less than `kept_free` bytes would be left there.
+    """Move a network to a device, or wrap it in `Visiting` if less than `kept_free` bytes would remain there.
 
     Args:
-        network: in eval mode, on the CPU.
-        device: to compute on.
-        kept_free: bytes that tiles and their sums take.
+        network: Network in eval mode, on the CPU.
+        device: Device to compute on.
+        kept_free: Memory in bytes for a batch of tiles and the accumulated logits.
     """
     size = sum(tensor.nbytes for tensor in network.state_dict().values())
     return network.to(device) if room_on(device) - size >= kept_free else Visiting(network, device)

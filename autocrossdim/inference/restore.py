@@ -1,6 +1,6 @@
-"""Logits from the network's grid to the original one, slice by slice along the coarsest axis.
+"""Resampling logits from the network's grid to the original one, slice by slice along the coarsest axis.
 
-What is held is a few slices of logits and the segmentation itself, whatever the number of classes.
+Only a few slices of logits and the segmentation itself are held in memory, whatever the number of classes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,12 +17,14 @@ from autocrossdim.records.labels import Labels
 
 @dataclass(frozen=True)
 class Axis:
-    """Linear or nearest interpolation along one axis: each new voxel lies between two old ones, or on one.
+    """Linear or nearest-neighbour interpolation along one axis.
+
+    Each new voxel lies between two old voxels, or on one.
 
     Attributes:
-        first: index of the one before it, for each new voxel.
-        last: index of the one after it.
-        share: what the one after it weighs, 0 to 1.
+        first: Index of the old voxel before each new voxel.
+        last: Index of the old voxel after it.
+        share: Weight of the old voxel after it, 0 to 1.
     """
 
     first: Tensor
@@ -31,7 +33,7 @@ class Axis:
 
     @classmethod
     def between(cls, old: int, new: int, order: int) -> "Axis":
-        """From `old` to `new` voxels by splines of `order` 0 or 1."""
+        """Return the interpolation from `old` to `new` voxels by splines of `order` 0 or 1."""
         matrix = torch.from_numpy(axis_matrix(old, new, order))
         first = (matrix != 0).int().argmax(dim=1)
         last = old - 1 - (matrix.flip(1) != 0).int().argmax(dim=1)
@@ -39,7 +41,7 @@ class Axis:
         return cls(first, last, torch.where(first == last, 0, share))
 
     def part(self, new: slice) -> tuple["Axis", slice]:
-        """Return the same for some of the new voxels, and which of the old ones they need."""
+        """Return the interpolation of some of the new voxels, and the old voxels it needs."""
         first, last = self.first[new], self.last[new]
         start = int(first.min())
         return Axis(first - start, last - start, self.share[new]), slice(start, int(last.max()) + 1)
@@ -51,28 +53,28 @@ class Axis:
 
 
 def axes_of(placement: Placement) -> tuple[Axis, Axis]:
-    """Return what brings slices and lines of logits back to the cropped image's resolution."""
+    """Return the interpolation along slices and along lines to the resolution of the cropped image."""
     orders = orders_for(1, placement.target, placement.spacing)
     z, y = (Axis.between(placement.shape[a], placement.cropped_shape[a], orders[a]) for a in (0, 1))
     return z, y
 
 
 def strips_of(placement: Placement, count: int) -> list[slice]:
-    """Return the lines of the cropped image in at most `count` strips."""
+    """Return the lines of the cropped image, divided into at most `count` strips."""
     lines = placement.cropped_shape[1]
     height = -(-lines // count)
     return [slice(start, min(start + height, lines)) for start in range(0, lines, height)]
 
 
 def places(placement: Placement, strips: int) -> Iterator[tuple[int, slice]]:
-    """Yield where each of the slices goes that a case is delivered in: strip after strip, each from the first slice."""
+    """Yield the position (slice, lines) of each slice as they are delivered: all slices of a strip, then the next."""
     for strip in strips_of(placement, strips):
         for z in range(placement.cropped_shape[0]):
             yield z, strip
 
 
 def lines_for(placement: Placement, strip: slice) -> slice:
-    """Return the lines of the network's grid that the cropped image's lines `strip` are interpolated from."""
+    """Return the lines of the network's grid from which the lines `strip` of the cropped image are interpolated."""
     return axes_of(placement)[1].part(strip)[1]
 
 
@@ -81,12 +83,12 @@ def slices_at_original_resolution(
 ) -> Iterator[Tensor]:
     """Yield logits (K, Y, X) for each slice of the cropped image at its original resolution, in order.
 
-    Linear interpolation; nearest neighbour along a much coarser axis (nnU-Net's rule for probabilities).
+    Interpolation is linear, and nearest-neighbour along a much coarser axis (nnU-Net's rule for probabilities).
 
     Args:
-        slabs: consecutive logits (K, z, Y, X) in the network's grid.
-        placement: of the case.
-        strip: only these lines of the cropped image; the slabs hold those that `lines_for` names.
+        slabs: Consecutive logits (K, z, Y, X) in the network's grid.
+        placement: Placement of the case.
+        strip: Lines of the cropped image; all if None. The slabs hold the lines that `lines_for` returns for them.
     """
     z, y = axes_of(placement)
     if strip is not None:
@@ -97,14 +99,14 @@ def slices_at_original_resolution(
         order = orders_for(1, placement.target, placement.spacing)[2]
         x = torch.from_numpy(axis_matrix(placement.shape[2], placement.cropped_shape[2], order))
     for logits in _interpolated((logits for slab in slabs for logits in slab.unbind(dim=1)), z):
-        # A matrix along columns, which lie side by side in memory, and a gather along lines: the fastest of four
-        # ways tried (3 classes, 256 x 256 to 512 x 512: 2.8 ms; matrices only 5.2 ms).
+        # A matrix product along columns, which are contiguous in memory, and a gather along lines: the fastest of four
+        # variants measured (3 classes, 256 x 256 to 512 x 512: 2.8 ms; matrix products only: 5.2 ms).
         logits = logits if x is None else logits @ x.to(logits).T
         yield logits if same_lines else y.along_lines(logits)
 
 
 def _interpolated(slices: Iterator[Tensor], axis: Axis) -> Iterator[Tensor]:
-    """Interpolate between slices (K, Y, X) as they come; two are held."""
+    """Interpolate between consecutive slices (K, Y, X), holding two at a time."""
     held: dict[int, Tensor] = {}
     numbered = enumerate(slices)
     for first, last, share in zip(axis.first.tolist(), axis.last.tolist(), axis.share.tolist(), strict=True):
@@ -116,8 +118,8 @@ def _interpolated(slices: Iterator[Tensor], axis: Axis) -> Iterator[Tensor]:
         yield held[first] if first == last else torch.lerp(held[first], held[last], share)
 
 
-def probabilities(logits: Tensor, labels: Labels) -> Tensor:
-    """Softmax over exclusive labels, sigmoid a region; shape (K, ...)."""
+def to_probabilities(logits: Tensor, labels: Labels) -> Tensor:
+    """Return the softmax over exclusive labels, or the sigmoid of each region, shape (K, ...)."""
     return logits.sigmoid() if labels.has_regions else logits.softmax(dim=0)
 
 

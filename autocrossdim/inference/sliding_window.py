@@ -1,7 +1,7 @@
-"""A network over an image larger than its patch, delivered slice by slice along the coarsest axis.
+"""Sliding-window inference, delivered slice by slice along the coarsest axis.
 
-Only one patch depth of logits is held at a time, whatever the length of the volume; where even that is too much, a
-strip of lines at a time.
+Logits are held for one patch depth at a time, whatever the length of the volume. If even that needs too much memory,
+the volume is processed in strips of lines.
 """
 
 import itertools
@@ -15,12 +15,13 @@ from autocrossdim.inference.body import Body
 from autocrossdim.preprocessing.resample import Shape
 from autocrossdim.system.device import CPU, memory_format_for, precision_for
 
-STEP = 0.5  # of a patch between tiles (nnU-Net)
-SIGMA = 1 / 8  # of a patch, of the Gaussian that weighs a tile's voxels (nnU-Net)
+STEP = 0.5  # distance between tiles, as a fraction of the patch (nnU-Net)
+SIGMA = 1 / 8  # standard deviation of the Gaussian weight of a tile's voxels, as a fraction of the patch (nnU-Net)
 
-HELD_BYTES = 2 * 1024**3  # of logits being summed; more are summed in strips, at the price of predicting seams twice
-# On a CPU a batch pays only where patches are small: torch takes slow kernels for a single one (measured, microseconds
-# a voxel: 40 x 56 x 40 alone 2.1, two 0.96, four 0.94; 64 x 64 x 64 alone 1.06, two 0.92; each takes its memory).
+HELD_BYTES = 2 * 1024**3  # most memory for accumulated logits; beyond it, strips are used, which predict seams twice
+# Most voxels in a batch on a CPU, where batches pay only for small patches: torch has slow kernels for a single one
+# (measured, microseconds per voxel: 40 x 56 x 40 alone 2.1, in twos 0.96, in fours 0.94; 64 x 64 x 64 alone 1.06, in
+# twos 0.92), and every patch takes memory.
 CPU_BATCH_VOXELS = 2**18
 
 Flip = tuple[int, ...]
@@ -31,11 +32,11 @@ class Window:
     """How tiles are cut and predicted.
 
     Attributes:
-        dims: of the network, 2 or 3.
-        patch: (Z, Y, X) voxels; Z is 1 for a 2D network.
-        batch: patches, mirrored ones counted, that go through the network together.
-        slices: neighbouring slices a 2D network sees as channels; odd.
-        mirror_axes: spatial axes of the network's input to mirror; every combination is averaged.
+        dims: Spatial axes of the network, 2 or 3.
+        patch: Patch size (Z, Y, X) in voxels; Z is 1 for a 2D network.
+        batch: Number of patches per batch, mirrored versions included.
+        slices: Number of neighbouring slices that a 2D network sees as channels; odd.
+        mirror_axes: Spatial axes of the network's input to mirror; all combinations are averaged.
     """
 
     dims: int
@@ -46,17 +47,17 @@ class Window:
 
     @property
     def depth(self) -> int:
-        """Slices predicted before the first of them is finished; several make a 2D network's batch."""
+        """Number of slices predicted together: the patch depth in 3D, a batch of slices in 2D."""
         return self.patch[0] if self.dims == 3 else max(1, self.batch)
 
     @property
     def flips(self) -> list[Flip]:
-        """Axes of a batch of tiles, (B, C, ...), to mirror; first none."""
+        """Combinations of axes of a batch of tiles, (B, C, ...), to mirror; the first is empty."""
         axes = [axis + 2 for axis in self.mirror_axes]
         return [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
 
     def strips(self, num_outputs: int, shape: Shape) -> int:
-        """Return in how many strips of lines an image of `shape` (Z, Y, X) is done, so that `HELD_BYTES` suffice."""
+        """Return the number of strips of lines in which `HELD_BYTES` suffice for an image of `shape` (Z, Y, X)."""
         held = num_outputs * self.depth * max(shape[1], self.patch[1]) * max(shape[2], self.patch[2])
         return min(shape[1], -(-held * 4 // HELD_BYTES))
 
@@ -70,7 +71,7 @@ def tile_starts(size: int, patch: int) -> list[int]:
 
 
 def gaussian(patch: Sequence[int]) -> Tensor:
-    """Return the weight of each voxel of a tile, shape `patch`, largest in the middle and nowhere 0."""
+    """Return the weight of each voxel of a tile, shape `patch`: largest in the middle, positive everywhere."""
     weight = torch.ones(())
     for n in patch:
         distance = torch.arange(n, dtype=torch.float32) - (n - 1) / 2
@@ -84,29 +85,30 @@ def logits_by_slab(
     image: Tensor,
     num_outputs: int,
     window: Window,
+    *,
     body: Body | None = None,
     lines: slice | None = None,
     device: torch.device = CPU,
 ) -> Iterator[Tensor]:
-    """Yield logits (K, z, Y, X), consecutive slabs that together cover the image once.
+    """Yield logits (K, z, Y, X) in consecutive slabs that together cover the image once.
 
-    The logits of the networks (folds) and of all mirrorings are averaged, in float32.
+    The logits of the networks (folds) and of all mirrorings are averaged in float32.
 
     Args:
-        networks: in eval mode; on a GPU they compute in its half precision, as in training.
-        image: shape (C, Z, Y, X), on any device.
-        num_outputs: K.
-        window: tiles.
-        body: what is known of the outside; tiles that lie wholly there are not predicted.
-        lines: only these of the Y lines, to the value that all lines together would give; all if None.
-        device: on which the networks compute and logits are summed.
+        networks: Networks in eval mode; on a GPU they compute in half precision, as in training.
+        image: Preprocessed image, shape (C, Z, Y, X), on any device.
+        num_outputs: Number K of outputs.
+        window: Tiles.
+        body: Imaged part of the case, if known; tiles outside it are not predicted.
+        lines: Lines along Y to predict; all if None. The result does not depend on this choice.
+        device: Device on which the networks compute and logits are accumulated.
     """
     padded, offset = _pad(image, (window.patch[0] if window.dims == 3 else 1, *window.patch[1:]))
     size = padded.shape[1:]
     inside, lines_inside, columns_inside = (slice(lo, lo + n) for lo, n in zip(offset, image.shape[1:], strict=True))
     if lines is not None:
         lines_inside = slice(offset[1] + lines.start, offset[1] + lines.stop)
-    held = _Held(networks, num_outputs, window, device, (window.depth, lines_inside, size[2]))
+    accumulator = _Accumulator(networks, num_outputs, window, device, (window.depth, lines_inside, size[2]))
     rows = tile_starts(size[0], window.depth) if window.dims == 3 else list(range(0, size[0], window.depth))
     for row, top in enumerate(rows):
         corners = [
@@ -116,15 +118,23 @@ def logits_by_slab(
             and corner[1] + window.patch[1] > lines_inside.start
             and (body is None or body.touches(_unpadded(corner, offset), window.patch))
         ]
-        held.add(padded, corners, top)
+        accumulator.add(padded, corners, top)
         bottom = rows[row + 1] if row + 1 < len(rows) else size[0]
         for z in range(max(inside.start - top, 0), min(inside.stop, bottom) - top):
-            yield held.slice(z, body)[:, None, :, columns_inside]
-        held.drop(bottom - top)
+            yield accumulator.slice(z, body)[:, None, :, columns_inside]
+        accumulator.drop(bottom - top)
 
 
-class _Held:
-    """Weighted sums of logits over `shape`: slices from `top` on, some of the lines, all columns."""
+class _Accumulator:
+    """Weighted sums of logits over a slab: a patch depth of slices, some of the lines, all columns.
+
+    Args:
+        networks: Networks whose logits are averaged.
+        num_outputs: Number K of outputs.
+        window: Tiles.
+        device: Device on which the networks compute and logits are accumulated.
+        shape: Number of slices, lines of the padded image, and number of columns.
+    """
 
     def __init__(
         self,
@@ -147,7 +157,7 @@ class _Held:
         self.weights = torch.zeros(depth, count, columns, device=self.device)
 
     def add(self, image: Tensor, corners: list[tuple[int, int, int]], top: int) -> None:
-        """Predict the tiles at `corners` of the padded image; `top` is the first slice held."""
+        """Predict the tiles at `corners` of the padded image; `top` is the first slice of the slab."""
         window, layout = self.window, memory_format_for(self.window.dims)
         views = list(itertools.product(corners, window.flips))
         for start in range(0, len(views), window.batch):
@@ -166,7 +176,7 @@ class _Held:
             self.weights[here] += self.weight[..., lines, :]
 
     def _where(self, corner: tuple[int, int, int], top: int) -> tuple[tuple[int | slice, slice, slice], slice]:
-        """Where a tile lies in what is held, and which of its lines do."""
+        """Return the position of a tile in the slab, and the lines of the tile that lie in it."""
         z, y, x = corner
         first, last = max(y, self.lines.start), min(y + self.window.patch[1], self.lines.stop)
         slices = slice(0, self.window.patch[0]) if self.window.dims == 3 else z - top
@@ -174,7 +184,7 @@ class _Held:
         return (slices, within, slice(x, x + self.window.patch[2])), slice(first - y, last - y)
 
     def slice(self, z: int, body: Body | None) -> Tensor:
-        """Return the finished logits (K, Y, X) of one slice held."""
+        """Return the averaged logits (K, Y, X) of a slice of the slab."""
         weights = self.weights[z]
         logits = self.total[:, z] / (weights * len(self.window.flips) * len(self.networks))
         if body is not None:
@@ -182,7 +192,7 @@ class _Held:
         return logits
 
     def drop(self, count: int) -> None:
-        """Forget the first `count` slices and make room for as many; a slice at a time, so without a copy of all."""
+        """Move the slab on by `count` slices, one slice at a time to avoid a copy of all."""
         for z in range(len(self.weights) - count):
             self.total[:, z] = self.total[:, z + count]
             self.weights[z] = self.weights[z + count]
@@ -206,13 +216,13 @@ def _cut(image: Tensor, corner: tuple[int, int, int], window: Window) -> Tensor:
         return image[:, z : z + window.patch[0], lines, columns]
     reach = window.slices // 2
     neighbours = image[:, max(0, z - reach) : z + reach + 1, lines, columns]
-    # Beyond the first and last slice there is 0, as in training.
+    # Slices beyond the first and last one are 0, as in training.
     missing = (max(0, reach - z), max(0, z + reach + 1 - image.shape[1]))
     return torch.nn.functional.pad(neighbours, (0, 0, 0, 0, *missing)).flatten(0, 1)
 
 
 def _pad(image: Tensor, shape: Shape) -> tuple[Tensor, tuple[int, int, int]]:
-    """Pad with 0 (the mean of a normalised image) to at least `shape`; return where the image starts."""
+    """Pad with 0 (the mean of a normalised image) to at least `shape`; also return the offset of the image."""
     missing = [max(0, wanted - have) for wanted, have in zip(shape, image.shape[1:], strict=True)]
     before = [n // 2 for n in missing]
     if any(missing):

@@ -1,4 +1,4 @@
-"""Ensembles of probabilities that `predict --probabilities` left in several folders."""
+"""Ensembles of stored probabilities that `predict --probabilities` wrote to several directories."""
 
 import zlib
 from collections.abc import Sequence
@@ -12,41 +12,54 @@ from autocrossdim.data.images import Geometry, read_label, same_place
 from autocrossdim.inference.restore import to_label
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import counted
 
 
 def stored_cases(folders: Sequence[Path]) -> list[str]:
-    """Return the cases whose probabilities every one of the folders holds, by name.
+    """Return the names of the cases whose probabilities are in every directory, sorted.
 
     Raises:
-        UserError: a folder has none, or not those that another has.
+        UserError: A directory has no probabilities, or lacks a case that another one has.
     """
     found = {folder: {file.stem for file in folder.glob("[!.]*.npz")} for folder in folders}
-    everything = set[str]().union(*found.values())
+    all_cases = set[str]().union(*found.values())
     for folder, cases in found.items():
         if not cases:
-            raise UserError(f"{folder}: no probabilities (CASE.npz). Segment with `predict --probabilities` first.")
-        if missing := sorted(everything - cases):
-            raise UserError(f"{folder}: no {missing[0]}.npz, which another folder has ({len(missing)} are missing).")
-    return sorted(everything)
+            raise UserError(f"{folder}: holds no probabilities (CASE.npz). Run `predict --probabilities` first.")
+        if missing := sorted(all_cases - cases):
+            raise UserError(
+                f"{folder}: {counted(len(missing), 'case')} of the other directories missing, {missing[0]}.npz for "
+                "example. Predict the same cases with each model."
+            )
+    return sorted(all_cases)
 
 
-def average_stored(folders: Sequence[Path], case: str, labels: Labels, ending: str) -> tuple[np.ndarray, Geometry]:
-    """Return the label values (Z, Y, X) that the mean of the folders' probabilities gives, and where they lie.
+def average_stored(folders: Sequence[Path], case: str, *, labels: Labels, ending: str) -> tuple[np.ndarray, Geometry]:
+    """Return the label values (Z, Y, X) from the mean of the stored probabilities, and their geometry.
 
-    Probabilities are kept as float16, so a voxel may differ from an ensemble in memory where two labels are equally
-    probable to three digits. They are averaged as stored, calibrated where `find_best` had calibrated them.
+    Probabilities are stored as float16, so the result may differ from an ensemble in memory at voxels where two labels
+    are equally probable to three digits. They are averaged as stored: calibrated if `find_best` was run.
+
+    Args:
+        folders: Directories with `CASE.npz` and the segmentation of each case.
+        case: Name of the case.
+        labels: Labels of the dataset.
+        ending: File ending of the segmentations.
 
     Raises:
-        UserError: a file is missing or damaged, or of other labels or another grid than the first folder's.
+        UserError: A file is missing or damaged, or has other labels or another grid than in the first directory.
     """
     _, geometry = read_label(folders[0] / f"{case}{ending}")
     for folder in folders[1:]:
         difference = same_place(geometry, read_label(folder / f"{case}{ending}")[1])
         if difference is not None:
-            raise UserError(f"{folder / case}{ending}: not on the grid of {folders[0]}'s ({difference}).")
+            raise UserError(
+                f"{folder / case}{ending}: the grid differs from that of {folders[0] / case}{ending} ({difference}). "
+                "Predict the same images with each model."
+            )
     stored = [_probabilities(folder / f"{case}.npz", (labels.num_outputs, *geometry.shape)) for folder in folders]
     label = np.empty(geometry.shape, dtype=np.min_scalar_type(labels.values[-1]))
-    for z in range(len(label)):  # slice by slice, so that no second copy of all is made
+    for z in range(len(label)):  # slice by slice, to avoid a second copy of all probabilities
         mean = torch.stack([torch.from_numpy(values[:, z].astype(np.float32)) for values in stored]).mean(dim=0)
         label[z] = to_label(mean, labels)
     return label, geometry
@@ -57,11 +70,13 @@ def _probabilities(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         with np.load(path, allow_pickle=False) as content:
             values: np.ndarray = content["probabilities"]
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: damaged, or not what `predict --probabilities` writes. Segment it again.") from error
+        raise UserError(
+            f"{path}: the file is damaged or was not written by `predict --probabilities`. Predict this case again."
+        ) from error
     if values.shape != shape or not np.issubdtype(values.dtype, np.floating):
         found = " × ".join(map(str, values.shape))
         raise UserError(
-            f"{path}: {found} probabilities, where the dataset's labels on this image's grid need "
-            f"{' × '.join(map(str, shape))} (labels, z, y, x)."
+            f"{path}: probabilities of shape {found}, but the labels of the dataset and the grid of the image need "
+            f"{' × '.join(map(str, shape))} (labels, z, y, x). Predict this case again."
         )
     return values

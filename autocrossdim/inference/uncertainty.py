@@ -1,45 +1,36 @@
-"""How sure a segmentation is: entropy and disagreement a voxel, confidence and agreement a case, and the list of cases.
+"""Uncertainty of a segmentation: entropy and disagreement per voxel, confidence and agreement per label.
 
-Slice by slice, as everything here: what is held are the maps and a few numbers a label.
+Slices are added one by one, so only the maps and a few sums per label are held in memory.
 """
 
-import csv
-import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from autocrossdim.data.images import Geometry, write_array
 from autocrossdim.preprocessing.case import Placement
-from autocrossdim.records.calibration import CaseScore
 from autocrossdim.records.labels import Labels
-from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, write_json, write_text
-from autocrossdim.system.text import listed
 
-Where = tuple[int, slice]  # slice and lines of the cropped case, in the plan's order
-
-FOLDER = "uncertainty"  # below the segmentations, so that these can be evaluated as a folder
+Where = tuple[int, slice]  # slice and lines of the cropped case, in the plan's axis order
 
 
 @dataclass
 class Uncertainty:
-    """How sure a segmentation is.
+    """Uncertainty of a segmentation.
 
     Attributes:
-        entropy: a voxel, in nats, float32 (Z, Y, X): 0 to log K; of regions the least sure one's, 0 to log 2.
-        disagreement: the share of folds (times configurations) that give a voxel another label than all of them
-            together, float32 (Z, Y, X), 0 to 1; None where only one fold was asked.
-        confidence: by label or region, the Dice that the probabilities themselves expect; NaN where it was not found.
-        agreement: by label or region, the mean Dice between any two folds; NaN where none found it. None with one fold.
+        entropy: Entropy of the probabilities per voxel in nats, float32 (Z, Y, X): 0 to log K. For regions, that of
+            the least certain region: 0 to log 2.
+        disagreement: Share of the ensemble's members (folds × configurations) whose own label differs from the
+            ensemble's, float32 (Z, Y, X), 0 to 1. None if the ensemble has a single member.
+        confidence: Expected Dice per label or region, computed from the probabilities alone (`soft_dice`); NaN for
+            labels that were not found.
+        agreement: Mean Dice between any two members per label or region; NaN for labels that no member found. None if
+            the ensemble has a single member.
     """
 
     entropy: NDArray[np.float32]
@@ -48,34 +39,11 @@ class Uncertainty:
     agreement: dict[str, float] | None
 
 
-class CaseUncertainty(BaseModel):
-    """What is told of one case.
-
-    Attributes:
-        case: its name.
-        expected_dice: mean over the labels found; None if nothing was found.
-        calibrated: whether `expected_dice` was calibrated on held-out cases.
-        fold_agreement: mean Dice between any two folds over the labels found by any; None with one fold.
-        not_found: labels of which no voxel was found.
-        confidence: by label; None where it was not found.
-        agreement: by label; None where it was not found by any fold, or there is one fold only.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    case: str
-    expected_dice: float | None
-    calibrated: bool
-    fold_agreement: float | None
-    not_found: tuple[str, ...]
-    confidence: dict[str, float | None]
-    agreement: dict[str, float | None] | None
-
-
 def temper(values: Tensor, labels: Labels, temperature: float) -> Tensor:
-    """Return probabilities (K, ...) raised to 1 / temperature and normalised; regions each by itself, same shape.
+    """Return probabilities (K, ...) after temperature scaling, same shape.
 
-    The order of the labels of a voxel stays, and so does which side of 0.5 a region is on.
+    Probabilities are raised to 1 / temperature and normalised; each region is scaled on its own. Temperature scaling
+    changes neither the order of a voxel's labels nor which regions have a probability above 0.5.
     """
     if temperature == 1:
         return values
@@ -85,14 +53,19 @@ def temper(values: Tensor, labels: Labels, temperature: float) -> Tensor:
 
 
 def entropy(values: Tensor, labels: Labels) -> Tensor:
-    """Return the entropy in nats, shape (...), of probabilities (K, ...); of regions the largest one's."""
+    """Return the entropy in nats, shape (...), of probabilities (K, ...); for regions, the largest of theirs."""
     if labels.has_regions:
         return -(torch.xlogy(values, values) + torch.xlogy(1 - values, 1 - values)).amin(dim=0)
     return -torch.xlogy(values, values).sum(dim=0)
 
 
 def soft_dice_sums(values: Tensor, labels: Labels) -> NDArray[np.float64]:
-    """Return what `calibration.soft_dice` needs of probabilities (K, Y, X), shape (3, labels)."""
+    """Return the sums over a slice from which `soft_dice` is computed, shape (3, labels).
+
+    Args:
+        values: Probabilities, shape (K, Y, X).
+        labels: Labels of the dataset.
+    """
     flat = values.flatten(1)
     if labels.has_regions:
         inside = flat > 0.5
@@ -106,11 +79,13 @@ def soft_dice_sums(values: Tensor, labels: Labels) -> NDArray[np.float64]:
 
 
 def soft_dice(sums: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Return the Dice that probabilities themselves expect of their segmentation, (..., labels); NaN if not found.
+    """Return the Dice that the probabilities predict for their own segmentation, shape (..., labels).
+
+    It is NaN for labels that were not found.
 
     Args:
-        sums: shape (..., 3, labels): the probability inside what was segmented, all probability, and the number of
-            voxels segmented.
+        sums: Sums of `soft_dice_sums`, shape (..., 3, labels): probability inside the segmentation, probability
+            everywhere, and number of segmented voxels.
     """
     inside, everywhere, segmented = np.moveaxis(np.asarray(sums, np.float64), -2, 0)
     dice: NDArray[np.floating[Any]] = np.divide(
@@ -120,16 +95,15 @@ def soft_dice(sums: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
 
 
 class UncertaintyMaps:
-    """Gathers the slices of one case, in the plan's order, and puts the maps back on the original grid."""
+    """Collects the slices of one case, in the plan's axis order, into maps on the original grid.
 
-    def __init__(self, labels: Labels, placement: Placement, members: int) -> None:
-        """Make room for the slices.
+    Args:
+        labels: Labels of the dataset.
+        placement: Placement of the case.
+        members: Number of members (folds × configurations) of the ensemble.
+    """
 
-        Args:
-            labels: of the dataset.
-            placement: of the case.
-            members: folds (times configurations) that are compared.
-        """
+    def __init__(self, labels: Labels, placement: Placement, *, members: int) -> None:
         self.labels, self.placement = labels, placement
         self._entropy = np.zeros(placement.cropped_shape, np.float32)
         self._disagreement = np.zeros(placement.cropped_shape, np.float32) if members > 1 else None
@@ -137,14 +111,14 @@ class UncertaintyMaps:
         self._sums = np.zeros((3, count))
         self._overlaps = np.zeros((count, members, members))
 
-    def add(self, where: Where, values: Tensor, label: NDArray[Any], members: NDArray[Any]) -> None:
+    def add(self, where: Where, values: Tensor, *, label: NDArray[Any], members: NDArray[Any]) -> None:
         """Add lines of a slice.
 
         Args:
-            where: they lie in the cropped case.
-            values: the ensemble's probabilities (K, Y, X), tempered.
-            label: its label values (Y, X).
-            members: the label values each fold gives by itself, (members, Y, X).
+            where: Slice and lines in the cropped case.
+            values: Calibrated probabilities of the ensemble, shape (K, Y, X).
+            label: Label values of the ensemble, shape (Y, X).
+            members: Label values of each member by itself, shape (members, Y, X).
         """
         self._entropy[where] = entropy(values, self.labels).cpu().numpy()
         self._sums += soft_dice_sums(values, self.labels)
@@ -158,12 +132,12 @@ class UncertaintyMaps:
                 self._overlaps[index] += masks @ masks.T
 
     def result(self) -> Uncertainty:
-        """Return what was gathered; outside the imaged part, everything is sure."""
+        """Return the uncertainty of the case; voxels that were cropped away are certain."""
         names = self.labels.names
         confidence = dict(zip(names, soft_dice(self._sums).tolist(), strict=True))
         if self._disagreement is None:
             return Uncertainty(self.placement.restore(self._entropy), None, confidence, None)
-        agreement = {name: _pairwise(overlaps) for name, overlaps in zip(names, self._overlaps, strict=True)}
+        agreement = {name: _pairwise_dice(overlaps) for name, overlaps in zip(names, self._overlaps, strict=True)}
         return Uncertainty(
             self.placement.restore(self._entropy),
             self.placement.restore(self._disagreement),
@@ -172,117 +146,14 @@ class UncertaintyMaps:
         )
 
 
-def describe(case: str, uncertainty: Uncertainty, score: CaseScore) -> CaseUncertainty:
-    """Return what is told of a case; `score` turns its confidence into the Dice to expect."""
-    confidence = _mean(uncertainty.confidence)
-    return CaseUncertainty(
-        case=case,
-        expected_dice=None if confidence is None else score.expected(confidence),
-        calibrated=score.calibrated,
-        fold_agreement=None if uncertainty.agreement is None else _mean(uncertainty.agreement),
-        not_found=tuple(name for name, value in uncertainty.confidence.items() if math.isnan(value)),
-        confidence=_without_nan(uncertainty.confidence),
-        agreement=None if uncertainty.agreement is None else _without_nan(uncertainty.agreement),
-    )
-
-
-def is_written(output: Path, case: str) -> bool:
-    """Whether the uncertainty of a case lies below the folder of its segmentation, whole."""
-    return _record(output, case).exists()
-
-
-def forget(output: Path, case: str) -> None:
-    """Take a case off the list: it is segmented anew, without being asked how sure that is."""
-    _record(output, case).unlink(missing_ok=True)
-
-
-def write_uncertainty(
-    output: Path, case: str, uncertainty: Uncertainty, geometry: Geometry, ending: str, score: CaseScore
-) -> None:
-    """Write `uncertainty/CASE_entropy`, `CASE_disagreement` and, last, `CASE.json` below `output`.
+def _pairwise_dice(overlaps: NDArray[np.float64]) -> float:
+    """Return the mean Dice over all pairs of members, leaving out pairs that both found nothing; NaN if none is left.
 
     Args:
-        output: folder of the segmentations.
-        case: name.
-        uncertainty: of the case.
-        geometry: of its image.
-        ending: of the dataset's files; formats that hold no fractions are replaced by `.nii.gz`.
-        score: turns confidence into the Dice to expect.
+        overlaps: Number of voxels that each two members have in common, shape (members, members).
     """
-    ending = ".nii.gz" if ending in (".png", ".bmp") else ending
-    for name, values in (("entropy", uncertainty.entropy), ("disagreement", uncertainty.disagreement)):
-        if values is not None:
-            write_array(values, geometry, output / FOLDER / f"{case}_{name}{ending}")
-    write_json(_record(output, case), describe(case, uncertainty, score).model_dump(mode="json"))
-
-
-def write_list(output: Path) -> list[CaseUncertainty]:
-    """Write `uncertainty.csv` and `.json` of all cases below `output`, those to look at first on top, and return them.
-
-    On top are cases in which nothing was found, then rising expected Dice; ties by the folds' agreement.
-
-    Raises:
-        UserError: what was written of a case is damaged.
-    """
-    cases = []
-    for path in sorted((output / FOLDER).glob("*.json")):
-        if path.name.startswith("."):  # being written
-            continue
-        try:
-            cases.append(CaseUncertainty.model_validate(read_json(path)))
-        except ValidationError as error:
-            raise UserError(f"{path}: damaged. Delete it and run the same command again.") from error
-    cases.sort(key=lambda case: (_first(case.expected_dice), _first(case.fold_agreement), case.case))
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["case", "expected_dice", "calibrated", "fold_agreement", "labels_not_found"])
-    for case in cases:
-        numbers = ["" if n is None else f"{n:.4f}" for n in (case.expected_dice, case.fold_agreement)]
-        calibrated = "yes" if case.calibrated else "no"
-        rows.writerow([case.case, numbers[0], calibrated, numbers[1], " ".join(case.not_found)])
-    write_text(output / f"{FOLDER}.csv", text.getvalue())
-    write_json(output / f"{FOLDER}.json", [case.model_dump(mode="json") for case in cases])
-    return cases
-
-
-def tell(cases: Sequence[CaseUncertainty], score: CaseScore, members: int) -> list[str]:
-    """Return what to say about a list of cases, a sentence each.
-
-    Args:
-        cases: as `write_list` returns them.
-        score: that was used.
-        members: folds (times configurations) that were asked.
-    """
-    sentences = [score.sentence]
-    if members == 1:
-        sentences.append("Only one fold was asked, so there is no disagreement to tell.")
-    if cases:
-        sentences.append(f"Look first at {listed([case.case for case in cases], 3)}: {FOLDER}.csv has the list.")
-    return sentences
-
-
-def _record(output: Path, case: str) -> Path:
-    return output / FOLDER / f"{case}.json"
-
-
-def _pairwise(overlaps: NDArray[np.float64]) -> float:
-    """Mean Dice over all pairs, from how many voxels each two have in common; two that found nothing are left out."""
     sizes = np.diag(overlaps)
     first, second = np.triu_indices(len(sizes), 1)
     total = sizes[first] + sizes[second]
     found = total > 0
     return float((2 * overlaps[first, second][found] / total[found]).mean()) if found.any() else math.nan
-
-
-def _mean(values: dict[str, float]) -> float | None:
-    known = [value for value in values.values() if not math.isnan(value)]
-    return sum(known) / len(known) if known else None
-
-
-def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
-
-
-def _first(value: float | None) -> float:
-    """What is not known is looked at first."""
-    return -1.0 if value is None else value

@@ -18,7 +18,7 @@ from autocrossdim.evaluation.summary import (
     merge,
     summarise,
 )
-from autocrossdim.inference.predictor import Model
+from autocrossdim.inference.model import Model
 from autocrossdim.preprocessing.dataset import preprocess_dataset
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.best import Best, Contender, checkpoint_digests, contender_name, folder_name, plan_digest

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autocrossdim.data.images import read_label, write_label
-from autocrossdim.inference.predictor import Assembly, Model, average
+from autocrossdim.inference.assembly import Assembly, average
+from autocrossdim.inference.model import Model
 from autocrossdim.inference.restore import places
 from autocrossdim.inference.uncertainty import soft_dice_sums, temper
 from autocrossdim.preprocessing.crop import crop
@@ -71,7 +72,7 @@ def predict_held_out(
     for names, folder in todo.items():
         output = folder.validation / f"{case}{plan.file_ending}"
         if not output.exists():
-            write_label(assemblies[names].segmentation().label, record.original_geometry(), output)
+            write_label(assemblies[names].restored_label(), record.original_geometry(), output)
         evidence[names].result().write(evidence_file(folder, case))
 
 

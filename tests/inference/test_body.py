@@ -10,7 +10,8 @@ from torch import nn
 
 from autocrossdim.inference import sliding_window
 from autocrossdim.inference.body import find_body
-from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.inference.model import Model
+from autocrossdim.inference.predictor import Predictor
 from autocrossdim.preprocessing.case import preprocess
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.normalization import Normalization
@@ -20,7 +21,7 @@ MASKED = (Normalization(scheme="zscore", inside_mask=True),)
 
 
 class Blur(nn.Module):
-    """Answers with what is around a voxel, and prefers the second label where nothing is."""
+    """Predicts from the surroundings of a voxel, and prefers the second label where they are 0."""
 
     def __init__(self, dims: int = 3) -> None:
         super().__init__()
@@ -42,7 +43,7 @@ def ball(shape: tuple[int, int, int], transpose: tuple[int, ...] = (0, 1, 2)) ->
     return image
 
 
-def test_only_a_plan_that_knows_of_zeros_outside_makes_use_of_them(make_plan: Callable[..., Any]) -> None:
+def test_zeros_are_background_only_if_the_plan_normalises_within_a_mask(make_plan: Callable[..., Any]) -> None:
     image = ball((12, 12, 12))
     for normalization, expected in ((MASKED, True), ((Normalization(scheme="zscore"),), False)):
         plan = make_plan(normalization=normalization)
@@ -50,7 +51,7 @@ def test_only_a_plan_that_knows_of_zeros_outside_makes_use_of_them(make_plan: Ca
         assert (find_body(image, case.placement, plan) is not None) == expected
 
 
-def test_outside_is_background_for_certain_for_labels_and_for_regions(make_plan: Callable[..., Any]) -> None:
+def test_outside_the_body_is_certainly_background_for_labels_and_regions(make_plan: Callable[..., Any]) -> None:
     image = ball((12, 12, 12))
     for labels in (REGIONS, Labels.from_dataset_json({"background": 0, "a": 1, "b": 2})):
         plan = make_plan(normalization=MASKED, labels=labels)
@@ -69,7 +70,7 @@ def test_outside_is_background_for_certain_for_labels_and_for_regions(make_plan:
     dims=st.sampled_from([2, 3]),
     seed=st.integers(0, 100),
 )
-def test_what_was_imaged_is_segmented_as_if_no_tile_were_skipped(
+def test_skipping_tiles_does_not_change_the_segmentation_of_the_body(
     make_plan: Callable[..., Any], spacing: Any, transpose: Any, dims: int, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
@@ -78,21 +79,21 @@ def test_what_was_imaged_is_segmented_as_if_no_tile_were_skipped(
         dims, (1.0, 1.0, 1.0), transpose=transpose, normalization=MASKED, patch_size=(4, 4, 4)[-dims:], batch_size=2
     )
     predictor = Predictor([Model(plan, plan.configuration(), [Blur(dims).eval()])], mirroring=False)
-    prepared = predictor.prepare(image, spacing)
-    assert prepared[0].body is not None
-    found = predictor.segment(prepared, keep_probabilities=True)
-    prepared[0].body = None
-    expected = predictor.segment(prepared, keep_probabilities=True)
+    prepared = predictor.prepare(image, spacing=spacing)
+    assert prepared.inputs[0].body is not None
+    found = predictor.segment(prepared, probabilities=True)
+    prepared.inputs[0].body = None
+    expected = predictor.segment(prepared, probabilities=True)
     imaged = image[0] != 0
     assert found.probabilities is not None
     assert expected.probabilities is not None
     np.testing.assert_array_equal(found.probabilities[:, imaged], expected.probabilities[:, imaged])
     np.testing.assert_array_equal(found.label[imaged], expected.label[imaged])
-    assert found.label[~imaged].sum() <= expected.label[~imaged].sum(), "the network prefers a label there"
+    assert found.label[~imaged].sum() <= expected.label[~imaged].sum(), "outside, the network itself prefers the label"
 
 
 @pytest.mark.parametrize("uncertainty", [False, True])
-def test_a_case_done_in_strips_comes_out_the_same(
+def test_processing_in_strips_gives_the_same_result(
     make_plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, uncertainty: bool
 ) -> None:
     image = np.random.default_rng(1).normal(size=(1, 11, 17, 13)).astype(np.float32)
@@ -101,10 +102,11 @@ def test_a_case_done_in_strips_comes_out_the_same(
         plan = make_plan(dims, spacing, patch_size=(6, 6, 6)[-dims:])
         models.append(Model(plan, plan.configuration(), [Blur(dims).eval(), Blur(dims).eval()]))
     predictor = Predictor(models, mirroring=False)
-    whole = predictor(image, (1.0, 1.0, 1.0), keep_probabilities=True, uncertainty=uncertainty)
+    whole = predictor(image, spacing=(1.0, 1.0, 1.0), probabilities=True, uncertainty=uncertainty)
     monkeypatch.setattr(sliding_window, "HELD_BYTES", 4 * 2 * 6 * 15 * 10)
-    assert predictor.models[0].strips(predictor.prepare(image, (1.0, 1.0, 1.0))[0].placement, False) > 1
-    strips = predictor(image, (1.0, 1.0, 1.0), keep_probabilities=True, uncertainty=uncertainty)
+    placement = predictor.prepare(image, spacing=(1.0, 1.0, 1.0)).inputs[0].placement
+    assert predictor.models[0].strips(placement, mirroring=False) > 1
+    strips = predictor(image, spacing=(1.0, 1.0, 1.0), probabilities=True, uncertainty=uncertainty)
     np.testing.assert_array_equal(strips.label, whole.label)
     assert strips.probabilities is not None
     assert whole.probabilities is not None

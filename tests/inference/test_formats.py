@@ -1,7 +1,6 @@
-"""The scans people have, read as `predict` reads them: a right result on the scan's own grid, or the right error.
+"""Files in the formats that users have: a correct segmentation on the grid of the file, or the right error.
 
-The network says where a voxel is brighter than a level, so what must come out is known from the file alone, which is
-read here by SimpleITK or from what was written.
+The network thresholds the image, so the expected result follows from the file alone, read here by SimpleITK.
 """
 
 from collections.abc import Callable
@@ -16,14 +15,15 @@ from torch import Tensor, nn
 
 from autocrossdim.data.images import read_image, write_label
 from autocrossdim.inference.inputs import find_inputs
-from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.inference.model import Model
+from autocrossdim.inference.predictor import Predictor
 from autocrossdim.system.errors import UserError
 
 MakePlan = Callable[..., Any]
 
 
 class Brighter(nn.Module):
-    """Logits of background and of what is brighter than `level`."""
+    """Returns the logits of background and of voxels above `level`."""
 
     def __init__(self, level: float) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ def segment(source: Path, level: float, make_plan: MakePlan, output: Path, endin
     spacing = read_image(case.images).geometry.spacing
     plan = make_plan(2, spacing, patch_size=(128, 128), batch_size=8, file_ending=ending)
     predictor = Predictor([Model(plan, plan.configuration(), [Brighter(level).eval()])], mirroring=False)
-    image, segmentation = predictor.predict_files(case.images)
-    write_label(segmentation.label, image.geometry, output)
+    segmentation = predictor(case.images)
+    write_label(segmentation.label, segmentation.geometry, output)
 
 
 def check(output: Path, expected: np.ndarray, like: sitk.Image) -> None:
-    """Compare a segmentation on disk with what it should be and where it should lie."""
+    """Compare voxels and geometry of a segmentation on disk with the expected ones."""
     found = sitk.ReadImage(str(output))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(found), expected)
     assert found.GetSize() == like.GetSize()
@@ -54,7 +54,7 @@ def check(output: Path, expected: np.ndarray, like: sitk.Image) -> None:
         (like.GetDirection(), found.GetDirection()),
     ):
         assert there == pytest.approx(here, abs=1e-9)
-    assert 0 < expected.sum() < expected.size, "the level does not divide this image"
+    assert 0 < expected.sum() < expected.size, "the level does not separate this image"
 
 
 # --- real files
@@ -80,7 +80,7 @@ REFUSED = {
 }
 
 
-def test_no_real_file_is_forgotten(real_data: Path) -> None:
+def test_every_real_file_is_tested(real_data: Path) -> None:
     folder = real_data / "formats"
     files = {file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("LICENSE")}
     cases = {str((f.parent if f.suffix == ".dcm" else f).relative_to(folder)) for f in files}
@@ -88,7 +88,7 @@ def test_no_real_file_is_forgotten(real_data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_real_scans_are_segmented_on_their_own_grid(
+def test_real_files_are_segmented_on_their_own_grid(
     name: str, real_data: Path, make_plan: MakePlan, tmp_path: Path
 ) -> None:
     source = real_data / "formats" / name
@@ -99,7 +99,7 @@ def test_real_scans_are_segmented_on_their_own_grid(
     check(tmp_path / f"out{ending}", sitk.GetArrayFromImage(image).astype(np.float32) > level, image)
 
 
-def test_a_real_dicom_series_is_segmented_as_its_nifti_twin(
+def test_a_real_dicom_series_is_segmented_like_its_nifti_version(
     real_data: Path, make_plan: MakePlan, tmp_path: Path
 ) -> None:
     segment(real_data / "formats/dicom_sunnybrook/ED_series", 100, make_plan, tmp_path / "out.nii.gz", ".nii.gz")
@@ -111,7 +111,7 @@ def test_a_real_dicom_series_is_segmented_as_its_nifti_twin(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_real_scans_that_cannot_be_segmented_say_why(
+def test_real_files_that_cannot_be_segmented_end_in_the_right_error(
     name: str, real_data: Path, make_plan: MakePlan, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=REFUSED[name]) as raised:
@@ -120,10 +120,10 @@ def test_real_scans_that_cannot_be_segmented_say_why(
     assert not list(tmp_path.iterdir())
 
 
-# --- the same kinds of file, made here
+# --- the same kinds of files, generated
 
 RAMP = np.arange(3 * 6 * 5).reshape(3, 6, 5)
-MADE = {
+GENERATED = {
     "sagittal, as stored in t2": ("x.nii.gz", np.int16, (0, 0, -1, 1, 0, 0, 0, 1, 0)),
     "determinant -1, as brain1": ("x.nrrd", np.int16, (1, 0, 0, 0, -1, 0, 0, 0, 1)),
     "oblique": ("x.mha", np.float32, (0.8, 0.6, 0, -0.6, 0.8, 0, 0, 0, 1)),
@@ -131,11 +131,11 @@ MADE = {
 }
 
 
-@pytest.mark.parametrize("kind", MADE)
-def test_made_scans_are_segmented_on_their_own_grid(
+@pytest.mark.parametrize("kind", GENERATED)
+def test_generated_files_are_segmented_on_their_own_grid(
     kind: str, make_plan: MakePlan, write_image: Callable[..., Path], tmp_path: Path
 ) -> None:
-    name, dtype, direction = MADE[kind]
+    name, dtype, direction = GENERATED[kind]
     place = {"origin": (-3.25, 100, 0.5), "direction": direction}
     source = write_image(tmp_path / name, RAMP.astype(dtype), (7.5, 0.5, 0.5), **place)
     ending = "".join(source.suffixes)
@@ -143,7 +143,7 @@ def test_made_scans_are_segmented_on_their_own_grid(
     check(tmp_path / f"out{ending}", RAMP > 40, sitk.ReadImage(str(source)))
 
 
-def test_a_made_big_endian_scan_is_segmented(
+def test_a_generated_big_endian_file_is_segmented(
     make_plan: MakePlan, write_image: Callable[..., Path], tmp_path: Path
 ) -> None:
     little = write_image(tmp_path / "little.nii", RAMP.astype(np.int16), (2, 3, 1)).read_bytes()
@@ -158,7 +158,7 @@ def test_a_made_big_endian_scan_is_segmented(
     check(tmp_path / "out.nii", RAMP > 40, sitk.ReadImage(str(tmp_path / "little.nii")))
 
 
-def make_refused(kind: str, folder: Path, write_image: Callable[..., Path]) -> Path:
+def write_refused(kind: str, folder: Path, write_image: Callable[..., Path]) -> Path:
     if kind == "4D":
         volume = sitk.GetImageFromArray(RAMP.astype(np.int16))
         sitk.WriteImage(sitk.JoinSeries([volume, volume]), str(folder / "x.nii.gz"))
@@ -194,11 +194,11 @@ def make_refused(kind: str, folder: Path, write_image: Callable[..., Path]) -> P
         ("unknown", "not a format read here. Convert it to one of .nii.gz"),
     ],
 )
-def test_made_scans_that_cannot_be_segmented_say_why(
+def test_generated_files_that_cannot_be_segmented_end_in_the_right_error(
     kind: str, message: str, make_plan: MakePlan, write_image: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "in").mkdir()
-    source = make_refused(kind, tmp_path / "in", write_image)
+    source = write_refused(kind, tmp_path / "in", write_image)
     with pytest.raises(UserError, match=message):
         segment(source, 0, make_plan, tmp_path / "out.nii.gz", ".nii.gz")
     assert not (tmp_path / "out.nii.gz").exists()

@@ -10,7 +10,7 @@ from autocrossdim.system.device import memory_format_for
 
 
 def trained(**fields: object) -> nn.Module:
-    """A network whose batch norms have seen data."""
+    """Return a network whose batch norms have statistics as after training."""
     dims = fields.get("dims", 2)
     defaults = {"dims": dims, "encoder": "efficientnet_b0", "in_channels": 1, "num_outputs": 3}
     defaults |= {"strides": [[2] * dims] * 3, "kernel_sizes": [[3] * dims] * 4}
@@ -29,7 +29,7 @@ def trained(**fields: object) -> nn.Module:
     ("fields", "shape"),
     [
         ({}, (64, 48)),
-        ({}, (37, 50)),  # no multiple of the strides: what is enlarged has to be cropped
+        ({}, (37, 50)),  # not a multiple of the strides, so upsampled features are cropped
         ({"encoder": "tf_efficientnet_b0"}, (32, 32)),
         ({"encoder": "resnet18"}, (32, 32)),
         ({"encoder": "regnety_002"}, (32, 32)),
@@ -49,7 +49,7 @@ def trained(**fields: object) -> nn.Module:
         ({"dims": 3, "kind": "ds", "depth": 8, "strides": [[1, 2, 2]] * 3}, (8, 32, 32)),
     ],
 )
-def test_the_same_function_as_before(fields: dict[str, object], shape: tuple[int, ...]) -> None:
+def test_the_function_of_the_network_stays_the_same(fields: dict[str, object], shape: tuple[int, ...]) -> None:
     network = trained(**fields)
     image = torch.randn(2, 1, *shape)
     with torch.inference_mode():
@@ -61,7 +61,7 @@ def test_the_same_function_as_before(fields: dict[str, object], shape: tuple[int
     torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
 
 
-def test_no_batch_norm_is_left_and_nothing_is_enlarged() -> None:
+def test_batch_norms_and_upsampling_are_gone() -> None:
     network = trained(dims=3)
     fuse(network)
     assert not any(isinstance(module, _BatchNorm) for module in network.modules())

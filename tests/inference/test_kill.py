@@ -1,4 +1,4 @@
-"""A real `autocrossdim predict`, killed at random moments: what is there is whole, and the next run goes on from it."""
+"""`autocrossdim predict`, killed at random moments: every file is complete, and the next run resumes."""
 
 import os
 import random
@@ -16,8 +16,8 @@ from autocrossdim.data.images import Geometry, read_label, write_array
 from autocrossdim.inference.predictor import Predictor
 
 CASES, KILLS = 20, 3
-SHAPE = (20, 160, 160)  # written in some 50 ms, so that a kill often falls into the writing
-SPACING = (0.1, 0.1, 0.1)  # of which the network, at 1 mm, sees little: prediction is quick
+SHAPE = (20, 160, 160)  # takes about 50 ms to write, so that a kill often interrupts writing
+SPACING = (0.1, 0.1, 0.1)  # few voxels remain at the network's 1 mm, so prediction is quick
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,11 @@ def start(model: Path, images: Path, output: Path) -> subprocess.Popen[str]:
     )
 
 
-def check_all_that_is_there(output: Path) -> set[str]:
-    """Open every file a person would see; return the names of the cases that are done."""
+def check_results(output: Path) -> set[str]:
+    """Open every visible file; return the names of the finished cases."""
     done = set()
     for file in output.iterdir():
-        if file.name.startswith("."):  # a temporary name: not a result, and never taken for one
+        if file.name.startswith("."):  # a temporary name, which is never taken for a result
             continue
         if file.suffix == ".npz":
             with np.load(file) as archive:
@@ -60,13 +60,13 @@ def check_all_that_is_there(output: Path) -> set[str]:
             assert label.shape == SHAPE
             assert geometry.spacing == pytest.approx(SPACING)
             case = file.name.removesuffix(".nii.gz")
-            assert (output / f"{case}.npz").exists(), "where the segmentation is, everything of the case is"
+            assert (output / f"{case}.npz").exists(), "a case with a segmentation must be complete"
             done.add(case)
     return done
 
 
 @pytest.mark.slow
-def test_nothing_half_written_is_ever_left_and_the_next_run_goes_on(model: Path, tmp_path: Path) -> None:
+def test_no_file_is_left_incomplete_and_the_next_run_resumes(model: Path, tmp_path: Path) -> None:
     images, output = tmp_path / "in", tmp_path / "out"
     write_images(images)
     chance = random.Random(0)
@@ -84,18 +84,18 @@ def test_nothing_half_written_is_ever_left_and_the_next_run_goes_on(model: Path,
         process.send_signal(signal.SIGKILL)
         _, said = process.communicate()
         assert "error" not in said, said
-        found = check_all_that_is_there(output)
+        found = check_results(output)
         assert found >= done
         for name, written in untouched.items():
-            assert (output / name).stat().st_mtime_ns == written, f"{name} was done again"
+            assert (output / name).stat().st_mtime_ns == written, f"{name} was written again"
         done = found
         untouched = {f"{case}.nii.gz": (output / f"{case}.nii.gz").stat().st_mtime_ns for case in done}
-    assert len(done) < CASES, "every kill came too late to show anything"
+    assert len(done) < CASES, "every kill came too late to test anything"
 
     process = start(model, images, output)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert len(check_all_that_is_there(output)) == CASES
-    _, expected = Predictor.load(model, device="cpu", mirroring=False).predict_files([images / "case_00_0000.nii.gz"])
+    assert len(check_results(output)) == CASES
+    expected = Predictor.load(model, device="cpu", mirroring=False)(images / "case_00_0000.nii.gz")
     for case in range(CASES):
         np.testing.assert_array_equal(read_label(output / f"case_{case:02d}.nii.gz")[0], expected.label)

@@ -1,8 +1,8 @@
-"""A network that knows the answer: whatever is lost or moved on the way from file to file shows.
+"""Prediction from file to file with a network that knows the answer, so that any lost or moved voxel is noticed.
 
-The image carries its label: channel k is 1 where the label is class (or region) k, and a frame of zeros around the
-body is there to be cropped. The oracle turns its channels into logits; everything else is the real path: files,
-preprocessing, sliding window, resampling back, files.
+The image contains its label: channel k is 1 where the label is class (or region) k, within a frame of zeros that is
+cropped. The oracle returns its channels as logits. Everything else is real: files, preprocessing, sliding-window
+inference, resampling to the original grid, files.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from autocrossdim.data.images import Geometry, read_label, write_array, write_label
-from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.data.images import Geometry, read_image, read_label, write_array, write_label
+from autocrossdim.inference.model import Model
+from autocrossdim.inference.predictor import Predictor
 from autocrossdim.records.labels import Labels
 
 CLASSES = Labels.from_dataset_json({"background": 0, "a": 1, "b": 7, "c": 300})
@@ -28,7 +29,7 @@ SPACING = st.floats(0.3, 8).map(lambda mm: float(np.float32(mm)))
 
 
 class Oracle(nn.Module):
-    """Logits from an image that carries its label; a 2D network looks at the middle one of its slices."""
+    """Returns logits from an image that contains its label; in 2D, from the middle one of its slices."""
 
     def __init__(self, slices: int = 1) -> None:
         super().__init__()
@@ -40,14 +41,14 @@ class Oracle(nn.Module):
 
 
 def channels_of(label: np.ndarray, labels: Labels, body: np.ndarray) -> np.ndarray:
-    """Return the image (K, Z, Y, X) that carries `label`, all zeros outside the body."""
+    """Return the image (K, Z, Y, X) that contains `label`; 0 outside the body."""
     if labels.has_regions:
         return labels.to_regions(label) * body
     return np.stack([label == value for value in labels.values]) * body
 
 
 def body_in(shape: Sequence[int], random: np.random.Generator, most: int) -> np.ndarray:
-    """Return a box that leaves a frame of up to `most` voxels free on each side."""
+    """Return the mask of a box with a margin of up to `most` voxels on each side."""
     body = np.zeros(shape, dtype=bool)
     frame = [(random.integers(0, most + 1), random.integers(0, most + 1)) for _ in shape]
     body[
@@ -57,13 +58,13 @@ def body_in(shape: Sequence[int], random: np.random.Generator, most: int) -> np.
 
 
 def noise(shape: Sequence[int], labels: Labels, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels of single voxels, and the body they lie in."""
+    """Return random labels of single voxels, and the body that contains them."""
     body = body_in(shape, random, 3)
     return random.choice(labels.values, size=shape) * body, body
 
 
 def blobs(shape: Sequence[int], labels: Labels, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return smooth blobs inside and beside each other, some 10 voxels in radius, and the body they lie in."""
+    """Return smooth blobs of about 10 voxels in radius, nested and adjacent, and the body that contains them."""
     grid = np.indices(shape).astype(float)
     middle = np.array(shape) / 2 + random.uniform(-1, 1, 3)
     label = np.zeros(shape, dtype=np.int32)
@@ -78,7 +79,7 @@ def blobs(shape: Sequence[int], labels: Labels, random: np.random.Generator) -> 
 
 
 def direction(random: np.random.Generator, dims: int) -> tuple[float, ...]:
-    """Return any direction matrix: axes permuted, mirrored and, half of the time, turned by any angle."""
+    """Return a random direction matrix: axes permuted, mirrored and, in half of the cases, rotated."""
     matrix = np.eye(dims)[random.permutation(dims)] * random.choice([-1, 1], dims)
     if random.random() < 0.5 and dims == 3:
         matrix = Rotation.from_rotvec(random.normal(size=3)).as_matrix() @ matrix
@@ -86,7 +87,7 @@ def direction(random: np.random.Generator, dims: int) -> tuple[float, ...]:
 
 
 def write_case(folder: Path, image: np.ndarray, spacing: Sequence[float], random: Any, ending: str) -> list[Path]:
-    """Write one file a channel, somewhere in space."""
+    """Write one file per channel, at a random position."""
     dims = 2 if image.shape[1] == 1 else 3
     spacing = (1.0, *spacing[1:]) if dims == 2 else spacing
     geometry = Geometry(
@@ -103,12 +104,12 @@ def write_case(folder: Path, image: np.ndarray, spacing: Sequence[float], random
 
 
 def there_and_back(paths: list[Path], predictor: Predictor) -> np.ndarray:
-    """Read, segment, write and read again; the geometry must be the image's to the last bit."""
-    image, segmentation = predictor.predict_files(paths)
+    """Read, segment, write and read again; the geometry must equal that of the image exactly."""
+    segmentation = predictor(paths)
     output = paths[0].with_name(f"out{''.join(paths[0].suffixes)}")
-    write_label(segmentation.label, image.geometry, output)
+    write_label(segmentation.label, segmentation.geometry, output)
     label, geometry = read_label(output)
-    assert geometry == image.geometry
+    assert geometry == segmentation.geometry == read_image(paths).geometry
     return label
 
 
@@ -117,13 +118,13 @@ def dice(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def oracle_of(*plans: Any, mirroring: bool = False) -> Predictor:
-    """An ensemble of the plans' configurations, two folds each."""
+    """Return an ensemble of one configuration per plan, with two folds each."""
     models = []
     for plan in plans:
         configuration = plan.configuration()
         folds = [Oracle(configuration.slices).eval() for _ in range(2)]
         models.append(Model(plan, configuration, folds))
-    return Predictor(models, mirroring)
+    return Predictor(models, mirroring=mirroring)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -139,7 +140,7 @@ def oracle_of(*plans: Any, mirroring: bool = False) -> Predictor:
     patch=st.tuples(*[st.integers(1, 8)] * 3),
     mirroring=st.booleans(),
 )
-def test_without_resampling_every_label_comes_back_bit_for_bit(
+def test_without_resampling_every_voxel_is_segmented_exactly(
     make_plan: Callable[..., Any], tmp_path: Path, seed: int, shape: Any, spacing: Any, transpose: Any, dims: int,
     slices: int, labels: Labels, ending: str, patch: Any, mirroring: bool,
 ) -> None:  # fmt: skip
@@ -169,13 +170,13 @@ def test_without_resampling_every_label_comes_back_bit_for_bit(
     labels=st.sampled_from([CLASSES, REGIONS]),
     kinds=st.sampled_from([(2,), (3,), (2, 3)]),
 )
-def test_with_resampling_smooth_labels_come_back_from_each_network_and_from_both(
+def test_with_resampling_smooth_labels_are_recovered_by_each_network_and_by_both(
     make_plan: Callable[..., Any], tmp_path: Path, seed: int, shape: Any, zoom: Any, transpose: Any, labels: Labels,
     kinds: tuple[int, ...],
 ) -> None:  # fmt: skip
     random = np.random.default_rng(seed)
     spacing = tuple(float(np.float32(mm)) for mm in random.uniform(0.9, 1.1, 3))
-    # The planned spacings stay within 3x of each other: beyond, the coarse axis is resampled by nearest neighbour.
+    # The spacings stay within a factor of 3, beyond which the coarse axis is resampled by nearest neighbour.
     label, body = blobs(shape, labels, random)
     image = channels_of(label, labels, body)
     paths = write_case(tmp_path, image, spacing, random, ".nii.gz")
@@ -184,7 +185,7 @@ def test_with_resampling_smooth_labels_come_back_from_each_network_and_from_both
         fields = {"transpose": transpose, "labels": labels, "channel_names": tuple(map(str, range(len(image))))}
         fields |= {"patch_size": (24, 24, 24)[-dims:], "batch_size": 8}
         plans.append(make_plan(dims, tuple(spacing[axis] * zoom[axis] for axis in transpose), **fields))
-        zoom = zoom[::-1]  # the second has other spacings than the first
+        zoom = zoom[::-1]  # a different spacing for the second network
     found = there_and_back(paths, oracle_of(*plans))
     for name, values in labels.foreground.items():
         assert dice(np.isin(found, values), np.isin(label, values)) > 0.99, name
@@ -192,10 +193,10 @@ def test_with_resampling_smooth_labels_come_back_from_each_network_and_from_both
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("coarse", [0, 1, 2])
-def test_slices_much_thicker_than_wide_are_not_interpolated_into_each_other(
+def test_slices_much_thicker_than_wide_are_not_interpolated(
     make_plan: Callable[..., Any], tmp_path: Path, coarse: int, dims: int
 ) -> None:
-    """The coarse axis may be any of the file's; it is the first of the plan's, and is halved in 3D."""
+    """Any axis of the file may be the coarse one, which is the first axis of the plan; in 3D its spacing is halved."""
     random = np.random.default_rng(coarse)
     transpose = (coarse, *(axis for axis in range(3) if axis != coarse))
     label, body = blobs((40, 40, 40), CLASSES, random)
@@ -220,7 +221,7 @@ def test_pictures(make_plan: Callable[..., Any], write_image: Callable[..., Path
     np.testing.assert_array_equal(there_and_back(paths, oracle_of(plan, mirroring=True)), label)
 
 
-def test_an_image_that_is_all_background_or_all_zeros_comes_back_empty(
+def test_an_image_of_background_or_zeros_gives_an_empty_segmentation(
     make_plan: Callable[..., Any], tmp_path: Path
 ) -> None:
     for labels in (CLASSES, REGIONS):

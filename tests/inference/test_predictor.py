@@ -1,88 +1,251 @@
-from collections.abc import Sequence
+"""`Predictor` takes an image in any form, and gives the same segmentation on the grid of that image."""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+import torch
 
-from autocrossdim.api import plan_and_preprocess
-from autocrossdim.data.images import Geometry, write_array
-from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
-from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.data.images import Geometry, read_image, write_array
+from autocrossdim.inference.model import Model
+from autocrossdim.inference.predictor import Predictor
+from autocrossdim.inference.segmentation import Segmentation
 from autocrossdim.networks.build import build_network
-from autocrossdim.records.plan import PlanOptions
 from autocrossdim.system.errors import UserError
 
-SHAPE = (10, 12, 14)
+SHAPE, SPACING = (10, 12, 14), (2.0, 1.5, 1.0)
+DIRECTION = (0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+
+
+def untrained(plan: Any, *, folds: int = 1, mirroring: bool = False) -> Predictor:
+    torch.manual_seed(0)
+    networks = [build_network(plan.network_plan(plan.configuration()), None).eval() for _ in range(folds)]
+    return Predictor([Model(plan, plan.configuration(), networks)], mirroring=mirroring)
 
 
 @pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    """A model of one channel at 1 mm that was never trained."""
-    folder = tmp_path_factory.mktemp("predictor")
-    raw = folder / "Dataset901_Nodules"
-    write_dataset(raw, lambda r: nodules(r, (20, 28, 24)), {"background": 0, "a": 1, "b": 2}, ISOTROPIC_SPACING, 2, 0)
-    plan = plan_and_preprocess(raw, folder / "work", options=PlanOptions(memory=1), processes=1)
-    configuration = plan.configuration("dx")
-    network = build_network(plan.network_plan(configuration), None).eval()
-    return Predictor([Model(plan, configuration, [network])], mirroring=False)
+def predictor(make_plan: Callable[..., Any]) -> Predictor:
+    """An untrained 3D model of one channel at 1 mm."""
+    return untrained(make_plan())
 
 
-def write(path: Path, array: np.ndarray, spacing: Sequence[float] = (1, 1, 1)) -> Path:
+@pytest.fixture(scope="module")
+def two_channels(make_plan: Callable[..., Any]) -> Predictor:
+    """An untrained 3D model of two channels."""
+    return untrained(make_plan(channel_names=("T1", "T2")))
+
+
+@pytest.fixture(scope="module")
+def slices(make_plan: Callable[..., Any]) -> Predictor:
+    """An untrained 2D model of three channels, for colour pictures."""
+    return untrained(make_plan(2, channel_names=("red", "green", "blue"), file_ending=".png"))
+
+
+def noise(channels: int = 1, shape: Sequence[int] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(channels, *shape)).astype(np.float32)
+
+
+def write(path: Path, array: np.ndarray, spacing: Sequence[float] = SPACING) -> Path:
     z, y, x = (float(mm) for mm in spacing)
-    geometry = Geometry(SHAPE, (z, y, x), (5, 6, 7), (0, 1, 0, 1, 0, 0, 0, 0, -1), 3)
-    write_array(array, geometry, path)
+    write_array(array, Geometry(SHAPE, (z, y, x), (5.0, 6.0, 7.0), DIRECTION, 3), path)
     return path
 
 
-@pytest.mark.parametrize("spacing", [(1, 1, 1), (4, 0.5, 0.5), (1e-3, 1e-3, 1e-3)])
-def test_a_segmentation_lies_on_its_images_own_grid(
-    predictor: Predictor, tmp_path: Path, spacing: Sequence[float]
+def as_itk(array: np.ndarray, spacing: Sequence[float] = SPACING) -> sitk.Image:
+    """Return an array (C, Z, Y, X) or (C, Y, X) as a SimpleITK image, a vector image if C > 1."""
+    several = len(array) > 1
+    image = sitk.GetImageFromArray(np.moveaxis(array, 0, -1) if several else array[0], isVector=several)
+    dims = image.GetDimension()
+    image.SetSpacing([float(mm) for mm in spacing][::-1][:dims])
+    image.SetOrigin([5.0, 6.0, 7.0][:dims])
+    image.SetDirection(DIRECTION if dims == 3 else (0.0, 1.0, 1.0, 0.0))
+    return image
+
+
+def assert_in_place(segmentation: Segmentation, image: sitk.Image) -> None:
+    """The segmentation as a SimpleITK image has the label values and the geometry of the image."""
+    result = segmentation.to_sitk()
+    assert result.GetSize() == image.GetSize()
+    assert result.GetSpacing() == pytest.approx(image.GetSpacing())
+    assert result.GetOrigin() == pytest.approx(image.GetOrigin())
+    assert result.GetDirection() == pytest.approx(image.GetDirection())
+    array = sitk.GetArrayFromImage(result)
+    np.testing.assert_array_equal(array.reshape(segmentation.label.shape), segmentation.label)
+
+
+def test_every_form_of_an_image_gives_the_same_segmentation(two_channels: Predictor, tmp_path: Path) -> None:
+    array = noise(2)
+    paths = [write(tmp_path / f"a_000{c}.nii.gz", channel) for c, channel in enumerate(array)]
+    expected = two_channels(array, spacing=SPACING).label
+    assert len(np.unique(expected)) > 1
+    itk = as_itk(array)
+    sitk.WriteImage(itk, str(tmp_path / "vector.nrrd"))
+    forms = {
+        "first channel": paths[0],
+        "path as text": str(paths[0]),
+        "one path per channel": paths,
+        "one file with both channels": tmp_path / "vector.nrrd",
+        "directory with one case": tmp_path,
+        "SimpleITK": itk,
+    }
+    for name, image in forms.items():
+        segmentation = two_channels(image)
+        np.testing.assert_array_equal(segmentation.label, expected, err_msg=name)
+        assert_in_place(segmentation, itk)
+
+
+def test_a_dicom_directory_is_one_image(predictor: Predictor, tmp_path: Path) -> None:
+    array = (100 * noise()).astype(np.int16)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for z, values in enumerate(array[0]):
+        image = sitk.GetImageFromArray(values[None])
+        image.SetSpacing((1.0, 1.5, 2.0))
+        tags = {"0020|000d": "1.2", "0020|000e": "1.2.3", "0020|0013": str(z), "0020|0032": f"0\\0\\{2 * z}"}
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer.SetFileName(str(tmp_path / f"{z}.dcm"))
+        writer.Execute(image)
+    expected = predictor(array.astype(np.float32), spacing=SPACING)
+    found = predictor(tmp_path)
+    np.testing.assert_array_equal(found.label, expected.label)
+    assert found.geometry.spacing == pytest.approx(SPACING)
+
+
+def test_the_components_of_a_2d_vector_image_are_channels_and_the_result_is_2d(
+    slices: Predictor, tmp_path: Path
 ) -> None:
-    path = write(tmp_path / "a_0000.nii.gz", np.random.default_rng(0).normal(size=SHAPE), spacing)
-    image, segmentation = predictor.predict_files([path])
-    assert segmentation.label.shape == image.geometry.shape == SHAPE
-    assert set(np.unique(segmentation.label)) <= {0, 1, 2}
+    picture = np.random.default_rng(0).integers(0, 255, (3, 21, 17)).astype(np.uint8)
+    expected = slices(picture[:, None].astype(np.float32), spacing=(1, 1, 1)).label
+    itk = as_itk(picture, (1.0, 1.0))
+    segmentation = slices(itk)
+    assert segmentation.label.shape == (1, 21, 17)
+    assert_in_place(segmentation, itk)
+    sitk.WriteImage(itk, str(tmp_path / "colour.png"))
+    for found in (segmentation, slices(tmp_path / "colour.png"), slices([tmp_path / "colour.png"])):
+        np.testing.assert_array_equal(found.label, expected)
+
+
+def test_an_array_keeps_its_spacing_and_lies_at_the_origin(predictor: Predictor) -> None:
+    result = predictor(noise(), spacing=SPACING).to_sitk()
+    assert result.GetSpacing() == SPACING[::-1]
+    assert result.GetOrigin() == (0, 0, 0)
+    assert result.GetDirection() == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("spacing", [None, (1, 1), (1, 1, 0), (1, 1, np.nan), (1, -1, 1)])
+def test_an_array_needs_a_valid_spacing(predictor: Predictor, spacing: Any) -> None:
+    with pytest.raises(UserError, match=r"spacing=.*in mm"):
+        predictor(noise(), spacing=spacing)
+
+
+def test_only_an_array_needs_a_spacing(predictor: Predictor, tmp_path: Path) -> None:
+    for image in (as_itk(noise()), write(tmp_path / "a.nii.gz", noise()[0])):
+        with pytest.raises(UserError, match="spacing= applies to arrays only"):
+            predictor(image, spacing=SPACING)
+
+
+@pytest.mark.parametrize("array", [noise()[0], noise()[0, 0], np.zeros((1, 0, 3, 4)), noise().astype(str)])
+def test_an_array_without_channels_or_numbers_is_refused(predictor: Predictor, array: np.ndarray) -> None:
+    with pytest.raises(UserError, match=r"of shape .*needs \(C, Z, Y, X\)"):
+        predictor(array, spacing=SPACING)
+
+
+def test_several_cases_or_none_are_not_one_image(predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No file was given"):
+        predictor([])
+    with pytest.raises(UserError, match=r"nowhere: no such file or directory"):
+        predictor(tmp_path / "nowhere")
+    for name in "ab":
+        write(tmp_path / f"{name}.nii.gz", noise()[0])
+    with pytest.raises(UserError, match=r"holds 2 cases, but one image is needed.*autocrossdim\.predict"):
+        predictor(tmp_path)
+
+
+def test_a_4d_simpleitk_image_is_refused(predictor: Predictor) -> None:
+    volume = as_itk(noise())
+    with pytest.raises(UserError, match="a 4D image"):
+        predictor(sitk.JoinSeries([volume, volume]))
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf, 1e39])
-def test_an_image_that_would_come_back_as_background_is_refused(
+def test_an_image_that_would_be_segmented_as_background_is_refused(
     predictor: Predictor, tmp_path: Path, value: float
 ) -> None:
-    array = np.random.default_rng(0).normal(size=SHAPE)
-    array[2, 3, 4] = value
+    array = noise().astype(np.float64)
+    array[0, 2, 3, 4] = value
     with np.errstate(over="ignore"):
-        path = write(tmp_path / "a_0000.nii.gz", array)
+        path = write(tmp_path / "a_0000.nii.gz", array[0])
     with pytest.raises(UserError, match=r"a_0000\.nii\.gz: 1 of 1680 voxels are NaN or infinite"):
-        predictor.predict_files([path])
+        predictor([path])
+    with pytest.raises(UserError, match=r"^1 of 1680 voxels are NaN or infinite"):
+        predictor(as_itk(array))
 
 
-def test_another_number_of_channels_names_the_file(predictor: Predictor, tmp_path: Path) -> None:
+def test_a_wrong_number_of_channels_names_the_file(predictor: Predictor, tmp_path: Path) -> None:
     paths = [write(tmp_path / f"a_000{c}.nii.gz", np.ones(SHAPE)) for c in (0, 1)]
     with pytest.raises(UserError, match=r"a_0000\.nii\.gz: .*needs .* 1 channel"):
-        predictor.predict_files(paths)
+        predictor(paths)
+    with pytest.raises(UserError, match=r"^An image of shape \(2, 10, 12, 14\) .*needs .* 1 channel"):
+        predictor(noise(2), spacing=SPACING)
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1e4), (1e3, 1e3, 1e3)])
-def test_a_spacing_that_cannot_be_meant_is_told(predictor: Predictor, tmp_path: Path, spacing: Sequence[float]) -> None:
-    path = write(tmp_path / "a_0000.nii.gz", np.random.default_rng(0).normal(size=SHAPE), spacing)
-    with pytest.raises(UserError, match=r"a_0000\.nii\.gz: a spacing of .* is it in mm"):
-        predictor.predict_files([path])
+def test_an_implausible_spacing_names_the_file(predictor: Predictor, tmp_path: Path, spacing: Sequence[float]) -> None:
+    path = write(tmp_path / "a_0000.nii.gz", noise()[0], spacing)
+    with pytest.raises(UserError, match=r"a_0000\.nii\.gz: .* in mm"):
+        predictor([path])
 
 
-def test_asking_how_sure_it_is_changes_no_label(predictor: Predictor) -> None:
-    array = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
-    folds = Predictor(
-        [Model(predictor.plan, predictor.models[0].configuration, predictor.models[0].networks * 2)], False
-    )
-    plain = folds(array, (1, 1, 1), keep_probabilities=True)
-    asked = folds(array, (1, 1, 1), keep_probabilities=True, uncertainty=True)
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (4, 0.5, 0.5), (1e-3, 1e-3, 1e-3)])
+def test_a_segmentation_is_on_the_grid_of_its_image(
+    predictor: Predictor, tmp_path: Path, spacing: Sequence[float]
+) -> None:
+    path = write(tmp_path / "a_0000.nii.gz", noise()[0], spacing)
+    segmentation = predictor(path)
+    assert segmentation.geometry == read_image([path]).geometry
+    assert segmentation.label.shape == SHAPE
+    assert set(np.unique(segmentation.label)) <= {0, 1}
+
+
+def test_uncertainty_does_not_change_the_segmentation(make_plan: Callable[..., Any]) -> None:
+    alone = untrained(make_plan()).models[0]
+    predictor = Predictor([Model(alone.plan, alone.configuration, [*alone.networks] * 2)], mirroring=False)
+    plain = predictor(noise(), spacing=SPACING, probabilities=True)
+    uncertain = predictor(noise(), spacing=SPACING, probabilities=True, uncertainty=True)
     assert plain.uncertainty is None
-    np.testing.assert_array_equal(asked.label, plain.label)
-    assert asked.probabilities is not None
+    np.testing.assert_array_equal(uncertain.label, plain.label)
+    assert uncertain.probabilities is not None
     assert plain.probabilities is not None
-    np.testing.assert_allclose(asked.probabilities, plain.probabilities, atol=1e-3)
-    assert asked.uncertainty is not None
-    assert asked.uncertainty.entropy.shape == SHAPE
-    # The two folds are one and the same network.
-    assert asked.uncertainty.disagreement is not None
-    assert not asked.uncertainty.disagreement.any()
+    np.testing.assert_allclose(uncertain.probabilities, plain.probabilities, atol=1e-3)
+    assert uncertain.uncertainty is not None
+    assert uncertain.uncertainty.entropy.shape == SHAPE
+    # Both folds are the same network.
+    assert uncertain.uncertainty.disagreement is not None
+    assert not uncertain.uncertainty.disagreement.any()
+
+
+def test_a_fold_and_a_configuration_may_be_given_alone(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    model = write_model(tmp_path / "models" / "dx")
+    for fold in (0, "0", [0], ()):
+        assert Predictor.load(model, fold=fold, device="cpu").members == 1
+    with pytest.raises(UserError, match="--config dx"):
+        Predictor.load(model, config="dx", device="cpu")
+
+
+def test_calls_of_the_former_interface_name_the_present_one(predictor: Predictor, tmp_path: Path) -> None:
+    load: Any = Predictor.load
+    with pytest.raises(TypeError, match="no 'folds': it is now called 'fold'"):
+        load(tmp_path, folds=[0])
+    with pytest.raises(TypeError, match="no 'configurations': it is now called 'config'"):
+        load(tmp_path, configurations=["dx"])
+    with pytest.raises(TypeError, match=r"takes only model by position. Name the others: work=, fold=, config="):
+        load(tmp_path, tmp_path)
+    call: Any = predictor
+    with pytest.raises(TypeError, match="no 'keep_probabilities': it is now called 'probabilities'"):
+        call(noise(), keep_probabilities=True)
+    with pytest.raises(TypeError, match=r"takes only image by position. Name the others: spacing="):
+        call(noise(), SPACING)

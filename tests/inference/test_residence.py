@@ -1,4 +1,4 @@
-"""Networks that take turns on a device compute what they compute when they stay; no GPU is needed to see it."""
+"""Networks that are moved to a device for each call give the same results as those that stay; tested without a GPU."""
 
 import threading
 from collections.abc import Callable
@@ -11,46 +11,49 @@ import torch
 from torch import Tensor, nn
 
 from autocrossdim.inference import residence
-from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.inference.model import Model
+from autocrossdim.inference.predictor import Predictor
 from autocrossdim.inference.residence import Visiting, settle
 from autocrossdim.inference.sliding_window import HELD_BYTES
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
-BYTES = 4 * 10  # of Travelling
+BYTES = 4 * 10  # of Moving
 
 
-class Travelling(nn.Conv2d):
-    """Notes where it is sent."""
+class Moving(nn.Conv2d):
+    """Logs the devices to which it is moved."""
 
     def __init__(self) -> None:
         super().__init__(1, 1, 3)
         self.sent: list[str] = []
 
-    def to(self, *where: Any, **how: Any) -> "Travelling":
+    def to(self, *where: Any, **how: Any) -> "Moving":
         self.sent.append(str(where[0]))
         return super().to(*where, **how)
 
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Say how many bytes are free on any device."""
+    """Set the number of free bytes on any device."""
     return lambda free: monkeypatch.setattr(residence, "room_on", lambda device: free)
 
 
-def test_what_fits_stays(room: Callable[[float], None]) -> None:
+def test_a_network_that_fits_stays_on_the_device(room: Callable[[float], None]) -> None:
     room(1000)
-    network = Travelling()
+    network = Moving()
     assert settle(network, CPU, 1000 - BYTES) is network
     network(torch.zeros(1, 1, 5, 5))
     assert network.sent == ["cpu"]
 
 
-def test_what_does_not_fit_comes_for_each_call_and_computes_the_same(room: Callable[[float], None]) -> None:
+def test_a_network_that_does_not_fit_is_moved_for_each_call(
+    room: Callable[[float], None],
+) -> None:
     room(1000)
     image = torch.randn(1, 1, 5, 5)
-    network = Travelling()
+    network = Moving()
     expected = nn.Conv2d.forward(network, image)
     visiting = settle(network, torch.device("cpu:0"), 1000 - BYTES + 1)
     assert network.sent == []
@@ -61,25 +64,25 @@ def test_what_does_not_fit_comes_for_each_call_and_computes_the_same(room: Calla
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_it_leaves_also_when_it_is_stopped(error: type[BaseException]) -> None:
-    class Failing(Travelling):
+def test_it_is_moved_back_after_an_error_or_ctrl_c(error: type[BaseException]) -> None:
+    class Failing(Moving):
         def forward(self, x: Tensor) -> Tensor:
             raise error
 
     network = Failing()
     visiting = Visiting(network, CPU)
-    for _ in range(2):  # a lock that was kept would stop the second call for ever
+    for _ in range(2):  # the second call would hang if the lock were kept
         with pytest.raises(error):
             visiting(torch.zeros(1, 1, 5, 5))
     assert network.sent == ["cpu"] * 4
 
 
-def test_threads_wait_for_each_other() -> None:
+def test_threads_take_turns() -> None:
     inside: list[int] = []
 
-    class Slow(Travelling):
+    class Slow(Moving):
         def forward(self, x: Tensor) -> Tensor:
-            inside.append(len(self.sent) % 2)  # odd: it has come and not gone
+            inside.append(len(self.sent) % 2)  # odd while it is on the device
             threading.Event().wait(0.02)
             return super().forward(x)
 
@@ -92,7 +95,7 @@ def test_threads_wait_for_each_other() -> None:
     assert inside == [1] * 4
 
 
-def test_a_model_without_room_segments_as_one_with_room(
+def test_a_model_without_room_on_the_device_gives_the_same_segmentation(
     room: Callable[[float], None], make_plan: Callable[..., Any]
 ) -> None:
     plan = make_plan()
@@ -110,7 +113,7 @@ def test_a_model_without_room_segments_as_one_with_room(
         predictor = Predictor([Model.of(folds, CPU)], mirroring=False)
         visiting = [isinstance(network, Visiting) for network in predictor.models[0].networks]
         assert visiting == [free != float("inf")] * 2
-        assert any("take turns" in note for note in predictor.notes) == all(visiting)
-        found.append(predictor(image, spacing, uncertainty=True))
+        assert any("has no room for 2 of 2 networks" in note for note in predictor.notes) == all(visiting)
+        found.append(predictor(image, spacing=spacing, uncertainty=True))
     np.testing.assert_array_equal(found[0].label, found[1].label)
     assert len(np.unique(found[0].label)) > 1

@@ -1,13 +1,10 @@
 import numpy as np
-import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autocrossdim.inference.predictor import assemble
 from autocrossdim.inference.restore import lines_for, places, slices_at_original_resolution, strips_of, to_label
 from autocrossdim.preprocessing.case import Placement
-from autocrossdim.preprocessing.crop import Box
 from autocrossdim.preprocessing.resample import resample_image
 from autocrossdim.records.labels import Labels
 
@@ -32,7 +29,7 @@ def placement(cropped: tuple[int, int, int], shape: tuple[int, int, int], **chan
 @settings(max_examples=40, deadline=None)
 @given(SIZES, SIZES, st.lists(st.integers(1, 5), min_size=12, max_size=12), st.integers(0, 1000))
 @example((5, 5, 5), (1, 1, 1), [1] * 12, 0)  # only the middle is needed
-def test_slabs_are_resampled_as_the_whole_volume(
+def test_slabs_are_resampled_like_the_whole_volume(
     shape: tuple[int, int, int], new: tuple[int, int, int], cuts: list[int], seed: int
 ) -> None:
     volume = np.random.default_rng(seed).normal(size=(2, *shape)).astype(np.float32)
@@ -47,7 +44,7 @@ def test_slabs_are_resampled_as_the_whole_volume(
 
 @settings(max_examples=40, deadline=None)
 @given(SIZES, SIZES, st.integers(1, 5), st.booleans())
-def test_strips_are_resampled_as_the_whole_volume(
+def test_strips_are_resampled_like_the_whole_volume(
     shape: tuple[int, int, int], new: tuple[int, int, int], count: int, coarse_lines: bool
 ) -> None:
     volume = torch.randn(2, *shape)
@@ -61,42 +58,14 @@ def test_strips_are_resampled_as_the_whole_volume(
     torch.testing.assert_close(found, whole)
 
 
-def test_places_name_every_line_of_every_slice_once_strip_by_strip() -> None:
+def test_places_cover_every_line_of_every_slice_once_strip_by_strip() -> None:
     where = placement((3, 10, 4), (3, 5, 4))
     strips = [slice(0, 4), slice(4, 8), slice(8, 10)]
     assert strips_of(where, 3) == strips
     assert list(places(where, 3)) == [(z, strip) for strip in strips for z in range(3)]
 
 
-@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
-def test_a_label_comes_back_bit_for_bit_where_nothing_is_resampled(transpose: tuple[int, int, int]) -> None:
-    random = np.random.default_rng(0)
-    label = np.zeros((7, 8, 9), dtype=np.uint8)
-    box: Box = ((1, 5), (2, 6), (0, 7))
-    turned = label.transpose(transpose)
-    inside = random.choice([0, 3, 255], size=(4, 4, 7)).astype(np.uint8)
-    turned[1:5, 2:6, 0:7] = inside  # a view: this writes into label
-    where = placement((4, 4, 7), (4, 4, 7), original_shape=label.shape, transpose=transpose, box=box)
-    index = torch.from_numpy(LABELS.to_index(inside).astype(np.int64))
-    logits = torch.nn.functional.one_hot(index, 3).movedim(-1, 0).float() * 10
-    result = assemble([iter(logits.unbind(1))], LABELS, where, keep_probabilities=True)
-    np.testing.assert_array_equal(result.label, label)
-    assert result.probabilities is not None
-    assert result.probabilities.shape == (3, *label.shape)
-    np.testing.assert_array_equal(to_label(torch.from_numpy(result.probabilities.astype(np.float32)), LABELS), label)
-
-
-def test_models_are_averaged() -> None:
-    where = placement((1, 1, 1), (1, 1, 1))
-    first, second = torch.tensor([0.1, 0.9, 0.0]), torch.tensor([0.3, 0.1, 0.6])
-    streams = [iter([p.reshape(3, 1, 1)]) for p in (first, second)]
-    result = assemble(streams, LABELS, where, keep_probabilities=True)
-    assert result.label.item() == 3
-    assert result.probabilities is not None
-    np.testing.assert_allclose(result.probabilities.ravel(), [0.2, 0.5, 0.3], atol=1e-3)
-
-
-def test_regions_are_painted_in_order() -> None:
+def test_regions_are_painted_in_their_order() -> None:
     labels = Labels.from_dataset_json({"background": 0, "whole": [1, 2], "core": [2]}, [1, 2])
     probabilities = torch.tensor([[0.9, 0.9, 0.1], [0.1, 0.9, 0.1]])
     np.testing.assert_array_equal(to_label(probabilities, labels), [1, 2, 0])

@@ -12,7 +12,7 @@ from autocrossdim.inference.sliding_window import HELD_BYTES, Window, gaussian, 
 
 
 class Local(nn.Module):
-    """Answers each voxel with itself and its opposite: tiles and mirroring must not be seen in the result."""
+    """Returns each voxel and its negative, so that tiling and mirroring must not be visible in the result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ def test_tiles_cover_the_axis_at_most_half_a_patch_apart(size: int, patch: int) 
     assert all(0 < step <= max(1, patch // 2) for step in steps)
 
 
-def test_the_weight_is_largest_in_the_middle_and_nowhere_0() -> None:
+def test_the_weight_is_largest_in_the_middle_and_positive_everywhere() -> None:
     weight = gaussian((5, 6, 7))
     assert weight.shape == (5, 6, 7)
     assert weight.argmax() == torch.tensor([2, 2, 3]) @ torch.tensor([42, 7, 1])
@@ -49,7 +49,7 @@ def test_the_weight_is_largest_in_the_middle_and_nowhere_0() -> None:
         ]
     ),
 )
-def test_a_local_network_gives_the_image_back(shape: tuple[int, int, int], window: Window) -> None:
+def test_a_voxelwise_network_returns_the_image(shape: tuple[int, int, int], window: Window) -> None:
     image = torch.randn(1, *shape)
     slabs = list(logits_by_slab([Local(), Local()], image, 2, window))
     found = torch.cat(slabs, dim=1)
@@ -64,7 +64,7 @@ def test_no_slab_is_deeper_than_a_patch(depth: int) -> None:
 
 
 class Neighbours(nn.Module):
-    """Answers with the sum of the channels it is given."""
+    """Returns the sum of its input channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Neighbours(nn.Module):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 7])
-def test_neighbouring_slices_are_channels_and_nothing_lies_beyond_the_ends(depth: int) -> None:
+def test_neighbouring_slices_are_channels_and_zeros_follow_the_last_one(depth: int) -> None:
     image = torch.randn(1, depth, 6, 6)
     found = torch.cat(list(logits_by_slab([Neighbours()], image, 1, Window(2, (1, 6, 6), 3, slices=3))), dim=1)
     padded = torch.nn.functional.pad(image, (0, 0, 0, 0, 1, 1))
@@ -84,7 +84,7 @@ def test_neighbouring_slices_are_channels_and_nothing_lies_beyond_the_ends(depth
 
 
 class Counting(nn.Module):
-    """A convolution, so that tiles differ where they overlap; counts the patches it sees and the largest batch."""
+    """A convolution, whose tiles differ where they overlap. Counts the patches and the largest batch."""
 
     def __init__(self, dims: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def predict(network: nn.Module, image: torch.Tensor, window: Window, **more: obj
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("shape", [(9, 14, 11), (3, 4, 20)])
-def test_strips_of_lines_give_what_all_lines_give(window: Window, shape: tuple[int, int, int]) -> None:
+def test_strips_of_lines_give_the_same_result_as_all_lines(window: Window, shape: tuple[int, int, int]) -> None:
     network, image = Counting(window.dims), torch.randn(1, *shape)
     whole = predict(network, image, window)
     cuts = [0, 1, shape[1] - 2, shape[1]]
@@ -119,7 +119,7 @@ def test_strips_of_lines_give_what_all_lines_give(window: Window, shape: tuple[i
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_mirrored_tiles_share_batches_that_are_no_larger_than_asked_for(window: Window) -> None:
+def test_mirrored_tiles_share_batches_of_the_requested_size(window: Window) -> None:
     network = Counting(window.dims)
     predict(network, torch.randn(1, 9, 14, 11), window)
     tiles = len(tile_starts(14, 6)) * len(tile_starts(11, 5)) * (9 if window.dims == 2 else len(tile_starts(9, 4)))
@@ -129,7 +129,7 @@ def test_mirrored_tiles_share_batches_that_are_no_larger_than_asked_for(window: 
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("shape", [(12, 20, 20), (3, 20, 20)])  # the second is padded
-def test_tiles_outside_the_body_are_background_and_the_body_stays_as_it_is(
+def test_tiles_outside_the_body_are_background_and_the_body_is_unchanged(
     window: Window, shape: tuple[int, int, int]
 ) -> None:
     inside = np.zeros(shape, dtype=bool)
@@ -144,7 +144,7 @@ def test_tiles_outside_the_body_are_background_and_the_body_stays_as_it_is(
     assert (found[1, :, 15:] == -7).all()
 
 
-def test_a_case_without_any_body_is_background() -> None:
+def test_a_case_without_a_body_is_background() -> None:
     network = Counting(3)
     body = Body(np.zeros((5, 6, 7), dtype=bool), torch.tensor([7.0, -7.0]))
     found = predict(network, torch.zeros(1, 5, 6, 7), WINDOWS[0], body=body)
@@ -152,10 +152,10 @@ def test_a_case_without_any_body_is_background() -> None:
     assert (found[0] == 7).all()
 
 
-def test_more_logits_than_are_held_at_a_time_are_done_in_strips() -> None:
+def test_logits_that_need_too_much_memory_are_accumulated_in_strips() -> None:
     window = Window(3, (96, 96, 96), 2)
     assert window.strips(5, (600, 512, 512)) == 1
     strips = window.strips(61, (600, 512, 512))
     assert strips == 3
     assert 61 * 96 * -(-512 // strips) * 512 * 4 <= HELD_BYTES * 1.01
-    assert window.strips(61, (6000, 512, 512)) == strips, "the length does not matter"
+    assert window.strips(61, (6000, 512, 512)) == strips, "the length of the volume does not matter"

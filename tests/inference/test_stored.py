@@ -1,4 +1,4 @@
-"""Averaging stored probabilities gives what averaging in memory gives."""
+"""Averaging stored probabilities gives the same labels as averaging in memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,8 @@ import torch
 
 from autocrossdim import api
 from autocrossdim.data.images import Geometry, read_label, write_array, write_label
-from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.inference.model import Model
+from autocrossdim.inference.predictor import Predictor
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
@@ -29,7 +30,7 @@ def random_model(plan: Any, seed: int) -> Model:
 
 @pytest.fixture(params=[EXCLUSIVE, REGIONS], ids=["exclusive", "regions"])
 def stored(request: pytest.FixtureRequest, make_plan: Callable[..., Any], tmp_path: Path) -> Any:
-    """Two configurations' folders of one segmented image, the dataset, and what both give in memory."""
+    """Return a dataset, one image as segmented by two configurations on disk, and by both in memory."""
     raw = tmp_path / "Dataset001_Tiny"
     entry = {"images": ["a_0000.nii.gz"], "label": "a.nii.gz"}
     write_json(
@@ -44,40 +45,40 @@ def stored(request: pytest.FixtureRequest, make_plan: Callable[..., Any], tmp_pa
     models = [random_model(plan, seed) for seed, plan in enumerate(plans)]
     folders = [tmp_path / "omnia", tmp_path / "dx"]
     for model, folder in zip(models, folders, strict=True):
-        image, alone = Predictor([model], False).predict_files([raw / "a_0000.nii.gz"], keep_probabilities=True)
-        write_label(alone.label, image.geometry, folder / "a.nii.gz")
+        alone = Predictor([model], mirroring=False)(raw / "a_0000.nii.gz", probabilities=True)
+        write_label(alone.label, alone.geometry, folder / "a.nii.gz")
         np.savez_compressed(folder / "a.npz", probabilities=alone.probabilities)
-    image, together = Predictor(models, False).predict_files([raw / "a_0000.nii.gz"], keep_probabilities=True)
+    together = Predictor(models, mirroring=False)(raw / "a_0000.nii.gz", probabilities=True)
     return raw, folders, together
 
 
-def test_stored_probabilities_give_the_labels_of_an_ensemble_in_memory(stored: Any, tmp_path: Path) -> None:
+def test_stored_probabilities_give_the_same_labels_as_an_ensemble_in_memory(stored: Any, tmp_path: Path) -> None:
     raw, folders, together = stored
     (path,) = api.ensemble(folders, tmp_path / "both", raw)
     found, geometry = read_label(path)
     assert geometry == read_label(folders[0] / "a.nii.gz")[1]
     probabilities = np.sort(together.probabilities.astype(float), axis=0)
-    # float16 cannot tell what is equally probable to three digits
+    # In float16, labels that are equally probable to three digits are tied.
     rounded = np.abs(together.probabilities.astype(float) - 0.5).min(axis=0) < 2e-3
     tied = rounded | (probabilities[-1] - probabilities[-2] < 2e-3)
     assert tied.mean() < 0.1
     np.testing.assert_array_equal(found[~tied], together.label[~tied])
     alone = [read_label(folder / "a.nii.gz")[0] for folder in folders]
-    assert all((found != label).any() for label in alone), "an ensemble that is one of its members shows nothing"
+    assert all((found != label).any() for label in alone), "the test needs members that differ from their ensemble"
 
 
-def test_what_does_not_fit_is_named(stored: Any, tmp_path: Path) -> None:
+def test_directories_that_do_not_fit_together_are_named(stored: Any, tmp_path: Path) -> None:
     raw, folders, _ = stored
-    with pytest.raises(UserError, match="two folders or more"):
+    with pytest.raises(UserError, match="at least two directories"):
         api.ensemble(folders[:1], tmp_path / "both", raw)
-    with pytest.raises(UserError, match="holds what is to be averaged"):
+    with pytest.raises(UserError, match="is one of the directories to average"):
         api.ensemble(folders, folders[0], raw)
     (folders[1] / "b.npz").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"omnia: no b\.npz"):
+    with pytest.raises(UserError, match=r"omnia: 1 case of the other directories missing, b\.npz"):
         api.ensemble(folders, tmp_path / "both", raw)
     (folders[1] / "b.npz").unlink()
     np.savez(folders[1] / "a.npz", probabilities=np.zeros((9, *SHAPE), np.float16))
-    with pytest.raises(UserError, match=r"dx/a\.npz: 9 × 9 × 20 × 18 probabilities"):
+    with pytest.raises(UserError, match=r"dx/a\.npz: probabilities of shape 9 × 9 × 20 × 18"):
         api.ensemble(folders, tmp_path / "both", raw)
     (folders[1] / "a.npz").write_bytes(b"nothing")
     with pytest.raises(UserError, match="damaged"):

@@ -48,8 +48,8 @@ def refused(file: Path, **options: Any) -> str:
 def test_a_file_segments_as_the_work_folder_does_bit_for_bit(
     trained: Path, exported: Path, image: np.ndarray, chosen: dict[str, Any]
 ) -> None:
-    here = Predictor.load(trained, device="cpu", **chosen)(image, SPACING, keep_probabilities=True)
-    there = Predictor.load(exported, device="cpu", **chosen)(image, SPACING, keep_probabilities=True)
+    here = Predictor.load(trained, device="cpu", **chosen)(image, spacing=SPACING, probabilities=True)
+    there = Predictor.load(exported, device="cpu", **chosen)(image, spacing=SPACING, probabilities=True)
     assert there.label.tobytes() == here.label.tobytes()
     assert there.probabilities is not None
     assert here.probabilities is not None
@@ -158,7 +158,7 @@ def test_a_forged_plan_segments_or_ends_in_a_clear_error(
         container[key] = draw.choice(values)
         file = repacked(exported, tmp_path / "forged.acd", **{"plan.json": json.dumps(changed).encode()})
         try:
-            Predictor.load(file, device="cpu", mirroring=False)(image, SPACING)
+            Predictor.load(file, device="cpu", mirroring=False)(image, spacing=SPACING)
             segmented += 1
         except UserError as error:
             messages.append(str(error))

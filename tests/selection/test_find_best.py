@@ -15,7 +15,9 @@ from autocrossdim.cli import app
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import read_label
 from autocrossdim.data.splits import load_or_make_splits
-from autocrossdim.inference.predictor import Model, Predictor
+from autocrossdim.inference import model as inference_model
+from autocrossdim.inference.model import Model
+from autocrossdim.inference.predictor import Predictor
 from autocrossdim.preprocessing.dataset import preprocess_dataset
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.best import Best
@@ -61,13 +63,14 @@ class Trained:
         self.splits, _ = load_or_make_splits(self.dataset, self.space.splits)
         self.loaded: list[Path] = []
 
+        load_networks = Model.load
+
         def load(checkpoints: Sequence[Path], device: torch.device) -> Model:
             self.loaded += checkpoints
-            found = [Checkpoint.read(path) for path in checkpoints]
-            networks = [Threshold(float(checkpoint.network["threshold"])).eval() for checkpoint in found]
-            return Model(plan, plan.configuration(found[0].configuration), networks)
+            return load_networks(checkpoints, device)
 
         monkeypatch.setattr(Model, "load", load)
+        monkeypatch.setattr(inference_model, "build_network", lambda *_: Threshold(0.0))
 
     def train(self, name: str, threshold: float, folds: Sequence[int] = (0, 1, 2), validated: bool = True) -> None:
         configuration = self.plan.configuration(name)
@@ -223,10 +226,10 @@ def test_prediction_follows_best_json_and_notices_when_it_is_of_other_checkpoint
     assert followed.members == 6
     assert followed.temperature == best.calibration.temperature
     assert followed.notes[0].startswith(f"{trained.space.best}: omnia + dx, mean Dice")
-    named = Predictor.load(root, configurations=["dx", "omnia"], device="cpu")
+    named = Predictor.load(root, config=["dx", "omnia"], device="cpu")
     assert named.best == best
     for other in (
-        Predictor.load(root, configurations=["dx"], device="cpu"),
+        Predictor.load(root, config=["dx"], device="cpu"),
         Predictor.load(dx, device="cpu"),
     ):
         assert other.best is None
@@ -236,9 +239,9 @@ def test_prediction_follows_best_json_and_notices_when_it_is_of_other_checkpoint
     trained.train("dx", LOW - 1, folds=[1], validated=False)
     with pytest.raises(UserError, match=r"best\.json: .*fold_1.* was trained further or again .*find_best` again"):
         Predictor.load(root, device="cpu")
-    named = Predictor.load(root, configurations=["omnia", "dx"], device="cpu")
+    named = Predictor.load(root, config=["omnia", "dx"], device="cpu")
     assert named.best is None
-    assert "nothing of it is applied" in named.notes[0]
+    assert "it is not applied" in named.notes[0]
     trained.space.best.write_text("[]")
     with pytest.raises(UserError, match=r"best\.json: damaged"):
         Predictor.load(root, device="cpu")
@@ -281,7 +284,7 @@ def test_uncertainty_is_written_with_the_cases_to_look_at_first(trained: Trained
     assert (tmp_path / "out" / "uncertainty" / "a_entropy.nii.gz").exists()
     # A case whose segmentation is there but not its uncertainty is done; the others are not done again.
     before = {path: path.stat().st_mtime_ns for path in paths}
-    (tmp_path / "out" / "uncertainty" / "b.json").unlink()
+    (tmp_path / "out" / "uncertainty" / "b_uncertainty.json").unlink()
     api.predict(trained.space.root, images, tmp_path / "out", device="cpu", uncertainty=True)
     assert {path.name for path in paths if path.stat().st_mtime_ns != before[path]} == {"b.nii.gz"}
 

@@ -282,7 +282,7 @@ def test_slices_and_volumes_are_ensembled_on_the_original_grid(
 def test_one_image_is_segmented_from_python(planned: tuple[Path, Path], work: Path, quick: dict[str, object]) -> None:
     api.train(planned[0], work, fold=[0], weights="random", settings=quick)
     predictor = Predictor.load(Workspace.of(planned[0].name, work).model("dx"))
-    found = predictor(np.random.default_rng(0).normal(size=(1, 9, 31, 22)), (2.0, 1.0, 1.0), keep_probabilities=True)
+    found = predictor(np.random.default_rng(0).normal(size=(1, 9, 31, 22)), spacing=(2.0, 1.0, 1.0), probabilities=True)
     assert found.label.shape == (9, 31, 22)
     assert found.probabilities is not None
     np.testing.assert_allclose(found.probabilities.astype(float).sum(axis=0), 1, atol=5e-3)

@@ -1,0 +1,192 @@
+"""A loaded model: the folds of one configuration, applied to a preprocessed case slice by slice."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autocrossdim.inference.body import Body, find_body
+from autocrossdim.inference.fuse import fuse
+from autocrossdim.inference.residence import settle
+from autocrossdim.inference.restore import lines_for, slices_at_original_resolution, strips_of, to_probabilities
+from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, HELD_BYTES, Window, logits_by_slab
+from autocrossdim.networks.build import build_network
+from autocrossdim.preprocessing.case import Placement, Spacing, preprocess
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.plan import Configuration, Plan
+from autocrossdim.records.same_plan import SamePlan
+from autocrossdim.system.device import CPU, memory_format_for
+from autocrossdim.system.errors import UserError
+
+
+@dataclass
+class ModelInput:
+    """A case as preprocessed for one model.
+
+    Attributes:
+        image: Normalised and resampled image, shape (C, Z, Y, X).
+        placement: Position of the image in the original grid.
+        body: Imaged part of the case, where the plan tells it from the background.
+    """
+
+    image: np.ndarray
+    placement: Placement
+    body: Body | None = None
+
+
+@dataclass
+class Model:
+    """The folds of one configuration, in eval mode.
+
+    Attributes:
+        plan: Plan of the dataset.
+        configuration: Configuration of the plan.
+        networks: One network per fold; on a GPU without room for all, some are moved there only while they compute.
+        device: Device on which the networks compute.
+    """
+
+    plan: Plan
+    configuration: Configuration
+    networks: Sequence[nn.Module]
+    device: torch.device = CPU
+
+    @classmethod
+    def load(cls, checkpoints: Sequence[Path], device: torch.device) -> "Model":
+        """Load the folds of one configuration from files.
+
+        Args:
+            checkpoints: Checkpoints of the folds.
+            device: Device to compute on.
+
+        Raises:
+            UserError: A checkpoint is missing, damaged or incomplete, or the folds were trained under different plans.
+        """
+        return cls.of(((path, Checkpoint.read(path)) for path in checkpoints), device)
+
+    @classmethod
+    def of(
+        cls,
+        checkpoints: Iterable[tuple[Path, Checkpoint]],
+        device: torch.device,
+        *,
+        together: SamePlan | None = None,
+    ) -> "Model":
+        """Build the folds of one configuration, one after another.
+
+        Args:
+            checkpoints: Checkpoints of the folds, each with the file it comes from.
+            device: Device to compute on.
+            together: Check against the checkpoints of the other models of an ensemble.
+
+        Raises:
+            UserError: A checkpoint is damaged or incomplete, or was trained under another plan than the others.
+        """
+        together = together or SamePlan()
+        networks: list[nn.Module] = []
+        plan, configuration = None, None
+        for path, checkpoint in checkpoints:
+            together.add(path, checkpoint)
+            plan, configuration = checkpoint.plan, checkpoint.plan.configuration(checkpoint.configuration)
+            network = _network(path, checkpoint, plan, configuration)
+            networks.append(settle(network, device, configuration.memory.inference_bytes + HELD_BYTES))
+        if plan is None or configuration is None:
+            raise UserError("No trained fold was given.")
+        return cls(plan, configuration, networks, device)
+
+    def window(self, *, mirroring: bool) -> Window:
+        """Return the tiles: of the plan's patch size, in batches of the size that fitted into memory in training."""
+        dims, batch = self.configuration.dims, self.configuration.batch_size
+        if self.device.type == "cpu":
+            batch = min(batch, CPU_BATCH_VOXELS // math.prod(self.configuration.patch_shape))
+        return Window(
+            dims=dims,
+            patch=self.configuration.patch_shape,
+            batch=max(1, batch),
+            slices=self.configuration.slices,
+            mirror_axes=tuple(range(dims)) if mirroring else (),
+        )
+
+    def prepare(self, image: np.ndarray, spacing: Spacing) -> ModelInput:
+        """Preprocess an image (C, Z, Y, X) with its spacing in mm (z, y, x).
+
+        Raises:
+            UserError: At the spacing of the plan, the image would be larger than any scan.
+        """
+        case = preprocess(image, spacing, self.plan, self.configuration)
+        return ModelInput(case.image, case.placement, find_body(image, case.placement, self.plan))
+
+    def strips(self, placement: Placement, *, mirroring: bool, members: int = 1) -> int:
+        """Return the number of strips of lines in which a case is processed to limit memory.
+
+        Args:
+            placement: Placement of the case.
+            mirroring: Average over all mirrorings.
+            members: Number of folds whose logits are kept apart.
+        """
+        return self.window(mirroring=mirroring).strips(self.plan.labels.num_outputs * members, placement.shape)
+
+    def slices(
+        self, image: np.ndarray, placement: Placement, *, mirroring: bool, strips: int = 1, body: Body | None = None
+    ) -> Iterator[Tensor]:
+        """Yield probabilities (K, Y, X) for each slice of the cropped case at its original resolution.
+
+        Args:
+            image: Preprocessed image, shape (C, Z, Y, X).
+            placement: Placement of the case.
+            mirroring: Average over all mirrorings.
+            strips: Number of strips of lines, processed one after another, each with all slices (`restore.places`
+                gives their positions).
+            body: Imaged part of the case, if known.
+        """
+        for logits in self._logits(self.networks, image, placement, mirroring, strips, body):
+            yield to_probabilities(logits, self.plan.labels)
+
+    def slices_by_fold(
+        self, image: np.ndarray, placement: Placement, *, mirroring: bool, strips: int = 1, body: Body | None = None
+    ) -> Iterator[Tensor]:
+        """Yield logits (F, K, Y, X) of the F folds; parameters as for `slices`, which averages these logits.
+
+        The logits of each fold are accumulated separately, so memory grows with the number of folds.
+        """
+        folds = [self._logits([network], image, placement, mirroring, strips, body) for network in self.networks]
+        for slices in zip(*folds, strict=True):
+            yield torch.stack(slices)
+
+    def _logits(
+        self,
+        networks: Sequence[nn.Module],
+        image: np.ndarray,
+        placement: Placement,
+        mirroring: bool,
+        strips: int,
+        body: Body | None,
+    ) -> Iterator[Tensor]:
+        outputs, window = self.plan.labels.num_outputs, self.window(mirroring=mirroring)
+        for strip in strips_of(placement, strips):
+            slabs = logits_by_slab(
+                networks,
+                torch.from_numpy(image),
+                outputs,
+                window,
+                body=body,
+                lines=lines_for(placement, strip),
+                device=self.device,
+            )
+            yield from slices_at_original_resolution(slabs, placement, strip)
+
+
+def _network(path: Path, checkpoint: Checkpoint, plan: Plan, configuration: Configuration) -> nn.Module:
+    """Return the network of a checkpoint, on the CPU, rewritten for prediction."""
+    network = build_network(plan.network_plan(configuration), None)
+    try:
+        network.load_state_dict(checkpoint.network)
+    except RuntimeError as error:  # torch lists every tensor in dozens of lines
+        raise UserError(
+            f"{path}: the weights do not fit the planned network. Train this fold again with --restart."
+        ) from error
+    fuse(network)
+    return network.to(memory_format=memory_format_for(configuration.dims)).eval()

@@ -1,0 +1,30 @@
+"""The result of prediction: label values on the grid of the image, and what else was asked for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from autocrossdim.data.images import Geometry, to_itk
+from autocrossdim.inference.uncertainty import Uncertainty
+
+
+@dataclass
+class Segmentation:
+    """A segmentation on the grid of its image.
+
+    Attributes:
+        label: Label values, shape (Z, Y, X).
+        geometry: Geometry of the image.
+        probabilities: Probabilities of the network's outputs, shape (K, Z, Y, X), float16; None unless requested.
+        uncertainty: Maps and numbers; None unless requested.
+    """
+
+    label: np.ndarray
+    geometry: Geometry
+    probabilities: np.ndarray | None = None
+    uncertainty: Uncertainty | None = None
+
+    def to_sitk(self) -> sitk.Image:
+        """Return the label values as a SimpleITK image with the geometry of the input; 2D if the input was."""
+        return to_itk(self.label, self.geometry)

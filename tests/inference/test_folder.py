@@ -1,0 +1,136 @@
+"""`predict` on a directory: every case is segmented once, and what is wrong with one is said by name."""
+
+import csv
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from torch import Tensor, nn
+
+from autocrossdim import api
+from autocrossdim.data.images import read_image
+from autocrossdim.inference.model import Model
+from autocrossdim.inference.predictor import Predictor
+from autocrossdim.system.errors import UserError
+
+
+class Bright(nn.Module):
+    """Predicts label 1 where the image is above 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([-x, x], dim=1) * self.scale
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path,
+    write_image: Callable[..., Path],
+    make_plan: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A directory with five cases in `images`; any model name loads a model of one fold."""
+    for number in range(5):
+        image = np.random.default_rng(number).normal(size=(6, 7, 8)).astype(np.float32)
+        write_image(tmp_path / "images" / f"case{number}_0000.nii.gz", image)
+    model = Model(make_plan(patch_size=(4, 4, 4)), make_plan(patch_size=(4, 4, 4)).configuration(), [Bright().eval()])
+    monkeypatch.setattr(Predictor, "load", lambda *_, **__: Predictor([model], mirroring=False))
+    return tmp_path
+
+
+def names(paths: Path) -> list[str]:
+    return sorted(path.name.split(".")[0] for path in paths.iterdir())
+
+
+def test_a_damaged_image_is_named_and_the_next_run_resumes(folder: Path) -> None:
+    bad = folder / "images" / "case2_0000.nii.gz"
+    good = bad.read_bytes()
+    bad.write_bytes(gzip.compress(gzip.decompress(good)[:-100]))
+    with pytest.raises(UserError, match=r"case2_0000\.nii\.gz"):
+        api.predict("any", folder / "images", folder / "out")
+    assert names(folder / "out") == ["case0", "case1"]
+    bad.write_bytes(good)
+    kept = (folder / "out" / "case0.nii.gz").stat().st_mtime_ns
+    api.predict("any", folder / "images", folder / "out")
+    assert names(folder / "out") == [f"case{number}" for number in range(5)]
+    assert (folder / "out" / "case0.nii.gz").stat().st_mtime_ns == kept
+
+
+def test_parts_share_a_directory_among_machines(folder: Path) -> None:
+    done = [api.predict("any", folder / "images", folder / f"out{i}", part=f"{i}/2") for i in range(2)]
+    assert [[path.name for path in paths] for paths in done] == [
+        ["case0.nii.gz", "case2.nii.gz", "case4.nii.gz"],
+        ["case1.nii.gz", "case3.nii.gz"],
+    ]
+    for wrong in ("2/2", "1", "-1/2", "0/0", "a/b", "٠/٢"):
+        with pytest.raises(UserError, match=f"--part {wrong}: use I/N"):
+            api.predict("any", folder / "images", folder / "out", part=wrong)
+
+
+def test_a_spacing_far_from_training_is_a_warning_with_the_factor(
+    folder: Path, write_image: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(folder / "images" / "case4_0000.nii.gz", np.ones((6, 7, 8), np.float32), spacing=(2.0, 1.0, 0.4))
+    api.predict("any", folder / "images", folder / "out")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert len(warnings) == 1, "a factor of 2.0 is not far"
+    assert "case4_0000.nii.gz: spacing 0.4 mm along x, but " in warnings[0]
+    assert "was trained at 1 mm, 2.5 times coarser" in warnings[0]
+
+
+def test_a_4d_image_is_named_and_nothing_is_written(folder: Path) -> None:
+    image = sitk.Image(4, 5, 6, sitk.sitkFloat32)
+    sitk.WriteImage(sitk.JoinSeries([image, image]), str(folder / "images" / "case0_0000.nii.gz"))
+    with pytest.raises(UserError, match=r"case0_0000\.nii\.gz: a 4D image .* Split it"):
+        api.predict("any", folder / "images", folder / "out")
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["case0_0001.nii.gz", "other_0001.nii.gz"])
+def test_a_surplus_channel_is_named(folder: Path, write_image: Callable[..., Path], name: str) -> None:
+    write_image(folder / "images" / name, np.zeros((3, 4, 5), np.float32))
+    with pytest.raises(UserError, match=rf"{name}: the model knows 1 channel\(s\), up to 0000"):
+        api.predict("any", folder / "images", folder / "out")
+
+
+def test_an_image_is_not_replaced_by_its_segmentation(folder: Path) -> None:
+    (folder / "images" / "case0_0000.nii.gz").rename(folder / "one.nii.gz")
+    with pytest.raises(UserError, match=r"one\.nii\.gz would replace the image itself"):
+        api.predict("any", folder / "one.nii.gz", folder)
+
+
+def test_uncertainty_of_3d_tiff_is_complete_and_resumes(
+    make_plan: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TIFF stores the spacing of an image in a JSON file of the same name, beside the numbers of the case."""
+    spacing = [3.0, 1.0, 1.5]
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in "ab":
+        image = np.random.default_rng(ord(name)).normal(size=(6, 7, 8)).astype(np.float32)
+        sitk.WriteImage(sitk.GetImageFromArray(image), str(images / f"{name}_0000.tif"))
+        (images / f"{name}.json").write_text(json.dumps({"spacing": spacing}))
+    plan = make_plan(3, spacing, patch_size=(4, 4, 4), file_ending=".tif")
+    model = Model(plan, plan.configuration(), [Bright().eval(), Bright().eval()])
+    monkeypatch.setattr(Predictor, "load", lambda *_, **__: Predictor([model], mirroring=False))
+
+    paths = api.predict("any", images, tmp_path / "out", uncertainty=True)
+    for kind in ("entropy", "disagreement"):
+        found = read_image([tmp_path / "out" / "uncertainty" / f"a_{kind}.tif"])
+        assert found.geometry.spacing == tuple(spacing)
+        assert found.array.shape == (1, 6, 7, 8)
+    with (tmp_path / "out" / "uncertainty.csv").open() as file:
+        assert sorted(row["case"] for row in csv.DictReader(file)) == ["a", "b"]
+
+    before = [path.stat().st_mtime_ns for path in paths]
+    assert api.predict("any", images, tmp_path / "out", uncertainty=True) == paths
+    assert [path.stat().st_mtime_ns for path in paths] == before

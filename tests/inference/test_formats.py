@@ -191,7 +191,7 @@ def write_refused(kind: str, folder: Path, write_image: Callable[..., Path]) -> 
         ("4D", "a 4D image"),
         ("infinite", "1 of 90 voxels are NaN or infinite"),
         ("two phases", "6 slices at only 3 positions"),
-        ("unknown", "not a format read here. Convert it to one of .nii.gz"),
+        ("unknown", "not a supported format. Convert it to one of .nii.gz"),
     ],
 )
 def test_generated_files_that_cannot_be_segmented_end_in_the_right_error(

@@ -14,6 +14,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def printable(text: str) -> str:
-    """The beginning of a text from a file, without signs that would act on a terminal."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:200])
+def printable(text: str, length: int = 200) -> str:
+    """Return at most `length` characters of a text, with `?` for each that a terminal would act on or cannot show."""
+    return "".join(character if character.isprintable() else "?" for character in text[:length])
+
+
+def for_matplotlib(text: str) -> str:
+    r"""Return a text that matplotlib draws as it is: `$` starts a formula there unless it is escaped.
+
+    Example:
+        >>> for_matplotlib("$x_1$")
+        '\\$x_1\\$'
+    """
+    return text.replace("$", r"\$")

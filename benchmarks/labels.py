@@ -75,7 +75,7 @@ def main() -> None:
             )
             api.predict(raw, source / "imagesTs", folder / "segmented", folder / "work")
             summary = api.evaluate(folder / "segmented", source / "labelsTs", source)
-            scores.append(summary["foreground_mean"]["Dice"])
+            scores.append(summary.foreground_mean["Dice"])
         each = ", ".join(f"{score:.3f}" for score in scores)
         print(f"| {variant} | {np.mean(scores):.3f} | {each} |", flush=True)
 

@@ -155,14 +155,14 @@ def measure(python: str, who: str, job: dict[str, Any], folder: Path) -> dict[st
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     summary = api.evaluate(folder / f"segmented_{who}", folder / "labels", folder / "raw" / job["dataset"])
-    mean = summary["foreground_mean"]
+    mean = summary.foreground_mean
     return {
         **job,
         "who": who,
         **result,
         "Dice": mean["Dice"],
         "HD95": mean["HD95"],
-        "interval": summary["interval"]["foreground_mean"]["Dice"],
+        "interval": list(summary.ends("Dice")),
     }
 
 

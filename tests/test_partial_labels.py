@@ -69,7 +69,7 @@ def test_what_is_labelled_is_learned(variant: str, source: Callable[[Path], Path
     api.train(raw, work, fold=["all"], weights="random", device="cpu", settings={**settings, "slices_first": False})
     api.predict(raw, raw / "imagesTs", segmented, work, device="cpu", mirroring=False)
     summary = api.evaluate(segmented, truth, raw, processes=1)
-    assert set(summary["mean"]) == ({"(1, 2)", "2"} if variant == "regions" else {"1", "2"})
+    assert set(summary.mean) == ({"(1, 2)", "2"} if variant == "regions" else {"1", "2"})
     values = {int(v) for path in segmented.glob("*.nii.gz") for v in np.unique(read_label(path)[0])}
     assert values <= {0, 1, 2}
-    assert summary["foreground_mean"]["Dice"] > LEARNED
+    assert summary.foreground_mean["Dice"] > LEARNED

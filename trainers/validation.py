@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autocrossdim.data.splits import Split
-from autocrossdim.evaluation.summary import evaluate_case, summarise
+from autocrossdim.evaluation.folder import Pair, evaluate_case
+from autocrossdim.evaluation.summary import summarise
 from autocrossdim.inference.model import Model
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.selection.held_out import predict_held_out
 from autocrossdim.system.console import track
 from autocrossdim.system.device import choose_device
-from autocrossdim.system.files import write_json
 
 
 def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str, str], device: str) -> None:
@@ -25,15 +25,17 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
         groups: the patient of a case.
         device: `auto`, `cpu` or `cuda`.
     """
-    summary_file = folder.validation / "summary.json"
-    if not split.val or summary_file.exists():
+    if not split.val or folder.summary.exists():
         return
     model = Model.load([folder.latest], choose_device(device))
     results = []
     for name in track(sorted(split.val), f"Validating {folder.root.name}", len(split.val)):
         record = store.record(name)
         configuration = model.configuration.name
-        predict_held_out(name, {configuration: store}, {configuration: model}, {(configuration,): folder})
+        predict_held_out(
+            name, stores={configuration: store}, models={configuration: model}, folders={(configuration,): folder}
+        )
         output = folder.validation / f"{name}{model.plan.file_ending}"
-        results.append(evaluate_case(output, Path(record.label_path), model.plan.labels, groups.get(name)))
-    write_json(summary_file, summarise(results, model.plan.labels))
+        pair = Pair(output, Path(record.label_path), groups.get(name))
+        results.append(evaluate_case(pair, model.plan.labels))
+    summarise(results, model.plan.labels).write(folder.summary)

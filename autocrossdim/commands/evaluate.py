@@ -11,7 +11,7 @@ from autocrossdim.system.errors import UserError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from autocrossdim.evaluation.summary import Summary
+    from autocrossdim.records.summary import Summary
 
 
 @command()
@@ -44,30 +44,34 @@ def evaluate(
         UserError: A file has no partner, lies on another grid, or holds undeclared values.
     """
     from autocrossdim.data.dataset import find_dataset, load_dataset
-    from autocrossdim.evaluation.summary import evaluate_folder, labels_from
+    from autocrossdim.evaluation.folder import evaluate_folder, labels_from
     from autocrossdim.system.processes import default_processes
 
     predictions, references = Path(predictions), Path(references)
     processes = processes or default_processes()
     raw = None if dataset is None else load_dataset(find_dataset(dataset))
     ending = _ending(references) if raw is None else raw.file_ending
-    labels = labels_from(None, [references, predictions], ending, processes) if raw is None else raw.labels
+    if raw is None:
+        labels = labels_from(None, [references, predictions], file_ending=ending, processes=processes)
+    else:
+        labels = raw.labels
     return evaluate_folder(
         predictions,
         references,
         labels,
-        ending,
-        processes,
-        predictions / "summary.json" if output is None else Path(output),
-        None if raw is None else raw.groups,
+        file_ending=ending,
+        processes=processes,
+        output=predictions / "summary.json" if output is None else Path(output),
+        groups=None if raw is None else raw.groups,
+        skip_missing=skip_missing,
     )
 
 
 def present(summary: "Summary", **_: object) -> "Iterator[RenderableType]":
     """Yield what the command line prints: means and intervals per label."""
-    from autocrossdim.report.terminal import summary_table
+    from autocrossdim.report.terminal import summary_text
 
-    yield summary_table(summary)
+    yield summary_text(summary)
 
 
 def _ending(folder: Path) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from autocrossdim.commands.plugins import FoldTask
-    from autocrossdim.evaluation.summary import Summary
+    from autocrossdim.records.summary import Summary
     from autocrossdim.records.workspace import FoldFolder
 
 
@@ -129,7 +129,7 @@ def train(
     if not _side_by_side(project.dataset.path, workspace.root, tasks, parallel):
         for task in tasks.values():
             trainer.train_fold(task)
-    return summarise_folds(workspace, name, len(project.splits)) if is_first_process() else None
+    return summarise_folds(workspace, name, folds=len(project.splits)) if is_first_process() else None
 
 
 def _commands(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]") -> dict[Fold, list[str]]:
@@ -197,7 +197,7 @@ def _restart_marker(folder: "FoldFolder", restart: bool) -> Path:
 
 def present(summary: "Summary | None", **_: object) -> "Iterator[RenderableType]":
     """Yield what the command line prints: the results of all folds so far."""
-    from autocrossdim.report.terminal import summary_table
+    from autocrossdim.report.terminal import summary_text
 
     if summary is not None:
-        yield summary_table(summary)
+        yield summary_text(summary)

@@ -13,9 +13,9 @@ from autocrossdim.commands.predict import predict
 from autocrossdim.commands.train import train
 from autocrossdim.data.images import read_image, read_label
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, ISOTROPIC_SPACING, chambers, nodules, write_dataset
-from autocrossdim.evaluation.summary import Summary
 from autocrossdim.records.plan import Plan
-from autocrossdim.report.terminal import summary_table
+from autocrossdim.records.summary import Summary
+from autocrossdim.report.terminal import summary_text
 from autocrossdim.system.console import say
 from autocrossdim.system.files import written_whole
 
@@ -58,9 +58,9 @@ def run(output: Path, seconds_a_fold: float = SECONDS_A_FOLD) -> None:
             f"{each.plan.decision.anisotropy:.1f}",
             chosen.name,
             " x ".join(map(str, chosen.patch_size)),
-            f"{each.summary['foreground_mean']['Dice']:.3f}",
+            f"{each.summary.foreground_mean['Dice']:.3f}",
         )
-        console.print(summary_table(each.summary))
+        console.print(summary_text(each.summary))
     console.print(decisions)
     say(f"Picture: {picture}")
 
@@ -79,13 +79,13 @@ def _draw(shown: list[Shown], output: Path, picture: Path) -> None:
     """Draw image, truth and prediction of the middle slice of every test case."""
     from matplotlib.figure import Figure
 
-    rows = [(each, case) for each in shown for case in each.summary["metric_per_case"]]
+    rows = [(each, case) for each in shown for case in each.summary.metric_per_case]
     figure = Figure(figsize=(7.5, 2.5 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 3)
     for (each, case), row in zip(rows, axes, strict=True):
-        truth, _ = read_label(Path(case["reference_file"]))
-        found, _ = read_label(Path(case["prediction_file"]))
-        name = Path(case["reference_file"]).name
+        truth, _ = read_label(Path(case.reference_file))
+        found, _ = read_label(Path(case.prediction_file))
+        name = Path(case.reference_file).name
         source = output / "raw" / each.name / "imagesTs" / name.replace(".nii.gz", "_0000.nii.gz")
         image = read_image([source]).array[0]
         middle = int(np.argmax((truth > 0).sum(axis=(1, 2))))

@@ -302,7 +302,7 @@ def _geometry(path: Path, image: sitk.Image | sitk.ImageFileReader, header: str 
         raise UserError(f"{path}: the header declares {_text(image.GetSize())} voxels. Use an image with 2 or 3 axes.")
     shape = (1, *image.GetSize()[::-1])[-3:]
     pixel_type = sitk.GetPixelIDValueAsString(image.GetPixelID())
-    if _is_picture(path):
+    if is_picture(path):
         return _picture_geometry(path, shape, dims, pixel_type)
     spacing = image.GetSpacing()[::-1]
     if not all(np.isfinite(s) and s > 0 for s in spacing):
@@ -320,7 +320,7 @@ def _geometry(path: Path, image: sitk.Image | sitk.ImageFileReader, header: str 
     )
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
     """Whether `path` has a format without a reliable spacing (PNG, BMP, TIFF)."""
     return path.name.lower().endswith(PICTURES)
 

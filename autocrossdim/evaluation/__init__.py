@@ -1,1 +1,1 @@
-"""How good a segmentation is: metrics of a case, summaries over cases, the choice between models."""
+"""Metrics of single cases, and their means and confidence intervals over many."""

@@ -1,47 +1,60 @@
-"""What the folds of a configuration found out, together."""
+"""The folds of a configuration, merged into one summary."""
 
-from autocrossdim.evaluation.summary import Summary, merge
+from collections.abc import Sequence
+
+from autocrossdim.evaluation.summary import merge
 from autocrossdim.records.plan import Plan
-from autocrossdim.records.workspace import Workspace
+from autocrossdim.records.summary import Summary
+from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.console import say
-from autocrossdim.system.files import read_json, write_json
 
 
-def summarise_folds(space: Workspace, configuration: str, folds: int) -> Summary | None:
-    """Merge the validation summaries of the folds there are into the configuration's summary.json.
+def summarise_folds(workspace: Workspace, configuration: str, *, folds: int) -> Summary | None:
+    """Merge the validation summaries of all validated folds into the configuration's summary.json.
 
-    Folds in processes of their own may end at the same time; whoever writes last has seen the summaries of all.
+    Folds trained in separate processes may finish at the same time. Each process therefore merges again until no
+    summary has changed meanwhile, so that the last one to write has seen them all.
 
     Args:
-        space: of the dataset.
-        configuration: name.
-        folds: how many there are in all.
+        workspace: Workspace of the dataset.
+        configuration: Name of the configuration.
+        folds: Number of folds in splits.json.
+
+    Returns:
+        The merged summary; None if no fold has been validated.
+
+    Raises:
+        UserError: A checkpoint or summary is damaged.
     """
-    files = [space.fold(configuration, fold).validation / "summary.json" for fold in range(folds)]
+    folders = [workspace.fold(configuration, fold) for fold in range(folds)]
     merged, summary = None, None
-    while merged != (there := [file.stat().st_mtime_ns if file.exists() else None for file in files]):
-        merged = there
-        summary = _merge(space, configuration, folds)
+    while merged != (current := [_modified(folder) for folder in folders]):
+        merged = current
+        summary = _merge(workspace, configuration, folders)
     return summary
 
 
-def _merge(space: Workspace, configuration: str, folds: int) -> Summary | None:
-    from autocrossdim.records.checkpoint import Checkpoint
+def _merge(workspace: Workspace, configuration: str, folders: Sequence[FoldFolder]) -> Summary | None:
+    from autocrossdim.records.checkpoint import Checkpoint  # imports torch, which evaluating files does not need
 
-    made = Plan.read(space.plan)
-    done = []
-    for fold in range(folds):
-        folder = space.fold(configuration, fold)
-        if not (folder.validation / "summary.json").exists():
+    plan = Plan.read(workspace.plan)
+    summaries = []
+    for folder in folders:
+        if not folder.summary.exists():
             continue
-        checkpoint = Checkpoint.read(folder.latest)
-        if checkpoint.plan.configuration(configuration).trains_like(made.configuration(configuration)):
-            done.append(read_json(folder.validation / "summary.json"))
+        trained_with = Checkpoint.read(folder.latest).plan.configuration(configuration)
+        if trained_with.trains_like(plan.configuration(configuration)):
+            summaries.append(Summary.read(folder.summary))
         else:
             say(f"{folder.root}: trained under another plan, so it is left out of the summary.")
-    if not done:
+    if not summaries:
         return None
-    summary = merge(done)
-    write_json(space.model(configuration) / "summary.json", summary)
-    say(f"{configuration}, {len(done)} of {folds} folds: mean Dice {summary['foreground_mean']['Dice']:.3f}.")
+    summary = merge(summaries)
+    summary.write(workspace.summary(configuration))
+    dice = summary.foreground_mean["Dice"]
+    say(f"{configuration}, {len(summaries)} of {len(folders)} folds: mean Dice {dice:.3f}.")
     return summary
+
+
+def _modified(folder: FoldFolder) -> int | None:
+    return folder.summary.stat().st_mtime_ns if folder.summary.exists() else None

@@ -1,4 +1,4 @@
-"""How sure a mean over cases is: the bootstrap, resampling whole groups (patients) of cases."""
+"""Confidence intervals of means over cases: the cluster bootstrap, which resamples groups (patients) of cases."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,19 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 DRAWS = 2000
-"""Resamples. The ends of an interval then vary from seed to seed by about 1.5 % of its width (of a normal
-distribution: sqrt(0.025 x 0.975 / 2000) / 0.058 standard deviations at either end of 3.92)."""
+"""Number of resamples. The ends of an interval then vary between seeds by about 1.5 % of its width (for a normal
+distribution, sqrt(0.025 x 0.975 / 2000) / 0.058 standard deviations at either end of 3.92)."""
 
 
 def resampling_weights(groups: Sequence[str], seed: int = 0) -> Floats:
     """Return how often each case is drawn in each resample, shape `(draws, cases)`.
 
-    Cases of one group are drawn together: 188 slices of ten patients say little more than ten patients do.
+    Cases of one group are drawn together, because 188 slices of ten patients contain little more information than ten
+    patients do.
 
     Args:
-        groups: the group of each case.
-        seed: of the draws; the same seed and groups give the same weights.
+        groups: Group of each case.
+        seed: Random seed. The same seed and groups give the same weights.
     """
     _, group_of_case = np.unique(np.asarray(groups), return_inverse=True)
     n_groups = int(group_of_case.max()) + 1
@@ -29,18 +30,18 @@ def resampling_weights(groups: Sequence[str], seed: int = 0) -> Floats:
 
 
 def means(values: Floats, weights: Floats | None = None) -> Floats:
-    """Return weighted means over the cases; NaN is left out, and where all is NaN the mean is.
+    """Return weighted means over the cases. NaN is left out; a mean of nothing but NaN is NaN.
 
     Args:
-        values: shape `(cases, ...)`.
-        weights: shape `(draws, cases)`; every case once if not given.
+        values: Values, shape `(cases, ...)`.
+        weights: Weights, shape `(draws, cases)`. By default, every case counts once.
 
     Returns:
-        shape `(draws, ...)`; `(...)` without weights.
+        Means, shape `(draws, ...)`, or `(...)` without weights.
     """
     if weights is None:
-        everything: Floats = means(values, np.ones((1, len(values))))[0]
-        return everything
+        unweighted: Floats = means(values, np.ones((1, len(values))))[0]
+        return unweighted
     valid = ~np.isnan(values)
     total = np.tensordot(weights, np.where(valid, values, 0.0), 1)
     count = np.tensordot(weights, valid.astype(np.float64), 1)
@@ -51,8 +52,8 @@ def means(values: Floats, weights: Floats | None = None) -> Floats:
 def interval(draws: Floats) -> Floats:
     """Return the ends of the 95 % percentile interval of `draws`, shape `(draws, ...)` -> `(2, ...)`.
 
-    Draws that are NaN are left out; without any other, the ends are NaN. With fewer than ten groups the
-    percentile bootstrap is known to be too narrow: read it as a lower bound of the uncertainty.
+    Draws that are NaN are left out; if all are NaN, so are the ends. With fewer than ten groups, the percentile
+    bootstrap is known to be too narrow and should be read as a lower bound of the uncertainty.
     """
     tail = (1 - LEVEL) / 2
     ends = np.full((2, *draws.shape[1:]), np.nan)

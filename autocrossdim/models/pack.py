@@ -26,10 +26,10 @@ from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.same_plan import SamePlan
+from autocrossdim.records.summary import Summary
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.console import say
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json
 
 
 def pack(
@@ -127,10 +127,7 @@ def _fold(checkpoint: Checkpoint) -> about.Fold:
 def _scores(summary: Path) -> about.Scores | None:
     if not summary.exists():
         return None
-    try:
-        return about.scores(read_json(summary))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{summary}: damaged. Train again to have it written, or delete it.") from error
+    return about.scores(Summary.read(summary))
 
 
 def _safetensors(checkpoint: Checkpoint, path: Path) -> bytes:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autocrossdim.records.calibration import Calibration, CaseScore
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.summary import Unit
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.errors import UserError, first_fault
 from autocrossdim.system.files import read_json, write_text
@@ -43,7 +44,10 @@ class Contender(BaseModel):
         multiply_adds: of predicting a case of the median shape with one fold.
         dice: mean foreground Dice over the held-out cases.
         dice_interval: its 95 % interval over cases or groups; None with fewer than two groups.
-        hd95: mean foreground HD95 in mm.
+        hd95: mean foreground HD95.
+        unit: unit of HD95.
+        steps_per_fold: optimiser steps of training; an ensemble's are those of its members together. None if unknown.
+        minutes_per_fold: training time, likewise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +58,9 @@ class Contender(BaseModel):
     dice: float
     dice_interval: tuple[float, float] | None = None
     hd95: float | None = None
+    unit: Unit = "mm"
+    steps_per_fold: float | None = None
+    minutes_per_fold: float | None = None
 
 
 class Best(BaseModel):

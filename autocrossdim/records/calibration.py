@@ -1,20 +1,21 @@
-"""What `find_best` learnt about a model's probabilities: their temperature and the Dice to expect of a case."""
+"""Calibration of a model as `find_best` measured it: the temperature of its probabilities, and the Dice to expect."""
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-LEAST_GROUPS = 8  # a line through fewer cases (patients) says nothing about the next one
+LEAST_GROUPS = 8  # a line fitted to fewer cases (patients) says little about the next one
 
 
 class Calibration(BaseModel):
-    """The temperature that makes held-out probabilities mean most, and what it changes.
+    """The temperature that calibrates the probabilities of held-out cases, and its effect.
 
     Attributes:
-        temperature: probabilities are raised to 1 / temperature and normalised; above 1 they were too sure.
-        error_before: expected calibration error of the voxels sampled: by how much the probability of the likeliest
-            label and the share of voxels that have it differ, on average.
-        error_after: the same after tempering. The temperature was fitted to the same voxels, but it is one number.
-        n_voxels: sampled (regions: times regions).
+        temperature: Probabilities are raised to 1 / temperature and normalised. Values above 1 mean overconfidence.
+        error_before: Expected calibration error of the sampled voxels: the mean difference between the probability of
+            the most probable label and the share of voxels that have it.
+        error_after: Expected calibration error after temperature scaling. The temperature was fitted to the same
+            voxels, but it is a single number.
+        n_voxels: Number of sampled voxels (for regions: voxels times regions).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,26 +27,27 @@ class Calibration(BaseModel):
 
     @property
     def sentence(self) -> str:
-        """What was found, in words."""
+        """The result in words."""
         if self.error_before is None:
-            return "Nothing was segmented in the held-out cases, so probabilities could not be calibrated."
+            return "Probabilities could not be calibrated, because nothing was segmented in the held-out cases."
+        change = "reduces" if self.error_after is not None and self.error_after < self.error_before else "changes"
         return (
-            f"Probabilities are tempered by {self.temperature:.2f}: calibration error {self.error_before:.3f} before, "
-            f"{self.error_after:.3f} after, in and near what was segmented of the held-out cases."
+            f"Temperature scaling (T = {self.temperature:.2f}) {change} the calibration error on held-out cases from "
+            f"{self.error_before:.3f} to {self.error_after:.3f}."
         )
 
 
 class CaseScore(BaseModel):
-    """The Dice to expect of a case from the confidence (soft Dice) of its own probabilities.
+    """The Dice to expect of a case, from the confidence (soft Dice) of its own probabilities.
 
     Attributes:
-        slope: of the line expected Dice = intercept + slope x confidence.
-        intercept: of it.
-        calibrated: whether the line was fitted to held-out cases; otherwise the confidence itself is the score.
-        n_cases: held-out cases with a Dice.
-        n_groups: groups (patients) they belong to.
-        error: mean absolute error when each group is left out of the fit; None if not calibrated.
-        error_of_mean: the same for a score that says the mean Dice of the other groups of every case.
+        slope: Slope of the line: expected Dice = intercept + slope x confidence.
+        intercept: Intercept of the line.
+        calibrated: Whether the line was fitted to held-out cases; otherwise the score is the confidence itself.
+        n_cases: Number of held-out cases with a Dice.
+        n_groups: Number of groups (patients) they belong to.
+        error: Mean absolute error if each group is left out of the fit; None if not calibrated.
+        error_of_mean: The same for a score that always predicts the mean Dice of the other groups.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +61,7 @@ class CaseScore(BaseModel):
     error_of_mean: float | None = None
 
     def expected(self, confidence: float) -> float:
-        """Return the expected Dice, 0 to 1; NaN of NaN (nothing was found)."""
+        """Return the expected Dice, 0 to 1; NaN for a confidence of NaN (nothing was found)."""
         return float(np.clip(self.intercept + self.slope * confidence, 0, 1))
 
     @property
@@ -68,13 +70,17 @@ class CaseScore(BaseModel):
         if not self.calibrated:
             return (
                 f"The case score is not calibrated: {self.n_groups} held-out cases or patients are fewer than "
-                f"{LEAST_GROUPS}. It orders cases, but its value need not be their Dice."
+                f"{LEAST_GROUPS}. It ranks cases, but its value is not an estimate of their Dice."
             )
         assert self.error is not None
         assert self.error_of_mean is not None
-        verdict = f"{self.error_of_mean:.3f} when the mean is said of every case"
         if self.slope <= 0:
-            return f"Confidence says nothing about these held-out cases' Dice; the score is their mean ({verdict} off)."
-        if self.error >= self.error_of_mean:
-            verdict += ", so it tells these cases apart no better than chance"
-        return f"The case score was off by {self.error:.3f} on held-out cases left out of its fit ({verdict})."
+            return (
+                "On held-out cases, confidence is not related to Dice. The case score is their mean Dice, which "
+                f"differed from the true Dice by {self.error_of_mean:.3f} on average."
+            )
+        verdict = "" if self.error < self.error_of_mean else " The score is therefore no better than the mean."
+        return (
+            f"On held-out cases, the predicted Dice differed from the true Dice by {self.error:.3f} on average "
+            f"({self.error_of_mean:.3f} when always predicting the mean).{verdict}"
+        )

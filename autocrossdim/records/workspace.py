@@ -66,6 +66,10 @@ class Workspace:
         """Folder of all folds of a configuration."""
         return self.root / "models" / configuration
 
+    def summary(self, configuration: str) -> Path:
+        """Metrics of all validation cases of a configuration."""
+        return self.model(configuration) / "summary.json"
+
     def fold(self, configuration: str, fold: int | str) -> "FoldFolder":
         """Folder of one fold of a configuration."""
         return FoldFolder(self.model(configuration) / f"fold_{fold}")
@@ -126,3 +130,8 @@ class FoldFolder:
     def validation(self) -> Path:
         """Segmentations of the fold's validation cases and their summary.json."""
         return self.root / "validation"
+
+    @property
+    def summary(self) -> Path:
+        """Metrics of the fold's validation cases."""
+        return self.validation / "summary.json"

@@ -1,1 +1,1 @@
-"""The HTML report and the tables for the terminal."""
+"""The HTML report, and tables for the terminal."""

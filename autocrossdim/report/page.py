@@ -1,4 +1,4 @@
-"""One page on a dataset, its plan and its models, and on how far the results can be trusted: report.html."""
+"""The HTML report: data, plan, cross-validation results and their limits on one page."""
 
 import base64
 import json
@@ -14,34 +14,56 @@ import numpy as np
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.data.images import PICTURES
 from autocrossdim.data.splits import Split
-from autocrossdim.evaluation.summary import CaseResult, Summary, case_results
 from autocrossdim.records.best import Best, folder_name
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.report.misses import unmatched_sentences
 from autocrossdim.report.pictures import case_picture, dice_chart
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, write_text
+from autocrossdim.system.files import write_text
 from autocrossdim.system.templates import render
 
-FEW = 10  # patients (or cases) below which an interval is said to rest on few; ours, a word of caution and no rule
-WORST, LISTED = 3, 100  # cases drawn, and cases listed, from the lowest Dice on
+FEW = 10  # patients (or cases) below which the page warns that an interval rests on few; our choice
+WORST, LISTED = 3, 100  # cases drawn and cases listed, starting with the lowest Dice
 
 
 @dataclass(frozen=True)
 class Row:
-    """One held-out case: mean Dice over its labels, the Dice of each, its largest HD95 (mm); NaN where undefined."""
+    """One held-out case.
+
+    Attributes:
+        name: Name of the case.
+        group: Group (patient) of the case, if it shares one.
+        dice: Mean Dice over the labels; NaN if neither annotation nor segmentation has any.
+        labels: Dice by label key; NaN likewise.
+        hd95: Largest HD95 of any label; NaN likewise.
+        missed: Names of labels that only the annotation has.
+        false_alarms: Names of labels that only the segmentation has.
+    """
 
     name: str
     group: str | None
     dice: float
     labels: Mapping[str, float]
     hd95: float
+    missed: Sequence[str]
+    false_alarms: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Fold:
-    """How a fold was trained, from its history; `epochs_in_2d` are those of DX-Net's twin before."""
+    """How a fold was trained, according to its history.
+
+    Attributes:
+        name: Configuration and number of the fold.
+        cases: Number of training cases.
+        epochs: Epochs trained.
+        epochs_in_2d: Epochs of the 2D twin that the network started from; 0 without one.
+        minutes: Training time, the twin's included.
+        picture: PNG of the training curves, if there is one.
+    """
 
     name: str
     cases: int
@@ -53,7 +75,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Picture:
-    """A case drawn, and why."""
+    """A case drawn as PNG, and why it was selected."""
 
     row: Row
     why: str
@@ -62,17 +84,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Results:
-    """What held-out cases say of one model.
+    """Results of one model on held-out cases.
 
     Attributes:
-        name: of the model, such as `dx` or `dx + omnia`.
-        summary: of all its folds.
-        rows: cases, the lowest Dice first.
-        cautions: what must be known to read the numbers.
-        chart: Dice case by case.
-        pictures: of some cases.
-        not_drawn: cases that were to be, but whose files are not where they were.
-        folds: of its configurations.
+        name: Name of the model, such as `dx` or `dx + omnia`.
+        summary: Summary of all folds.
+        rows: Cases, the lowest Dice first.
+        cautions: Sentences that are needed to read the numbers.
+        chart: PNG of the Dice of every case.
+        pictures: Some of the cases, drawn.
+        not_drawn: Names of cases that could not be drawn because a file is missing.
+        folds: Training of the folds.
     """
 
     name: str
@@ -85,25 +107,25 @@ class Results:
     folds: Sequence[Fold]
 
 
-def write_report(raw: Dataset, space: Workspace, splits: Sequence[Split], output: Path) -> None:
-    """Write the page, with everything it shows inside.
+def write_report(dataset: Dataset, workspace: Workspace, splits: Sequence[Split], output: Path) -> None:
+    """Write the page as one file that contains all its pictures.
 
     Args:
-        raw: the dataset; its images are drawn.
-        space: where it was planned, and trained so far.
-        splits: its folds.
-        output: of the page.
+        dataset: The raw dataset, whose images are drawn.
+        workspace: Its workspace, with the plan and whatever has been trained so far.
+        splits: Its folds.
+        output: Path of the page.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: A file is missing or damaged.
     """
-    plan, fingerprint = Plan.read(space.plan), Fingerprint.read(space.fingerprint)
-    best = Best.read(space.best) if space.best.exists() else None
-    trained = [name for name in plan.configurations if (space.model(name) / "summary.json").exists()]
+    plan, fingerprint = Plan.read(workspace.plan), Fingerprint.read(workspace.fingerprint)
+    best = Best.read(workspace.best) if workspace.best.exists() else None
+    trained = [name for name in plan.configurations if workspace.summary(name).exists()]
     configurations = best.configurations if best is not None else tuple(trained[:1])
     if best is None and plan.decision.configuration in trained:
         configurations = (plan.decision.configuration,)
-    results = _results(raw, plan, space, configurations, splits, best) if configurations else None
+    results = _results(dataset, plan, workspace, configurations, splits, best) if configurations else None
     page = render(
         "autocrossdim.report",
         "report.html.jinja",
@@ -111,128 +133,125 @@ def write_report(raw: Dataset, space: Workspace, splits: Sequence[Split], output
         program=version("autocrossdim"),
         plan=plan,
         fingerprint=fingerprint,
-        groups=len({raw.groups.get(case.name, case.name) for case in fingerprint.cases}),
+        groups=len({dataset.groups.get(case.name, case.name) for case in fingerprint.cases}),
         presence={name: fingerprint.cases_with(values) for name, values in plan.labels.foreground.items()},
         splits=splits,
         best=best,
-        outdated=best.outdated(space) if best is not None else None,
+        outdated=best.outdated(workspace) if best is not None else None,
         results=results,
         others=[name for name in trained if name not in configurations],
-        unit="pixels" if raw.file_ending in PICTURES and (fingerprint.median_spacing() == 1).all() else "mm",
+        unit="pixels" if dataset.file_ending in PICTURES and (fingerprint.median_spacing() == 1).all() else "mm",
     )
     write_text(output, page)
 
 
 def _results(
-    raw: Dataset,
+    dataset: Dataset,
     plan: Plan,
-    space: Workspace,
+    workspace: Workspace,
     configurations: Sequence[str],
     splits: Sequence[Split],
     best: Best | None,
 ) -> Results:
     folder = folder_name(configurations)
-    file = space.model(folder) / "summary.json"
-    summary = read_json(file)
-    try:
-        rows = sorted((_row(case, raw.file_ending) for case in case_results(summary)), key=_order)
-        dice = {name: [row.labels[key] for row in rows] for key, name in summary["labels"].items()}
-        counted = {row.name for row in rows}
-        missing = [f"fold {k}" for k, split in enumerate(splits) if not counted >= set(split.val)]
-        cautions = _cautions(summary, rows, missing, best)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: damaged. Train again to have it written.") from error
-    segmented = {
-        case: space.fold(folder, k).validation / f"{case}{raw.file_ending}"
+    summary = Summary.read(workspace.summary(folder))
+    rows = sorted((_row(case, summary, dataset.file_ending) for case in summary.metric_per_case), key=_order)
+    evaluated = {row.name for row in rows}
+    missing = [f"fold {k}" for k, split in enumerate(splits) if not evaluated >= set(split.val)]
+    segmentations = {
+        case: workspace.fold(folder, k).validation / f"{case}{dataset.file_ending}"
         for k, split in enumerate(splits)
         for case in split.val
     }
-    pictures, not_drawn = _pictures(raw, plan, segmented, rows)
+    pictures, not_drawn = _pictures(dataset, plan, segmentations, rows)
     return Results(
         name=" + ".join(configurations),
         summary=summary,
         rows=rows[:LISTED],
-        cautions=cautions,
-        chart=dice_chart(dice),
+        cautions=_cautions(summary, rows, missing, best),
+        chart=dice_chart({summary.name(key): [row.labels[key] for row in rows] for key in summary.mean}),
         pictures=pictures,
         not_drawn=not_drawn,
-        folds=_folds(space, configurations, splits),
+        folds=_folds(workspace, configurations, splits),
     )
 
 
-def _row(case: CaseResult, ending: str) -> Row:
-    distances = [float(metrics["HD95"]) for metrics in case.metrics.values() if not math.isnan(metrics["HD95"])]
+def _row(case: CaseResult, summary: Summary, ending: str) -> Row:
+    distances = [float(metrics.get("HD95", math.nan)) for metrics in case.metrics.values()]
+    in_one = [key for key in case.metrics if case.in_reference(key) != case.in_prediction(key)]
     return Row(
         name=case.file.removesuffix(ending),
         group=case.group,
         dice=case.dice,
         labels={key: float(metrics["Dice"]) for key, metrics in case.metrics.items()},
-        hd95=max(distances, default=math.nan),
+        hd95=max((value for value in distances if not math.isnan(value)), default=math.nan),
+        missed=[summary.name(key) for key in in_one if case.in_reference(key)],
+        false_alarms=[summary.name(key) for key in in_one if case.in_prediction(key)],
     )
 
 
 def _order(row: Row) -> float:
-    """The lowest Dice first; a case without any label has none and comes last."""
+    """Return the sort key of a case: the lowest Dice first, cases without any label last."""
     return row.dice if math.isfinite(row.dice) else 2.0
 
 
 def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], best: Best | None) -> list[str]:
-    """Say what must be known to read the numbers, the gravest first."""
-    cases, groups = summary["n_cases"], summary["n_groups"]
+    """Return what must be known to read the numbers, most important first."""
+    cases, groups = summary.n_cases, summary.n_groups
+    unit = "cases" if groups == cases else "patients (groups)"
     sentences = []
     if missing:
-        sentences.append(f"Not all folds are counted: {', '.join(missing)} must still be trained under this plan.")
-    low, high = summary["interval"]["foreground_mean"]["Dice"]
-    unit = "cases" if groups == cases else "patients (groups)"
+        sentences.append(f"Not all folds are included: {', '.join(missing)} must still be trained under this plan.")
+    low, high = summary.ends("Dice")
     if math.isfinite(low):
-        mean = summary["foreground_mean"]["Dice"]
         sentences.append(
-            f"Mean Dice {mean:.3f}; over very many such {unit} the mean lies between {low:.3f} and {high:.3f}, with "
-            "95 % confidence."
+            f"Mean Dice {summary.foreground_mean['Dice']:.3f}; 95 % confidence interval {low:.3f} to {high:.3f} over "
+            f"{groups} {unit}."
         )
     if groups < FEW:
         sentences.append(
-            f"All this rests on {groups} {unit}. With so few, the interval is too narrow, and a new one may well fall "
-            "outside of what is seen below."
+            f"The results rest on {groups} {unit} only. With so few, bootstrap intervals are too narrow, and results "
+            "on new data may fall outside them."
         )
+    sentences += unmatched_sentences(summary)
     known = [row for row in rows if math.isfinite(row.dice)]
     if len(known) > 1:
         first, third = np.percentile([row.dice for row in known], (25, 75))
         sentences.append(
-            f"Single cases differ more than their mean: from {known[0].dice:.3f} ({known[0].name}) to "
-            f"{known[-1].dice:.3f}; half of them lie between {first:.3f} and {third:.3f}."
+            f"Individual cases vary more than the mean: Dice ranges from {known[0].dice:.3f} ({known[0].name}) to "
+            f"{known[-1].dice:.3f}, and half of the cases lie between {first:.3f} and {third:.3f}."
         )
-    for key, name in summary["labels"].items():
-        holding = sum(case.metrics[key]["n_ref"] > 0 for case in case_results(summary))
-        if holding < cases:
-            sentences.append(f"{name} is in {holding} of {cases} cases only; its numbers rest on few.")
+    for key in summary.mean:
+        annotated = sum(case.in_reference(key) for case in summary.metric_per_case)
+        if annotated < cases:
+            sentences.append(f"'{summary.name(key)}' is annotated in {annotated} of {cases} cases only.")
     if best is None:
         sentences.append(
-            "Probabilities are not calibrated, and no model was chosen yet: autocrossdim find_best does both."
+            "No model has been selected and probabilities are not calibrated. Run `autocrossdim find_best` for both."
         )
     else:
         sentences += [best.calibration.sentence, best.case_score.sentence]
         sentences.append(
-            "The choice of the model and of its post-processing was made on these same cases, so its numbers are a "
-            "little too good. Cases kept aside (imagesTs) tell."
+            "Model and post-processing were selected on these same cases, so their results are slightly optimistic. "
+            "Evaluate on cases that were set aside (imagesTs) for an unbiased estimate."
         )
     return sentences
 
 
 def _pictures(
-    raw: Dataset, plan: Plan, segmented: Mapping[str, Path], rows: Sequence[Row]
+    dataset: Dataset, plan: Plan, segmentations: Mapping[str, Path], rows: Sequence[Row]
 ) -> tuple[list[Picture], list[str]]:
-    """Draw a few cases; return them, and the names of those whose files are not where they were."""
+    """Draw a few cases; return them, and the names of cases of which a file is missing."""
     known = [row for row in rows if math.isfinite(row.dice)]
-    chosen = [(row, "lowest Dice" if place == 0 else "next lowest") for place, row in enumerate(known[:WORST])]
+    chosen = [(row, "lowest Dice" if rank == 0 else "next lowest") for rank, row in enumerate(known[:WORST])]
     if len(known) > 2 * WORST:
         chosen.append((known[len(known) // 2], "median"))
     if len(known) > WORST:
         chosen.append((known[-1], "highest Dice"))
-    cases = {case.name: case for case in raw.training_cases()}
+    cases = {case.name: case for case in dataset.training_cases()}
     pictures, not_drawn = [], []
     for row, why in chosen:
-        case, prediction = cases.get(row.name), segmented.get(row.name, Path())
+        case, prediction = cases.get(row.name), segmentations.get(row.name, Path())
         if case is None or case.label is None or not all(map(Path.is_file, (*case.images, case.label, prediction))):
             not_drawn.append(row.name)
         else:
@@ -240,23 +259,29 @@ def _pictures(
     return pictures, not_drawn
 
 
-def _folds(space: Workspace, configurations: Sequence[str], splits: Sequence[Split]) -> list[Fold]:
-    """What the histories say of the folds there are, the training of DX-Net's 2D twin included."""
+def _folds(workspace: Workspace, configurations: Sequence[str], splits: Sequence[Split]) -> list[Fold]:
+    """Return how the trained folds were trained, according to their histories."""
     folds = []
     for configuration in configurations:
         for number, split in enumerate(splits):
-            folder = space.fold(configuration, number)
-            epochs, before = _seconds(folder.history), _seconds(folder.slices.history)
+            folder = workspace.fold(configuration, number)
+            epochs, epochs_in_2d = _seconds(folder.history), _seconds(folder.slices.history)
             if epochs:
-                minutes = sum((*before, *epochs)) / 60
-                picture = folder.progress.read_bytes() if folder.progress.exists() else None
-                name = f"{configuration} fold {number}"
-                folds.append(Fold(name, len(split.train), len(epochs), len(before), minutes, picture))
+                folds.append(
+                    Fold(
+                        name=f"{configuration} fold {number}",
+                        cases=len(split.train),
+                        epochs=len(epochs),
+                        epochs_in_2d=len(epochs_in_2d),
+                        minutes=sum((*epochs_in_2d, *epochs)) / 60,
+                        picture=folder.progress.read_bytes() if folder.progress.exists() else None,
+                    )
+                )
     return folds
 
 
 def _seconds(history: Path) -> list[float]:
-    """How long each epoch of a history took; empty if there is no history."""
+    """Return the duration of each epoch of a history; empty if there is no history."""
     if not history.exists():
         return []
     try:
@@ -270,7 +295,7 @@ def _data_uri(png: bytes) -> str:
 
 
 def _number(value: Any, digits: int = 3) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
 
 
 def _ends(ends: Sequence[float] | None, digits: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of a report, as PNG bytes: cases with the outlines of truth and segmentation, and Dice case by case."""
+"""Pictures of the report as PNG bytes: cases with outlined labels, and the Dice of every case."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -6,70 +6,82 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from skimage import measure
 
 from autocrossdim.data.images import read_image, read_label
 from autocrossdim.records.labels import Labels
+from autocrossdim.system.text import for_matplotlib, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARGIN = 0.5  # of the labelled box, shown around it on each side
+MARGIN = 0.5  # margin around the labelled box on each side, as a share of its extent
 LEAST_MARGIN = 12  # voxels
+LEGEND_ENTRIES, LEGEND_WIDTH = 6, 50  # labels and characters per line that fit below a picture
+LONGEST_NAME = 30  # characters of a label name that are drawn
 
 
 def case_picture(images: Sequence[Path], reference: Path, prediction: Path, labels: Labels) -> bytes:
-    """Draw the slice of a case that holds most of its labels.
+    """Draw the slice of a case that contains most labelled voxels.
 
     Args:
-        images: of the case; the first channel is shown.
-        reference: the true label, drawn with whole lines.
-        prediction: the segmentation, drawn with broken lines; not where the truth is to be ignored.
-        labels: each is outlined; regions may lie in each other.
+        images: Channels of the case; the first is shown.
+        reference: Annotation, drawn with solid outlines.
+        prediction: Segmentation, drawn with dashed outlines. Voxels to be ignored in the annotation are left out.
+        labels: Labels or regions to outline. Regions may overlap.
 
     Raises:
-        UserError: a file cannot be read.
+        UserError: A file cannot be read.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     expected, geometry = read_label(reference)
-    found, _ = read_label(prediction)
+    predicted, _ = read_label(prediction)
     image = read_image(images).array[0]
-    # Slices as they were taken: across the axis of the thickest voxels.
+    # Slices as they were acquired: across the axis with the largest spacing.
     axis = 0 if image.shape[0] == 1 else int(np.argmax(geometry.spacing))
-    image, expected, found = (np.moveaxis(array, axis, 0) for array in (image, expected, found))
+    image, expected, predicted = (np.moveaxis(array, axis, 0) for array in (image, expected, predicted))
     if labels.ignore is not None:
-        found = np.where(expected == labels.ignore, 0, found)
+        predicted = np.where(expected == labels.ignore, 0, predicted)
         expected = np.where(expected == labels.ignore, 0, expected)
-    inside = (expected > 0) | (found > 0)
-    number = int(inside.sum(axis=(1, 2)).argmax()) if inside.any() else len(image) // 2
-    window = tuple(_window(inside[number].any(axis=other)) for other in (1, 0))
-    image, expected, found = (array[number][window] for array in (image, expected, found))
+    labelled = (expected > 0) | (predicted > 0)
+    number = int(labelled.sum(axis=(1, 2)).argmax()) if labelled.any() else len(image) // 2
+    window = tuple(_window(labelled[number].any(axis=other)) for other in (1, 0))
+    image, expected, predicted = (array[number][window] for array in (image, expected, predicted))
     spacing = [mm for other, mm in enumerate(geometry.spacing) if other != axis]
 
     figure = Figure(figsize=(3.2, 3.4), layout="constrained")
     plot = figure.subplots()
     low, high = np.percentile(image, (1, 99))
     plot.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=spacing[0] / spacing[1])
+    plot.autoscale(False)
     handles = []
-    for colour, (name, values) in enumerate(labels.foreground.items()):
-        shade = f"C{colour % 10}"
-        for label, style in ((expected, "solid"), (found, "dashed")):
-            within = np.isin(label, values)
-            if within.any() and min(within.shape) > 1:
-                plot.contour(within, levels=[0.5], colors=[shade], linestyles=[style], linewidths=1.2)
-        handles.append(Line2D([], [], color=shade, label=name))
+    for index, (name, values) in enumerate(labels.foreground.items()):
+        colour = f"C{index % 10}"
+        for label, style in ((expected, "solid"), (predicted, "dashed")):
+            for outline in outlines(np.isin(label, values)):
+                plot.plot(outline[:, 1], outline[:, 0], color=colour, linestyle=style, linewidth=1.2)
+        handles.append(Line2D([], [], color=colour, label=_drawn(name)))
     plot.set_axis_off()
-    if len(handles) <= 6:
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
+    if len(handles) <= LEGEND_ENTRIES:
+        longest = max(len(str(handle.get_label())) for handle in handles) + 4  # with its line
+        columns = min(3, max(1, LEGEND_WIDTH // longest))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
     return _png(figure)
 
 
+def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """Return the closed outlines of a mask (Y, X), each as points (n, 2) in voxels, halfway between voxel centres."""
+    return [outline - 1 for outline in measure.find_contours(np.pad(mask, 1).astype(float), 0.5)]
+
+
 def dice_chart(dice: Mapping[str, Sequence[float]]) -> bytes:
-    """Draw the Dice of every case, a row a label; the line is the mean.
+    """Draw the Dice of every case, one row per label, with a line at the mean.
 
     Args:
-        dice: by the label's name; NaN where neither truth nor segmentation has it.
+        dice: Dice of the cases by label name; NaN where neither annotation nor segmentation has the label.
     """
     from matplotlib.figure import Figure
 
@@ -77,11 +89,11 @@ def dice_chart(dice: Mapping[str, Sequence[float]]) -> bytes:
     plot = figure.subplots()
     random = np.random.default_rng(0)
     for row, values in enumerate(dice.values()):
-        there = np.array([value for value in values if np.isfinite(value)])
-        plot.scatter(there, row + random.uniform(-0.18, 0.18, len(there)), s=14, alpha=0.6, color="C0", linewidths=0)
-        if len(there):
-            plot.plot([there.mean()] * 2, [row - 0.35, row + 0.35], color="C3", linewidth=1.5)
-    plot.set_yticks(range(len(dice)), list(dice))
+        known = np.array([value for value in values if np.isfinite(value)])
+        plot.scatter(known, row + random.uniform(-0.18, 0.18, len(known)), s=14, alpha=0.6, color="C0", linewidths=0)
+        if len(known):
+            plot.plot([known.mean()] * 2, [row - 0.35, row + 0.35], color="C3", linewidth=1.5)
+    plot.set_yticks(range(len(dice)), [_drawn(name) for name in dice])
     plot.set_ylim(len(dice) - 0.5, -0.5)
     plot.set_xlim(-0.02, 1.02)
     plot.set_xlabel("Dice")
@@ -89,13 +101,22 @@ def dice_chart(dice: Mapping[str, Sequence[float]]) -> bytes:
     return _png(figure)
 
 
-def _window(occupied: np.ndarray) -> slice:
-    """Return where a labelled box lies along an axis, with a margin; all of it if nothing is labelled."""
-    there = np.flatnonzero(occupied)
-    if len(there) == 0:
+def _drawn(name: str) -> str:
+    """Return a label's name as it is drawn: printable, shortened, and kept even if it starts with an underscore.
+
+    Matplotlib leaves labels that start with an underscore out of legends.
+    """
+    short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return for_matplotlib(printable(f" {short}" if short.startswith("_") else short))
+
+
+def _window(occupied: NDArray[np.bool_]) -> slice:
+    """Return the labelled part of an axis with a margin; the whole axis if nothing is labelled."""
+    indices = np.flatnonzero(occupied)
+    if len(indices) == 0:
         return slice(None)
-    margin = max(LEAST_MARGIN, int(MARGIN * (there[-1] - there[0] + 1)))
-    return slice(max(0, int(there[0]) - margin), int(there[-1]) + 1 + margin)
+    margin = max(LEAST_MARGIN, int(MARGIN * (indices[-1] - indices[0] + 1)))
+    return slice(max(0, int(indices[0]) - margin), int(indices[-1]) + 1 + margin)
 
 
 def _png(figure: "Figure") -> bytes:

@@ -1,32 +1,122 @@
-"""A plan for people to read: the data in five lines, the decision with its reasons, the candidates side by side."""
+"""Tables for the terminal: a plan with its reasons, the models compared, and the metrics of a set of cases."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from autocrossdim.evaluation.interval import LEVEL
 from autocrossdim.evaluation.metrics import NSD_TOLERANCE_MM
-from autocrossdim.evaluation.summary import Summary
 from autocrossdim.records.best import Best
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import GIGABYTE, Configuration, Plan
-from autocrossdim.system.text import counted
+from autocrossdim.records.summary import Summary
+from autocrossdim.report.misses import skipped_sentence, unmatched_sentences
+from autocrossdim.system.text import counted, printable
 
 BAR = 20  # characters of a memory bar
 
 
 def plan_text(plan: Plan, fingerprint: Fingerprint) -> RenderableType:
-    """Return everything worth knowing about a plan, for a rich console."""
+    """Return data, decision and candidate configurations for the terminal."""
     decision = plan.decision
     lines = [*_data(plan, fingerprint), "", f"Decision: {decision.configuration}"]
     lines += [f"  {reason}" for reason in (*decision.reasons, *plan.notes)]
     if plan.overrides:
         chosen = ", ".join(f"{name} = {value}" for name, value in plan.overrides.items())
-        lines.append(f"  You chose instead of the planner: {chosen}.")
-    return Group("\n".join(lines), "", _candidates(plan))
+        lines.append(f"  Chosen by you instead of the planner: {chosen}.")
+    return Group(*(_plain(line) for line in lines), "", _candidates(plan))
+
+
+def best_table(best: Best) -> Table:
+    """Return all models that were compared, best first, with the chosen one marked."""
+    table = Table(title=_plain(f"Cross-validation of {best.dataset}"), box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("model")
+    unit = best.contenders[0].unit if best.contenders else "mm"
+    for heading in (
+        "Dice (95 % interval)",
+        f"HD95 ({unit})",
+        "multiply-adds\nper case",
+        "training steps\nper fold",
+        "training minutes\nper fold",
+        "",
+    ):
+        table.add_column(heading, justify="right", overflow="fold")
+    for each in sorted(best.contenders, key=lambda contender: -contender.dice):
+        low, high = each.dice_interval or (math.nan, math.nan)
+        table.add_row(
+            _plain(each.name),
+            _with_interval(each.dice, (low, high), 3),
+            _number(each.hd95, ".2f"),
+            f"{each.multiply_adds:.2e}",
+            _number(each.steps_per_fold, ",.0f"),
+            _number(each.minutes_per_fold, ",.1f"),
+            "chosen" if each.configurations == best.configurations else "",
+        )
+    return table
+
+
+def summary_text(summary: Summary) -> RenderableType:
+    """Return the tables of a summary, followed by what must be known to read its numbers."""
+    tables = [summary_table(summary)]
+    if summary.has_unmatched:
+        tables.append(unmatched_table(summary))
+    sentences = [*unmatched_sentences(summary), *skipped_sentence(summary)]
+    return Group(*tables, *(_plain(sentence) for sentence in sentences))
+
+
+def summary_table(summary: Summary) -> Table:
+    """Return the means over cases and their intervals, one row per label."""
+    cases = counted(summary.n_cases, "case")
+    if summary.n_groups != summary.n_cases:
+        cases += f" of {counted(summary.n_groups, 'group')}"
+    level = "" if math.isnan(summary.interval.level) else f", with {summary.interval.level:.0%} intervals"
+    headings = {
+        "Dice": "Dice",
+        "NSD": f"NSD ({NSD_TOLERANCE_MM:g} {summary.unit})",
+        "HD95": f"HD95 ({summary.unit})",
+        "ASSD": f"ASSD ({summary.unit})",
+    }
+    counts = {"cases\nwith it": summary.n_present}
+    return _label_table(f"Means over {cases}{level}", summary, counts, headings)
+
+
+def unmatched_table(summary: Summary) -> Table:
+    """Return the numbers of missed labels and false alarms, and distances without them, one row per label."""
+    counts = {"missed": summary.n_missed, "false\nalarms": summary.n_false_alarms}
+    headings = {"HD95_found": f"HD95 ({summary.unit})", "ASSD_found": f"ASSD ({summary.unit})"}
+    return _label_table("Distances over cases where both have the label", summary, counts, headings)
+
+
+def _label_table(
+    title: str, summary: Summary, counts: Mapping[str, Mapping[str, int]], headings: Mapping[str, str]
+) -> Table:
+    """Return a table of counts and means, one row per label and one for all labels.
+
+    Args:
+        title: Title of the table.
+        summary: Summary to show.
+        counts: Numbers of cases by label key, by column heading.
+        headings: Column headings by metric. Metrics that the summary does not have are left out.
+    """
+    # Without lines and padding, and with folded cells, all intervals fit into the 80 columns of a pipe or log file.
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("label", overflow="fold")
+    for heading in counts:
+        table.add_column(heading, justify="right")
+    shown = [metric for metric in headings if metric in summary.foreground_mean]
+    for metric in shown:
+        table.add_column(headings[metric], justify="right", overflow="fold")
+    for key, mean in summary.mean.items():
+        cells = [_metric(metric, mean[metric], summary.ends(metric, key)) for metric in shown]
+        table.add_row(_plain(summary.name(key)), *(str(count[key]) for count in counts.values()), *cells)
+    table.add_section()
+    cells = [_metric(metric, summary.foreground_mean[metric], summary.ends(metric)) for metric in shown]
+    table.add_row("all labels", *("" for _ in counts), *cells)
+    return table
 
 
 def _data(plan: Plan, fingerprint: Fingerprint) -> list[str]:
@@ -37,30 +127,30 @@ def _data(plan: Plan, fingerprint: Fingerprint) -> list[str]:
     schemes = [f"{name} ({entry.scheme})" for name, entry in zip(plan.channel_names, plan.normalization, strict=True)]
     return [
         f"{plan.dataset}: {len(cases)} {fingerprint.dims}D cases",
-        f"  typical shape (z, y, x)   {shape} voxels, {100 * fingerprint.relative_size_after_cropping():.0f} % imaged",
-        f"  typical spacing           {spacing} mm",
-        f"  channels (normalised by)  {', '.join(schemes)}",
-        f"  labels (in cases)         {', '.join(labels)}",
+        f"  median shape (z, y, x)    {shape} voxels, {100 * fingerprint.relative_size_after_cropping():.0f} % imaged",
+        f"  median spacing            {spacing} mm",
+        f"  channels (normalisation)  {', '.join(schemes)}",
+        f"  labels (number of cases)  {', '.join(labels)}",
     ]
 
 
 def _candidates(plan: Plan) -> Table:
-    """The configurations side by side, the chosen one first."""
+    """Return the configurations side by side, the chosen one first."""
     names = [plan.decision.configuration, *plan.decision.alternatives]
     table = Table("", *(f"{name} (chosen)" if i == 0 else name for i, name in enumerate(names)))
-    made = [plan.configurations[name] for name in names]
+    candidates = [plan.configurations[name] for name in names]
     rows = {
-        "spacing": [_text(c.spacing) + " mm" for c in made],
-        "patch": [f"{_text(c.patch_size)} of {_text(c.median_shape[-c.dims :])}" for c in made],
-        "batch": [str(c.batch_size) for c in made],
-        "encoder": [f"{c.encoder}, {len(c.strides)} levels" for c in made],
-        "strides": [" ".join("".join(map(str, stride)) for stride in c.strides) for c in made],
-        "memory of a step": [_bar(c) for c in made],
-        "measured": [_gigabytes(c.memory.measured_bytes) for c in made],
-        "memory of prediction": [_gigabytes(c.memory.inference_bytes) for c in made],
-        "multiply-adds a case": [f"{c.cost.multiply_adds_per_case / 1e9:.0f} billion" for c in made],
-        "an epoch here": [_duration(c.cost.seconds_per_epoch) for c in made],
-        "to train it": [f"autocrossdim train DATASET --config {c.name}" for c in made],
+        "spacing": [_text(c.spacing) + " mm" for c in candidates],
+        "patch": [f"{_text(c.patch_size)} of {_text(c.median_shape[-c.dims :])}" for c in candidates],
+        "batch": [str(c.batch_size) for c in candidates],
+        "encoder": [f"{c.encoder}, {len(c.strides)} levels" for c in candidates],
+        "strides": [" ".join("".join(map(str, stride)) for stride in c.strides) for c in candidates],
+        "memory of a training step": [_bar(c) for c in candidates],
+        "measured": [_gigabytes(c.memory.measured_bytes) for c in candidates],
+        "memory of prediction": [_gigabytes(c.memory.inference_bytes) for c in candidates],
+        "multiply-adds per case": [f"{c.cost.multiply_adds_per_case / 1e9:.0f} billion" for c in candidates],
+        "time per epoch here": [_duration(c.cost.seconds_per_epoch) for c in candidates],
+        "command": [f"autocrossdim train DATASET --config {c.name}" for c in candidates],
     }
     for name, cells in rows.items():
         if any(cells):
@@ -91,54 +181,19 @@ def _duration(seconds: float | None) -> str:
     return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"
 
 
-def best_table(best: Best) -> Table:
-    """Return everything that was compared as a table for the terminal, the chosen one marked."""
-    result = Table(title=f"Cross-validation of {best.dataset}", box=box.SIMPLE_HEAD, padding=0)
-    result.add_column("model")
-    for heading in ("Dice (95 % interval)", "HD95 (mm)", "multiply-adds a case", ""):
-        result.add_column(heading, justify="right")
-    for each in sorted(best.contenders, key=lambda contender: -contender.dice):
-        interval = "" if each.dice_interval is None else " ({:.3f}–{:.3f})".format(*each.dice_interval)
-        result.add_row(
-            each.name,
-            f"{each.dice:.3f}{interval}",
-            "–" if each.hd95 is None else f"{each.hd95:.2f}",
-            f"{each.multiply_adds:.2e}",
-            "chosen" if each.configurations == best.configurations else "",
-        )
-    return result
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None or math.isnan(value) else format(value, form)
 
 
-def summary_table(summary: Summary) -> Table:
-    """Return the means and their intervals as a table for the terminal, a row a label."""
-    shown = [metric for metric in ("Dice", "NSD", "HD95", "ASSD") if metric in summary["foreground_mean"]]
-    headings = {"NSD": f"NSD ({NSD_TOLERANCE_MM:g} mm)", "HD95": "HD95 (mm)", "ASSD": "ASSD (mm)"}
-    cases = counted(summary["n_cases"], "case")
-    if summary["n_groups"] != summary["n_cases"]:
-        cases += f" of {counted(summary['n_groups'], 'group')}"
-    # No lines between columns, and folded where it does not fit: 80 columns, where there is no terminal, are to hold
-    # all intervals.
-    title = f"Means over {cases}, with {LEVEL:.0%} intervals"
-    result = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
-    result.add_column("label")
-    result.add_column("cases\nwith it", justify="right")
-    for metric in shown:
-        result.add_column(headings.get(metric, metric), justify="right", overflow="fold")
-    intervals = summary["interval"]
-    for key, mean in summary["mean"].items():
-        name = summary["labels"].get(key, key)
-        cells = [_value(metric, mean[metric], intervals["mean"][key][metric]) for metric in shown]
-        result.add_row(name, str(summary["n_present"][key]), *cells)
-    result.add_section()
-    mean = summary["foreground_mean"]
-    cells = [_value(metric, mean[metric], intervals["foreground_mean"][metric]) for metric in shown]
-    result.add_row("all labels", "", *cells)
-    return result
+def _metric(metric: str, mean: float, ends: Sequence[float]) -> str:
+    return _with_interval(mean, ends, 2 if metric.startswith(("HD95", "ASSD")) else 3)
 
 
-def _value(metric: str, mean: float, ends: Sequence[float]) -> str:
-    if np.isnan(mean):
-        return "–"
-    digits = 2 if metric in ("HD95", "ASSD") else 3
-    low, high = ends
-    return f"{mean:.{digits}f}" + ("" if np.isnan(low) else f" ({low:.{digits}f}–{high:.{digits}f})")
+def _with_interval(mean: float, ends: Sequence[float], digits: int) -> str:
+    interval = "" if np.isnan(ends).any() else f" ({ends[0]:.{digits}f}–{ends[1]:.{digits}f})"
+    return "–" if math.isnan(mean) else f"{mean:.{digits}f}{interval}"
+
+
+def _plain(text: str) -> Text:
+    """Return a text that is shown as it is: names in it are neither rich's markup nor control sequences."""
+    return Text(printable(text, len(text)))

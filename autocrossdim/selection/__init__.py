@@ -1,1 +1,1 @@
-"""Choosing a model on held-out cases: comparison, post-processing and calibration."""
+"""Model selection on held-out cases: the choice of models, post-processing and calibration."""

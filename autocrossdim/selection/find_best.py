@@ -1,4 +1,4 @@
-"""Which trained configurations to use: all of them and all pairs, compared on held-out cases of a cross-validation."""
+"""Comparison of all trained configurations and their pairs on the held-out cases of a cross-validation."""
 
 import math
 import shutil
@@ -9,22 +9,18 @@ from pathlib import Path
 
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.data.splits import Split
-from autocrossdim.evaluation.summary import (
-    CaseResult,
-    Summary,
-    case_groups,
-    case_results,
-    evaluate_cases,
-    merge,
-    summarise,
-)
+from autocrossdim.evaluation.folder import Pair, evaluate_cases
+from autocrossdim.evaluation.summary import merge, summarise
 from autocrossdim.inference.model import Model
 from autocrossdim.preprocessing.dataset import preprocess_dataset
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.best import Best, Contender, checkpoint_digests, contender_name, folder_name, plan_digest
+from autocrossdim.records.calibration import Calibration, CaseScore
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.summary import Summary, SummaryCalibration
 from autocrossdim.records.workspace import FoldFolder, Workspace
+from autocrossdim.selection.budget import Budget, differences, mean_minutes, mean_steps
 from autocrossdim.selection.calibration import Evidence, calibrate, confidence_at, fit_case_score
 from autocrossdim.selection.choose import choose
 from autocrossdim.selection.held_out import Names, evidence_file, is_predicted, predict_held_out
@@ -41,143 +37,177 @@ class CrossValidation:
     """A dataset, its plan and its folds.
 
     Attributes:
-        raw: the dataset.
-        space: its workspace.
-        plan: its plan.
-        splits: its folds.
-        processes: cases compared at a time.
+        dataset: The raw dataset.
+        workspace: Its workspace.
+        plan: Its plan.
+        splits: Its folds.
+        processes: Number of cases evaluated in parallel.
         device: `auto`, `cpu` or `cuda`.
     """
 
-    raw: Dataset
-    space: Workspace
+    dataset: Dataset
+    workspace: Workspace
     plan: Plan
     splits: Sequence[Split]
     processes: int
     device: str
 
     def fold(self, names: Names, fold: int) -> FoldFolder:
-        """Where a fold of a candidate lies: an ensemble's beside the configurations'."""
-        return self.space.fold(folder_name(names), fold)
+        """Return the folder of a candidate's fold. Ensembles have folders beside those of the configurations."""
+        return self.workspace.fold(folder_name(names), fold)
 
     def cases(self) -> list[tuple[int, str]]:
-        """Every held-out case and its fold."""
+        """Return the fold and name of every held-out case."""
         return [(fold, case) for fold, split in enumerate(self.splits) for case in sorted(split.val)]
 
 
-def find_best(work: CrossValidation) -> Best:
-    """Compare everything that is trained in all folds, choose, and write best.json.
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration, or several averaged.
 
-    The simplest candidate within noise of the best one is chosen, by what prediction costs. What an earlier call did
-    with the same checkpoints is not done again.
+    Attributes:
+        names: Configurations that are averaged.
+        summary: Cross-validation summary.
+        multiply_adds: Cost of predicting a case of the median shape with one fold.
+        budgets: Training budgets of each configuration's folds.
+    """
+
+    names: Names
+    summary: Summary
+    multiply_adds: int
+    budgets: Sequence[Sequence[Budget]]
+
+    def contender(self) -> Contender:
+        """Return the candidate as best.json records it."""
+        low, high = self.summary.ends("Dice")
+        hd95 = self.summary.foreground_mean.get("HD95", math.nan)
+        return Contender(
+            name=contender_name(self.names),
+            configurations=self.names,
+            multiply_adds=self.multiply_adds,
+            dice=self.summary.foreground_mean["Dice"],
+            dice_interval=None if math.isnan(low) else (low, high),
+            hd95=None if math.isnan(hd95) else hd95,
+            unit=self.summary.unit,
+            steps_per_fold=_total([mean_steps(folds) for folds in self.budgets]),
+            minutes_per_fold=_total([mean_minutes(folds) for folds in self.budgets]),
+        )
+
+
+def find_best(work: CrossValidation) -> Best:
+    """Compare all configurations trained in every fold and all their pairs, choose one, and write best.json.
+
+    The cheapest candidate whose Dice is within noise of the best is chosen, by the cost of prediction. Results of an
+    earlier call with the same checkpoints are reused.
 
     Raises:
-        UserError: no configuration is trained and validated in all folds; the message names the command.
+        UserError: No configuration is trained and validated in all folds. The message names the command to run.
     """
-    space, plan = work.space, work.plan
+    workspace, plan = work.workspace, work.plan
     if not work.splits:
-        raise UserError(f"{space.splits}: no folds, so there is no cross-validation to choose by.")
-    complete, problems = _complete(work)
+        raise UserError(f"{workspace.splits}: there are no folds, so models cannot be compared on held-out cases.")
+    budgets, problems = _complete(work)
     for problem in problems:
         say(problem)
-    if not complete:
+    if not budgets:
         raise UserError(
-            f"{space.root / 'models'}: no configuration is trained and validated in all {len(work.splits)} folds of "
-            f"{space.splits.name}. Run `autocrossdim train {work.raw.path}` to its end first."
+            f"{workspace.root / 'models'}: no configuration is trained and validated in all {len(work.splits)} folds "
+            f"of {workspace.splits.name}. Run `autocrossdim train {work.dataset.path}` until it has finished."
         )
-    candidates: list[Names] = [(name,) for name in complete] + list(combinations(complete, 2))
-    digests = checkpoint_digests(space, complete, range(len(work.splits)))
-    _predict(work, candidates, digests)
-    summaries = {contender_name(names): _summary(work, names) for names in candidates}
-    costs = {
-        contender_name(names): sum(plan.configuration(name).cost.multiply_adds_per_case for name in names)
-        for names in candidates
-    }
-    choice = choose(summaries, costs)
-    chosen = next(names for names in candidates if contender_name(names) == choice.name)
-    summary = summaries[choice.name]
-    postprocessing = choose_postprocessing(summary, plan.labels, work.processes)
-    evidence = _evidence(work, chosen)
-    calibration = calibrate(list(evidence.values()))
-    results = case_results(summary)
-    names = [case.file.removesuffix(work.plan.file_ending) for case in results]
-    score = fit_case_score(
-        [confidence_at(evidence[name], calibration.temperature) for name in names],
-        [case.dice for case in results],
-        case_groups(results),
+    every: list[Names] = [(name,) for name in budgets] + list(combinations(budgets, 2))
+    digests = checkpoint_digests(workspace, list(budgets), range(len(work.splits)))
+    _predict(work, every, digests)
+    candidates = {contender_name(names): _candidate(work, names, budgets) for names in every}
+    choice = choose(
+        {name: each.summary for name, each in candidates.items()},
+        {name: each.multiply_adds for name, each in candidates.items()},
     )
-    calibrated = {**summary, "calibration": {**calibration.model_dump(), "case_score": score.model_dump()}}
-    write_json(space.model(folder_name(chosen)) / "summary.json", calibrated)
+    chosen = candidates[choice.name]
+    postprocessing = choose_postprocessing(chosen.summary, plan.labels, processes=work.processes)
+    calibration, score = _calibrate(work, chosen)
+    calibrated = {"calibration": SummaryCalibration(**calibration.model_dump(), case_score=score)}
+    chosen.summary.model_copy(update=calibrated).write(workspace.summary(folder_name(chosen.names)))
     best = Best(
         dataset=plan.dataset,
-        configurations=chosen,
+        configurations=chosen.names,
         folds=tuple(range(len(work.splits))),
         postprocessing=postprocessing.steps,
-        dice_postprocessed=postprocessing.summary["foreground_mean"]["Dice"],
+        dice_postprocessed=postprocessing.summary.foreground_mean["Dice"],
         calibration=calibration,
         case_score=score,
-        contenders=tuple(_contender(names, summaries, costs) for names in candidates),
-        reasons=(*problems, *choice.reasons, *postprocessing.reasons, calibration.sentence, score.sentence),
-        plan_digest=plan_digest(plan, chosen),
-        checkpoints={key: value for key, value in digests.items() if key.partition("/")[0] in chosen},
+        contenders=tuple(each.contender() for each in candidates.values()),
+        reasons=(
+            *problems,
+            *differences(budgets),
+            *choice.reasons,
+            *postprocessing.reasons,
+            calibration.sentence,
+            score.sentence,
+        ),
+        plan_digest=plan_digest(plan, chosen.names),
+        checkpoints={key: value for key, value in digests.items() if key.partition("/")[0] in chosen.names},
     )
-    best.write(space.best)
+    best.write(workspace.best)
     return best
 
 
-def _complete(work: CrossValidation) -> tuple[list[str], list[str]]:
-    """Return the configurations of which every fold can be used, simplest first, and why others are left out."""
-    complete, problems = [], []
+def _complete(work: CrossValidation) -> tuple[dict[str, list[Budget]], list[str]]:
+    """Return the budgets of configurations with all folds usable, cheapest first, and why others are left out."""
+    complete, problems = {}, []
     by_cost = sorted(work.plan.configurations.values(), key=lambda each: each.cost.multiply_adds_per_case)
-    for configuration in by_cost:
-        name = configuration.name
-        found = {fold: _problem(work, name, fold) for fold in range(len(work.splits))}
-        wrong = {fold: problem for fold, problem in found.items() if problem is not None}
-        if not wrong:
-            complete.append(name)
-        elif set(wrong.values()) == {"not trained"} and len(wrong) == len(work.splits):
-            problems.append(f"{name} is left out: it was not trained.")
+    for name in (configuration.name for configuration in by_cost):
+        folds = [_usable(work, name, fold) for fold in range(len(work.splits))]
+        budgets = [fold for fold in folds if isinstance(fold, Budget)]
+        if len(budgets) == len(folds):
+            complete[name] = budgets
+        elif all(fold == "not trained" for fold in folds):
+            problems.append(f"{name} is left out: it is not trained.")
         else:
-            folds = "; ".join(
+            wrong = {index: fold for index, fold in enumerate(folds) if isinstance(fold, str)}
+            found = "; ".join(
                 f"fold {', '.join(str(fold) for fold, other in wrong.items() if other == problem)} is {problem}"
                 for problem in dict.fromkeys(wrong.values())
             )
-            command = f"autocrossdim train {work.raw.name} --config {name}"
-            problems.append(f"{name} is left out: {folds}. `{command}` does what is missing.")
+            command = f"autocrossdim train {work.dataset.name} --config {name}"
+            problems.append(f"{name} is left out: {found}. Run `{command}` to complete it.")
     return complete, problems
 
 
-def _problem(work: CrossValidation, name: str, fold: int) -> str | None:
-    """Why a fold cannot be used, in words that follow `fold 1 is`."""
-    folder = work.space.fold(name, fold)
+def _usable(work: CrossValidation, name: str, fold: int) -> Budget | str:
+    """Return the budget of a fold or, if it cannot be used, the reason in words that follow `fold 1 is`."""
+    folder = work.workspace.fold(name, fold)
     if not folder.latest.exists():
         return "not trained"
     try:
         checkpoint = Checkpoint.read(folder.latest)
+        budget = Budget.of(checkpoint, folder)
     except UserError:
-        return "damaged or of another version (--restart)"
+        return "damaged or of another version (add --restart)"
     if not checkpoint.complete:
-        return "not trained to its end"
-    theirs = checkpoint.plan.configurations.get(name)
-    ours = work.plan.configuration(name)
-    if theirs is None or not theirs.trains_like(ours) or checkpoint.plan.labels != work.plan.labels:
-        return "trained under another plan (--restart)"
+        return "not fully trained"
+    configuration = checkpoint.plan.configurations.get(name)
+    if (
+        configuration is None
+        or not configuration.trains_like(work.plan.configuration(name))
+        or checkpoint.plan.labels != work.plan.labels
+    ):
+        return "trained under another plan (add --restart)"
     if sorted(checkpoint.split["val"]) != sorted(work.splits[fold].val):
-        return "trained on other cases than it has now (--restart)"
-    if not (folder.validation / "summary.json").exists():
+        return "trained on other cases than splits.json lists now (add --restart)"
+    if not folder.summary.exists():
         return "not validated"
-    return None
+    return budget
 
 
 def _predict(work: CrossValidation, candidates: Sequence[Names], digests: Mapping[str, str]) -> None:
-    """Segment the held-out cases of every fold with every candidate, where that was not done yet."""
+    """Segment the held-out cases of every fold with every candidate; existing predictions are kept."""
     ending = work.plan.file_ending
     stores: dict[str, Store] = {}
     for fold, split in enumerate(work.splits):
         folders = {names: work.fold(names, fold) for names in candidates}
         for names, folder in folders.items():
             if len(names) > 1:
-                _keep_if_made_from(folder, {name: digests[f"{name}/fold_{fold}"] for name in names})
+                _clear_if_outdated(folder, {name: digests[f"{name}/fold_{fold}"] for name in names})
         todo = {
             names: folder
             for names, folder in folders.items()
@@ -188,15 +218,15 @@ def _predict(work: CrossValidation, candidates: Sequence[Names], digests: Mappin
         needed = sorted({name for names in todo for name in names})
         for name in needed:
             if name not in stores:
-                stores[name] = Store(work.space.preprocessed(name))
-                preprocess_dataset(work.raw, work.plan, work.plan.configuration(name), stores[name], work.processes)
+                stores[name] = Store(work.workspace.preprocessed(name))
+                preprocess_dataset(work.dataset, work.plan, work.plan.configuration(name), stores[name], work.processes)
         device = choose_device(work.device)
-        models = {name: Model.load([work.space.fold(name, fold).latest], device) for name in needed}
+        models = {name: Model.load([work.workspace.fold(name, fold).latest], device) for name in needed}
         for case in track(sorted(split.val), f"Fold {fold}, held-out cases", len(split.val)):
-            predict_held_out(case, stores, models, todo)
+            predict_held_out(case, stores=stores, models=models, folders=todo)
 
 
-def _keep_if_made_from(folder: FoldFolder, digests: Mapping[str, str]) -> None:
+def _clear_if_outdated(folder: FoldFolder, digests: Mapping[str, str]) -> None:
     """Empty the folder of an ensemble's fold unless it was made from these checkpoints."""
     marker = folder.root / "made_from.json"
     if marker.exists() and read_json(marker) == digests:
@@ -205,63 +235,67 @@ def _keep_if_made_from(folder: FoldFolder, digests: Mapping[str, str]) -> None:
     write_json(marker, dict(digests))
 
 
-def _summary(work: CrossValidation, names: Names) -> Summary:
-    """Return (and write) the summary of all folds of a candidate, evaluating what was not evaluated."""
-    ending = work.plan.file_ending
-    references = {case.name: case.label for case in work.raw.training_cases()}
-    folds = []
-    for fold, split in enumerate(work.splits):
-        validation = work.fold(names, fold).validation
-        file = validation / "summary.json"
-        if not file.exists():
-            triples = [
-                (validation / f"{case}{ending}", _there(references[case]), work.raw.groups.get(case))
-                for case in sorted(split.val)
-            ]
-            write_json(file, summarise(evaluate_cases(triples, work.plan.labels, work.processes), work.plan.labels))
-        known = {case.file.removesuffix(ending): case for case in case_results(read_json(file))}
-        if set(known) != set(split.val):
-            raise UserError(
-                f"{file}: of other cases than fold {fold} of {work.space.splits} holds out "
-                f"({listed(sorted(set(known) ^ set(split.val)))}). Delete it and validate again with "
-                f"`autocrossdim train {work.raw.path}`."
-            )
-        # Paths as they are now: the work folder may have been moved since.
-        folds.append(
-            summarise(
-                [
-                    CaseResult(
-                        str(_there(references[name])), str(validation / f"{name}{ending}"), case.metrics, case.group
-                    )
-                    for name, case in known.items()
-                ],
-                work.plan.labels,
-            )
-        )
-    summary = merge(folds)
-    write_json(work.space.model(folder_name(names)) / "summary.json", summary)
-    return summary
-
-
-def _evidence(work: CrossValidation, names: Names) -> dict[str, Evidence]:
-    return {case: Evidence.read(evidence_file(work.fold(names, fold), case)) for fold, case in work.cases()}
-
-
-def _contender(names: Names, summaries: Mapping[str, Summary], costs: Mapping[str, int]) -> Contender:
-    name = contender_name(names)
-    summary = summaries[name]
-    low, high = summary["interval"]["foreground_mean"]["Dice"]
-    hd95 = summary["foreground_mean"].get("HD95", math.nan)
-    return Contender(
-        name=name,
-        configurations=names,
-        multiply_adds=costs[name],
-        dice=summary["foreground_mean"]["Dice"],
-        dice_interval=None if math.isnan(low) else (low, high),
-        hd95=None if math.isnan(hd95) else hd95,
+def _candidate(work: CrossValidation, names: Names, budgets: Mapping[str, Sequence[Budget]]) -> Candidate:
+    return Candidate(
+        names=names,
+        summary=_summary(work, names),
+        multiply_adds=sum(work.plan.configuration(name).cost.multiply_adds_per_case for name in names),
+        budgets=[budgets[name] for name in names],
     )
 
 
-def _there(label: Path | None) -> Path:
+def _summary(work: CrossValidation, names: Names) -> Summary:
+    """Return and write the summary of all folds of a candidate; folds without a summary are evaluated first."""
+    ending = work.plan.file_ending
+    references = {case.name: _existing(case.label) for case in work.dataset.training_cases()}
+    folds = []
+    for fold, split in enumerate(work.splits):
+        folder = work.fold(names, fold)
+        predictions = {case: folder.validation / f"{case}{ending}" for case in sorted(split.val)}
+        if not folder.summary.exists():
+            pairs = [
+                Pair(prediction, references[case], work.dataset.groups.get(case))
+                for case, prediction in predictions.items()
+            ]
+            results = evaluate_cases(pairs, work.plan.labels, processes=work.processes)
+            summarise(results, work.plan.labels).write(folder.summary)
+        evaluated = {case.file.removesuffix(ending): case for case in Summary.read(folder.summary).metric_per_case}
+        if evaluated.keys() != predictions.keys():
+            raise UserError(
+                f"{folder.summary}: evaluated on other cases than fold {fold} of {work.workspace.splits} holds out "
+                f"({listed(sorted(evaluated.keys() ^ predictions.keys()))}). Delete it and run "
+                f"`autocrossdim train {work.dataset.path}` to validate again."
+            )
+        # The work folder or the dataset may have been moved since the fold was evaluated.
+        current = [
+            case.model_copy(update={"reference_file": str(references[name]), "prediction_file": str(predictions[name])})
+            for name, case in evaluated.items()
+        ]
+        folds.append(summarise(current, work.plan.labels))
+    summary = merge(folds)
+    summary.write(work.workspace.summary(folder_name(names)))
+    return summary
+
+
+def _calibrate(work: CrossValidation, chosen: Candidate) -> tuple[Calibration, CaseScore]:
+    """Fit temperature and case score of the chosen candidate to its held-out cases."""
+    evidence = {case: Evidence.read(evidence_file(work.fold(chosen.names, fold), case)) for fold, case in work.cases()}
+    calibration = calibrate(list(evidence.values()))
+    results = chosen.summary.metric_per_case
+    names = [case.file.removesuffix(work.plan.file_ending) for case in results]
+    score = fit_case_score(
+        [confidence_at(evidence[name], calibration.temperature) for name in names],
+        [case.dice for case in results],
+        [case.cluster for case in results],
+    )
+    return calibration, score
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _existing(label: Path | None) -> Path:
     assert label is not None, "training cases have labels"
     return label

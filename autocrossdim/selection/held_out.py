@@ -1,4 +1,4 @@
-"""Held-out cases: segmented by the fold that never saw them, with what is needed to calibrate probabilities."""
+"""Held-out cases, segmented by the fold that was not trained on them, with evidence for calibration."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,31 +20,31 @@ from autocrossdim.records.labels import Labels
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.selection.calibration import TEMPERATURES, VOXELS_PER_CASE, Evidence
 
-REACH = 5  # voxels around what is segmented, in its slice, in which voxels are sampled
+REACH = 5  # in-plane distance, in voxels, from the segmented region within which voxels are sampled
 
-Names = tuple[str, ...]  # of the configurations that are averaged
+Names = tuple[str, ...]  # configurations that are averaged
 
 
 def evidence_file(folder: FoldFolder, case: str) -> Path:
-    """Return where the evidence of a held-out case lies: it goes when the fold is trained further."""
+    """Return the path of a held-out case's evidence. It is deleted with the validation when the fold is retrained."""
     return folder.validation / "calibration" / f"{case}.npz"
 
 
 def is_predicted(folder: FoldFolder, case: str, ending: str) -> bool:
-    """Whether a held-out case's segmentation and evidence are there."""
+    """Whether a held-out case's segmentation and evidence exist."""
     return (folder.validation / f"{case}{ending}").exists() and evidence_file(folder, case).exists()
 
 
 def predict_held_out(
-    case: str, stores: Mapping[str, Store], models: Mapping[str, Model], folders: Mapping[Names, FoldFolder]
+    case: str, *, stores: Mapping[str, Store], models: Mapping[str, Model], folders: Mapping[Names, FoldFolder]
 ) -> None:
-    """Segment one held-out case with every candidate from one run of each model; what is there already is kept.
+    """Segment one held-out case with every candidate, running each model once; existing results are kept.
 
     Args:
-        case: its name.
-        stores: preprocessed cases, by configuration.
-        models: one fold of each configuration.
-        folders: where the fold of each candidate lies, by the configurations that are averaged.
+        case: Name of the case.
+        stores: Preprocessed cases by configuration.
+        models: One fold of each configuration, by configuration.
+        folders: Folder of each candidate's fold, by the configurations that are averaged.
     """
     configurations = sorted({name for names in folders for name in names})
     plan = models[configurations[0]].plan
@@ -64,9 +64,9 @@ def predict_held_out(
     assemblies = {names: Assembly(plan.labels, record.placement) for names in todo}
     evidence = {names: EvidenceCollector(plan.labels) for names in todo}
     for where, slices in zip(places(record.placement, strips), zip(*streams, strict=True), strict=True):
-        of_model = dict(zip(configurations, slices, strict=True))
+        by_model = dict(zip(configurations, slices, strict=True))
         for names in todo:
-            values = average([of_model[name] for name in names])
+            values = average([by_model[name] for name in names])
             assemblies[names].add(where, values)
             evidence[names].add(values, reference[where])
     for names, folder in todo.items():
@@ -77,11 +77,11 @@ def predict_held_out(
 
 
 class EvidenceCollector:
-    """Gathers from the slices of one case what calibration needs: a few voxels, and sums.
+    """Collects what calibration needs from the slices of one case: a sample of voxels, and sums for soft Dice.
 
-    Voxels are drawn with equal chance from what is segmented and `REACH` voxels around it in its slice. That depends
-    on the prediction alone: choosing by the truth would make any prediction look badly calibrated, and all of the
-    background would drown what matters.
+    Voxels are sampled uniformly from the segmented region and its in-plane surroundings of `REACH` voxels. The region
+    depends on the prediction alone: selecting voxels by the reference would make any prediction look miscalibrated,
+    and including all background would outweigh the voxels of interest.
     """
 
     def __init__(self, labels: Labels, voxels: int = VOXELS_PER_CASE) -> None:
@@ -93,14 +93,14 @@ class EvidenceCollector:
         self._sums = np.zeros((len(TEMPERATURES), 3, len(labels.foreground)))
 
     def add(self, values: Tensor, reference: NDArray[Any]) -> None:
-        """Add probabilities (K, Y, X) and the true label values (Y, X) of a slice."""
+        """Add the probabilities (K, Y, X) and reference label values (Y, X) of a slice."""
         self._sums += np.stack(
             [soft_dice_sums(temper(values, self.labels, temperature), self.labels) for temperature in TEMPERATURES]
         )
         segmented = (values > 0.5).any(dim=0) if self.labels.has_regions else values.argmax(dim=0) > 0
         near = torch.nn.functional.max_pool2d(segmented[None, None].float(), 2 * REACH + 1, 1, REACH)[0, 0] > 0
         candidates = np.flatnonzero(near.cpu().numpy() & ~self.labels.ignored(reference))
-        # The voxels with the smallest of random keys: an equal chance for all, however many there will be.
+        # Keep the voxels with the smallest random keys: a uniform sample, however many voxels are still to come.
         keys = self._random.random(len(candidates))
         if len(self._keys) == self.voxels:
             smaller = keys < self._keys.max()
@@ -115,7 +115,7 @@ class EvidenceCollector:
         self._truth = np.concatenate([self._truth, reference.ravel()[candidates].astype(np.int32)])[kept]
 
     def result(self) -> Evidence:
-        """Return what was gathered."""
+        """Return the evidence of the slices added so far."""
         if not self.labels.has_regions:
             return Evidence(self._values, self.labels.to_index(self._truth), self._sums)
         inside = self._values.ravel()

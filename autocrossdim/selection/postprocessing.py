@@ -1,7 +1,7 @@
-"""Largest-component post-processing: what it does to a segmentation, and where the held-out cases say that it helps."""
+"""Choice of post-processing: where keeping only the largest component helps on held-out cases."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import compress
 from pathlib import Path
@@ -10,23 +10,21 @@ import numpy as np
 
 from autocrossdim.data.images import read_label
 from autocrossdim.evaluation.metrics import case_metrics
-from autocrossdim.evaluation.summary import CaseResult, Summary, case_results, summarise
+from autocrossdim.evaluation.summary import summarise
 from autocrossdim.inference.postprocess import postprocess
 from autocrossdim.records.best import KeepLargest
 from autocrossdim.records.labels import Labels
+from autocrossdim.records.summary import CaseResult, Metrics, Summary
 from autocrossdim.selection.choose import PairedDifference, compare
 from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import listed
-
-Metrics = Mapping[str, Mapping[str, float]]
-
 
 ROUNDING = 1e-9  # of differences between means
 
 
 @dataclass(frozen=True)
 class PostprocessingChoice:
-    """The steps that help, what all of them together change on the held-out cases, and why, in sentences."""
+    """The chosen steps, the summary of the held-out cases after them, and the reasons, one sentence each."""
 
     steps: tuple[KeepLargest, ...]
     summary: Summary
@@ -35,7 +33,7 @@ class PostprocessingChoice:
 
 def possible_steps(labels: Labels) -> list[KeepLargest]:
     """Return the steps to try: all foreground together, then each label or region, larger regions first."""
-    whole = tuple(sorted({value for values in labels.foreground.values() for value in values}))
+    foreground = tuple(sorted({value for values in labels.foreground.values() for value in values}))
     order = labels.regions_class_order or ()
     steps = []
     for name, values in sorted(labels.foreground.items(), key=lambda item: -len(item[1])):
@@ -45,64 +43,50 @@ def possible_steps(labels: Labels) -> list[KeepLargest]:
             if set(others) > set(values) and painted not in values
         ]
         steps.append(KeepLargest(name=name, values=values, replaced_by=min(around, default=(0, 0))[1]))
-    if all(step.values != whole for step in steps):
-        steps.insert(0, KeepLargest(name="foreground", values=whole))
+    if all(step.values != foreground for step in steps):
+        steps.insert(0, KeepLargest(name="foreground", values=foreground))
     return steps
 
 
-def choose_postprocessing(summary: Summary, labels: Labels, processes: int) -> PostprocessingChoice:
+def choose_postprocessing(summary: Summary, labels: Labels, *, processes: int) -> PostprocessingChoice:
     """Try every step on the held-out cases and keep those that help.
 
-    A step helps where the mean Dice rises and the 95 % interval of the paired difference does not reach below zero.
-    Without an interval (a single patient) nothing is kept.
+    A step helps if it raises the mean Dice and the 95 % interval of the paired difference does not include negative
+    values. Without an interval (a single patient), no step is kept.
 
     Args:
-        summary: of the cross-validation; its files are read.
-        labels: of the dataset.
-        processes: cases looked at at a time.
+        summary: Summary of the cross-validation. The files it names are read.
+        labels: Labels of the dataset.
+        processes: Number of cases processed in parallel.
 
     Raises:
-        UserError: a segmentation or reference cannot be read.
+        UserError: A segmentation or reference cannot be read.
     """
-    cases = case_results(summary)
     first, *others = possible_steps(labels)
-
-    def tried(*specifications: tuple[KeepLargest, ...]) -> list[Summary]:
-        work = partial(_trial, specifications=specifications, labels=labels)
-        changes = map_cases(work, cases, processes, "Trying post-processing")
-        return [
-            summarise(
-                [
-                    replace(case, metrics={**case.metrics, **found[i]})
-                    for case, found in zip(cases, changes, strict=True)
-                ],
-                labels,
-            )
-            for i in range(len(specifications))
-        ]
-
+    try_steps = partial(_summaries_after, summary, labels, processes)
     reasons = []
     kept: tuple[KeepLargest, ...] = ()
     base = summary
-    (result,) = tried((first,))
+    (result,) = try_steps([(first,)])
     difference = compare(result, summary)
     if _helps(difference):
         kept, base = (first,), result
         reasons.append(_sentence(first, difference, summary, result))
-    for step, result in zip(others, tried(*((*kept, step) for step in others)) if others else [], strict=True):
+    for step, result in zip(others, try_steps([(*kept, step) for step in others]), strict=True):
         difference = compare(result, base)
         if _helps(difference):
             kept = (*kept, step)
             reasons.append(_sentence(step, difference, base, result))
-    # Steps that help one by one are seen once more together: regions lie inside each other.
-    together = tried(kept)[0] if len(kept) > 1 else base if kept else summary
+    # Steps that help one by one are evaluated once more together, because regions may contain each other.
+    together = try_steps([kept])[0] if len(kept) > 1 else base if kept else summary
     if len(kept) > 1 and not _helps(compare(together, summary)):
         kept, together = (), summary
-        reasons = ["Post-processing steps that help one by one do not help together: none is kept."]
+        reasons = ["No post-processing is kept: the steps that help one by one do not help together."]
     rejected = [step.name for step in (first, *others) if step not in kept]
     if rejected:
         reasons.append(
-            f"Largest component of {listed(rejected)} only: not kept; mean Dice does not rise more than by chance."
+            f"Keeping only the largest component of {listed(rejected)} does not raise mean Dice beyond noise, so it is "
+            "not applied."
         )
     return PostprocessingChoice(kept, together, reasons)
 
@@ -112,38 +96,58 @@ def _helps(difference: PairedDifference) -> bool:
 
 
 def _sentence(step: KeepLargest, difference: PairedDifference, before: Summary, after: Summary) -> str:
-    distances = [summary["foreground_mean"].get("HD95") for summary in (before, after)]
-    hd95 = "" if None in distances else f"; HD95 goes from {distances[0]:.1f} to {distances[1]:.1f} mm"
-    changed = sum(a != b for a, b in zip(before["metric_per_case"], after["metric_per_case"], strict=True))
+    distances = [summary.foreground_mean.get("HD95") for summary in (before, after)]
+    hd95 = "" if None in distances else f"; HD95 changes from {distances[0]:.1f} to {distances[1]:.1f} {before.unit}"
+    changed = sum(a != b for a, b in zip(before.metric_per_case, after.metric_per_case, strict=True))
     return (
-        f"Only the largest component of {step.name} is kept: it changes {changed} of {difference.n_cases} cases, and "
-        f"mean Dice rises by {difference.mean:.5f} (95 % interval {difference.low:.5f} to {difference.high:.5f}){hd95}."
+        f"Keeping only the largest component of {step.name} changes {changed} of {difference.n_cases} cases and raises "
+        f"mean Dice by {difference.mean:.5f} (95 % interval {difference.low:.5f} to {difference.high:.5f}){hd95}."
     )
 
 
-def _trial(
+def _summaries_after(
+    summary: Summary, labels: Labels, processes: int, specifications: Sequence[Sequence[KeepLargest]]
+) -> list[Summary]:
+    """Return the summary of the cases after each of several lists of steps."""
+    if not specifications:
+        return []
+    cases = summary.metric_per_case
+    work = partial(_metrics_after, specifications=specifications, labels=labels)
+    changes = map_cases(work, cases, processes, "Trying post-processing")
+    return [
+        summarise(
+            [
+                case.model_copy(update={"metrics": {**case.metrics, **changed[index]}})
+                for case, changed in zip(cases, changes, strict=True)
+            ],
+            labels,
+        )
+        for index in range(len(specifications))
+    ]
+
+
+def _metrics_after(
     case: CaseResult, specifications: Sequence[Sequence[KeepLargest]], labels: Labels
-) -> list[dict[str, dict[str, float]]]:
+) -> list[dict[str, Metrics]]:
     """Return, for each list of steps, the metrics of the labels that it changes."""
-    found, _ = read_label(Path(case.prediction_file))
+    predicted, _ = read_label(Path(case.prediction_file))
     expected, geometry = read_label(Path(case.reference_file))
-    changes: list[dict[str, dict[str, float]]] = []
+    changes: list[dict[str, Metrics]] = []
     for steps in specifications:
-        processed = postprocess(found, steps)
-        different = processed != found
-        touched = {*np.unique(found[different]).tolist(), *np.unique(processed[different]).tolist()}
-        affected = _only(labels, touched)
-        changes.append(case_metrics(processed, expected, affected, geometry.spacing))
+        processed = postprocess(predicted, steps)
+        different = processed != predicted
+        touched = {*np.unique(predicted[different]).tolist(), *np.unique(processed[different]).tolist()}
+        changes.append(case_metrics(processed, expected, _affected(labels, touched), geometry.spacing))
     return changes
 
 
-def _only(labels: Labels, values: set[int]) -> Labels:
-    """The labels or regions that any of `values` belongs to."""
-    some = [bool(values.intersection(own)) for own in labels.foreground.values()]
+def _affected(labels: Labels, values: set[int]) -> Labels:
+    """Return the labels or regions that contain any of `values`."""
+    affected = [bool(values.intersection(own)) for own in labels.foreground.values()]
     order = labels.regions_class_order
     return labels.model_copy(
         update={
-            "foreground": dict(compress(labels.foreground.items(), some)),
-            "regions_class_order": None if order is None else tuple(compress(order, some)),
+            "foreground": dict(compress(labels.foreground.items(), affected)),
+            "regions_class_order": None if order is None else tuple(compress(order, affected)),
         }
     )

@@ -74,10 +74,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_plan: Callable[..., A
     """The results of a dataset whose folds were trained, with names of patients and folders wherever there are any."""
     import torch
 
-    from autocrossdim.evaluation.summary import CaseResult, summarise
+    from autocrossdim.evaluation.summary import summarise
     from autocrossdim.networks.build import build_network
     from autocrossdim.records.checkpoint import Checkpoint
-    from autocrossdim.system.files import write_json
+    from autocrossdim.records.summary import CaseResult
 
     space = Workspace(tmp_path_factory.mktemp("export") / "Dataset001_Tiny")
     plan = make_plan(patch_size=(8, 8, 8))
@@ -111,10 +111,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_plan: Callable[..., A
         ).write(space.fold("dx", fold).latest)
     metrics = {"TP": 1.0, "FP": 1.0, "FN": 1.0, "TN": 1.0, "n_pred": 2.0, "n_ref": 2.0, "HD95": 2.0}
     cases = [
-        CaseResult(f"{HOME}/{name}.nii.gz", f"{HOME}/out/{name}.nii.gz", {"1": {**metrics, "Dice": dice}}, None)
+        CaseResult(
+            reference_file=f"{HOME}/{name}.nii.gz",
+            prediction_file=f"{HOME}/out/{name}.nii.gz",
+            metrics={"1": {**metrics, "Dice": dice}},
+        )
         for name, dice in zip(CASES, (0.5, 0.6, 0.7, 0.8), strict=True)
     ]
-    write_json(space.model("dx") / "summary.json", summarise(cases, plan.labels))
+    summarise(cases, plan.labels).write(space.summary("dx"))
     return space.root
 
 

@@ -1,4 +1,4 @@
-"""The page says what is known at every stage, with everything it shows inside, and runs nothing."""
+"""The page shows what is known at every stage, contains all its pictures, and runs no scripts."""
 
 import io
 import json
@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autocrossdim import api
+import autocrossdim
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import read_label, write_label
 from autocrossdim.evaluation.metrics import case_metrics
-from autocrossdim.evaluation.summary import CaseResult, case_results, summarise
+from autocrossdim.evaluation.summary import summarise
 from autocrossdim.preprocessing.fingerprint import extract
 from autocrossdim.records.best import Best, Contender, checkpoint_digests, plan_digest
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.pictures import case_picture
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, write_json, write_text
+from autocrossdim.system.files import write_json, write_text
 
 CASES = ("a", "b", "c", "d", "e", "f")
 NAMES = {"background": 0, "block <b>": 1, "rare": 2}  # a name that would be markup
@@ -32,7 +33,7 @@ GROUPS = {case: f"patient {case}" for case in CASES}
 
 @pytest.fixture
 def planned(make_dataset: Callable[..., Path], make_plan: Callable[..., Any], tmp_path: Path) -> tuple[Path, Workspace]:
-    """A dataset that was planned: six cases, every second one without the rare label."""
+    """A planned dataset of six cases, every second one without the rare label."""
     path = make_dataset(cases=CASES, labels=NAMES, shape=(6, 20, 18), spacing=(4.0, 1.0, 1.5), groups=GROUPS)
     for case in CASES[::2]:
         array, geometry = read_label(path / "labelsTr" / f"{case}.nii.gz")
@@ -47,7 +48,7 @@ def planned(make_dataset: Callable[..., Path], make_plan: Callable[..., Any], tm
 
 @pytest.fixture
 def trained(planned: tuple[Path, Workspace]) -> tuple[Path, Workspace]:
-    """The same after a cross-validation whose segmentations miss more slices from case to case."""
+    """The same dataset after a cross-validation whose segmentations miss more slices with every case."""
     path, space = planned
     raw = load_dataset(path)
     folds = [CASES[:2], CASES[2:4], CASES[4:]]
@@ -63,38 +64,44 @@ def trained(planned: tuple[Path, Workspace]) -> tuple[Path, Workspace]:
             found[: CASES.index(case)] = 0
             write_label(found, geometry, prediction)
             metrics = case_metrics(found, array, raw.labels, geometry.spacing)
-            results.append(CaseResult(str(reference), str(prediction), metrics, GROUPS[case]))
-        write_json(folder.validation / "summary.json", summarise(results[-2:], raw.labels))
+            results.append(
+                CaseResult(
+                    reference_file=str(reference),
+                    prediction_file=str(prediction),
+                    group=GROUPS[case],
+                    metrics=metrics,
+                )
+            )
+        summarise(results[-2:], raw.labels).write(folder.summary)
         folder.history.write_text(json.dumps({"epoch": 1, "seconds": 90.0}) + "\n")
-        twin = folder.root.parent / "slices" / f"fold_{number}" / "history.jsonl"
-        write_text(twin, json.dumps({"epoch": 1, "seconds": 60.0}) + "\n")
+        write_text(folder.slices.history, json.dumps({"epoch": 1, "seconds": 60.0}) + "\n")
         folder.latest.write_bytes(b"%d" % number)
-    write_json(space.model("dx") / "summary.json", summarise(results, raw.labels))
+    summarise(results, raw.labels).write(space.summary("dx"))
     return path, space
 
 
 def page_of(path: Path, space: Workspace) -> str:
-    return api.report(path, space.root.parent).read_text(encoding="utf-8")
+    return autocrossdim.report(path, work=space.root.parent).read_text(encoding="utf-8")
 
 
-def test_before_training_it_tells_data_and_decision(planned: tuple[Path, Workspace]) -> None:
+def test_before_training_the_page_shows_data_and_decision(planned: tuple[Path, Workspace]) -> None:
     page = page_of(*planned)
     assert "6 annotated 3D cases" in page
-    assert "Nothing is trained and validated yet" in page
+    assert "No fold has been trained and validated yet" in page
     assert "A test." in page  # the decision's reason
 
 
-def test_after_a_cross_validation_it_tells_results_and_their_limits(trained: tuple[Path, Workspace]) -> None:
+def test_after_a_cross_validation_the_page_shows_results_and_their_limits(trained: tuple[Path, Workspace]) -> None:
     page = page_of(*trained)
-    assert "Held-out results of dx" in page
-    assert "rare is in 3 of 6 cases only" in page
-    assert "All this rests on 6 cases" in page
+    assert "Cross-validation of dx" in page
+    assert "&#39;rare&#39; is annotated in 3 of 6 cases only" in page
+    assert "The results rest on 6 cases only" in page
     assert "find_best" in page
     assert page.index("lowest Dice: f") < page.index("next lowest: ") < page.index("highest Dice: a")
-    assert "1 epochs after 1 in 2D, 2.5 minutes" in page
+    assert "1 epoch after 1 of the 2D network, 2.5 minutes" in page
 
 
-def test_everything_is_inside_and_nothing_of_the_dataset_is_markup(trained: tuple[Path, Workspace]) -> None:
+def test_the_page_needs_no_other_file_and_names_are_never_markup(trained: tuple[Path, Workspace]) -> None:
     page = page_of(*trained)
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert len(sources) == 5  # the chart and four cases
@@ -104,7 +111,7 @@ def test_everything_is_inside_and_nothing_of_the_dataset_is_markup(trained: tupl
     assert "<script" not in page
 
 
-def test_with_best_json_it_tells_the_choice_and_whether_it_still_holds(trained: tuple[Path, Workspace]) -> None:
+def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(trained: tuple[Path, Workspace]) -> None:
     path, space = trained
     plan = Plan.read(space.plan)
     Best(
@@ -112,44 +119,63 @@ def test_with_best_json_it_tells_the_choice_and_whether_it_still_holds(trained: 
         configurations=("dx",),
         folds=(0, 1, 2),
         dice_postprocessed=0.7,
-        contenders=(Contender(name="dx", configurations=("dx",), multiply_adds=10**9, dice=0.71),),
+        contenders=(
+            Contender(name="dx", configurations=("dx",), multiply_adds=10**9, dice=0.71, steps_per_fold=1234.0),
+        ),
         reasons=("dx is the only one.",),
         plan_digest=plan_digest(plan, ["dx"]),
         checkpoints=checkpoint_digests(space, ["dx"], (0, 1, 2)),
     ).write(space.best)
     page = page_of(path, space)
     assert "dx is the only one." in page
-    assert "little too good" in page
-    assert "run it again" not in page
+    assert "1,234" in page
+    assert "slightly optimistic" in page
+    assert "Run it again" not in page
     space.fold("dx", 1).latest.write_bytes(b"trained further")
-    assert "run it again" in page_of(path, space)
+    assert "Run it again" in page_of(path, space)
 
 
-def test_folds_that_are_not_counted_are_named(trained: tuple[Path, Workspace]) -> None:
+def test_missed_labels_are_counted_named_and_left_out_of_the_distances_where_found(
+    trained: tuple[Path, Workspace],
+) -> None:
+    path, space = trained
+    raw = load_dataset(path)
+    cases = list(Summary.read(space.summary("dx")).metric_per_case)
+    reference, geometry = read_label(path / "labelsTr" / "b.nii.gz")
+    missed = case_metrics(np.where(reference == 2, 0, reference), reference, raw.labels, geometry.spacing)
+    cases[1] = cases[1].model_copy(update={"metrics": missed})
+    summarise(cases, raw.labels).write(space.summary("dx"))
+    page = page_of(path, space)
+    assert "HD95 where found" in page
+    assert re.search(r"1 of 3 cases has no prediction for &#39;rare&#39; and counts as the image diagonal", page)
+    assert re.search(r"<td>b</td><td>patient b</td><td>rare</td><td></td>", page)
+    assert re.search(r'<td>rare</td><td class="n">3</td><td class="n">1</td><td class="n">0</td>', page)
+
+
+def test_folds_that_are_not_included_are_named(trained: tuple[Path, Workspace]) -> None:
     path, space = trained
     assert "Not all folds" not in page_of(path, space)
-    file = space.model("dx") / "summary.json"
-    summary = read_json(file)
-    kept = [case for case in case_results(summary) if not case.file.startswith("e")]
-    write_json(file, summarise(kept, load_dataset(path).labels))
-    assert "Not all folds are counted: fold 2" in page_of(path, space)
+    file = space.summary("dx")
+    kept = [case for case in Summary.read(file).metric_per_case if not case.file.startswith("e")]
+    summarise(kept, load_dataset(path).labels).write(file)
+    assert "Not all folds are included: fold 2" in page_of(path, space)
 
 
 def test_a_label_that_is_missing_hides_no_distance(trained: tuple[Path, Workspace]) -> None:
-    """Case e has both labels, c only the first; a label that is nowhere has no distance."""
+    """Case f has both labels, e only the first; a label that is nowhere has no distance."""
     page = page_of(*trained)
     rows = dict(re.findall(r"<tr><td>([a-f])</td>.*?<td class=\"n\">([^<]*)</td></tr>", page))
     assert set(rows) == set(CASES)
     assert all(float(value) >= 0 for value in rows.values())
 
 
-def test_files_that_have_moved_are_named_and_the_rest_is_told(trained: tuple[Path, Workspace]) -> None:
+def test_files_that_were_moved_are_named_and_the_rest_is_shown(trained: tuple[Path, Workspace]) -> None:
     path, space = trained
     (path / "labelsTr" / "f.nii.gz").unlink()
     (space.fold("dx", 0).validation / "a.nii.gz").unlink()
     page = page_of(path, space)
-    assert "is not where it was: f, a." in page
-    assert "Held-out results" in page
+    assert "was moved or deleted: f, a." in page
+    assert "Cross-validation of dx" in page
 
 
 def test_a_damaged_history_or_summary_is_named(trained: tuple[Path, Workspace]) -> None:
@@ -157,7 +183,7 @@ def test_a_damaged_history_or_summary_is_named(trained: tuple[Path, Workspace]) 
     space.fold("dx", 1).history.write_text("{")
     with pytest.raises(UserError, match=r"fold_1/history\.jsonl: damaged"):
         page_of(path, space)
-    write_json(space.model("dx") / "summary.json", {"metric_per_case": [{}]})
+    write_json(space.summary("dx"), {"metric_per_case": [{}]})
     with pytest.raises(UserError, match=r"damaged"):
         page_of(path, space)
 
@@ -181,7 +207,7 @@ def picture(image: Path, reference: Path, prediction: Path, labels: Labels) -> n
     return np.array(Image.open(io.BytesIO(case_picture([image], reference, prediction, labels))).convert("RGB"))
 
 
-def test_a_region_is_outlined_as_a_whole_and_nothing_where_the_truth_is_to_be_ignored(
+def test_regions_are_outlined_with_all_their_values_and_ignored_voxels_are_not(
     write_image: Callable[..., Path], tmp_path: Path
 ) -> None:
     inner, whole = np.zeros((2, 1, 40, 40), np.uint8)

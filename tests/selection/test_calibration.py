@@ -15,7 +15,7 @@ from autocrossdim.selection.calibration import (
     calibration_error,
     confidence_at,
     fit_case_score,
-    temper,
+    scale_temperature,
 )
 from autocrossdim.system.errors import UserError
 
@@ -34,12 +34,14 @@ def evidence(probabilities: np.ndarray, target: np.ndarray, sums: np.ndarray | N
     return Evidence(probabilities, target, np.ones((len(TEMPERATURES), 3, 1)) if sums is None else sums)
 
 
-@pytest.mark.parametrize("too_sure_by", [0.7, 1.0, 2.5])
-def test_the_temperature_by_which_probabilities_were_sharpened_is_found(too_sure_by: float) -> None:
+@pytest.mark.parametrize("sharpened_by", [0.7, 1.0, 2.5])
+def test_the_temperature_by_which_probabilities_were_sharpened_is_recovered(sharpened_by: float) -> None:
     truly = probabilities(20_000, 4)
-    said = temper(truly, 1 / too_sure_by)
-    found = calibrate([evidence(said[:5000], drawn(truly)[:5000]), evidence(said[5000:], drawn(truly)[5000:])])
-    assert found.temperature == pytest.approx(too_sure_by, rel=0.05)
+    predicted = scale_temperature(truly, 1 / sharpened_by)
+    found = calibrate(
+        [evidence(predicted[:5000], drawn(truly)[:5000]), evidence(predicted[5000:], drawn(truly)[5000:])]
+    )
+    assert found.temperature == pytest.approx(sharpened_by, rel=0.05)
     assert found.error_after is not None
     assert found.error_before is not None
     assert found.error_after < 0.02
@@ -49,40 +51,49 @@ def test_the_temperature_by_which_probabilities_were_sharpened_is_found(too_sure
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.5, 4), st.integers(2, 6), st.integers(0, 99))
-def test_tempering_keeps_the_likeliest_label_and_makes_rows_of_1(temperature: float, k: int, seed: int) -> None:
-    said = probabilities(50, k, seed)
-    tempered = temper(said, temperature)
-    np.testing.assert_array_equal(tempered.argmax(axis=1), said.argmax(axis=1))
-    np.testing.assert_allclose(tempered.sum(axis=1), 1)
-    # Above 1 everything becomes less sure, below 1 surer.
-    assert ((tempered.max(axis=1) <= said.max(axis=1) + 1e-12) == (temperature >= 1)).all() or temperature == 1
+def test_temperature_scaling_keeps_the_most_probable_label_and_rows_that_sum_to_1(
+    temperature: float, k: int, seed: int
+) -> None:
+    predicted = probabilities(50, k, seed)
+    scaled = scale_temperature(predicted, temperature)
+    np.testing.assert_array_equal(scaled.argmax(axis=1), predicted.argmax(axis=1))
+    np.testing.assert_allclose(scaled.sum(axis=1), 1)
+    # Above 1, all probabilities become less confident; below 1, more so.
+    assert ((scaled.max(axis=1) <= predicted.max(axis=1) + 1e-12) == (temperature >= 1)).all() or temperature == 1
 
 
-def test_calibration_error_is_the_gap_between_said_and_true() -> None:
-    said = np.tile([[0.1, 0.9]], (100, 1))
-    assert calibration_error(said, np.r_[np.ones(90, int), np.zeros(10, int)]) == pytest.approx(0)
-    assert calibration_error(said, np.r_[np.ones(60, int), np.zeros(40, int)]) == pytest.approx(0.3)
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    predicted = np.tile([[0.1, 0.9]], (100, 1))
+    assert calibration_error(predicted, np.r_[np.ones(90, int), np.zeros(10, int)]) == pytest.approx(0)
+    assert calibration_error(predicted, np.r_[np.ones(60, int), np.zeros(40, int)]) == pytest.approx(0.3)
     assert calibration_error(np.array([[0.0, 1.0]]), np.array([1])) == 0
 
 
-def test_certain_and_wrong_does_not_break_the_fit() -> None:
-    said = np.tile(np.array([[1.0, 0.0]], np.float32), (100, 1))
-    found = calibrate([evidence(said, np.r_[np.zeros(90, int), np.ones(10, int)])])
+def test_a_prediction_that_is_certain_and_wrong_does_not_break_the_fit() -> None:
+    predicted = np.tile(np.array([[1.0, 0.0]], np.float32), (100, 1))
+    found = calibrate([evidence(predicted, np.r_[np.zeros(90, int), np.ones(10, int)])])
     assert found.temperature == pytest.approx(TEMPERATURES[-1], rel=1e-3)
 
 
-def test_without_voxels_nothing_is_calibrated_and_that_is_said() -> None:
+def test_the_sentence_gives_the_calibration_error_before_and_after() -> None:
+    calibration = Calibration(temperature=1.42, error_before=0.046, error_after=0.015, n_voxels=100)
+    assert calibration.sentence == (
+        "Temperature scaling (T = 1.42) reduces the calibration error on held-out cases from 0.046 to 0.015."
+    )
+
+
+def test_without_voxels_probabilities_are_not_calibrated() -> None:
     assert calibrate([evidence(np.empty((0, 2)), np.empty(0, int))]) == Calibration()
     assert "could not be calibrated" in Calibration().sentence
 
 
-def test_soft_dice_is_1_where_all_is_certain_and_falls_with_doubt() -> None:
+def test_soft_dice_is_1_for_certain_predictions_and_falls_with_uncertainty() -> None:
     assert soft_dice(np.array([[8.0], [8.0], [8.0]])) == pytest.approx(1)
     assert soft_dice(np.array([[6.0], [8.0], [8.0]])) == pytest.approx(0.75)
     assert np.isnan(soft_dice(np.array([[0.0], [3.0], [0.0]]))).all()
 
 
-def test_confidence_is_read_off_between_temperatures_over_the_labels_found() -> None:
+def test_confidence_is_interpolated_between_temperatures_over_the_labels_found() -> None:
     sums = np.zeros((len(TEMPERATURES), 3, 2))
     sums[:, 0, 0], sums[:, 1:, 0] = np.linspace(9, 3, len(TEMPERATURES)), 10
     case = evidence(np.empty((0, 2)), np.empty(0, int), sums)
@@ -91,7 +102,7 @@ def test_confidence_is_read_off_between_temperatures_over_the_labels_found() -> 
     assert math.isnan(confidence_at(evidence(np.empty((0, 2)), np.empty(0, int), 0 * sums), 1.0))
 
 
-def test_a_case_score_finds_the_line_and_how_far_off_it_is() -> None:
+def test_a_case_score_recovers_the_line_and_its_error() -> None:
     random = np.random.default_rng(0)
     confidence = random.uniform(0.5, 1, 40)
     dice = 0.8 * confidence + 0.05 + random.normal(0, 0.01, 40)
@@ -103,11 +114,11 @@ def test_a_case_score_finds_the_line_and_how_far_off_it_is() -> None:
     assert score.error is not None
     assert score.error_of_mean is not None
     assert score.error < 0.015 < 0.08 < score.error_of_mean
-    assert "off by 0.0" in score.sentence
+    assert "the predicted Dice differed from the true Dice by 0.0" in score.sentence
 
 
 @pytest.mark.parametrize("groups", [[str(i) for i in range(7)], [str(i % 7) for i in range(30)]])
-def test_too_few_cases_or_patients_leave_the_score_uncalibrated_and_say_so(groups: list[str]) -> None:
+def test_with_too_few_cases_or_patients_the_score_stays_uncalibrated(groups: list[str]) -> None:
     values = np.linspace(0.4, 0.9, len(groups)).tolist()
     score = fit_case_score(values, values, groups)
     assert not score.calibrated
@@ -115,19 +126,19 @@ def test_too_few_cases_or_patients_leave_the_score_uncalibrated_and_say_so(group
     assert "not calibrated: 7 held-out" in score.sentence
 
 
-def test_a_confidence_that_falls_with_dice_gives_the_mean_and_says_so() -> None:
+def test_a_confidence_that_falls_with_dice_gives_the_mean() -> None:
     confidence = np.linspace(0.5, 0.9, 20)
     score = fit_case_score(confidence.tolist(), (1 - confidence).tolist(), [str(i) for i in range(20)])
     assert score.expected(0.5) == score.expected(0.9) == pytest.approx((1 - confidence).mean())
-    assert "says nothing" in score.sentence
+    assert "confidence is not related to Dice" in score.sentence
 
 
 @given(st.floats(-2, 2), st.floats(-2, 2), st.floats(0, 1))
-def test_an_expected_dice_is_a_dice(slope: float, intercept: float, confidence: float) -> None:
+def test_an_expected_dice_is_between_0_and_1(slope: float, intercept: float, confidence: float) -> None:
     assert 0 <= CaseScore(slope=slope, intercept=intercept).expected(confidence) <= 1
 
 
-def test_evidence_comes_back_from_its_file_and_damage_is_told(tmp_path: Path) -> None:
+def test_evidence_is_read_back_and_a_damaged_file_is_named(tmp_path: Path) -> None:
     written = evidence(probabilities(5, 3).astype(np.float32), np.arange(5) % 3)
     file = tmp_path / "case.npz"
     written.write(file)

@@ -1,10 +1,12 @@
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from autocrossdim.evaluation.summary import CaseResult, summarise
+from autocrossdim.evaluation.summary import summarise
 from autocrossdim.records.labels import Labels
+from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.selection.choose import choose, compare
 from autocrossdim.system.errors import UserError
 
@@ -13,18 +15,23 @@ HARDNESS = np.random.default_rng(0).uniform(0.5, 0.9, 30)
 NOISE = np.random.default_rng(1).normal(0, 0.01, 30)
 
 
-def summary(dices, key="1", group=None, start=0):
+def summary(
+    dices: Sequence[float] | np.ndarray, *, key: str = "1", group: str | None = None, first: int = 0
+) -> Summary:
     """A summary of cases with the given Dice."""
-    return summarise(
-        [
-            CaseResult(f"{i:03}.png", f"p/{i:03}.png", {key: {"Dice": d, "n_pred": 1, "n_ref": 1}}, group)
-            for i, d in enumerate(dices, start)
-        ],
-        LABELS,
-    )
+    cases = [
+        CaseResult(
+            reference_file=f"{index:03}.png",
+            prediction_file=f"p/{index:03}.png",
+            group=group,
+            metrics={key: {"Dice": float(dice), "n_pred": 1, "n_ref": 1}},
+        )
+        for index, dice in enumerate(dices, first)
+    ]
+    return summarise(cases, LABELS)
 
 
-def test_a_small_but_steady_difference_is_seen_between_cases_that_differ_much():
+def test_a_small_but_steady_difference_is_detected_between_cases_of_varying_difficulty() -> None:
     difference = compare(summary(HARDNESS + 0.02), summary(HARDNESS + NOISE))
     assert difference.mean == pytest.approx(0.02 - NOISE.mean())
     assert 0.01 < difference.low < difference.mean < difference.high < 0.03
@@ -32,59 +39,66 @@ def test_a_small_but_steady_difference_is_seen_between_cases_that_differ_much():
     assert difference.n_cases == 30
 
 
-def test_a_difference_that_goes_either_way_is_noise():
+def test_a_difference_that_varies_in_sign_is_noise() -> None:
     assert compare(summary(HARDNESS), summary(HARDNESS + NOISE)).within_noise
 
 
-def test_the_order_turns_the_sign():
+def test_swapping_the_models_changes_the_sign() -> None:
     a, b = summary(HARDNESS), summary(HARDNESS + NOISE)
     assert compare(a, b).mean == pytest.approx(-compare(b, a).mean)
 
 
-def test_one_patient_gives_no_interval():
+def test_one_patient_gives_no_interval() -> None:
     difference = compare(summary(HARDNESS, group="x"), summary(HARDNESS - 0.2, group="x"))
     assert math.isnan(difference.low)
     assert difference.within_noise
     assert "no interval" in difference.interval
 
 
-def test_models_of_different_cases_or_labels_cannot_be_compared():
+def test_models_evaluated_on_different_cases_or_labels_cannot_be_compared() -> None:
     with pytest.raises(UserError, match=r"000\.png, 030\.png: evaluated for one model only"):
-        compare(summary(HARDNESS), summary(HARDNESS, start=1))
+        compare(summary(HARDNESS), summary(HARDNESS, first=1))
     with pytest.raises(UserError, match="different labels"):
         compare(summary(HARDNESS), summary(HARDNESS, key="2"))
 
 
-def test_the_simpler_model_is_chosen_when_the_difference_is_noise():
+def test_the_cheaper_model_is_chosen_if_the_difference_is_within_noise() -> None:
     candidates = {"omnia": summary(HARDNESS), "omnia + dx": summary(HARDNESS + NOISE - NOISE.mean() + 0.001)}
     choice = choose(candidates, {"omnia": 1, "omnia + dx": 3})
     assert choice.name == "omnia"
     assert "omnia + dx has the highest mean Dice" in choice.reasons[0]
-    assert "noise" in choice.reasons[1]
+    assert "within noise" in choice.reasons[1]
 
 
-def test_the_better_model_is_chosen_when_the_difference_is_real():
+def test_the_better_model_is_chosen_if_the_difference_is_real() -> None:
     candidates = {"omnia": summary(HARDNESS), "dx": summary(HARDNESS + NOISE - NOISE.mean() + 0.05)}
     choice = choose(candidates, {"omnia": 1, "dx": 2})
     assert choice.name == "dx"
-    assert choice.reasons[1].startswith("omnia is simpler, but")
+    assert choice.reasons[1].startswith("omnia is cheaper, but")
 
 
-def test_a_dearer_model_is_not_looked_at():
+def test_more_expensive_models_with_a_lower_dice_are_not_mentioned() -> None:
     candidates = {"omnia": summary(HARDNESS + 0.05), "dx": summary(HARDNESS)}
     assert choose(candidates, {"omnia": 1, "dx": 2}).reasons == [
         f"omnia has the highest mean Dice, {HARDNESS.mean() + 0.05:.3f}, over 30 cases."
     ]
 
 
-def test_equal_models_are_told_apart_by_cost():
+def test_between_equal_models_the_cheaper_one_is_chosen() -> None:
     candidates = {"dx": summary(HARDNESS), "omnia": summary(HARDNESS)}
     choice = choose(candidates, {"omnia": 1, "dx": 2})
     assert choice.name == "omnia"
     assert len(choice.reasons) == 1
 
 
-def test_nothing_to_choose_from():
+def test_with_more_than_two_candidates_the_reasons_mention_multiple_comparisons() -> None:
+    candidates = {name: summary(HARDNESS + lead) for name, lead in (("omnia", 0), ("dx", 0.02), ("omnia + dx", 0.01))}
+    note = choose(candidates, {"omnia": 1, "dx": 2, "omnia + dx": 3}).reasons[-1]
+    assert note.startswith("3 candidates were compared on the same cases.")
+    assert "not corrected for multiple comparisons" in note
+
+
+def test_without_candidates_or_without_any_dice_there_is_no_choice() -> None:
     with pytest.raises(UserError, match="no models"):
         choose({}, {})
     with pytest.raises(UserError, match="no Dice"):

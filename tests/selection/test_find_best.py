@@ -1,5 +1,5 @@
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from autocrossdim import api
+import autocrossdim
 from autocrossdim.cli import app
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import read_label
 from autocrossdim.data.splits import load_or_make_splits
-from autocrossdim.inference import model as inference_model
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.preprocessing.dataset import preprocess_dataset
@@ -25,7 +24,6 @@ from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
-from autocrossdim.selection import find_best as module
 from autocrossdim.selection.calibration import VOXELS_PER_CASE, Evidence
 from autocrossdim.selection.held_out import EvidenceCollector, evidence_file
 from autocrossdim.system.errors import UserError
@@ -34,12 +32,13 @@ from trainers.validation import validate
 
 CASES = ("a", "b", "c", "d", "e", "f")
 LABELS = Labels.from_dataset_json({"background": 0, "block": 1})
-# Intensities are 50 +- 5 outside and 90 +- 5 inside: the first threshold is right, the others find too much or little.
+# Intensities are 50 +- 5 outside and 90 +- 5 inside: the first threshold is right, the others segment too little or
+# too much.
 RIGHT, HIGH, LOW = 70.0, 92.0, 46.0
 
 
 class Threshold(nn.Module):
-    """Finds what is brighter than a threshold."""
+    """Segments all voxels brighter than a threshold."""
 
     def __init__(self, threshold: float) -> None:
         super().__init__()
@@ -51,7 +50,7 @@ class Threshold(nn.Module):
 
 
 class Trained:
-    """A dataset in which configurations were 'trained' to thresholds: checkpoints hold nothing else."""
+    """A dataset whose configurations were 'trained' to thresholds, which are all that the checkpoints contain."""
 
     def __init__(self, raw: Path, work: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
         self.raw, self.work, self.plan = raw, work, plan
@@ -63,16 +62,23 @@ class Trained:
         self.splits, _ = load_or_make_splits(self.dataset, self.space.splits)
         self.loaded: list[Path] = []
 
-        load_networks = Model.load
+        def of(checkpoints: Iterable[tuple[Path, Checkpoint]], device: torch.device, **_: object) -> Model:
+            paths, found = zip(*checkpoints, strict=True)
+            self.loaded += paths
+            networks = [Threshold(float(checkpoint.network["threshold"])).eval() for checkpoint in found]
+            return Model(plan, plan.configuration(found[0].configuration), networks)
 
-        def load(checkpoints: Sequence[Path], device: torch.device) -> Model:
-            self.loaded += checkpoints
-            return load_networks(checkpoints, device)
+        monkeypatch.setattr(Model, "of", of)
 
-        monkeypatch.setattr(Model, "load", load)
-        monkeypatch.setattr(inference_model, "build_network", lambda *_: Threshold(0.0))
-
-    def train(self, name: str, threshold: float, folds: Sequence[int] = (0, 1, 2), validated: bool = True) -> None:
+    def train(
+        self,
+        name: str,
+        threshold: float,
+        folds: Sequence[int] = (0, 1, 2),
+        validated: bool = True,
+        steps: int = 50,
+        **settings: Any,
+    ) -> None:
         configuration = self.plan.configuration(name)
         store = Store(self.space.preprocessed(name))
         preprocess_dataset(self.dataset, self.plan, configuration, store, processes=1)
@@ -84,15 +90,15 @@ class Trained:
                 fold=fold,
                 split={"train": list(split.train), "val": list(split.val)},
                 network={"threshold": torch.tensor(threshold + fold)},
-                settings={},
+                settings=settings,
                 provenance={},
-                progress={"epoch": 1, "complete": True},
+                progress={"epoch": 1, "step": steps, "seconds": 0.6 * steps, "complete": True},
             ).write(folder.latest)
             if validated:
                 validate(folder, store, split, self.dataset.groups, "cpu")
 
     def find_best(self) -> Best:
-        return api.find_best(self.raw, self.work, "cpu", processes=1)
+        return autocrossdim.find_best(self.raw, work=self.work, device="cpu", processes=1)
 
 
 @pytest.fixture
@@ -110,7 +116,7 @@ def trained(
     return Trained(raw, tmp_path / "work", plan, monkeypatch)
 
 
-def test_the_better_configuration_is_chosen_and_everything_is_told(trained: Trained) -> None:
+def test_the_better_configuration_is_chosen_and_everything_is_recorded(trained: Trained) -> None:
     trained.train("omnia", HIGH)
     trained.train("dx", RIGHT)
     best = trained.find_best()
@@ -120,12 +126,29 @@ def test_the_better_configuration_is_chosen_and_everything_is_told(trained: Trai
     costs = {each.name: each.multiply_adds for each in best.contenders}
     assert costs == {"omnia": 10**6, "dx": 10**9, "omnia + dx": 10**9 + 10**6}
     assert best.folds == (0, 1, 2)
-    assert any("omnia is simpler, but" in reason for reason in best.reasons)
+    assert any("omnia is cheaper, but" in reason for reason in best.reasons)
     assert any("not calibrated: 6 held-out" in reason for reason in best.reasons)
     assert best.calibration.error_before is not None
     assert read_json(trained.space.model("dx") / "summary.json")["calibration"]["temperature"] > 0
     merged = read_json(trained.space.model("ensemble_omnia_dx") / "summary.json")
     assert merged["n_cases"] == len(CASES)
+
+
+def test_unequal_training_budgets_are_recorded_and_mentioned(trained: Trained) -> None:
+    trained.train("omnia", HIGH, steps=500, epochs=10)
+    trained.train("dx", RIGHT, steps=50, epochs=1)
+    best = trained.find_best()
+    steps = {each.name: each.steps_per_fold for each in best.contenders}
+    assert steps == {"omnia": 500, "dx": 50, "omnia + dx": 550}
+    assert {each.name: each.minutes_per_fold for each in best.contenders}["dx"] == pytest.approx(0.5)
+    assert any("omnia 500 steps in 5.0 minutes, dx 50 steps in 0.5 minutes" in reason for reason in best.reasons)
+    assert any("epochs (omnia: 10, dx: 1)" in reason for reason in best.reasons)
+
+
+def test_equal_training_budgets_are_not_mentioned(trained: Trained) -> None:
+    trained.train("omnia", HIGH)
+    trained.train("dx", RIGHT)
+    assert not any("budget" in reason for reason in trained.find_best().reasons)
 
 
 def test_between_equals_the_cheaper_one_is_chosen(trained: Trained) -> None:
@@ -134,19 +157,19 @@ def test_between_equals_the_cheaper_one_is_chosen(trained: Trained) -> None:
     assert trained.find_best().configurations == ("omnia",)
 
 
-def test_a_pair_is_the_average_of_probabilities_and_wins_where_it_is_better(trained: Trained) -> None:
+def test_a_pair_averages_probabilities_and_is_chosen_if_it_is_better(trained: Trained) -> None:
     trained.train("omnia", HIGH)
     trained.train("dx", LOW)
     best = trained.find_best()
     assert best.configurations == ("omnia", "dx")
     assert set(best.checkpoints) == {f"{name}/fold_{k}" for name in ("omnia", "dx") for k in range(3)}
-    # Thresholds of two folds that are averaged: as if there were one between them.
+    # Averaging the probabilities of two thresholds amounts to a threshold halfway between them.
     label, _ = read_label(trained.space.fold("ensemble_omnia_dx", 1).validation / "c.nii.gz")
     truth, _ = read_label(trained.raw / "labelsTr" / "c.nii.gz")
     np.testing.assert_array_equal(label, truth)
 
 
-def test_configurations_without_all_folds_are_left_out_and_said(
+def test_configurations_without_all_folds_are_left_out_and_named(
     trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained.train("omnia", HIGH, folds=[0, 2])
@@ -154,8 +177,8 @@ def test_configurations_without_all_folds_are_left_out_and_said(
     with pytest.raises(UserError, match=r"no configuration is trained .* in all 3 folds.*Run `autocrossdim train"):
         trained.find_best()
     said = capsys.readouterr().err
-    assert "dx is left out: it was not trained." in said
-    assert "omnia is left out: fold 1 is not validated. `autocrossdim train" in said
+    assert "dx is left out: it is not trained." in said
+    assert "omnia is left out: fold 1 is not validated. Run `autocrossdim train" in said
     trained.train("dx", RIGHT)
     best = trained.find_best()
     assert [each.name for each in best.contenders] == ["dx"]
@@ -165,12 +188,12 @@ def test_configurations_without_all_folds_are_left_out_and_said(
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda checkpoint: checkpoint.progress.update(complete=False), "fold 2 is not trained to its end"),
+        (lambda checkpoint: checkpoint.progress.update(complete=False), "fold 2 is not fully trained"),
         (lambda checkpoint: checkpoint.split.update(val=["a"]), "fold 2 is trained on other cases"),
         (lambda checkpoint: setattr(checkpoint, "plan", changed(checkpoint.plan)), "fold 2 is trained under another"),
     ],
 )
-def test_a_fold_that_does_not_belong_to_the_others_is_noticed(
+def test_a_fold_that_does_not_belong_to_the_others_is_detected(
     trained: Trained, capsys: pytest.CaptureFixture[str], damage: Callable[[Checkpoint], object], said: str
 ) -> None:
     trained.train("dx", RIGHT)
@@ -188,7 +211,7 @@ def changed(plan: Plan) -> Plan:
     return plan.model_copy(update={"configurations": plan.configurations | {"dx": dx}})
 
 
-def test_nothing_is_done_twice_and_only_what_was_trained_again_is_done_anew(trained: Trained) -> None:
+def test_results_are_reused_and_only_retrained_folds_are_predicted_again(trained: Trained) -> None:
     trained.train("omnia", HIGH)
     trained.train("dx", RIGHT)
     first = trained.find_best()
@@ -197,7 +220,7 @@ def test_nothing_is_done_twice_and_only_what_was_trained_again_is_done_anew(trai
     assert trained.find_best() == first
     assert trained.loaded == []
 
-    # A break in the middle: one case of a pair is missing.
+    # An interrupted run: one case of a pair is missing.
     (pair.validation / "b.nii.gz").unlink()
     (pair.validation / "summary.json").unlink()
     before = (pair.validation / "a.nii.gz").stat().st_mtime_ns
@@ -205,7 +228,7 @@ def test_nothing_is_done_twice_and_only_what_was_trained_again_is_done_anew(trai
     assert trained.loaded == [trained.space.fold(name, 0).latest for name in ("dx", "omnia")]
     assert (pair.validation / "a.nii.gz").stat().st_mtime_ns == before
 
-    # Training a fold further takes away its validation, as the trainer does.
+    # Further training of a fold deletes its validation, as the trainer does.
     trained.loaded.clear()
     shutil.rmtree(trained.space.fold("dx", 0).validation)
     trained.train("dx", RIGHT + 1, folds=[0])
@@ -216,7 +239,7 @@ def test_nothing_is_done_twice_and_only_what_was_trained_again_is_done_anew(trai
     assert again.checkpoints["dx/fold_1"] == first.checkpoints["dx/fold_1"]
 
 
-def test_prediction_follows_best_json_and_notices_when_it_is_of_other_checkpoints(trained: Trained) -> None:
+def test_prediction_follows_best_json_unless_the_checkpoints_changed(trained: Trained) -> None:
     trained.train("omnia", HIGH)
     trained.train("dx", LOW)
     best = trained.find_best()
@@ -248,17 +271,17 @@ def test_prediction_follows_best_json_and_notices_when_it_is_of_other_checkpoint
     assert "damaged" in Predictor.load(dx, device="cpu").notes[0]
 
 
-def test_post_processing_that_was_learned_is_applied_unless_refused(trained: Trained, tmp_path: Path) -> None:
-    # Bright specks far from the block, in every training case.
+def test_the_chosen_post_processing_is_applied_unless_switched_off(trained: Trained, tmp_path: Path) -> None:
+    # Every training case has a bright speck far from the block.
     for case in CASES:
         add_speck(trained.raw / "imagesTr" / f"{case}_0000.nii.gz")
     trained.train("dx", RIGHT)
     best = trained.find_best()
     assert [step.name for step in best.postprocessing] == ["block"]
     image = trained.raw / "imagesTr" / "a_0000.nii.gz"
-    kept = api.predict(trained.space.root, image, tmp_path / "kept", device="cpu", postprocessing=False)
-    cleaned = api.predict(trained.space.root, image, tmp_path / "cleaned", device="cpu")
-    alone = api.predict(trained.space.model("dx"), image, tmp_path / "alone", device="cpu")
+    kept = autocrossdim.predict(trained.space.root, image, tmp_path / "kept", device="cpu", postprocessing=False)
+    cleaned = autocrossdim.predict(trained.space.root, image, tmp_path / "cleaned", device="cpu")
+    alone = autocrossdim.predict(trained.space.model("dx"), image, tmp_path / "alone", device="cpu")
     counts = [int((read_label(path)[0] > 0).sum()) for (path,) in (kept, cleaned, alone)]
     assert counts[1] == counts[2] == counts[0] - 1
 
@@ -269,12 +292,12 @@ def add_speck(path: Path) -> None:
     sitk.WriteImage(image, str(path))
 
 
-def test_uncertainty_is_written_with_the_cases_to_look_at_first(trained: Trained, tmp_path: Path) -> None:
+def test_uncertainty_is_written_with_the_cases_to_review_first(trained: Trained, tmp_path: Path) -> None:
     trained.train("dx", RIGHT - 12)
     trained.find_best()
     images = trained.raw / "imagesTr"
-    paths = api.predict(trained.space.root, images, tmp_path / "out", device="cpu", uncertainty=True)
-    plain = api.predict(trained.space.root, images, tmp_path / "plain", device="cpu")
+    paths = autocrossdim.predict(trained.space.root, images, tmp_path / "out", device="cpu", uncertainty=True)
+    plain = autocrossdim.predict(trained.space.root, images, tmp_path / "plain", device="cpu")
     for one, other in zip(paths, plain, strict=True):
         np.testing.assert_array_equal(read_label(one)[0], read_label(other)[0])
     cases = read_json(tmp_path / "out" / "uncertainty.json")
@@ -282,25 +305,25 @@ def test_uncertainty_is_written_with_the_cases_to_look_at_first(trained: Trained
     assert [case["expected_dice"] for case in cases] == sorted(case["expected_dice"] for case in cases)
     assert all(0 < case["fold_agreement"] < 1 for case in cases)
     assert (tmp_path / "out" / "uncertainty" / "a_entropy.nii.gz").exists()
-    # A case whose segmentation is there but not its uncertainty is done; the others are not done again.
+    # Only a case whose uncertainty is missing is predicted again.
     before = {path: path.stat().st_mtime_ns for path in paths}
     (tmp_path / "out" / "uncertainty" / "b_uncertainty.json").unlink()
-    api.predict(trained.space.root, images, tmp_path / "out", device="cpu", uncertainty=True)
+    autocrossdim.predict(trained.space.root, images, tmp_path / "out", device="cpu", uncertainty=True)
     assert {path.name for path in paths if path.stat().st_mtime_ns != before[path]} == {"b.nii.gz"}
 
 
-def test_validation_leaves_what_calibration_needs(trained: Trained) -> None:
+def test_validation_writes_the_evidence_for_calibration(trained: Trained) -> None:
     trained.train("dx", RIGHT)
     evidence = Evidence.read(evidence_file(trained.space.fold("dx", 0), "a"))
     truth, _ = read_label(trained.raw / "labelsTr" / "a.nii.gz")
     np.testing.assert_allclose(evidence.probabilities.sum(axis=1), 1, rtol=1e-5)
-    # Voxels in and near the block, each at most once; the network is nearly always right.
+    # Voxels in and near the block, each at most once; the network is almost always right.
     assert truth.sum() < len(evidence.target) <= min(truth.size, VOXELS_PER_CASE)
     assert evidence.target.sum() == truth.sum()
     assert (evidence.probabilities.argmax(axis=1) == evidence.target).mean() > 0.99
 
 
-def test_no_more_voxels_are_kept_than_asked_for_and_each_has_the_same_chance() -> None:
+def test_the_number_of_voxels_is_bounded_and_each_is_equally_likely_to_be_kept() -> None:
     counts = np.zeros(4)
     for seed in range(200):
         collector = EvidenceCollector(LABELS, voxels=20)
@@ -315,7 +338,7 @@ def test_no_more_voxels_are_kept_than_asked_for_and_each_has_the_same_chance() -
     np.testing.assert_allclose(counts / counts.sum(), 0.25, atol=0.03)
 
 
-def test_ignored_voxels_and_regions_become_evidence_as_they_should() -> None:
+def test_evidence_leaves_out_ignored_voxels_and_treats_regions_as_binary() -> None:
     ignoring = Labels.from_dataset_json({"background": 0, "block": 1, "ignore": 2})
     collector = EvidenceCollector(ignoring)
     collector.add(torch.tensor([[[0.2, 0.3]], [[0.8, 0.7]]]), np.array([[1, 2]]))
@@ -328,7 +351,7 @@ def test_ignored_voxels_and_regions_become_evidence_as_they_should() -> None:
     assert found.target.tolist() == [1, 0]
 
 
-def test_the_command_shows_what_was_compared_and_why(trained: Trained) -> None:
+def test_the_command_prints_the_comparison_and_the_reasons(trained: Trained) -> None:
     trained.train("dx", RIGHT)
     words = ["find_best", str(trained.raw), "--work", str(trained.work), "--device", "cpu", "--processes", "1"]
     result = CliRunner().invoke(app, words)
@@ -336,10 +359,5 @@ def test_the_command_shows_what_was_compared_and_why(trained: Trained) -> None:
     assert "Cross-validation of Dataset001_Tiny" in result.output
     assert "chosen" in result.output
     assert "dx has the highest mean Dice" in result.output
-
-
-def test_the_module_is_reached_from_the_package() -> None:
-    import autocrossdim
-
-    assert autocrossdim.find_best is api.find_best
-    assert module.find_best is not api.find_best
+    assert "50" in result.output
+    assert "0.5" in result.output

@@ -9,10 +9,12 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from autocrossdim.data.images import Geometry, write_label
-from autocrossdim.evaluation.summary import Summary, evaluate_case, summarise
+from autocrossdim.evaluation.folder import Pair, evaluate_case
+from autocrossdim.evaluation.summary import summarise
 from autocrossdim.inference.postprocess import postprocess
 from autocrossdim.records.best import KeepLargest
 from autocrossdim.records.labels import Labels
+from autocrossdim.records.summary import Summary
 from autocrossdim.selection.postprocessing import choose_postprocessing, possible_steps
 
 CLASSES = Labels.from_dataset_json({"background": 0, "liver": 1, "tumour": 2})
@@ -26,37 +28,37 @@ def line(*values: int) -> np.ndarray:
     return np.array(values, np.uint8).reshape(1, 1, -1)
 
 
-def test_only_the_largest_component_is_left() -> None:
+def test_only_the_largest_component_is_kept() -> None:
     found = postprocess(line(1, 0, 1, 1, 0, 2, 2, 2), [KeepLargest(name="liver", values=(1,))])
     np.testing.assert_array_equal(found, line(0, 0, 1, 1, 0, 2, 2, 2))
 
 
-def test_nothing_to_do_gives_the_very_array() -> None:
+def test_an_array_that_needs_no_change_is_returned_as_it_is() -> None:
     label = line(0, 1, 1, 2)
     assert postprocess(label, possible_steps(CLASSES)) is label
     assert postprocess(line(0, 0), possible_steps(CLASSES)).sum() == 0
     assert postprocess(label, []) is label
 
 
-def test_corners_touch() -> None:
+def test_voxels_that_share_a_corner_are_connected() -> None:
     label = np.eye(3, dtype=np.uint8)[None]
     assert postprocess(label, possible_steps(CLASSES)) is label
 
 
-def test_foreground_comes_first_so_that_a_far_island_does_not_win() -> None:
-    # Two voxels of liver lie in the body, three far off.
+def test_foreground_comes_first_so_that_a_distant_island_is_removed() -> None:
+    # Two voxels of liver are inside the body, three far away.
     label = line(2, 2, 1, 1, 2, 0, 1, 1, 1)
     np.testing.assert_array_equal(postprocess(label, possible_steps(CLASSES)[:2]), line(2, 2, 1, 1, 2, 0, 0, 0, 0))
 
 
-def test_a_stray_piece_of_an_inner_region_becomes_what_is_around_it() -> None:
+def test_a_stray_piece_of_an_inner_region_becomes_the_region_around_it() -> None:
     steps = {step.name: step for step in possible_steps(REGIONS)}
     assert {name: step.replaced_by for name, step in steps.items()} == {"whole": 0, "core": 1, "rim": 2}
     found = postprocess(line(1, 2, 1, 2, 3, 1), [steps["core"]])
     np.testing.assert_array_equal(found, line(1, 1, 1, 2, 3, 1))
 
 
-def test_each_set_of_values_is_tried_once_and_larger_ones_first() -> None:
+def test_each_set_of_values_is_tried_once_larger_ones_first() -> None:
     assert [step.name for step in possible_steps(CLASSES)] == ["foreground", "liver", "tumour"]
     assert [step.name for step in possible_steps(REGIONS)] == ["whole", "core", "rim"]
     one = Labels.from_dataset_json({"background": 0, "block": 7})
@@ -65,7 +67,7 @@ def test_each_set_of_values_is_tried_once_and_larger_ones_first() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(small_labels, st.sampled_from([CLASSES, REGIONS]), st.sets(st.integers(0, 2)))
-def test_doing_it_twice_changes_nothing_and_nothing_is_ever_added(
+def test_post_processing_is_idempotent_and_only_removes_voxels(
     label: np.ndarray, labels: Labels, which: set[int]
 ) -> None:
     label = np.where(label > labels.values[-1], 0, label)
@@ -89,7 +91,7 @@ def summary_of(folder: Path, labels: Labels, cases: Sequence[tuple[np.ndarray, n
         paths = folder / "found" / f"{name}.nii.gz", folder / "expected" / f"{name}.nii.gz"
         for path, array in zip(paths, (found, expected), strict=True):
             write_label(array, geometry, path)
-        results.append(evaluate_case(*paths, labels, groups.get(name)))
+        results.append(evaluate_case(Pair(*paths, groups.get(name)), labels))
     return summarise(results, labels)
 
 
@@ -105,21 +107,21 @@ def organs(random: np.random.Generator, islands: int = 0) -> tuple[np.ndarray, n
     return found, expected
 
 
-def test_islands_that_every_case_has_are_learned_to_be_taken_away(tmp_path: Path) -> None:
+def test_islands_that_every_case_has_are_removed(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     summary = summary_of(tmp_path, CLASSES, [organs(random, islands=2) for _ in range(6)])
     choice = choose_postprocessing(summary, CLASSES, processes=1)
     assert [step.name for step in choice.steps] == ["foreground"]
-    assert choice.summary["foreground_mean"]["Dice"] > summary["foreground_mean"]["Dice"]
-    assert choice.summary["foreground_mean"]["HD95"] <= summary["foreground_mean"]["HD95"]
-    assert "largest component of foreground is kept: it changes 6 of 6 cases" in choice.reasons[0]
-    assert "liver, tumour only: not kept" in choice.reasons[1]
-    # What is reported is what doing it gives.
-    for case in choice.summary["metric_per_case"]:
-        assert case["metrics"]["1"]["FP"] == 0
+    assert choice.summary.foreground_mean["Dice"] > summary.foreground_mean["Dice"]
+    assert choice.summary.foreground_mean["HD95"] <= summary.foreground_mean["HD95"]
+    assert "largest component of foreground changes 6 of 6 cases and raises mean Dice" in choice.reasons[0]
+    assert "liver, tumour does not raise mean Dice beyond noise" in choice.reasons[1]
+    # The reported metrics are those of the post-processed segmentations.
+    for case in choice.summary.metric_per_case:
+        assert case.metrics["1"]["FP"] == 0
 
 
-def test_two_kidneys_are_left_alone(tmp_path: Path) -> None:
+def test_two_kidneys_are_both_kept(tmp_path: Path) -> None:
     expected = np.zeros((4, 10, 20), np.uint8)
     expected[1:3, 2:6, 2:6] = expected[1:3, 2:6, 12:16] = 1
     summary = summary_of(tmp_path, CLASSES, [(expected, expected)] * 4)
@@ -128,7 +130,7 @@ def test_two_kidneys_are_left_alone(tmp_path: Path) -> None:
     assert choice.summary == summary
 
 
-def test_what_helps_some_cases_and_harms_others_is_noise(tmp_path: Path) -> None:
+def test_a_step_that_helps_some_cases_and_harms_others_is_not_kept(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     helped = [organs(random, islands=3) for _ in range(4)]
     harmed = [(found, np.where(found == 0, expected, found)) for found, expected in (organs(random, 2) for _ in "abc")]
@@ -136,25 +138,25 @@ def test_what_helps_some_cases_and_harms_others_is_noise(tmp_path: Path) -> None
     assert choice.steps == ()
 
 
-def test_one_patient_is_no_evidence(tmp_path: Path) -> None:
+def test_nothing_is_kept_on_the_evidence_of_one_patient(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     cases = [organs(random, islands=2) for _ in range(2)]
     summary = summary_of(tmp_path, CLASSES, cases, case_00="anna", case_01="anna")
     assert choose_postprocessing(summary, CLASSES, processes=1).steps == ()
 
 
-def test_regions_are_looked_at_as_they_lie_in_each_other(tmp_path: Path) -> None:
+def test_steps_of_nested_regions_are_combined(tmp_path: Path) -> None:
     expected = np.zeros((4, 10, 20), np.uint8)
     expected[:, 2:8, 2:10] = 1
     expected[1:3, 3:6, 3:6] = 2
     found = expected.copy()
-    found[1, 3, 8] = 2  # a stray piece of core inside the whole: it is whole
+    found[1, 3, 8] = 2  # a stray piece of core inside the whole: it becomes whole
     found[1, 3, 15] = 3  # an island
     choice = choose_postprocessing(summary_of(tmp_path, REGIONS, [(found, expected)] * 3), REGIONS, processes=1)
     assert [step.name for step in choice.steps][:2] == ["whole", "core"]
-    for case in choice.summary["metric_per_case"]:
-        assert case["metrics"]["(1, 2, 3)"]["Dice"] == 1
-        assert case["metrics"]["(2, 3)"]["Dice"] == 1
+    for case in choice.summary.metric_per_case:
+        assert case.metrics["(1, 2, 3)"]["Dice"] == 1
+        assert case.metrics["(2, 3)"]["Dice"] == 1
     np.testing.assert_array_equal(postprocess(found, choice.steps), expected)
 
 
@@ -163,7 +165,7 @@ def test_ignored_voxels_do_not_count(tmp_path: Path) -> None:
     found, expected = np.zeros((2, 3, 8), np.uint8), np.zeros((2, 3, 8), np.uint8)
     found[:, :, :3] = expected[:, :, :3] = 1
     found[:, :, 6] = 1
-    expected[:, :, 5:] = 2  # nobody annotated there
+    expected[:, :, 5:] = 2  # not annotated
     choice = choose_postprocessing(summary_of(tmp_path, labels, [(found, expected)] * 3), labels, processes=1)
     assert choice.steps == ()
 

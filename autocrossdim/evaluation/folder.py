@@ -1,0 +1,159 @@
+"""Segmentation files compared with reference files, one by one or folder by folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from autocrossdim.data.images import is_picture, read_label, same_place
+from autocrossdim.evaluation.metrics import case_metrics
+from autocrossdim.evaluation.summary import summarise
+from autocrossdim.records.labels import Labels
+from autocrossdim.records.summary import CaseResult, Summary
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json
+from autocrossdim.system.processes import map_cases
+from autocrossdim.system.text import listed
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prediction and its reference.
+
+    Attributes:
+        prediction: Path of the predicted segmentation.
+        reference: Path of the reference segmentation.
+        group: Group (patient) of the case, if it shares one with other cases.
+    """
+
+    prediction: Path
+    reference: Path
+    group: str | None = None
+
+
+def evaluate_case(pair: Pair, labels: Labels) -> CaseResult:
+    """Compare two segmentation files.
+
+    Raises:
+        UserError: A file cannot be read, the two grids differ, or a file contains a value that `labels` does not
+            declare.
+    """
+    predicted, predicted_geometry = read_label(pair.prediction)
+    expected, geometry = read_label(pair.reference)
+    difference = same_place(predicted_geometry, geometry)
+    if difference is not None:
+        raise UserError(
+            f"{pair.prediction}: not on the grid of {pair.reference} ({difference}). "
+            "Compare segmentations on the original image's grid."
+        )
+    for path, array in ((pair.prediction, predicted), (pair.reference, expected)):
+        if not np.isin(array, labels.values).all():
+            unknown = sorted({int(value) for value in np.unique(array)} - set(labels.values))
+            raise UserError(
+                f"{path}: contains the value {listed(unknown)}, which is not among the labels {listed(labels.values)}. "
+                "Evaluate with the dataset.json that belongs to these files."
+            )
+    return CaseResult(
+        reference_file=str(pair.reference),
+        prediction_file=str(pair.prediction),
+        group=pair.group,
+        unit="pixels" if is_picture(pair.reference) and set(geometry.spacing) == {1.0} else "mm",
+        metrics=case_metrics(predicted, expected, labels, geometry.spacing),
+    )
+
+
+def evaluate_cases(pairs: Sequence[Pair], labels: Labels, *, processes: int) -> list[CaseResult]:
+    """Compare many pairs of files, `processes` at a time.
+
+    Raises:
+        UserError: As for `evaluate_case`.
+    """
+    return map_cases(partial(evaluate_case, labels=labels), pairs, processes, "Evaluating")
+
+
+def evaluate_folder(
+    predictions: Path,
+    references: Path,
+    labels: Labels,
+    *,
+    file_ending: str,
+    processes: int,
+    output: Path,
+    groups: Mapping[str, str] | None = None,
+    skip_missing: bool = False,
+) -> Summary:
+    """Compare the files of the same name in two folders, and write the summary.
+
+    Args:
+        predictions: Folder of the predictions, `CASE` + `file_ending`.
+        references: Folder of the references, with the same file names.
+        labels: Labels or regions to compare.
+        file_ending: Ending of the files to compare, such as `.nii.gz`. Other files are ignored.
+        processes: Number of cases compared in parallel.
+        output: Path of the summary, usually `summary.json`.
+        groups: Group (patient) of each case by its name. A case that is not listed is a group of its own.
+        skip_missing: Leave out cases without a prediction, and list them in the summary, instead of failing.
+
+    Raises:
+        UserError: A folder is missing or has no such files, a file has no counterpart, or as for `evaluate_case`.
+            Nothing is written in this case.
+    """
+    predicted, expected = _names(predictions, file_ending), _names(references, file_ending)
+    missing = sorted(expected - predicted)
+    if missing and not skip_missing:
+        raise UserError(
+            f"{predictions}: no prediction for {listed(missing)} of {references}. Predict the missing cases, or leave "
+            "them out with --skip-missing."
+        )
+    if predicted - expected:
+        raise UserError(f"{references}: no reference for {listed(sorted(predicted - expected))} of {predictions}.")
+    groups = groups or {}
+    pairs = [
+        Pair(predictions / name, references / name, groups.get(name.removesuffix(file_ending)))
+        for name in sorted(predicted)
+    ]
+    summary = summarise(evaluate_cases(pairs, labels, processes=processes), labels, skipped=missing)
+    summary.write(output)
+    return summary
+
+
+def labels_from(dataset_json: Path | None, folders: Sequence[Path], *, file_ending: str, processes: int) -> Labels:
+    """Return the labels that dataset.json declares or, without one, a label for every value in the files.
+
+    Args:
+        dataset_json: Path of dataset.json, or None.
+        folders: Folders of references and predictions. Values that occur only in predictions count as well.
+        file_ending: Ending of the files to read, such as `.nii.gz`.
+        processes: Number of files read in parallel.
+
+    Raises:
+        UserError: A file is missing or cannot be read, or there are no labels.
+    """
+    if dataset_json is not None:
+        content = read_json(dataset_json)
+        if not isinstance(content, dict) or "labels" not in content:
+            raise UserError(f"{dataset_json}: has no entry 'labels'. Pass the dataset.json of the dataset.")
+        try:
+            return Labels.from_dataset_json(content["labels"], content.get("regions_class_order"))
+        except UserError as error:
+            raise UserError(f"{dataset_json}: {error}") from error
+    paths = [folder / name for folder in folders for name in sorted(_names(folder, file_ending))]
+    found = sorted(set[int]().union(*map_cases(_values, paths, processes, "Looking for labels")) - {0})
+    if not found:
+        raise UserError(f"{listed(folders)}: the {file_ending} files contain nothing but background (0).")
+    return Labels.from_dataset_json({str(value): value for value in found})
+
+
+def _values(path: Path) -> set[int]:
+    return {int(value) for value in np.unique(read_label(path)[0])}
+
+
+def _names(folder: Path, file_ending: str) -> set[str]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder.")
+    names = {path.name for path in folder.iterdir() if path.name.endswith(file_ending) and path.name[0] != "."}
+    if not names:
+        raise UserError(f"{folder}: contains no {file_ending} file.")
+    return names

@@ -1,0 +1,53 @@
+"""Sentences about missed labels and false alarms, which count as the image diagonal in HD95 and ASSD."""
+
+import math
+
+from autocrossdim.records.summary import Summary
+from autocrossdim.system.text import counted, listed
+
+
+def unmatched_sentences(summary: Summary) -> list[str]:
+    """Return one sentence or two per label that is missed or falsely predicted in any case."""
+    return [_sentence(summary, key) for key in summary.mean if summary.n_missed[key] or summary.n_false_alarms[key]]
+
+
+def skipped_sentence(summary: Summary) -> list[str]:
+    """Return a sentence about the cases without a prediction, if any were skipped."""
+    if not summary.skipped:
+        return []
+    count = len(summary.skipped)
+    return [f"{_have(count, 'case')} no prediction and {_were(count)} skipped: {listed(summary.skipped)}."]
+
+
+def _sentence(summary: Summary, key: str) -> str:
+    name, cases = summary.name(key), summary.metric_per_case
+    missed, false_alarms = summary.n_missed[key], summary.n_false_alarms[key]
+    with_it = sum(case.in_reference(key) for case in cases)
+    unmatched = []
+    if missed:
+        unmatched.append(f"{missed} of {_have(with_it, 'case', missed)} no prediction for '{name}'")
+    if false_alarms:
+        without = counted(len(cases) - with_it, "case")
+        unmatched.append(f"{false_alarms} of {without} without '{name}' {_verb(false_alarms)} a false alarm")
+    text = " and ".join(unmatched)
+    if "HD95" not in summary.mean[key]:
+        return f"{text}."
+    count = "counts" if missed + false_alarms == 1 else "count"
+    text = f"HD95 {summary.mean[key]['HD95']:.1f} {summary.unit}; {text} and {count} as the image diagonal."
+    found = summary.mean[key].get("HD95_found", math.nan)
+    if math.isnan(found):
+        return text
+    both = counted(summary.n_present[key] - missed - false_alarms, "case")
+    return f"{text} HD95 {found:.1f} {summary.unit} over the {both} where both have '{name}'."
+
+
+def _verb(count: int) -> str:
+    return "has" if count == 1 else "have"
+
+
+def _have(count: int, noun: str, subject: int | None = None) -> str:
+    return f"{counted(count, noun)} {_verb(count if subject is None else subject)}"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"

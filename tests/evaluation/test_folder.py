@@ -1,0 +1,172 @@
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from autocrossdim.evaluation.folder import Pair, evaluate_case, evaluate_folder, labels_from
+from autocrossdim.records.labels import Labels
+from autocrossdim.records.summary import Summary
+from autocrossdim.system.errors import UserError
+
+TWO = Labels(foreground={"liver": (1,), "tumour": (2,)})
+
+Folders = tuple[Path, Path]
+
+
+def write(path: Path, array: np.ndarray, origin: tuple[float, ...] = (0.0, 0.0, 0.0)) -> None:
+    image = sitk.GetImageFromArray(array.astype(np.uint8))
+    image.SetSpacing((1.0, 1.0, 3.0))
+    image.SetOrigin(origin)
+    path.parent.mkdir(exist_ok=True)
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """Predictions and references of three cases; in the third, one tumour voxel is not predicted."""
+    random = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        array = random.integers(0, 3, (4, 6, 7))
+        write(tmp_path / "references" / f"{name}.nii.gz", array)
+        if name == "c":
+            array = array.copy()
+            array.flat[np.flatnonzero(array == 2)[0]] = 0
+        write(tmp_path / "predictions" / f"{name}.nii.gz", array)
+    return tmp_path / "predictions", tmp_path / "references"
+
+
+def evaluate(folders: Folders, output: Path, labels: Labels = TWO, **options: Any) -> Summary:
+    options = {"file_ending": ".nii.gz", "processes": 1, "output": output, **options}
+    return evaluate_folder(*folders, labels, **options)
+
+
+def test_files_of_the_same_name_are_compared(folders: Folders, tmp_path: Path) -> None:
+    (folders[0] / "summary.json").write_text("{}")  # other files are ignored
+    (folders[0] / ".half.nii.gz").write_text("")
+    summary = evaluate(folders, tmp_path / "summary.json", groups={"a": "anna", "b": "anna"})
+
+    assert summary.n_cases == 3
+    assert summary.n_groups == 2
+    assert summary.mean["1"]["Dice"] == 1
+    assert 0.9 < summary.mean["2"]["Dice"] < 1
+    assert [case.metrics["2"]["FN"] for case in summary.metric_per_case] == [0, 0, 1]
+    first = summary.metric_per_case[0]
+    assert (first.reference_file, first.prediction_file) == tuple(str(f / "a.nii.gz") for f in folders[::-1])
+    assert (first.group, first.unit) == ("anna", "mm")
+    assert Summary.read(tmp_path / "summary.json") == summary
+
+
+def test_worker_processes_give_the_same_summary(folders: Folders, tmp_path: Path) -> None:
+    assert evaluate(folders, tmp_path / "two.json", processes=2) == evaluate(folders, tmp_path / "one.json")
+
+
+def test_distances_of_pictures_are_in_pixels(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    square = np.zeros((9, 9), np.uint8)
+    square[2:5, 2:5] = 1
+    picture = write_image(tmp_path / "a.png", square)
+    labels = Labels(foreground={"square": (1,)})
+    assert evaluate_case(Pair(picture, picture), labels).unit == "pixels"
+    scan = write_image(tmp_path / "a.nii.gz", square[None])
+    assert evaluate_case(Pair(scan, scan), labels).unit == "mm"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda p, r: (p / "b.nii.gz").unlink(), r"predictions: no prediction for b\.nii\.gz.*--skip-missing"),
+        (lambda p, r: (r / "b.nii.gz").unlink(), r"references: no reference for b\.nii\.gz"),
+        (lambda p, r: write(p / "b.nii.gz", np.ones((4, 6, 8))), r"b\.nii\.gz: not on the grid of .*shape"),
+        (lambda p, r: write(p / "b.nii.gz", np.ones((4, 6, 7)), origin=(5, 0, 0)), r"b\.nii\.gz.*origin"),
+        (
+            lambda p, r: write(p / "b.nii.gz", np.full((4, 6, 7), 9)),
+            r"predictions/b\.nii\.gz: contains the value 9, .*0, 1, 2",
+        ),
+        (lambda p, r: write(r / "b.nii.gz", np.full((4, 6, 7), 9)), r"references/b\.nii\.gz: contains the value 9"),
+        (lambda p, r: (p / "b.nii.gz").write_bytes(b"not an image"), r"b\.nii\.gz"),
+        (lambda p, r: [path.unlink() for path in p.iterdir()], r"predictions: contains no \.nii\.gz file"),
+        (lambda p, r: p.rename(p.with_name("moved")), "predictions: no such folder"),
+    ],
+)
+def test_a_fault_is_one_clear_error_and_nothing_is_written(
+    folders: Folders, tmp_path: Path, fault: Callable[[Path, Path], object], message: str
+) -> None:
+    fault(*folders)
+    with pytest.raises(UserError, match=message):
+        evaluate(folders, tmp_path / "summary.json")
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_cases_without_a_prediction_are_skipped_on_request_and_listed(folders: Folders, tmp_path: Path) -> None:
+    (folders[0] / "c.nii.gz").unlink()
+    summary = evaluate(folders, tmp_path / "summary.json", skip_missing=True)
+    assert summary.skipped == ("c.nii.gz",)
+    assert [case.file for case in summary.metric_per_case] == ["a.nii.gz", "b.nii.gz"]
+    assert json.loads((tmp_path / "summary.json").read_text())["skipped"] == ["c.nii.gz"]
+
+
+def test_a_prediction_without_a_reference_is_never_skipped(folders: Folders, tmp_path: Path) -> None:
+    (folders[1] / "b.nii.gz").unlink()
+    with pytest.raises(UserError, match="no reference for b"):
+        evaluate(folders, tmp_path / "summary.json", skip_missing=True)
+
+
+def test_many_missing_files_are_counted_rather_than_listed(folders: Folders, tmp_path: Path) -> None:
+    for index in range(8):
+        write(folders[1] / f"x{index}.nii.gz", np.zeros((4, 6, 7)))
+    with pytest.raises(UserError, match=r"x4\.nii\.gz and 3 more"):
+        evaluate(folders, tmp_path / "summary.json")
+
+
+def test_labels_come_from_dataset_json(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"labels": {"background": 0, "organ": 7}}))
+    assert labels_from(path, [], file_ending=".png", processes=1).foreground == {"organ": (7,)}
+
+
+@pytest.mark.parametrize("content", [{}, [], {"labels": {}}, {"labels": {"background": 3}}])
+def test_a_dataset_json_without_labels_is_named(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"dataset\.json.*labels"):
+        labels_from(path, [], file_ending=".png", processes=1)
+
+
+def test_without_dataset_json_every_value_in_the_files_is_a_label(folders: Folders) -> None:
+    write(folders[0] / "b.nii.gz", np.full((4, 6, 7), 9))
+    labels = labels_from(None, folders, file_ending=".nii.gz", processes=1)
+    assert labels.foreground == {"1": (1,), "2": (2,), "9": (9,)}
+
+
+def test_segmentations_without_any_label_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "references" / "a.nii.gz", np.zeros((4, 6, 7)))
+    with pytest.raises(UserError, match=r"references: the \.nii\.gz files contain nothing but background"):
+        labels_from(None, [tmp_path / "references"], file_ending=".nii.gz", processes=1)
+
+
+REAL = [
+    ("Dataset004_Hippocampus", ".nii.gz", "hippocampus_0*", 2),
+    ("Dataset045_SunnybrookLV", ".nii.gz", "*", 1),
+    ("Dataset046_SunnybrookSlices", ".png", "SC-HF-I-09*", 1),
+]
+
+
+@pytest.mark.parametrize(("dataset", "ending", "pattern", "n_labels"), REAL)
+def test_real_labels_agree_with_themselves(
+    real_data: Path, tmp_path: Path, dataset: str, ending: str, pattern: str, n_labels: int
+) -> None:
+    root = real_data / dataset
+    labels = labels_from(root / "dataset.json", [], file_ending=ending, processes=1)
+    for path in sorted((root / "labelsTr").glob(pattern + ending))[:4]:
+        (tmp_path / path.name).symlink_to(path)
+    summary = evaluate((tmp_path, tmp_path), tmp_path / "summary.json", labels, file_ending=ending)
+    assert len(summary.mean) == n_labels
+    for mean in summary.mean.values():
+        assert (mean["Dice"], mean["NSD"], mean["HD95"], mean["FP"], mean["FN"]) == (1, 1, 0, 0, 0)
+    for case in summary.metric_per_case:
+        assert all(metrics["n_ref"] > 0 or math.isnan(metrics["Dice"]) for metrics in case.metrics.values())
+    assert summary.unit == ("pixels" if ending == ".png" else "mm")

@@ -1,0 +1,66 @@
+import pytest
+
+from autocrossdim.evaluation.summary import summarise
+from autocrossdim.records.labels import Labels
+from autocrossdim.records.summary import CaseResult, Summary
+from autocrossdim.report.misses import skipped_sentence, unmatched_sentences
+
+LESION = Labels(foreground={"lesion": (1,)})
+
+
+def summary_of(*cases: tuple[int, int, float], skipped: tuple[str, ...] = ()) -> Summary:
+    """A summary of cases given as (voxels predicted, voxels in the reference, HD95)."""
+    results = [
+        CaseResult(
+            reference_file=f"{index}",
+            prediction_file=f"{index}",
+            metrics={"1": {"Dice": 0.5, "n_pred": predicted, "n_ref": expected, "HD95": hd95}},
+        )
+        for index, (predicted, expected, hd95) in enumerate(cases)
+    ]
+    return summarise(results, LESION, skipped=skipped)
+
+
+@pytest.mark.parametrize(
+    ("cases", "sentences"),
+    [
+        ([(5, 5, 1.0), (0, 0, float("nan"))], []),
+        (
+            [(5, 5, 4.0)] * 6 + [(0, 5, 24.0)] * 2,
+            [
+                "HD95 9.0 mm; 2 of 8 cases have no prediction for 'lesion' and count as the image diagonal. "
+                "HD95 4.0 mm over the 6 cases where both have 'lesion'."
+            ],
+        ),
+        (
+            [(5, 5, 4.0), (5, 0, 20.0)],
+            [
+                "HD95 12.0 mm; 1 of 1 case without 'lesion' has a false alarm and counts as the image diagonal. "
+                "HD95 4.0 mm over the 1 case where both have 'lesion'."
+            ],
+        ),
+        (
+            [(0, 5, 20.0), (5, 0, 20.0)],
+            [
+                "HD95 20.0 mm; 1 of 1 case has no prediction for 'lesion' and 1 of 1 case without 'lesion' has a "
+                "false alarm and count as the image diagonal."
+            ],
+        ),
+    ],
+)
+def test_misses_and_false_alarms_are_given_with_their_effect_on_hd95(
+    cases: list[tuple[int, int, float]], sentences: list[str]
+) -> None:
+    assert unmatched_sentences(summary_of(*cases)) == sentences
+
+
+def test_a_summary_without_distances_still_gives_the_misses() -> None:
+    case = CaseResult(reference_file="a", prediction_file="a", metrics={"1": {"Dice": 0, "n_pred": 0, "n_ref": 3}})
+    assert unmatched_sentences(summarise([case], LESION)) == ["1 of 1 case has no prediction for 'lesion'."]
+
+
+def test_skipped_cases_are_counted() -> None:
+    assert skipped_sentence(summary_of((5, 5, 1.0))) == []
+    assert skipped_sentence(summary_of((5, 5, 1.0), skipped=("a", "b"))) == [
+        "2 cases have no prediction and were skipped: a, b."
+    ]

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)  # row by row; a turn about z
+
+NOBODY = 65534  # an unprivileged user
 
 DatasetBuilder = Callable[..., Path]
 
@@ -188,6 +192,28 @@ def write_model(make_plan: Callable[..., Any]) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A directory of a user who is not root, while the test runs as that user: root ignores permissions.
+
+    pytest's own temporary directory cannot be used, because only its owner may enter it.
+    """
+    if not hasattr(os, "geteuid"):
+        pytest.skip("Windows has no permissions of this kind")
+    folder = Path(tempfile.mkdtemp()).resolve()
+    root = os.geteuid() == 0
+    if root:
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    try:
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

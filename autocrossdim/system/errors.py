@@ -1,29 +1,93 @@
-"""What is told to the person at the keyboard."""
+"""Errors whose message is meant for the user."""
 
+import errno
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autocrossdim.system.text import printable
+from autocrossdim.system.text import printable, shown_path
 
 if TYPE_CHECKING:
     from pydantic import ValidationError  # not imported by `--help`
 
 
 class UserError(Exception):
-    """A fault the user can mend: its message names the file or option, what is wrong and what to do.
+    """An error the user can fix: the message names the file or option, what is wrong and what to do.
 
-    The command line prints it as one line and ends with exit code 2; no traceback is shown.
+    The command line prints it as one line and exits with code 2, without a traceback.
     """
 
 
 class Interrupted(Exception):
-    """Training was asked to stop (SIGTERM, SIGUSR1) and has written a checkpoint; the same command goes on from it.
+    """Training was asked to stop (SIGTERM, SIGUSR1) and has written a checkpoint; the same command resumes from it.
 
-    The command line ends with exit code 143, which job schedulers read as "ended by SIGTERM".
+    The command line exits with code 143, which job schedulers read as "ended by SIGTERM".
     """
 
 
+_NOT_A_DIRECTORY = ("a part of the path is a file, not a directory", "Choose another path.")
+_FULL = ("the disk is full", "Free some space, then run the same command again.")
+_DENIED = ("permission denied", "Ask its owner for access, or choose another location.")
+_BROKEN_DRIVE = ("the drive does not respond", "Check the drive or network connection, then try again.")
+
+# What the operating system reports, in words: reason and remedy.
+_EXPLANATIONS = {
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.ENOENT: ("no such file or directory", "Check the path."),
+    errno.ENOTDIR: _NOT_A_DIRECTORY,
+    errno.EEXIST: _NOT_A_DIRECTORY,  # raised by mkdir
+    errno.EISDIR: ("it is a directory, not a file", "Name a file."),
+    errno.ENAMETOOLONG: ("the path or a name in it is too long", "Choose a shorter one."),
+    errno.ELOOP: ("its symbolic links lead in a circle", "Remove or replace the link."),
+    errno.EROFS: ("the file system is read-only", "Choose another location."),
+    errno.ENOSPC: _FULL,
+    errno.EFBIG: ("the file would exceed the size limit", "Raise the limit (ulimit -f) or choose another location."),
+    errno.EIO: _BROKEN_DRIVE,
+    getattr(errno, "EDQUOT", errno.ENOSPC): ("the disk quota is exceeded", _FULL[1]),
+    getattr(errno, "ESTALE", errno.EIO): _BROKEN_DRIVE,
+    errno.EMFILE: ("too many files are open", "Raise the limit (ulimit -n) or use fewer processes."),
+}
+
+
+def from_os_error(error: Exception, path: Path | str | None = None, action: str = "accessed") -> UserError:
+    """Return the message for an error that the operating system raised on a path.
+
+    Args:
+        error: an OSError, a ValueError for which `is_name_error` holds, or what a library raises instead.
+        path: path to name (default: the one the error names).
+        action: what could not be done with the path, as a participle: "read", "written".
+
+    Example:
+        >>> str(from_os_error(PermissionError(13, "Permission denied", "a.json"), action="read"))
+        'a.json: cannot be read (permission denied). Ask its owner for access, or choose another location.'
+    """
+    if path is None:
+        path = getattr(error, "filename", None)
+    reason, remedy = _explain(error)
+    if path is None:
+        return UserError(f"{reason[:1].upper()}{reason[1:]}. {remedy}")
+    if getattr(error, "errno", None) == errno.ENOENT:
+        return UserError(f"{shown_path(path)}: {reason}. {remedy}")
+    return UserError(f"{shown_path(path)}: cannot be {action} ({reason}). {remedy}")
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """Return reason and remedy."""
+    if is_name_error(error):
+        return "its name has characters that no file name can have", "Choose another name."
+    if isinstance(error, OSError) and error.errno in _EXPLANATIONS:
+        return _EXPLANATIONS[error.errno]
+    reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).partition("\n")[0]
+    return printable(reason.rstrip(".")), "Check free space and permissions."
+
+
+def is_name_error(error: Exception) -> bool:
+    """Whether Python refused a path because of its name: a null character, or a half of a surrogate pair."""
+    return isinstance(error, UnicodeEncodeError) or (isinstance(error, ValueError) and "embedded null" in str(error))
+
+
 def first_fault(error: "ValidationError") -> str:
-    """Where and what the first of pydantic's faults is, in one line."""
+    """Return the first of pydantic's complaints in one line: the field and what is wrong with it."""
     first = error.errors()[0]
     where = "".join(f"{part}." for part in first["loc"])
     return printable(f"{where[:-1]}: {first['msg']}" if where else first["msg"])

@@ -1,14 +1,88 @@
-"""Files that are either whole or not there: everything is written to a temporary name, then renamed."""
+"""Reading and writing files. A file is written to a temporary name, then renamed: it is complete or absent."""
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from autocrossdim.system.errors import UserError
+from autocrossdim.system.errors import UserError, from_os_error, is_name_error
+from autocrossdim.system.text import shown_path
+
+MAX_ENTRIES = 1_000_000  # of a directory; the largest public datasets have a tenth of that
+MAX_JSON_BYTES = 2**28  # a summary of 10,000 cases and 100 labels has 2**27
+
+
+@contextmanager
+def reading(path: Path | None = None) -> Iterator[None]:
+    """Turn what the operating system refuses inside into a UserError, as a block or as a decorator.
+
+    Args:
+        path: path to name in the message (default: the one the error names).
+
+    Raises:
+        UserError: permission denied, name too long or impossible, broken drive and so on.
+
+    Example:
+        >>> with reading():
+        ...     found = Path("labelsTr/case_001.nii.gz").is_file()
+    """
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, path, "read") from error
+    except ValueError as error:
+        if not is_name_error(error):
+            raise
+        raise from_os_error(error, path, "read") from error
+
+
+def library_path(path: Path) -> str:
+    """Return a path for a library written in C++: ITK ends the whole process on a name that is not valid UTF-8.
+
+    Raises:
+        UserError: the name is not valid UTF-8.
+    """
+    text = str(path)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{shown_path(path)}: the name is not valid UTF-8. Rename the file or directory.") from error
+    return text
+
+
+def list_directory(path: Path) -> list[Path]:
+    """Return the entries of a directory, sorted by name.
+
+    Raises:
+        UserError: no such directory, no access, or more than `MAX_ENTRIES` entries.
+    """
+    with reading(path), os.scandir(path) as entries:
+        names = [entry.name for entry in islice(entries, MAX_ENTRIES + 1)]
+    if len(names) > MAX_ENTRIES:
+        raise UserError(f"{path}: holds more than {MAX_ENTRIES:,} entries. Choose the directory with the images.")
+    return [path / name for name in sorted(names)]
+
+
+def make_directory(path: Path) -> Path:
+    """Create a directory, with its parents, unless it exists; return it.
+
+    Call it before long work, so that a directory that cannot be written to is reported at the beginning.
+
+    Raises:
+        UserError: it cannot be created, is not a directory, or cannot be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            return path
+    except (OSError, ValueError) as error:
+        raise from_os_error(error, path, "written to") from error
 
 
 @contextmanager
@@ -16,47 +90,61 @@ def written_whole(path: Path, *failures: type[Exception]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, delete it on failure.
 
     The temporary name keeps the file's endings, because image writers choose the format by them, and
-    starts with a dot, so that no listing of cases takes it for one.
+    starts with a dot, so that it is never listed as a case.
 
     Args:
-        path: what is to be there in the end.
-        failures: what the writer raises on a full disk, if not OSError.
+        path: final path; an existing file is replaced.
+        failures: exceptions other than OSError that the writer raises on a full disk.
 
     Raises:
-        UserError: the folder cannot be written to (read-only, full disk).
+        UserError: the file cannot be written, or `path` is a directory, device, pipe or socket.
     """
     path = Path(path)
     expected: tuple[type[Exception], ...] = (OSError, *failures)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    temporary: Path | None = None
     try:
+        _refuse_special(path)
+        temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb+") as file:  # Windows flushes only what may be written to
-            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing behind it
+        with temporary.open("rb+") as file:  # Windows flushes only files opened for writing
+            os.fsync(file.fileno())  # otherwise a power cut could leave the new name on an empty file
         temporary.replace(path)
     except expected as error:
-        reason = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
-        raise UserError(f"{path}: cannot be written ({reason}). Check space and permissions.") from error
+        raise from_os_error(error, path, "written") from error
+    except ValueError as error:
+        if not is_name_error(error):
+            raise
+        raise from_os_error(error, path, "written") from error
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        if temporary is not None:
+            with suppress(OSError, ValueError):
+                temporary.unlink()
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse to replace anything but a regular file: renaming a file onto /dev/null would replace the device."""
+    if not path.name or path.is_dir():
+        raise UserError(f"{shown_path(path)}: is a directory. Name a file in it.")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{shown_path(path)}: is a device, pipe or socket, not a regular file. Choose another path.")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left in a folder in which nobody else is writing now."""
+    """Remove temporary files of interrupted writers; no other process may be writing to the directory."""
     for file in folder.glob(".????????.*"):
         with suppress(OSError):
             file.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path`, completely or not at all."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON to `path`, whole or not at all."""
+    """Write `content` as indented JSON to `path`, completely or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
@@ -64,13 +152,27 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, not a regular file, not JSON, larger than `MAX_JSON_BYTES`, or holds half of a
+            surrogate pair, which cannot be written back.
     """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, numbers or nesting beyond all sense
-        raise UserError(f"{path}: not valid JSON ({error}).") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    path = Path(path)
+    with reading(path):
+        try:
+            if path.exists() and not path.is_file():
+                raise UserError(f"{shown_path(path)}: is not a regular file. Replace it by a JSON file.")
+            if path.stat().st_size > MAX_JSON_BYTES:
+                raise UserError(f"{path}: larger than {MAX_JSON_BYTES // 2**20} MB. Replace it by the right JSON file.")
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text)
+        except FileNotFoundError:
+            raise UserError(f"{shown_path(path)}: no such file.") from None
+        except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, too long a number, too deep a nesting
+            if is_name_error(error):
+                raise
+            raise UserError(f"{path}: not valid JSON ({error}). Fix or replace the file.") from error
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{path}: holds a character that is not valid Unicode. Remove it.") from error
+    return content

@@ -1,19 +1,40 @@
-"""Small pieces of text for messages."""
+"""Small pieces of text for messages, tables and figures."""
 
 from collections.abc import Collection
 
+MAX_PATH_SHOWN = 300  # characters; Linux allows paths of 4096
+
 
 def listed(items: Collection[object], shown: int = 5) -> str:
-    """Return `items` as words: the first few, and how many more."""
+    """Return the first items separated by commas, and how many more there are."""
     words = ", ".join(str(item) for item in list(items)[:shown])
     return words if len(items) <= shown else f"{words} and {len(items) - shown} more"
 
 
 def counted(number: int, noun: str) -> str:
-    """Return the number with its noun in singular or plural."""
+    """Return the number followed by its noun, singular or plural."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def printable(text: str) -> str:
-    """The beginning of a text from a file, without signs that would act on a terminal."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:200])
+def printable(text: str, length: int = 200) -> str:
+    """Return at most `length` characters of a text, with `?` for each that a terminal would act on or cannot show."""
+    return "".join(character if character.isprintable() else "?" for character in text[:length])
+
+
+def shown_path(path: object) -> str:
+    """Return a path as it is shown in a message: printable, and shortened in the middle if it is very long."""
+    text = printable(str(path), len(str(path)))
+    if len(text) <= MAX_PATH_SHOWN:
+        return text
+    half = MAX_PATH_SHOWN // 2
+    return f"{text[:half]}…{text[-half:]}"
+
+
+def for_matplotlib(text: str) -> str:
+    r"""Return a text that matplotlib draws as it is: `$` starts a formula there unless it is escaped.
+
+    Example:
+        >>> for_matplotlib("$x_1$")
+        '\\$x_1\\$'
+    """
+    return text.replace("$", r"\$")

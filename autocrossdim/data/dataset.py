@@ -1,4 +1,4 @@
-"""A raw dataset folder in nnU-Net's format: what its dataset.json says, and its cases."""
+"""Raw datasets in nnU-Net's format: dataset.json and the files of each case."""
 
 import os
 import re
@@ -6,22 +6,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autocrossdim.data.dicom import is_dicom_folder
-from autocrossdim.data.images import ENDINGS, PICTURES
+from autocrossdim.data.dicom import dicom_folders
+from autocrossdim.data.images import ENDINGS, PICTURES, spacing_file
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json
+from autocrossdim.system.files import list_directory, read_json, reading
+from autocrossdim.system.text import counted, shown_path
 
 RAW_VARIABLES = ("AUTOCROSSDIM_RAW", "nnUNet_raw")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # characters that no file name should or can have
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case: a file a channel (or one RGB file, or the folder of a DICOM series) and its label, if any."""
+    """One case.
+
+    Attributes:
+        name: as in the file names.
+        images: one file per channel, or one RGB file, or the directory of a DICOM series.
+        label: label file; None if the case has no label.
+    """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None
+
+    @property
+    def source_files(self) -> tuple[Path, ...]:
+        """Every file that decides what the preprocessed case looks like, in a fixed order.
+
+        These are the images, the label, and the spacing file beside each TIFF.
+
+        Raises:
+            UserError: a directory may not be entered.
+        """
+        files = (*self.images, *(() if self.label is None else (self.label,)))
+        with reading():
+            return (*files, *(side for file in files if (side := spacing_file(file)) is not None and side.is_file()))
 
 
 @dataclass(frozen=True)
@@ -29,14 +51,14 @@ class Dataset:
     """A raw dataset.
 
     Attributes:
-        path: its folder.
-        name: the folder's name, `DatasetXXX_Name`.
+        path: directory of the dataset.
+        name: name of that directory, `DatasetXXX_Name`.
         channel_names: name of each channel, in order.
-        labels: what label values mean.
-        file_ending: of all images and labels, `.nii.gz` for example.
+        labels: meaning of the label values.
+        file_ending: ending of all images and labels, such as `.nii.gz`.
         groups: case -> group (patient); cases of one group are never split between training and validation.
-        num_training: number of training cases that dataset.json promises; None if it does not say.
-        description: dataset.json as it is.
+        num_training: `numTraining` of dataset.json; None if missing.
+        description: unchanged content of dataset.json.
     """
 
     path: Path
@@ -49,7 +71,7 @@ class Dataset:
     description: dict[str, Any]
 
     def training_cases(self) -> list[Case]:
-        """Return the training cases, sorted by name, with the files they should have, there or not."""
+        """Return the training cases, sorted by name; their files are those expected and may be missing."""
         if "dataset" in self.description:
             return [
                 Case(
@@ -62,11 +84,12 @@ class Dataset:
         return self._cases("imagesTr", "labelsTr")
 
     def test_cases(self) -> list[Case]:
-        """Return the cases of imagesTs, sorted by name; `label` is None where labelsTs has none."""
-        return [
-            case if case.label is not None and case.label.exists() else Case(case.name, case.images, None)
-            for case in self._cases("imagesTs", "labelsTs")
-        ]
+        """Return the cases of imagesTs, sorted by name; `label` is None for cases without a file in labelsTs."""
+        with reading():
+            return [
+                case if case.label is not None and case.label.exists() else Case(case.name, case.images, None)
+                for case in self._cases("imagesTs", "labelsTs")
+            ]
 
     def _cases(self, images: str, labels: str) -> list[Case]:
         channels, _ = channel_files(self.path / images, self.file_ending)
@@ -80,39 +103,40 @@ class Dataset:
         ]
 
 
+@reading()
 def find_dataset(argument: str | Path) -> Path:
-    """Return the folder of a dataset given by path, name (`Dataset004_Hippocampus`, `Hippocampus`) or number.
+    """Return the directory of a dataset given by path, name (`Dataset004_Hippocampus`, `Hippocampus`) or number.
 
     Names and numbers are looked up under $AUTOCROSSDIM_RAW, then $nnUNet_raw.
 
     Raises:
-        UserError: not found, or found more than once; the message lists where was looked.
+        UserError: not found, or found more than once; the message lists the places searched.
     """
     path = Path(argument)
     if path.is_dir():
         return path
-    looked = [str(path.absolute())]
+    searched = [shown_path(path.absolute())]
     for variable in RAW_VARIABLES:
         if not os.environ.get(variable):
-            looked.append(f"${variable} (not set)")
+            searched.append(f"${variable} (not set)")
             continue
         root = Path(os.environ[variable])
-        looked.append(f"${variable} ({root})")
-        folders = sorted(entry for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+        searched.append(f"${variable} ({root})")
+        folders = [entry for entry in list_directory(root) if entry.is_dir()] if root.is_dir() else []
         found = [folder for folder in folders if _is_called(folder.name, str(argument))]
         if len(found) > 1:
             names = ", ".join(folder.name for folder in found)
             raise UserError(f"{argument}: several datasets in {root} match: {names}. Give the full name.")
         if found:
             return found[0]
-    raise UserError(f"{argument}: no such dataset. Looked at {', '.join(looked)}.")
+    raise UserError(f"{shown_path(argument)}: no such dataset. Searched: {', '.join(searched)}. Give its directory.")
 
 
 def load_dataset(path: str | Path) -> Dataset:
-    """Read dataset.json of the dataset in folder `path`; images are not looked at.
+    """Read dataset.json of the dataset in directory `path`; no image is opened.
 
     Raises:
-        UserError: no such folder, or everything that is wrong with its dataset.json.
+        UserError: no such directory, or dataset.json has errors; the message lists all of them.
     """
     dataset, faults = parse_dataset(Path(path))
     if dataset is None:
@@ -121,22 +145,23 @@ def load_dataset(path: str | Path) -> Dataset:
 
 
 def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
-    """Read dataset.json; return the dataset, or None and every fault of the file, one sentence each."""
+    """Read dataset.json; return the dataset, or None and every error of the file, one sentence each."""
     file = path / "dataset.json"
-    if not path.is_dir():
-        return None, [f"{path}: no such folder."]
     try:
+        with reading():
+            if not path.is_dir():
+                return None, [f"{shown_path(path)}: no such directory."]
         content = read_json(file)
     except UserError as error:
         return None, [str(error)]
     if not isinstance(content, dict):
-        return None, [f"{file}: must be a JSON object with channel_names, labels, numTraining, file_ending."]
+        return None, [f"{file}: not a JSON object. It needs channel_names, labels, numTraining and file_ending."]
 
     faults: list[str] = []
     older = "modality" in content and "channel_names" not in content
     channel_names = _channel_names(content.get("modality" if older else "channel_names"))
     if not channel_names:
-        faults.append(f'{file}: channel_names is missing or not of the form {{"0": "T1", "1": "T2"}}.')
+        faults.append(f'{file}: channel_names is missing or malformed. Write it as {{"0": "T1", "1": "T2"}}.')
 
     labels = None
     if "labels" not in content:
@@ -147,21 +172,21 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
         except UserError as error:
             faults.append(f"{file}: {error}")
 
-    # Datasets with `modality` are of nnU-Net's first version, which knew one format only.
+    # Datasets with `modality` come from nnU-Net's first version, which read a single format.
     ending = content.get("file_ending", ".nii.gz" if older else None)
     if ending not in ENDINGS:
-        faults.append(f"{file}: file_ending is {ending!r}; must be one of {', '.join(ENDINGS)}.")
+        faults.append(f"{file}: file_ending is {ending!r}. Use one of {', '.join(ENDINGS)}.")
 
     number = content.get("numTraining")
     if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
-        faults.append(f"{file}: numTraining is {number!r}; must be a whole number.")
+        faults.append(f"{file}: numTraining is {number!r}. Write the number of training cases.")
     groups = content.get("groups", {})
     if not isinstance(groups, dict):
-        faults.append(f'{file}: groups must be of the form {{"case": "patient", ...}}.')
+        faults.append(f'{file}: groups is malformed. Write it as {{"case": "patient", ...}}.')
     if not _is_case_list(content.get("dataset", {})):
         faults.append(
-            f'{file}: dataset must be of the form {{"case": {{"images": ["..."], "label": "..."}}}}, '
-            "with at least one image a case and no / in the case's name."
+            f'{file}: dataset is malformed. Write it as {{"case": {{"images": ["..."], "label": "..."}}}}, '
+            "with at least one image per case and no / or control character in the name of a case."
         )
 
     if faults or labels is None:
@@ -179,44 +204,47 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
     return dataset, []
 
 
+@reading()
 def cases_in_folder(folder: Path, num_channels: int, file_ending: str) -> list[Case]:
     """Return the cases to predict in `folder`, sorted by name, without labels.
 
-    A case is `CASE_0000.ext`, one file a channel; where one file is all a case needs, `CASE.ext` will do. A
-    folder of DICOM slices is one case, called as the folder; so is each sub-folder with DICOM slices.
+    A case is `CASE_0000.ext`, one file per channel; if a case needs a single file, `CASE.ext` is accepted too. A
+    directory of DICOM slices is one case, named after the directory; so is each subdirectory with DICOM slices.
 
     Raises:
-        UserError: nothing to predict, a case without all its channels, or a file that belongs to no case.
+        UserError: no case, a case without all its channels, a file that belongs to no case, or no access.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder.")
+        raise UserError(f"{shown_path(folder)}: no such directory.")
     channels, unnumbered = channel_files(folder, file_ending)
     picture = num_channels == 3 and file_ending in PICTURES
     if channels:
-        # Left out in silence, these would be missed among the results, or their content in a result.
+        # Skipping these silently would leave out a case, or a channel of a case.
         if unnumbered:
-            raise UserError(f"{unnumbered[0]}: the name must end in the channel's number, as the others do (_0000).")
+            raise UserError(f"{unnumbered[0]}: the name lacks a channel number, which the others have. Add _0000.")
         surplus = [file for found in channels.values() for channel, file in found.items() if channel >= num_channels]
         if surplus:
-            raise UserError(f"{surplus[0]}: the model knows {num_channels} channel(s), up to {num_channels - 1:04d}.")
+            raise UserError(
+                f"{surplus[0]}: the model takes {counted(num_channels, 'channel')}, 0000 to {num_channels - 1:04d}. "
+                "Remove this file or choose another model."
+            )
         cases = []
         for name, found in channels.items():
             images = _expected(folder, name, set(found), num_channels, file_ending)
             for image in images:
                 if not image.is_file():
-                    raise UserError(f"{image}: no such file, but case '{name}' needs {num_channels} channels.")
+                    raise UserError(
+                        f"{image}: no such file, but case '{name}' needs {counted(num_channels, 'channel')}. Add it."
+                    )
             cases.append(Case(name, images, None))
         return cases
     if unnumbered and (num_channels == 1 or picture):
         return [Case(file.name.removesuffix(file_ending), (file,), None) for file in unnumbered]
-    dicom = [entry for entry in [folder, *sorted(folder.iterdir())] if is_dicom_folder(entry)]
-    if dicom:
+    if dicom := dicom_folders(folder):
         return [Case(entry.resolve().name, (entry,), None) for entry in dicom]
-    raise UserError(
-        f"{folder}: holds no case. Images must be called CASE_0000{file_ending}, with one file a channel "
-        f"(0000 to {num_channels - 1:04d})."
-    )
+    numbers = "" if num_channels == 1 else f", one file per channel (0000 to {num_channels - 1:04d})"
+    raise UserError(f"{folder}: holds no case. Name the images CASE_0000{file_ending}{numbers}.")
 
 
 def channel_files(folder: Path, file_ending: str) -> tuple[dict[str, dict[int, Path]], list[Path]]:
@@ -233,22 +261,24 @@ def channel_files(folder: Path, file_ending: str) -> tuple[dict[str, dict[int, P
 
 
 def files_ending(folder: Path, file_ending: str) -> list[Path]:
-    """Return the files in `folder` with that ending, sorted; hidden ones are left out."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        entry for entry in folder.iterdir() if entry.name.endswith(file_ending) and not entry.name.startswith(".")
-    )
+    """Return the files in `folder` with that ending, sorted; hidden ones are skipped.
+
+    Raises:
+        UserError: the directory cannot be read.
+    """
+    with reading():
+        entries = list_directory(folder) if folder.is_dir() else []
+    return [entry for entry in entries if entry.name.endswith(file_ending) and not entry.name.startswith(".")]
 
 
 def _expected(folder: Path, name: str, found: set[int], num_channels: int, file_ending: str) -> tuple[Path, ...]:
-    """Files a case should have: one a channel, or the one colour picture that holds three."""
+    """Files a case should have: one per channel, or one colour picture with three channels."""
     colour = num_channels == 3 and found == {0} and file_ending in PICTURES
     return tuple(folder / f"{name}_{c:04d}{file_ending}" for c in range(1 if colour else num_channels))
 
 
 def _is_called(folder: str, wanted: str) -> bool:
-    """Whether a folder's name is `wanted`, or DatasetXXX_Name with that number or name."""
+    """Whether a directory's name is `wanted`, or DatasetXXX_Name with that number or name."""
     match = re.fullmatch(r"Dataset(\d+)_(.+)", folder)
     return folder == wanted or (
         match is not None and (match[2] == wanted or (wanted.isdecimal() and int(match[1]) == int(wanted)))
@@ -256,7 +286,7 @@ def _is_called(folder: str, wanted: str) -> bool:
 
 
 def _channel_names(content: Any) -> tuple[str, ...]:
-    """Channel names in order; empty if `content` is no such mapping."""
+    """Return the channel names in order; empty if `content` is malformed."""
     if isinstance(content, list):
         return tuple(str(name) for name in content)
     if not isinstance(content, dict) or set(content) != {str(i) for i in range(len(content))}:
@@ -265,10 +295,11 @@ def _channel_names(content: Any) -> tuple[str, ...]:
 
 
 def _is_case_list(content: Any) -> bool:
-    # A case's name becomes the name of files below the work folder: no way may lead out of it.
+    # A case's name becomes a file name in the work directory and must not lead out of it.
     return isinstance(content, dict) and all(
         isinstance(files, dict)
         and Path(name).name == name
+        and _CONTROL.search(name) is None
         and isinstance(files.get("label"), str)
         and isinstance(files.get("images"), list)
         and files["images"]

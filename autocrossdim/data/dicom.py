@@ -1,124 +1,172 @@
-"""A folder of DICOM slices as one volume, or a clear word about why it is none."""
+"""Directories of DICOM slices: found, checked, and put in order.
 
+ITK stacks whatever carries one series number, and GDCM asks for as much memory as a damaged file says, so both happen
+here before either is called.
+"""
+
+import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import library_path, list_directory, reading
+from autocrossdim.system.text import counted
 
-# Scanners round positions to 0.1 mm or so: a 1.25 mm gap may read 1.2 or 1.3. A missing slice is 100 % off.
+# Scanners round positions to about 0.1 mm: a gap of 1.25 mm may read 1.2 or 1.3. A missing slice doubles the gap.
 _UNEVEN = 0.1
+
+# Files looked at before a directory (with its subdirectories) is taken for something else. The first slice found ends
+# the search in its directory, so the number of slices does not count.
+MAX_SEARCHED = 20_000
 
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")  # 4-byte lengths
 _IMPLICIT, _BIG_ENDIAN, _DEFLATED = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99"
 _PIXELS, _ITEM, _SYNTAX = (0x7FE0, 0x0010), 0xFFFE, (0x0002, 0x0010)
-_OPEN = 0xFFFFFFFF  # a length that says: until the delimiter
+_UNDEFINED = 0xFFFFFFFF  # a length that means: until the delimiter
+_PREAMBLE = 128  # bytes before the letters DICM
 
 
-def is_dicom_folder(folder: Path) -> bool:
-    """Say whether `folder` directly holds at least one DICOM series.
+@reading()
+def dicom_folders(folder: Path) -> list[Path]:
+    """Return `folder` and its subdirectories, those that directly hold DICOM slices, sorted by name.
 
     Raises:
-        UserError: a DICOM file there is damaged.
+        UserError: no access, or too many other files.
     """
-    return folder.is_dir() and bool(_series(folder))
+    budget = iter(range(MAX_SEARCHED))
+    folders = [folder, *(entry for entry in list_directory(folder) if entry.is_dir())]
+    return [candidate for candidate in folders if _holds_slices(candidate, budget)]
+
+
+def _holds_slices(folder: Path, budget: Iterator[int]) -> bool:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if next(budget, None) is None:
+                raise UserError(
+                    f"{folder}: no image among the first {MAX_SEARCHED:,} files. Choose the directory with the images."
+                )
+            if _is_visible_file(Path(entry)) and _is_marked(Path(entry)):
+                return True
+    return False
+
+
+def _is_visible_file(path: Path) -> bool:
+    """Whether `path` may be a slice: not a directory, pipe or device, not hidden, and not the index of a medium."""
+    return path.name[0] != "." and path.name.upper() != "DICOMDIR" and path.is_file()
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a file declares itself as DICOM, or begins with an element of DICOM where the declaration is missing."""
+    if path.stat().st_size <= _PREAMBLE:  # as the endless files in /proc, whose size is 0
+        return False
+    with path.open("rb") as stream:
+        start = stream.read(_PREAMBLE + 4)
+    if start[_PREAMBLE:] == b"DICM":
+        return True
+    group, element, length = struct.unpack("<HHI", start[:8])
+    explicit = start[4:6].isalpha() and start[4:6].isupper()
+    return group in (2, 8) and element <= 0x18 and (explicit or length <= 64)  # the first elements in use are short
 
 
 def _series(folder: Path) -> list[str]:
-    for file in _marked(folder):
+    for path in list_directory(folder):
+        if not path.is_file() and not path.is_dir():
+            raise UserError(f"{path}: neither a file nor a directory. Take it out of the directory of DICOM slices.")
+        library_path(path)
+    marked = _marked(folder)
+    for file in marked:
         check_dicom(file)
-    return list(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
+    return list(sitk.ImageSeriesReader.GetGDCMSeriesIDs(library_path(folder))) if marked else []
 
 
 def _marked(folder: Path) -> list[Path]:
-    """The files in `folder` that say of themselves that they are DICOM."""
-    marked = []
-    for file in _files(folder):
-        with file.open("rb") as stream:
-            if stream.read(132)[128:] == b"DICM":
-                marked.append(file)
-    return marked
+    return [file for file in _files(folder) if _is_marked(file)]
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files in `folder` but for hidden ones and an index."""
-    return [
-        file
-        for file in sorted(folder.iterdir())
-        if file.is_file() and file.name[0] != "." and file.name.upper() != "DICOMDIR"
-    ]
+    return [file for file in list_directory(folder) if _is_visible_file(file)]
 
 
 def check_dicom(path: Path) -> None:
-    """See that no element is longer than the file. GDCM asks for the memory first, gigabytes, and keeps it.
+    """Check that no element is longer than the file; GDCM would allocate that length, gigabytes, and keep it.
 
     Raises:
-        UserError: one is.
+        UserError: an element is longer than the file.
     """
-    size, position, syntax, pixels = path.stat().st_size, 132, b"", False
+    size, position, syntax, pixels = path.stat().st_size, _PREAMBLE + 4, b"", False
     with path.open("rb") as file:
+        if file.read(position)[_PREAMBLE:] != b"DICM":
+            return  # without a declaration, in which byte order and form is anybody's guess
         while position + 8 <= size and syntax != _DEFLATED:
             file.seek(position)
             head = file.read(12).ljust(12, b"\0")
-            described = head[:2] == b"\2\0"  # the file's own description is always explicit and little endian
-            order = ">" if syntax == _BIG_ENDIAN and not described else "<"
+            meta = head[:2] == b"\2\0"  # the file's meta information is always explicit and little endian
+            order = ">" if syntax == _BIG_ENDIAN and not meta else "<"
             group, element, length = struct.unpack(order + "HHI", head[:8])
             position += 8
-            explicit = group != _ITEM and (described or syntax != _IMPLICIT)
+            explicit = group != _ITEM and (meta or syntax != _IMPLICIT)
             kind = head[4:6] if explicit else b""
             if explicit and not (kind.isalpha() and kind.isupper()):
-                if not described:
-                    return  # some scanners write what the standard does not know; GDCM may
-                explicit, kind = False, b""  # so do some programs, in the file's description
+                if not meta:
+                    return  # some scanners write elements outside the standard, which GDCM may read
+                explicit, kind = False, b""  # some programs write implicit meta information
             if kind in _LONG:
                 length = struct.unpack(order + "I", head[8:])[0]
                 position += 4
             elif explicit:
                 length = struct.unpack(order + "H", head[6:8])[0]
-            if length != _OPEN and position + length > size:
+            if length != _UNDEFINED and position + length > size:
                 raise UserError(
-                    f"{path}: damaged: element ({group:04x},{element:04x}) is to have {length} bytes, more than there "
-                    "are. Copy the file again."
+                    f"{path}: damaged: element ({group:04x},{element:04x}) has a length of {length:,} bytes, but the "
+                    f"file has {size:,}. Copy the file again."
                 )
             if (group, element) == _SYNTAX:
                 file.seek(position)
                 syntax = file.read(length).rstrip(b"\0 ")
             pixels = pixels or (group, element) == _PIXELS
-            # What holds other elements is gone into; the pieces of compressed pixels are not.
-            if length != _OPEN and kind != b"SQ" and (group != _ITEM or pixels):
+            # Sequences and items are descended into, except for fragments of compressed pixels.
+            if length != _UNDEFINED and kind != b"SQ" and (group != _ITEM or pixels):
                 position += length
 
 
+@reading()
 def series_files(folder: Path) -> list[str]:
-    """Return the files of the one DICOM series in `folder`, in the order in which they are stacked.
+    """Return the files of the one DICOM series in `folder`, ordered along the slices' normal.
 
-    ITK stacks whatever carries one series number, two heart phases at one place included, with a warning.
+    ITK would stack all files with one series number, even two heart phases at one position, with a mere warning.
 
     Raises:
-        UserError: no series or several; a file that is no slice of it; several slices at one position;
+        UserError: no series or several; a file that is not one of its slices; several slices at one position;
             slices that are not parallel, not stacked along their normal, or unevenly spaced.
     """
     series = _series(folder)
     if not series:
-        raise UserError(f"{folder}: holds no DICOM series.")
+        raise UserError(f"{folder}: holds no DICOM series. Choose a directory with DICOM slices.")
     if len(series) > 1:
         raise UserError(
-            f"{folder}: holds {len(series)} DICOM series ({', '.join(series)}). Put one in a folder of its own."
+            f"{folder}: holds {len(series)} DICOM series ({', '.join(series)}). Move each to a directory of its own."
         )
-    files = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    files = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(library_path(folder), series[0]))
     names, endings = {Path(file).name for file in files}, {Path(file).suffix for file in files}
-    # One that was cut short at its very beginning is known by its ending alone.
+    # A slice truncated within its first bytes is recognised by its ending alone.
     slices = {file.name for file in _files(folder) if file.suffix in endings} | {file.name for file in _marked(folder)}
     if left_out := slices - names:
         raise UserError(
-            f"{folder / min(left_out)}: no slice of the series beside it (damaged, or something else). "
-            "Copy it again, or take it out of the folder."
+            f"{folder / min(left_out)}: not a slice of the series beside it (damaged, or another kind of file). "
+            "Copy it again, or take it out of the directory."
         )
-    if len(files) == 1:
-        return files
+    if len(files) > 1:
+        origins, directions = _positions(files)
+        return [files[index] for index in _stacking_order(folder, origins, directions)]
+    return files
 
+
+def _positions(files: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the origin (n, 3) in mm and the direction matrix (n, 9) of each slice."""
     origins, directions = [], []
     for file in files:
         reader = sitk.ImageFileReader()
@@ -129,30 +177,33 @@ def series_files(folder: Path) -> list[str]:
             raise UserError(f"{file}: cannot be read as DICOM. Copy the file again.") from error
         origins.append(reader.GetOrigin())
         directions.append(reader.GetDirection())
-    if np.ptp(directions, axis=0).max() > 1e-3:
-        raise UserError(f"{folder}: its slices are not parallel (a localiser?). Keep one stack of slices only.")
+    return np.array(origins), np.array(directions)
 
-    place = np.array(origins)
-    normal = np.array(directions[0]).reshape(3, 3)[:, 2]
-    along = place @ normal
+
+def _stacking_order(folder: Path, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Return the order of the slices along their normal, after checking that they form a volume."""
+    if np.ptp(directions, axis=0).max() > 1e-3:
+        raise UserError(f"{folder}: its slices are not parallel (a localiser?). Keep the slices of one stack only.")
+    normal = directions[0].reshape(3, 3)[:, 2]
+    along = origins @ normal
     order = np.argsort(along, kind="stable")
     gaps = np.diff(along[order])
     gap = float(np.median(gaps[gaps > 1e-3])) if np.any(gaps > 1e-3) else 0.0
     if np.any(gaps < 1e-3 * max(gap, 1.0)):
         positions = 1 + int(np.sum(gaps >= 1e-3 * max(gap, 1.0)))
         raise UserError(
-            f"{folder}: {len(files)} slices at only {positions} positions, so several images "
-            "(phases, echoes) lie at one place. Put one of them in a folder of its own."
+            f"{folder}: {counted(len(origins), 'slice')} at only {counted(positions, 'position')}: it holds several "
+            "images (phases, echoes). Move each to a directory of its own."
         )
     if np.any(np.abs(gaps - gap) > _UNEVEN * gap):
         raise UserError(
-            f"{folder}: slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm): "
-            "one is missing or too many. Complete the series or convert it yourself."
+            f"{folder}: the slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm), so a slice is "
+            "missing or does not belong there. Complete the series or convert it yourself."
         )
-    drift = place[order][1:] - place[order][:-1] - gaps[:, None] * normal
+    drift = origins[order][1:] - origins[order][:-1] - gaps[:, None] * normal
     if np.abs(drift).max() > _UNEVEN * gap:
         raise UserError(
-            f"{folder}: slices are not stacked along their normal (tilted gantry). "
-            "Straighten the series before, for example with dcm2niix."
+            f"{folder}: the slices are not stacked along their normal (tilted gantry). "
+            "Straighten the series first, for example with dcm2niix."
         )
-    return [files[i] for i in order]
+    return order

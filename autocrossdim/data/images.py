@@ -1,5 +1,6 @@
-"""Images and labels as arrays (z, y, x), where their voxels lie, and files of them."""
+"""Reading and writing images and labels: arrays (z, y, x) and their geometry."""
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -13,40 +14,38 @@ import SimpleITK as sitk
 from PIL import Image as Picture
 
 from autocrossdim.data import dicom, headers, nifti
+from autocrossdim.data.limits import check_declared
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, write_json, written_whole
+from autocrossdim.system.files import library_path, read_json, reading, write_json, written_whole
+from autocrossdim.system.text import shown_path
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif", ".tiff")
-PICTURES = (
-    ".png",
-    ".bmp",
-    ".tif",
-    ".tiff",
-)  # whose resolution tags are about printing: spacing is 1, as in nnU-Net
+TIFFS = (".tif", ".tiff")
+PICTURES = (".png", ".bmp", *TIFFS)  # their resolution is meant for printing: the spacing is 1, as in nnU-Net
 
-# Channels, and image and label, may differ by this share of a voxel (or this much in direction): headers
-# written as float32, or through a quaternion, differ by 1e-5 where nothing was moved.
+# Largest difference in geometry between channels, and between image and label, as a share of a voxel (absolute for
+# the direction matrix). Headers written as float32, or through a quaternion, differ by 1e-5 for the same geometry.
 TOLERANCE = 1e-3
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
-# Without this, ITK refuses NIfTI files whose direction was rounded or sheared, which nnU-Net reads. Voxels
-# and spacing are as in the file, and results are written with the file's own header.
+# Otherwise ITK refuses NIfTI files whose direction was rounded or sheared, which nnU-Net reads. Voxels and spacing are
+# read as stored, and results are written with the header of their source.
 os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of an image lie.
+    """Position of an image's voxels in space.
 
     Attributes:
         shape: voxels (Z, Y, X); Z is 1 for a 2D image.
         spacing: mm (z, y, x); z is 1.0 for a 2D image.
-        origin: ITK's origin in mm as it came, `dims` entries (x, y, z).
-        direction: ITK's direction matrix as it came, row by row, `dims` squared entries.
+        origin: ITK's origin in mm, unchanged, `dims` entries (x, y, z).
+        direction: ITK's direction matrix, unchanged, row by row, `dims` squared entries.
         dims: 2 or 3.
-        pixel_type: the file's voxel type, for people to read.
-        header: the source file's own words about where voxels lie, `nifti:<base64>` or `nrrd:<lines>`. A file
-            of the same format is written with them, which makes its geometry the source's to the last bit.
+        pixel_type: voxel type of the file, for display.
+        header: geometry in the source's format, `nifti:<base64>` or `nrrd:<lines>`. Files of the same format are
+            written with it, which preserves the geometry bit by bit.
     """
 
     shape: tuple[int, int, int]
@@ -58,28 +57,28 @@ class Geometry:
     header: str | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a dictionary that survives JSON unchanged."""
+        """Return a dictionary that JSON preserves exactly."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Geometry":
-        """Rebuild what `to_json` gave."""
+        """Return the geometry that `to_json` described."""
         tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         return cls(**tuples)
 
 
 @dataclass
 class Image:
-    """An image, `array` (C, Z, Y, X) float32, and where its voxels lie."""
+    """An image: `array` of shape (C, Z, Y, X), float32, and its geometry."""
 
     array: npt.NDArray[np.float32]
     geometry: Geometry
 
 
 def same_place(a: Geometry, b: Geometry) -> str | None:
-    """Say how two geometries disagree in shape, spacing, origin or direction; None if they agree.
+    """Describe how two geometries differ in shape, spacing, origin or direction; None if they agree.
 
-    Tolerances are a thousandth: of the spacing for spacing and origin, absolute for the direction matrix.
+    The tolerance is `TOLERANCE`: relative to the spacing for spacing and origin, absolute for the direction matrix.
     """
     if a.dims != b.dims:
         return f"{a.dims}D and {b.dims}D"
@@ -96,25 +95,27 @@ def same_place(a: Geometry, b: Geometry) -> str | None:
 
 
 def file_ending(path: Path) -> str:
-    """Return the ending of an image file that can be read, `.nii.gz` for example.
+    """Return the ending of an image file, such as `.nii.gz`.
 
     Raises:
-        UserError: no format that is read here.
+        UserError: a format that is not supported.
     """
     for ending in ENDINGS:
         if path.name.lower().endswith(ending):
             return ending
-    raise UserError(f"{path}: not a format read here. Convert it to one of {', '.join(ENDINGS)}.")
+    raise UserError(f"{shown_path(path)}: not a supported format. Convert it to one of {', '.join(ENDINGS)}.")
 
 
 def read_image(paths: Sequence[Path]) -> Image:
-    """Read one image: a file a channel, one RGB(A) file with three channels, or the folder of a DICOM series.
+    """Read one image: one file per channel, one RGB(A) file with three channels, or the directory of a DICOM series.
 
     Raises:
-        UserError: a file is missing, unreadable, cut short, 4D or complex, has no valid spacing, or the
-            channels' geometries disagree.
+        UserError: a file is missing, unreadable, truncated, 4D or complex, has no valid spacing or far more voxels
+            than its size allows, or the channels' geometries differ.
     """
-    if len(paths) == 1 and Path(paths[0]).is_dir():
+    with reading():
+        is_series = len(paths) == 1 and Path(paths[0]).is_dir()
+    if is_series:
         return read_dicom_series(Path(paths[0]))
     arrays, geometries = [], []
     for path in map(Path, paths):
@@ -122,30 +123,32 @@ def read_image(paths: Sequence[Path]) -> Image:
         arrays.append(array)
         geometries.append(geometry)
         if difference := same_place(geometries[0], geometry):
-            raise UserError(f"{path}: lies elsewhere than {Path(paths[0]).name}: {difference}. Resample it to match.")
-    with np.errstate(over="ignore"):  # too large a float64 becomes infinite, which `verify` reports
+            raise UserError(f"{path}: another geometry than {Path(paths[0]).name}: {difference}. Resample it to match.")
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which `verify` reports
         array = np.concatenate(arrays, dtype=np.float32, casting="unsafe")
     return Image(np.ascontiguousarray(array), geometries[0])
 
 
 def read_label(path: Path) -> tuple[npt.NDArray[np.integer[Any]], Geometry]:
-    """Read a label file as whole numbers of shape (Z, Y, X). Palette pictures give the palette's indices.
+    """Read a label map as integers of shape (Z, Y, X). Palette pictures give the palette's indices.
 
     Raises:
-        UserError: as `read_image`; several values a voxel; values that are not whole numbers.
+        UserError: as `read_image`; several values per voxel; values that are not integers.
     """
     path = Path(path)
-    array, geometry = _read_picture(path) if file_ending(path) in PICTURES else _read(path)
+    array, geometry = _read(path, is_label=True)
     if len(array) != 1:
-        raise UserError(f"{path}: a colour image; a label file holds one number a voxel. Convert it.")
+        raise UserError(f"{path}: a colour image, but a label file holds one number per voxel. Convert it.")
     label = array[0]
     if label.dtype.kind == "f":
         whole = np.isfinite(label) & (np.abs(label) < 2**31) & (label == np.round(label))
         if not whole.all():
             value = label[~whole].flat[0]
-            raise UserError(f"{path}: holds {value:g}, but label values are whole numbers. Was it interpolated?")
+            raise UserError(
+                f"{path}: holds {value:g}, but label values are whole numbers. Recreate it without interpolation."
+            )
         label = label.astype(np.int32)
-    return np.array(label, label.dtype.newbyteorder("=")), geometry  # a copy that may be written to
+    return np.array(label, label.dtype.newbyteorder("=")), geometry  # a writeable copy
 
 
 def read_dicom_series(folder: Path) -> Image:
@@ -160,7 +163,9 @@ def read_dicom_series(folder: Path) -> Image:
     try:
         image = sitk.ReadImage(files[0]) if len(files) == 1 else reader.Execute()
     except RuntimeError as error:
-        raise UserError(f"{folder}: cannot be read as one DICOM series ({_reason(error)}).") from error
+        raise UserError(
+            f"{folder}: cannot be read as one DICOM series ({_reason(error)}). Copy it again or convert it."
+        ) from error
     array, geometry = _from_itk(folder, image)
     return Image(np.ascontiguousarray(array[:3], dtype=np.float32), geometry)
 
@@ -168,63 +173,84 @@ def read_dicom_series(folder: Path) -> Image:
 def write_label(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
     """Write label values of shape (Z, Y, X) to `path`, as uint8 if they fit, else uint16.
 
-    Where `geometry` was read from a NIfTI, NRRD or MHA file and `path` is of the same format, the geometry
-    read back equals the source's bit by bit. Other formats keep what they can hold (NIfTI: float32).
+    If `geometry` was read from a NIfTI, NRRD or MHA file and `path` has the same format, the geometry is preserved
+    bit by bit. Other formats preserve it as far as they can (NIfTI: float32).
 
     Raises:
-        UserError: values below 0 or above 65535, or a format or folder that cannot take them.
+        UserError: values below 0 or above 65535, or a format or directory that cannot hold them.
     """
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     if low < 0 or high > np.iinfo(np.uint16).max:
-        raise UserError(f"{path}: label values from {low} to {high} cannot be written; only 0 to 65535.")
+        raise UserError(f"{path}: label values from {low} to {high} cannot be written. Use values from 0 to 65535.")
     _write(array.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16), geometry, Path(path))
 
 
 def write_array(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
-    """Write a map, for example of probabilities, of shape (Z, Y, X) to `path` as float32.
+    """Write a map, such as one of probabilities, of shape (Z, Y, X) to `path` as float32.
 
     Raises:
-        UserError: a format (PNG, BMP) or folder that cannot take it.
+        UserError: a format (PNG, BMP) or directory that cannot hold it.
     """
     if file_ending(Path(path)) in (".png", ".bmp"):
         raise UserError(f"{path}: cannot hold fractions. Write .tif or .nii.gz instead.")
     _write(array.astype(np.float32), geometry, Path(path))
 
 
-def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
-    """Read one file as (C, Z, Y, X), in the file's number type, alpha dropped."""
+@reading()
+def _read(path: Path, *, is_label: bool = False) -> tuple[npt.NDArray[Any], Geometry]:
+    """Read one file as (C, Z, Y, X), in the file's number type, without alpha."""
     ending = file_ending(path)
+    name = library_path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file.")
-    # ITK reads grey BMP as colour, does not notice when one is cut short, and gives up on grey PNG with alpha.
-    if ending == ".bmp" or (ending == ".png" and path.read_bytes()[25:26] == b"\x04"):
+        raise UserError(f"{path}: not a regular file." if path.exists() else f"{path}: no such file.")
+    # Pillow keeps palette indices and 1-bit values, which ITK turns into colours. ITK also reads grey BMP as colour,
+    # does not notice truncated BMP files, and fails on grey PNG with alpha.
+    if (is_label and ending in PICTURES) or ending == ".bmp" or (ending == ".png" and _is_grey_with_alpha(path)):
         return _read_picture(path)
     if ending in (".nii.gz", ".nii"):
-        return _read_nifti(path)
+        return _read_nifti(path, is_label)
     header = None
     if ending == ".nrrd":
         headers.check_nrrd(path)
         header = headers.nrrd_header(path)
     elif ending == ".mha":
-        headers.check_mha(path)
-    elif ending in (".tif", ".tiff"):
+        headers.check_mha(path, is_label=is_label)
+    elif ending in TIFFS:
         headers.check_tiff(path)
     try:
-        image = sitk.ReadImage(str(path))
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(name)
+        reader.ReadImageInformation()
+        check_declared(path, _declared_bytes(reader), is_label=is_label)
+        image = reader.Execute()
     except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)}).") from error
+        raise UserError(f"{path}: cannot be read ({_reason(error)}). Replace or convert it.") from error
     array, geometry = _from_itk(path, image, header)
     return (array[:3] if len(array) == 4 and ending in PICTURES else array), geometry
 
 
-def _read_nifti(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
-    voxels, header = nifti.read(path)
+def _is_grey_with_alpha(path: Path) -> bool:
+    """Whether a PNG file's header declares colour type 4."""
+    with path.open("rb") as file:
+        return file.read(26)[25:] == b"\x04"
+
+
+def _declared_bytes(reader: sitk.ImageFileReader) -> int:
+    """Return the size of the voxels of a file whose information was read; 8 bytes each at most."""
+    bits = [int(digits) for digits in re.findall(r"\d+", sitk.GetPixelIDValueAsString(reader.GetPixelID()))]
+    values = math.prod(int(n) for n in reader.GetSize()) * int(reader.GetNumberOfComponents())
+    return values * (bits[0] if bits else 64) // 8
+
+
+def _read_nifti(path: Path, is_label: bool) -> tuple[npt.NDArray[Any], Geometry]:
+    voxels, header = nifti.read(path, is_label=is_label)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with nifti.readable_by_itk(path, header) as file:
+            reader.SetFileName(str(file))
+            reader.ReadImageInformation()
     except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)}).") from error
+        raise UserError(f"{path}: cannot be read ({_reason(error)}). Replace or convert it.") from error
     geometry = _geometry(path, reader, header)
     channels = np.moveaxis(voxels, -1, 0) if voxels.ndim == 2 else voxels[None]
     return channels.reshape(-1, *geometry.shape), geometry
@@ -233,7 +259,7 @@ def _read_nifti(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
 def _from_itk(path: Path, image: sitk.Image, header: str | None = None) -> tuple[npt.NDArray[Any], Geometry]:
     """Return an ITK image as (C, Z, Y, X) and its geometry; `path` is for messages."""
     if "complex" in image.GetPixelIDTypeAsString():
-        raise UserError(f"{path}: complex numbers. Write magnitude (or magnitude and phase, as two channels).")
+        raise UserError(f"{path}: complex voxels. Write the magnitude, or magnitude and phase as two channels.")
     geometry = _geometry(path, image, header)
     array = sitk.GetArrayFromImage(image)
     channels = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
@@ -267,22 +293,22 @@ def to_itk(array: npt.NDArray[Any], geometry: Geometry) -> sitk.Image:
 
 
 def _geometry(path: Path, image: sitk.Image | sitk.ImageFileReader, header: str | None) -> Geometry:
-    """Where the voxels of an ITK image, or of a reader that has read its information, lie."""
+    """Return the geometry of an ITK image, or of a reader that has read its information."""
     dims = image.GetDimension()
     if dims > 3:
         size = " × ".join(str(n) for n in image.GetSize())
-        raise UserError(f"{path}: a {dims}D image ({size}). Split it into one 3D file a channel or time.")
+        raise UserError(f"{path}: a {dims}D image ({size}). Split it into one 3D file per channel or time point.")
     if dims < 2 or min(image.GetSize()) < 1:
-        raise UserError(f"{path}: its header speaks of {_text(image.GetSize())} voxels; it must have 2 or 3 axes.")
+        raise UserError(f"{path}: the header declares {_text(image.GetSize())} voxels. Use an image with 2 or 3 axes.")
     shape = (1, *image.GetSize()[::-1])[-3:]
     pixel_type = sitk.GetPixelIDValueAsString(image.GetPixelID())
-    if file_is_picture(path):
+    if _is_picture(path):
         return _picture_geometry(path, shape, dims, pixel_type)
     spacing = image.GetSpacing()[::-1]
     if not all(np.isfinite(s) and s > 0 for s in spacing):
-        raise UserError(f"{path}: a spacing of {_text(spacing)} mm (z, y, x). Mend the header.")
+        raise UserError(f"{path}: the header declares a spacing of {_text(spacing)} mm (z, y, x). Fix the header.")
     if not np.isfinite([*image.GetOrigin(), *image.GetDirection()]).all():
-        raise UserError(f"{path}: the header's origin or direction is not a number. Mend the header.")
+        raise UserError(f"{path}: the origin or direction in the header is not a number. Fix the header.")
     return Geometry(
         shape=_three(shape),
         spacing=_three((1.0, *spacing)[-3:]),
@@ -294,16 +320,14 @@ def _geometry(path: Path, image: sitk.Image | sitk.ImageFileReader, header: str 
     )
 
 
-def file_is_picture(path: Path) -> bool:
-    """Say whether `path` is of a format without a spacing to rely on (PNG, BMP, TIFF)."""
+def _is_picture(path: Path) -> bool:
+    """Whether `path` has a format without a reliable spacing (PNG, BMP, TIFF)."""
     return path.name.lower().endswith(PICTURES)
 
 
 def _read_picture(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
-    """Read a picture with Pillow, which keeps 1-bit values and palette indices, where ITK gives colours."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file.")
-    if file_ending(path) in (".tif", ".tiff"):
+    """Read a picture with Pillow."""
+    if file_ending(path) in TIFFS:
         headers.check_tiff(path)
     try:
         with Picture.open(path) as picture:
@@ -313,8 +337,8 @@ def _read_picture(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
                 pages.append(np.array(picture))
             pixel_type = f"{picture.format} {picture.mode}"
         array = np.stack(pages)
-    except Exception as error:  # damaged files end in errors of every kind
-        raise UserError(f"{path}: cannot be read ({error}).") from error
+    except Exception as error:  # damaged files raise exceptions of every kind
+        raise UserError(f"{path}: cannot be read ({error}). Replace or convert it.") from error
     if array.dtype == bool:
         array = array.astype(np.uint8)
     channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
@@ -324,16 +348,16 @@ def _read_picture(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
 
 
 def _picture_geometry(path: Path, shape: tuple[int, ...], dims: int, pixel_type: str) -> Geometry:
-    """Geometry of a picture: spacing 1 unless nnU-Net's side file CASE.json beside a TIFF says otherwise."""
+    """Return the geometry of a picture, with the spacing of its spacing file or 1."""
     spacing: list[float] = [1.0, 1.0, 1.0]
-    side = _side_file(path)
-    if path.suffix.lower() in (".tif", ".tiff") and side.is_file():
+    side = spacing_file(path)
+    if side is not None and side.is_file():
         content = read_json(side)
         given: Any = content.get("spacing") if isinstance(content, dict) else None
         numbers = isinstance(given, list) and all(isinstance(s, int | float) for s in given)
         spacing = [1.0] * (3 - len(given)) + [float(s) for s in given] if numbers else []
         if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
-            raise UserError(f'{side}: must read {{"spacing": [z, y, x]}}, in mm, all above 0.')
+            raise UserError(f'{side}: not a valid spacing. Write {{"spacing": [z, y, x]}}, in mm, all above 0.')
     return Geometry(
         shape=_three(shape),
         spacing=_three(spacing),
@@ -344,8 +368,10 @@ def _picture_geometry(path: Path, shape: tuple[int, ...], dims: int, pixel_type:
     )
 
 
-def _side_file(path: Path) -> Path:
-    """CASE.json beside CASE_0000.tif or CASE.tif."""
+def spacing_file(path: Path) -> Path | None:
+    """Return the path of nnU-Net's CASE.json beside CASE_0000.tif or CASE.tif; None for other formats."""
+    if not path.name.lower().endswith(TIFFS):
+        return None
     return path.with_name(re.sub(r"_\d{4}$", "", path.stem) + ".json")
 
 
@@ -354,6 +380,7 @@ def _write(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
         raise ValueError(f"array of shape {array.shape} for a geometry of shape {geometry.shape}")
     voxels = array[0] if geometry.dims == 2 else array
     ending = file_ending(path)
+    library_path(path)
     header = geometry.header or ""
     is_nifti = ending in (".nii.gz", ".nii")
     with written_whole(path) as temporary:
@@ -366,25 +393,27 @@ def _write(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
             try:
                 sitk.WriteImage(image, str(temporary), useCompression=True)
             except RuntimeError as error:
-                raise UserError(f"{path}: cannot be written ({_reason(error)}).") from error
+                reason = _reason(error)
+                raise UserError(f"{path}: cannot be written ({reason}). Check free space and permissions.") from error
             if is_nifti or ending == ".bmp":
-                _see_that_it_is_whole(temporary, path)
-    if ending in (".tif", ".tiff") and geometry.spacing != (1.0, 1.0, 1.0):
-        write_json(_side_file(path), {"spacing": list(geometry.spacing)})
+                _check_complete(temporary, path)
+    side = spacing_file(path)
+    if side is not None and geometry.spacing != (1.0, 1.0, 1.0):
+        write_json(side, {"spacing": list(geometry.spacing)})
 
 
-def _see_that_it_is_whole(temporary: Path, path: Path) -> None:
-    """Read what ITK wrote as NIfTI or BMP: it does not notice when a disk is full, and leaves a file cut short."""
+def _check_complete(temporary: Path, path: Path) -> None:
+    """Read a NIfTI or BMP file that ITK wrote: it does not notice a full disk and leaves a truncated file."""
     try:
-        _read(temporary)
+        _read(temporary, is_label=True)
     except UserError as error:
-        raise UserError(f"{path}: cannot be written as a whole. Check space and permissions.") from error
+        raise UserError(f"{path}: cannot be written completely. Check free space and permissions.") from error
 
 
 def _reason(error: Exception) -> str:
-    """Last line of an ITK error, without addresses."""
+    """Return the last line of an ITK error, without addresses."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
-    return re.sub(r"^(sitk::ERROR|ITK ERROR): |\w+\(0x\w+\): ", "", re.sub(r"^ITK ERROR: ", "", lines[-1]))
+    return re.sub(r"^(sitk::ERROR|ITK ERROR): |\w+\(0x\w+\): ", "", re.sub(r"^ITK ERROR: ", "", lines[-1])).rstrip(".")
 
 
 def _three(values: Sequence[Any]) -> tuple[Any, Any, Any]:

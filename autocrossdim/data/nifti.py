@@ -1,26 +1,32 @@
-"""Voxels of NIfTI files, and files written with the header of another; where voxels lie, ITK tells.
+"""NIfTI files, versions 1 and 2: voxels and header are read and written here, geometry is interpreted by ITK.
 
-ITK alone will not do: it reads a file that was cut short without a word (with zeros), turns NaN and infinite
-voxels into 0 and a spacing of zero or NaN into 1 mm, takes the voxels of `x.nii.gz` from `x.nii` if that lies
-beside it, and what it writes comes back up to 5e-6 off in its direction.
+ITK alone does not suffice: it reads a truncated file without an error (as zeros), turns NaN and infinite voxels into 0
+and a spacing of zero or NaN into 1 mm, takes the voxels of `x.nii.gz` from an `x.nii` beside it, cannot read version 2,
+and what it writes comes back up to 5e-6 off in its direction.
 """
 
 import base64
 import gzip
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from autocrossdim.data.limits import MAX_DEFLATE, MAX_TRAILING, check_declared
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import reading
 
 Array = npt.NDArray[Any]
 
-# The fields in use of the NIfTI-1 header and their offsets. ITK does not read NIfTI-2.
-_FIELDS = {
+# Type and offset of the header's fields in use, by version of the format.
+_FIELDS_1 = {
+    "sizeof_hdr": ("i4", 0),
     "dim": ("8i2", 40),
     "intent_code": ("i2", 68),
     "datatype": ("i2", 70),
@@ -29,16 +35,41 @@ _FIELDS = {
     "vox_offset": ("f4", 108),
     "scl_slope": ("f4", 112),
     "scl_inter": ("f4", 116),
+    "xyzt_units": ("u1", 123),
+    "qform_code": ("i2", 252),
+    "sform_code": ("i2", 254),
+    "quatern": ("3f4", 256),
+    "qoffset": ("3f4", 268),
+    "srow": ("12f4", 280),
 }
-_BYTES = 348
-_HEADER = np.dtype(
-    {
-        "names": list(_FIELDS),
-        "formats": [form for form, _ in _FIELDS.values()],
-        "offsets": [offset for _, offset in _FIELDS.values()],
-        "itemsize": _BYTES,
-    }
-)
+_FIELDS_2 = {
+    "sizeof_hdr": ("i4", 0),
+    "datatype": ("i2", 12),
+    "bitpix": ("i2", 14),
+    "dim": ("8i8", 16),
+    "pixdim": ("8f8", 104),
+    "vox_offset": ("i8", 168),
+    "scl_slope": ("f8", 176),
+    "scl_inter": ("f8", 184),
+    "qform_code": ("i4", 344),
+    "sform_code": ("i4", 348),
+    "quatern": ("3f8", 352),
+    "qoffset": ("3f8", 376),
+    "srow": ("12f8", 400),
+    "xyzt_units": ("i4", 500),
+    "intent_code": ("i4", 504),
+}
+_BYTES_1, _BYTES_2 = 348, 540
+_MAGIC_1, _MAGIC_2 = b"n+1\0", b"n+2\0\r\n\x1a\n"
+_MAX_OFFSET = 2**28  # extensions between header and voxels are kilobytes, a CIFTI-2 file's are megabytes
+
+
+def _layout(fields: dict[str, tuple[str, int]], size: int) -> np.dtype[np.void]:
+    formats, offsets = zip(*fields.values(), strict=True)
+    return np.dtype({"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": size})
+
+
+_HEADER_1, _HEADER_2 = _layout(_FIELDS_1, _BYTES_1), _layout(_FIELDS_2, _BYTES_2)
 _TYPES = {
     2: "u1",
     4: "i2",
@@ -58,54 +89,131 @@ _MARK = "nifti:"
 COMPRESSION = 5
 
 
-def read(path: Path) -> tuple[Array, str]:
-    """Read a `.nii` or `.nii.gz` file; whether it is compressed is told by its first bytes.
+def read(path: Path, *, is_label: bool = False) -> tuple[Array, str]:
+    """Read a `.nii` or `.nii.gz` file; its first bytes tell whether it is compressed.
+
+    No more is read than the header declares.
+
+    Args:
+        path: file to read.
+        is_label: whether it is a label map, which may be compressed further than an image.
 
     Returns:
-        The voxels as they follow each other in the file (x fastest), shape (n,), or (n, 3) in colour, scaled
-        as the header says; and the header as text, for `Geometry.header` and `write`.
+        The voxels in the order of the file (x fastest), shape (n,), or (n, 3) in colour, scaled as the header says;
+        and the header as text, for `Geometry.header` and `write`.
 
     Raises:
-        UserError: not a NIfTI-1 file, cut short, damaged, or with a spacing of zero or NaN.
+        UserError: not a NIfTI file, truncated, damaged, larger than it can be, or with a spacing of zero or NaN.
     """
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)  # checks length and checksum
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: cut short or damaged ({error}). Copy the file again.") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    header = bytearray(content[:_BYTES])
+    with reading(path), path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not compressed:
+            return _read(path, file, compressed, is_label)
+        try:
+            with gzip.GzipFile(fileobj=file) as stream:
+                return _read(path, stream, compressed, is_label)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(f"{path}: truncated or damaged ({error}). Copy the file again.") from error
+
+
+def _read(path: Path, stream: BinaryIO | gzip.GzipFile, compressed: bool, is_label: bool) -> tuple[Array, str]:
+    header = bytearray(stream.read(_BYTES_1))
+    if header[4:8] == _MAGIC_2[:4]:
+        header += stream.read(_BYTES_2 - _BYTES_1)
     fields = _fields(header)
     if fields is None:
-        raise UserError(f"{path}: not a NIfTI-1 file (its first bytes say so). Convert or replace it.")
-    dims, code = int(fields["dim"][0]), int(fields["datatype"])
-    spacing = [float(size) for size in fields["pixdim"][1 : min(dims, 3) + 1]]
-    if not all(math.isfinite(size) and size != 0 for size in spacing):
-        raise UserError(f"{path}: the header gives a spacing of {spacing} mm (x, y, z). Mend the header.")
-    if code not in _TYPES:
-        raise UserError(f"{path}: voxels of NIfTI data type {code} (complex?) are not read. Convert the file.")
+        raise UserError(f"{path}: not a NIfTI file (wrong first bytes). Convert or replace it.")
+    _check_header(path, fields)
+    kind = np.dtype(_TYPES[int(fields["datatype"])]).newbyteorder(fields.dtype["datatype"].byteorder)
+    count, start = _count(fields), max(int(fields["vox_offset"]), len(header))
+    declared = count * kind.itemsize
+    size = path.stat().st_size
+    if start + declared > size * (MAX_DEFLATE if compressed else 1):
+        raise UserError(
+            f"{path}: truncated: the header declares {declared:,} bytes of voxels, the file has {size:,} bytes in all"
+            f"{' (compressed)' if compressed else ''}. Copy the file again."
+        )
+    check_declared(path, declared, is_label=is_label)
 
-    kind = np.dtype(_TYPES[code]).newbyteorder(fields.dtype["datatype"].byteorder)
-    count = _count(fields)
-    if not 0 <= float(fields["vox_offset"]) < 2**31:
-        raise UserError(f"{path}: the header says its voxels start at byte {fields['vox_offset']}. Mend the header.")
-    start = max(int(fields["vox_offset"]), _BYTES)
-    missing = start + count * kind.itemsize - len(content)
-    if min(int(n) for n in fields["dim"][1 : dims + 1]) < 1:
-        raise UserError(f"{path}: the header gives it an axis without voxels. Mend the header.")
-    if missing > 0:
-        raise UserError(f"{path}: cut short, {missing} bytes are missing. Copy the file again.")
-    voxels: Array = np.frombuffer(content, kind, count, start)
+    stream.read(start - len(header))
+    content = stream.read(declared)
+    if len(content) < declared:
+        raise UserError(f"{path}: truncated, {declared - len(content):,} bytes are missing. Copy the file again.")
+    if compressed:
+        _check_rest(path, stream, max(declared, MAX_TRAILING))
+    voxels: Array = np.frombuffer(content, kind, count)
     slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
     if math.isfinite(slope) and math.isfinite(inter) and slope != 0 and (slope, inter) != (1, 0):
         voxels = voxels * slope + inter
     return voxels, _MARK + base64.b64encode(header).decode()
 
 
+def _check_header(path: Path, fields: Any) -> None:
+    """Check what the voxels are read by.
+
+    Raises:
+        UserError: an axis without voxels, an invalid spacing, another type of voxels, or an impossible offset.
+    """
+    dims, code = int(fields["dim"][0]), int(fields["datatype"])
+    spacing = [float(size) for size in fields["pixdim"][1 : min(dims, 3) + 1]]
+    if not all(math.isfinite(size) and size != 0 for size in spacing):
+        raise UserError(f"{path}: the header declares a spacing of {spacing} mm (x, y, z). Fix the header.")
+    if code not in _TYPES:
+        raise UserError(f"{path}: voxels of NIfTI data type {code} (complex?) are not supported. Convert the file.")
+    if not 0 <= float(fields["vox_offset"]) <= _MAX_OFFSET:
+        raise UserError(f"{path}: the header places the voxels at byte {fields['vox_offset']}. Fix the header.")
+    if min(int(n) for n in fields["dim"][1 : dims + 1]) < 1:
+        raise UserError(f"{path}: the header declares an axis without voxels. Fix the header.")
+
+
+def _check_rest(path: Path, stream: BinaryIO | gzip.GzipFile, most: int) -> None:
+    """Read a compressed file to its end, where its checksum is compared.
+
+    Raises:
+        UserError: it goes on for more than `most` bytes.
+    """
+    rest = 0
+    while block := stream.read(2**20):
+        rest += len(block)
+        if rest > most:
+            raise UserError(f"{path}: holds far more data than its header declares. Fix or replace the file.")
+
+
+@contextmanager
+def readable_by_itk(path: Path, header: str) -> Iterator[Path]:
+    """Yield a file from which ITK reads the geometry: the file itself, or the header of version 2 as version 1.
+
+    Version 1 rounds spacing and position to float32, which ITK also does with the files that it can read.
+
+    Raises:
+        UserError: an axis has more voxels than version 1 can express.
+    """
+    raw = base64.b64decode(header.removeprefix(_MARK))
+    if len(raw) == _BYTES_1:
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        twin = Path(folder) / "header.nii"
+        twin.write_bytes(_as_version_1(path, raw) + bytes(4))
+        yield twin
+
+
+def _as_version_1(path: Path, header: bytes) -> bytes:
+    fields = _fields(bytearray(header))
+    if max(fields["dim"]) > np.iinfo(np.int16).max:
+        raise UserError(f"{path}: an axis of {max(fields['dim']):,} voxels; at most 32,767 are supported. Crop it.")
+    raw = bytearray(_BYTES_1)
+    twin = np.frombuffer(raw, _HEADER_1.newbyteorder("<"))[0]
+    for name in _FIELDS_1:
+        twin[name] = fields[name]
+    twin["sizeof_hdr"], twin["vox_offset"] = _BYTES_1, _BYTES_1 + 4
+    raw[-len(_MAGIC_1) :] = _MAGIC_1
+    return bytes(raw)
+
+
 def is_header(text: str | None) -> bool:
-    """Say whether `text` is a header that `read` returned."""
+    """Whether `text` is a header that `read` returned."""
     return text is not None and text.startswith(_MARK)
 
 
@@ -113,12 +221,11 @@ def write(path: Path, array: Array, header: str) -> None:
     """Write `array`, (Z, Y, X) or (Y, X) of uint8, uint16 or float32, with a header that `read` returned."""
     raw = bytearray(base64.b64decode(header.removeprefix(_MARK)))
     fields = _fields(raw)
-    assert fields is not None
-    if _count(fields) != array.size:  # the source held several values a voxel
+    if _count(fields) != array.size:  # the source held several values per voxel
         fields["dim"] = (array.ndim, *array.shape[::-1], *[1] * (7 - array.ndim))
     fields["datatype"] = _CODES[array.dtype.name]
     fields["bitpix"] = array.dtype.itemsize * 8
-    fields["vox_offset"] = _BYTES + 4
+    fields["vox_offset"] = len(raw) + 4
     fields["scl_slope"], fields["scl_inter"], fields["intent_code"] = 1, 0, 0
     voxels = array.astype(array.dtype.newbyteorder(fields.dtype["datatype"].byteorder))
     content = bytes(raw) + bytes(4) + voxels.tobytes()  # four zeros: no extension of the header follows
@@ -126,16 +233,20 @@ def write(path: Path, array: Array, header: str) -> None:
 
 
 def _count(fields: Any) -> int:
-    """Return how many voxels a header speaks of."""
+    """Return the number of voxels that a header declares."""
     return math.prod(int(n) for n in fields["dim"][1 : int(fields["dim"][0]) + 1])
 
 
 def _fields(header: bytearray) -> Any:
-    """Give a view of a NIfTI-1 header by field name; None if it is no such header."""
-    if len(header) < _BYTES or bytes(header[344:347]) != b"n+1":
+    """Return a view of a NIfTI header by field name; None if it is not such a header."""
+    if len(header) == _BYTES_1 and header[-4:-1] == _MAGIC_1[:3]:
+        layout = _HEADER_1
+    elif len(header) == _BYTES_2 and header[4:12] == _MAGIC_2:
+        layout = _HEADER_2
+    else:
         return None
-    for dtype in (_HEADER.newbyteorder("<"), _HEADER.newbyteorder(">")):
-        fields = np.frombuffer(header, dtype)[0]
-        if 1 <= fields["dim"][0] <= 7:  # the format's own way to tell the byte order
+    for order in "<>":
+        fields = np.frombuffer(header, layout.newbyteorder(order))[0]  # type: ignore[arg-type]
+        if 1 <= fields["dim"][0] <= 7:  # how the format reveals its byte order
             return fields
     return None

@@ -1,8 +1,8 @@
-"""Every fault of a raw dataset in one list, and what may be meant but should be known."""
+"""Integrity of a raw dataset: every error in one list, and what may be intended but should be known."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,16 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from autocrossdim.data.dataset import Case, Dataset, channel_files, files_ending, parse_dataset
-from autocrossdim.data.images import Geometry, Image, file_is_picture, read_image, read_label, same_place
+from autocrossdim.data.images import Geometry, Image, read_image, read_label, same_place, spacing_file
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import reading
 from autocrossdim.system.processes import map_cases
+from autocrossdim.system.text import counted, listed
 
-FEW = 5  # cases or groups below which five folds are not to be had
+FEW = 5  # cases or groups needed for five folds
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a dataset, a sentence each: faults must be mended, warnings may be meant."""
+    """Findings in a dataset, one sentence each: faults must be fixed, warnings may be intended."""
 
     faults: list[str]
     warnings: list[str]
@@ -29,7 +31,7 @@ class Report:
 
 @dataclass
 class StructureCheck:
-    """What dataset.json and the names of files tell; `dataset` is None if dataset.json cannot be used."""
+    """Findings in dataset.json and in file names; `dataset` is None if dataset.json cannot be used."""
 
     dataset: Dataset | None
     faults: list[str] = field(default_factory=list)
@@ -38,17 +40,17 @@ class StructureCheck:
 
 @dataclass
 class CaseCheck:
-    """What reading one case told.
+    """Findings in one case.
 
     Attributes:
-        name: the case.
-        image: the image, if it could be read whole.
-        label: label values (Z, Y, X), if they could be read whole.
-        faults: a sentence each.
-        warnings: a sentence each.
+        name: name of the case.
+        image: image; None if it could not be read.
+        label: label values (Z, Y, X); None if they could not be read.
+        faults: one sentence each.
+        warnings: one sentence each.
         values: label values present.
-        image_hash: the same for two cases with identical images.
-        dims: 2 or 3, None if unreadable.
+        image_hash: digest of the image's voxels; equal for cases with identical images.
+        dims: 2 or 3; None if the image could not be read.
     """
 
     name: str
@@ -62,9 +64,14 @@ class CaseCheck:
 
 
 def verify(path: str | Path, processes: int = 1) -> Report:
-    """Look for every fault of the dataset in folder `path`, reading each training case once.
+    """Check the dataset in directory `path`, reading each training case once; nothing is written.
 
-    Nothing is written. Cases are read in `processes` workers, which hold one case each.
+    Args:
+        path: directory of the dataset.
+        processes: number of worker processes, each of which holds one case in memory.
+
+    Raises:
+        UserError: a directory may not be read.
     """
     structure = check_structure(Path(path))
     if structure.dataset is None:
@@ -73,8 +80,13 @@ def verify(path: str | Path, processes: int = 1) -> Report:
     return summarise([structure, *map_cases(check, structure.dataset.training_cases(), processes, "Verifying cases")])
 
 
+@reading()
 def check_structure(path: Path) -> StructureCheck:
-    """Check dataset.json, folders, names and numbers of files; no image is opened."""
+    """Check dataset.json, the directories, and names and numbers of files; no image is opened.
+
+    Raises:
+        UserError: a directory may not be read.
+    """
     dataset, faults = parse_dataset(Path(path))
     structure = StructureCheck(dataset, faults)
     if dataset is None:
@@ -83,79 +95,81 @@ def check_structure(path: Path) -> StructureCheck:
     names = {case.name for case in cases}
 
     if dataset.num_training is None:
-        faults.append(f"{dataset.path}/dataset.json: numTraining is missing. Add {len(cases)}.")
+        faults.append(f"{dataset.path / 'dataset.json'}: numTraining is missing. Set it to {len(cases)}.")
     elif dataset.num_training != len(cases):
         faults.append(
-            f"{dataset.path}/dataset.json: numTraining is {dataset.num_training}, but there are {len(cases)} "
-            "training cases. Mend the number or add the missing cases."
+            f"{dataset.path / 'dataset.json'}: numTraining is {dataset.num_training}, but there are "
+            f"{counted(len(cases), 'training case')}. Correct the number or add the missing cases."
         )
     if "dataset" not in dataset.description:
         folders = [folder for folder in ("imagesTr", "labelsTr") if not (dataset.path / folder).is_dir()]
-        faults += [f"{dataset.path / folder}: no such folder." for folder in folders]
+        faults += [f"{dataset.path / folder}: no such directory. Create it." for folder in folders]
         faults += _misnamed(dataset, "imagesTr")
         structure.warnings += [
-            f"{file}: a label without an image."
+            f"{file}: a label without an image; it is ignored."
             for file in files_ending(dataset.path / "labelsTr", dataset.file_ending)
             if file.name.removesuffix(dataset.file_ending) not in names
         ]
         if not cases and not folders:
-            faults.append(f"{dataset.path}/imagesTr: no file ends in _0000{dataset.file_ending}.")
+            faults.append(
+                f"{dataset.path / 'imagesTr'}: no file ends in _0000{dataset.file_ending}. Name the images "
+                f"CASE_0000{dataset.file_ending}, or correct file_ending in dataset.json."
+            )
     elif not cases:
-        faults.append(f"{dataset.path}/dataset.json: dataset names no case.")
+        faults.append(f"{dataset.path / 'dataset.json'}: the key 'dataset' is empty. List the training cases there.")
     faults += _misnamed(dataset, "imagesTs")
     for case in dataset.test_cases():
         faults += _missing_channels(case)
 
     if dataset.groups:
-        if lost := sorted(set(dataset.groups) - names):
-            structure.warnings.append(f"groups in dataset.json name cases that are not there: {', '.join(lost)}.")
-        if alone := sorted(names - set(dataset.groups)):
+        if unknown := sorted(set(dataset.groups) - names):
+            structure.warnings.append(f"groups in dataset.json name cases that do not exist: {listed(unknown, 10)}.")
+        if ungrouped := sorted(names - set(dataset.groups)):
             structure.warnings.append(
-                f"groups in dataset.json do not name {', '.join(alone)}: each counts as a group of its own."
+                f"groups in dataset.json do not name {listed(ungrouped, 10)}: each is a group of its own."
             )
     number = len({dataset.groups.get(name, name) for name in names})
     if 0 < number < FEW:
-        what = ("group" if dataset.groups else "training case") + ("s" if number > 1 else "")
-        how = "validation leaves one out at a time" if number > 1 else "nothing can be held out for validation"
-        structure.warnings.append(f"{dataset.path}: only {number} {what}, fewer than {FEW}: {how}.")
+        units = counted(number, "group" if dataset.groups else "training case")
+        how = "each fold validates with one of them" if number > 1 else "no case can be held out for validation"
+        structure.warnings.append(f"{dataset.path}: only {units}, fewer than {FEW}: {how}.")
     return structure
 
 
 def check_case(dataset: Dataset, case: Case) -> CaseCheck:
     """Read one training case and check it by itself; faults are collected, never raised."""
     check = CaseCheck(case.name)
-    check.faults += _missing_channels(case)
     image = label = None
-    place: Geometry | None = None
-    if not check.faults:
-        try:
+    geometry: Geometry | None = None
+    try:
+        check.faults += _missing_channels(case)
+        if not check.faults:
             image = read_image(case.images)
-        except UserError as error:
-            check.faults.append(str(error))
-    if case.label is None or not case.label.is_file():
-        check.faults.append(f"{case.label}: no such file; case '{case.name}' has no label.")
-    else:
-        try:
-            label, place = read_label(case.label)
-        except UserError as error:
-            check.faults.append(str(error))
+    except UserError as error:
+        check.faults.append(str(error))
+    try:
+        if _is_missing(case.label):
+            check.faults.append(f"{case.label}: no such file, but every training case needs a label. Add it.")
+        elif case.label is not None:
+            label, geometry = read_label(case.label)
+    except UserError as error:
+        check.faults.append(str(error))
 
     if image is not None:
         _check_image(dataset, case, image, check)
     if label is not None:
         _check_label(dataset, case, label, check)
-    if image is not None and place is not None and (difference := same_place(image.geometry, place)):
+    if image is not None and geometry is not None and (difference := same_place(image.geometry, geometry)):
         assert case.label is not None
-        remedy = "Resample one of them" + (
-            " (a TIFF's spacing is read from CASE.json beside it)." if file_is_picture(case.label) else "."
-        )
-        check.faults.append(f"{case.label}: lies elsewhere than its image: {difference}. {remedy}")
+        remedy = "Resample one of them"
+        remedy += " (the spacing of a TIFF is read from CASE.json beside it)." if spacing_file(case.label) else "."
+        check.faults.append(f"{case.label}: another geometry than its image: {difference}. {remedy}")
     check.image, check.label = image, label
     return check
 
 
 def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
-    """Put the checks of a dataset into one report, adding what shows only between cases."""
+    """Combine the checks of a dataset into one report, and compare the cases with each other."""
     checks = list(checks)
     faults = [fault for check in checks for fault in check.faults]
     warnings = [warning for check in checks for warning in check.warnings]
@@ -166,18 +180,21 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
     if len(dims) > 1:
         rare = min(dims, key=lambda d: dims[d])
         odd = [case.name for case in cases if case.dims == rare]
-        faults.append(f"2D and 3D images are mixed: {', '.join(odd)} {'is' if len(odd) == 1 else 'are'} {rare}D.")
+        faults.append(
+            f"2D and 3D images are mixed: {listed(odd, 10)} {'is' if len(odd) == 1 else 'are'} {rare}D. "
+            "Make them two datasets."
+        )
 
     same: dict[str, list[str]] = {}
     for case in cases:
         if case.image_hash is not None:
             same.setdefault(case.image_hash, []).append(case.name)
-    warnings += [f"cases {', '.join(names)}: identical images." for names in same.values() if len(names) > 1]
+    warnings += [f"cases {', '.join(names)} have identical images." for names in same.values() if len(names) > 1]
 
     present = {value for case in cases for value in case.values}
     for dataset in datasets if present else []:
         warnings += [
-            f"label '{name}' ({', '.join(map(str, values))}) occurs in no case."
+            f"label '{name}' ({', '.join(map(str, values))}) does not occur in any case."
             for name, values in dataset.labels.foreground.items()
             if present.isdisjoint(values)
         ]
@@ -185,7 +202,7 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
 
 
 def _check_case_only(dataset: Dataset, case: Case) -> CaseCheck:
-    """As `check_case`, without the arrays, which need not come back from a worker."""
+    """As `check_case`, without the arrays, so that they are not sent between processes."""
     check = check_case(dataset, case)
     check.image = check.label = None
     return check
@@ -195,16 +212,18 @@ def _check_image(dataset: Dataset, case: Case, image: Image, check: CaseCheck) -
     check.dims = image.geometry.dims
     if len(image.array) != len(dataset.channel_names):
         check.faults.append(
-            f"{case.images[0]}: {len(image.array)} channel(s), but dataset.json names "
-            f"{len(dataset.channel_names)}. Mend dataset.json or the image."
+            f"{case.images[0]}: {counted(len(image.array), 'channel')}, but dataset.json names "
+            f"{len(dataset.channel_names)}. Correct dataset.json or the image."
         )
     for number, channel in enumerate(image.array):
         file = case.images[number] if len(case.images) == len(image.array) else case.images[0]
         broken = int(channel.size - np.isfinite(channel).sum())
         if broken:
-            check.faults.append(f"{file}: {broken} of {channel.size} voxels are NaN or infinite. Replace them (by 0?).")
+            check.faults.append(
+                f"{file}: {broken:,} of {channel.size:,} voxels are NaN or infinite. Replace them, for example by 0."
+            )
         elif channel.min() == channel.max():
-            check.warnings.append(f"{file}: channel {number} is constant ({channel.flat[0]:g}).")
+            check.warnings.append(f"{file}: channel {number} is {channel.flat[0]:g} everywhere.")
     digest = hashlib.blake2b(repr(image.array.shape).encode(), digest_size=16)
     digest.update(image.array.data)
     check.image_hash = digest.hexdigest()
@@ -214,38 +233,42 @@ def _check_label(dataset: Dataset, case: Case, label: npt.NDArray[Any], check: C
     values, counts = np.unique(label, return_counts=True)
     check.values = tuple(int(value) for value in values)
     undeclared = [
-        f"{value} ({count} voxels)"
+        f"{value} ({counted(int(count), 'voxel')})"
         for value, count in zip(check.values, counts, strict=True)
         if value not in dataset.labels.values
     ]
     if undeclared:
         check.faults.append(
-            f"{case.label}: holds label value(s) that dataset.json does not declare: {_some(undeclared)}."
+            f"{case.label}: holds label values that dataset.json does not declare: {listed(undeclared, 10)}. "
+            "Declare them under 'labels', or correct the file."
         )
     elif not {value for values in dataset.labels.foreground.values() for value in values} & set(check.values):
-        check.warnings.append(f"{case.label}: no foreground.")
+        check.warnings.append(f"{case.label}: holds background only.")
 
 
 def _missing_channels(case: Case) -> list[str]:
     return [
-        f"{image}: no such file; case '{case.name}' lacks a channel." for image in case.images if not image.is_file()
+        f"{image}: no such file, but case '{case.name}' needs this channel. Add it."
+        for image in case.images
+        if _is_missing(image)
     ]
 
 
+def _is_missing(path: Path | None) -> bool:
+    with reading():
+        return path is None or not path.exists()
+
+
 def _misnamed(dataset: Dataset, folder: str) -> list[str]:
-    """Faults about image files without a channel number, or with one that is not declared."""
+    """Return faults about image files without a channel number, or with one that is not declared."""
     channels, unnumbered = channel_files(dataset.path / folder, dataset.file_ending)
     number = len(dataset.channel_names)
     return [
-        f"{file}: the name must end in the channel's number, as in CASE_0000{dataset.file_ending}."
-        for file in unnumbered
+        f"{file}: the name lacks a channel number. Name it CASE_0000{dataset.file_ending}." for file in unnumbered
     ] + [
-        f"{file}: channel {channel}, but dataset.json names {number} (0000 to {number - 1:04d})."
+        f"{file}: channel {channel}, but dataset.json names {counted(number, 'channel')} (0000 to {number - 1:04d}). "
+        "Remove the file, or add the channel to dataset.json."
         for found in channels.values()
         for channel, file in sorted(found.items())
         if channel >= number
     ]
-
-
-def _some(items: Sequence[str], most: int = 10) -> str:
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

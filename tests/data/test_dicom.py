@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from autocrossdim.data.dicom import check_dicom, is_dicom_folder
+from autocrossdim.data.dicom import check_dicom, dicom_folders
 from autocrossdim.data.images import read_dicom_series
 from autocrossdim.system.errors import UserError
 
@@ -76,10 +76,11 @@ def test_sound_files_of_every_kind_are_let_through(tmp_path: Path) -> None:
 )
 def test_an_element_longer_than_its_file_is_named(syntax: str, broken: bytes, tmp_path: Path) -> None:
     path = dicom(tmp_path / "a.dcm", syntax, broken)
-    with pytest.raises(UserError, match=r"a\.dcm: damaged: element .* more than there are"):
+    with pytest.raises(UserError, match=r"a\.dcm: damaged: element .* but the file has"):
         check_dicom(path)
+    assert dicom_folders(tmp_path) == [tmp_path]
     with pytest.raises(UserError, match="damaged"):
-        is_dicom_folder(tmp_path)
+        read_dicom_series(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 100, None])
@@ -94,7 +95,7 @@ def test_a_damaged_slice_at_an_end_does_not_make_the_volume_shorter(
     if kept is None:
         kept = content.index(b"\x20\0\x0e\0")  # where the series' number stands
     broken.write_bytes(content[:kept])
-    with pytest.raises(UserError, match=rf"{number}\.dcm: no slice"):
+    with pytest.raises(UserError, match=rf"{number}\.dcm: not a slice"):
         read_dicom_series(folder)
 
 

@@ -120,7 +120,7 @@ def test_a_2d_nifti_has_one_slice(tmp_path: Path, write_image: Writer):
 def test_a_missing_file_and_an_unknown_format_are_named(tmp_path: Path):
     with pytest.raises(UserError, match=r"gone\.nii\.gz: no such file"):
         read_image([tmp_path / "gone.nii.gz"])
-    with pytest.raises(UserError, match=r"x\.jpg: not a format read here"):
+    with pytest.raises(UserError, match=r"x\.jpg: not a supported format"):
         read_image([tmp_path / "x.jpg"])
 
 
@@ -188,7 +188,7 @@ def test_an_mha_spacing_of_zero_or_nan_is_an_error(tmp_path: Path, write_image: 
 def test_channels_that_lie_elsewhere_are_an_error(tmp_path: Path, write_image: Writer):
     a = write_image(tmp_path / "x_0000.nii.gz", RAMP, (1, 1, 1))
     b = write_image(tmp_path / "x_0001.nii.gz", RAMP, (1, 1, 1.5))
-    with pytest.raises(UserError, match=r"x_0001\.nii\.gz: lies elsewhere than x_0000\.nii\.gz: spacing"):
+    with pytest.raises(UserError, match=r"x_0001\.nii\.gz: another geometry than x_0000\.nii\.gz: spacing"):
         read_image([a, b])
 
 

@@ -84,13 +84,13 @@ def test_splits_of_the_raw_dataset_are_taken_over(make_dataset, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"train": ["a", "z"], "val": ["b"]}], "names z, which is no training case"),
+        ([{"train": ["a", "z"], "val": ["b"]}], "names z, which is not a training case"),
         ([{"train": ["a", "b"], "val": ["b"]}], "both trains on and validates with b"),
         ([{"train": ["a"], "val": ["c"]}, {"train": ["a"], "val": ["e"]}], "fold 1 has group p"),
-        ([{"train": ["a"], "val": []}], "empty val"),
-        ([{"train": [], "val": ["a"]}], "empty train"),
-        ({"train": ["a"]}, "must be a list"),
-        ([["a"], ["b"]], "must be a list"),
+        ([{"train": ["a"], "val": []}], "empty 'val'"),
+        ([{"train": [], "val": ["a"]}], "empty 'train'"),
+        ({"train": ["a"]}, "malformed. Write a list"),
+        ([["a"], ["b"]], "malformed. Write a list"),
     ],
 )
 def test_splits_that_make_no_sense_are_errors_and_not_taken_over(

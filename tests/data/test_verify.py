@@ -53,7 +53,7 @@ TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing channel": (lambda d: (d / "imagesTr/a_0001.nii.gz").unlink(), "a_0001.nii.gz: no such file"),
     "missing first channel": (lambda d: (d / IMAGE).unlink(), "a_0000.nii.gz: no such file"),
-    "missing label": (lambda d: (d / LABEL).unlink(), "case 'a' has no label"),
+    "missing label": (lambda d: (d / LABEL).unlink(), "a.nii.gz: no such file, but every training case needs a label"),
     "missing test channel": (
         lambda d: (d / "imagesTs/t_0001.nii.gz").unlink(),
         "t_0001.nii.gz: no such file",
@@ -64,16 +64,16 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no channel number": (
         lambda d: shutil.copy(d / IMAGE, d / "imagesTr/a.nii.gz"),
-        "imagesTr/a.nii.gz: the name must end in the channel's number",
+        "imagesTr/a.nii.gz: the name lacks a channel number",
     ),
     "shape": (lambda d: change(d / LABEL, array=np.zeros((8, 12, 11), np.uint8)), "its image: shape"),
     "spacing": (lambda d: change(d / LABEL, spacing=(1, 1, 2.1)), "its image: spacing"),
     "origin": (lambda d: change(d / LABEL, origin=(10, -20, 5.1)), "its image: origin"),
     "direction": (lambda d: change(d / LABEL, direction=TURNED), "its image: direction"),
-    "channels apart": (lambda d: change(d / IMAGE, spacing=(1, 1, 2.1)), "a_0001.nii.gz: lies elsewhere"),
+    "channels apart": (lambda d: change(d / IMAGE, spacing=(1, 1, 2.1)), "a_0001.nii.gz: another geometry"),
     "undeclared value": (
         lambda d: change(d / LABEL, first=[7, 7, 7]),
-        "a.nii.gz: holds label value(s) that dataset.json does not declare: 7 (3 voxels)",
+        "a.nii.gz: holds label values that dataset.json does not declare: 7 (3 voxels)",
     ),
     "fractional label": (
         lambda d: change(d / LABEL, array=np.full((8, 12, 10), 0.5)),
@@ -87,17 +87,17 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "truncated image": (
         lambda d: (d / IMAGE).write_bytes((d / IMAGE).read_bytes()[:-900]),
-        "a_0000.nii.gz: cut short or damaged",
+        "a_0000.nii.gz: truncated or damaged",
     ),
     "truncated label": (
         lambda d: (d / LABEL).write_bytes((d / LABEL).read_bytes()[:-20]),
-        "a.nii.gz: cut short or damaged",
+        "a.nii.gz: truncated or damaged",
     ),
     "axis without voxels": (
         lambda d: change_bytes(d / IMAGE, 42, (-5).to_bytes(2, "little", signed=True)),  # dim[1] of a NIfTI header
-        "a_0000.nii.gz: the header gives it an axis without voxels",
+        "a_0000.nii.gz: the header declares an axis without voxels",
     ),
-    "unreadable image": (lambda d: (d / IMAGE).write_text("no image"), "a_0000.nii.gz: not a NIfTI-1 file"),
+    "unreadable image": (lambda d: (d / IMAGE).write_text("no image"), "a_0000.nii.gz: not a NIfTI file"),
     "2D among 3D": (
         lambda d: [change(d / f, array=np.eye(9, dtype=np.uint8), **FLAT) for f in FILES_OF_A],
         "2D and 3D images are mixed: a is 2D",
@@ -121,11 +121,11 @@ def test_a_fault_in_a_file_is_found(make_dataset, fault: str):
     ("changes", "message"),
     [
         ({"numTraining": 6}, "numTraining is 6, but there are 5"),
-        ({"numTraining": None}, "numTraining is missing. Add 5"),
+        ({"numTraining": None}, "numTraining is missing. Set it to 5"),
         ({"labels": None}, "labels is missing"),
         ({"file_ending": ".nrrd", "numTraining": 0}, "no file ends in _0000.nrrd"),
-        ({"channel_names": {"0": "a", "1": "b"}, "dataset": "x"}, "dataset must be"),
-        ({"dataset": {}, "numTraining": 0}, "dataset names no case"),
+        ({"channel_names": {"0": "a", "1": "b"}, "dataset": "x"}, "dataset is malformed"),
+        ({"dataset": {}, "numTraining": 0}, "the key 'dataset' is empty"),
     ],
 )
 def test_a_fault_in_dataset_json_is_found(make_dataset, edit_json, changes: dict[str, Any], message: str):
@@ -137,13 +137,13 @@ def test_a_fault_in_dataset_json_is_found(make_dataset, edit_json, changes: dict
 
 
 def test_missing_folders_are_found(tmp_path: Path, make_dataset):
-    assert verify(tmp_path / "gone").faults == [f"{tmp_path / 'gone'}: no such folder."]
+    assert verify(tmp_path / "gone").faults == [f"{tmp_path / 'gone'}: no such directory."]
     dataset = make_dataset()
     shutil.rmtree(dataset / "imagesTr")
     shutil.rmtree(dataset / "labelsTr")
     faults = "\n".join(verify(dataset).faults)
-    assert "imagesTr: no such folder" in faults
-    assert "labelsTr: no such folder" in faults
+    assert "imagesTr: no such directory" in faults
+    assert "labelsTr: no such directory" in faults
 
 
 def test_a_grey_picture_is_not_three_channels(make_dataset, edit_json):
@@ -152,7 +152,7 @@ def test_a_grey_picture_is_not_three_channels(make_dataset, edit_json):
     edit_json(dataset, channel_names={"0": "R", "1": "G", "2": "B"})
     faults = verify(dataset).faults
     assert len(faults) == 5
-    assert "a_0000.png: 1 channel(s), but dataset.json names 3" in faults[0]
+    assert "a_0000.png: 1 channel, but dataset.json names 3" in faults[0]
 
 
 def test_colour_pictures_are_a_good_dataset(make_dataset, edit_json):
@@ -181,7 +181,7 @@ def test_all_faults_are_in_one_list(make_dataset, edit_json):
     faults = "\n".join(verify(dataset).faults)
     for words in (
         "numTraining is 4",
-        "case 'a' has no label",
+        "a.nii.gz: no such file, but every training case needs a label",
         "declare: 9",
         "NaN",
         "c_0000.nii.gz: not a NIfTI",
@@ -193,17 +193,17 @@ def test_all_faults_are_in_one_list(make_dataset, edit_json):
 WARNINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no foreground": (
         lambda d: change(d / LABEL, array=np.zeros((8, 12, 10), np.uint8)),
-        "labelsTr/a.nii.gz: no foreground",
+        "labelsTr/a.nii.gz: holds background only",
     ),
     "constant channel": (
         lambda d: change(d / IMAGE, array=np.full((8, 12, 10), 3, np.float32)),
-        "a_0000.nii.gz: channel 0 is constant (3)",
+        "a_0000.nii.gz: channel 0 is 3 everywhere",
     ),
     "identical cases": (
         lambda d: (
             shutil.copy(d / IMAGE, d / "imagesTr/f_0000.nii.gz") and shutil.copy(d / LABEL, d / "labelsTr/f.nii.gz")
         ),
-        "cases a, f: identical images",
+        "cases a, f have identical images",
     ),
     "label without image": (
         lambda d: [(d / "imagesTr/f_0000.nii.gz").unlink(), shutil.copy(d / LABEL, d / "labelsTr/f.nii.gz")],
@@ -229,14 +229,14 @@ def test_few_cases_groups_that_do_not_fit_and_unused_labels_are_warnings(make_da
     assert "only 4 training cases" in verify(dataset).warnings[0]
     dataset = make_dataset("Dataset002_Groups", groups={"a": "p", "b": "p", "z": "p"})
     warnings = "\n".join(verify(dataset).warnings)
-    assert "name cases that are not there: z" in warnings
+    assert "name cases that do not exist: z" in warnings
     assert "do not name c, d, e" in warnings
-    assert "only 4 groups, fewer than 5: validation leaves one out at a time" in warnings
+    assert "only 4 groups, fewer than 5: each fold validates with one of them" in warnings
     dataset = make_dataset("Dataset004_One", groups=dict.fromkeys("abcde", "p"))
-    assert "only 1 group, fewer than 5: nothing can be held out" in "\n".join(verify(dataset).warnings)
+    assert "only 1 group, fewer than 5: no case can be held out" in "\n".join(verify(dataset).warnings)
     dataset = make_dataset("Dataset003_Unused")
     edit_json(dataset, labels={"background": 0, "block": 1, "rare": 2, "ignore": 3})
-    assert verify(dataset).warnings == ["label 'rare' (2) occurs in no case."]
+    assert verify(dataset).warnings == ["label 'rare' (2) does not occur in any case."]
 
 
 def test_a_case_is_checked_by_itself_and_can_come_from_a_worker(make_dataset):

@@ -191,7 +191,7 @@ def make_refused(kind: str, folder: Path, write_image: Callable[..., Path]) -> P
         ("4D", "a 4D image"),
         ("infinite", "1 of 90 voxels are NaN or infinite"),
         ("two phases", "6 slices at only 3 positions"),
-        ("unknown", "not a format read here. Convert it to one of .nii.gz"),
+        ("unknown", "not a supported format. Convert it to one of .nii.gz"),
     ],
 )
 def test_made_scans_that_cannot_be_segmented_say_why(

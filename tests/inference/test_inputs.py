@@ -43,7 +43,7 @@ def test_a_dicom_folder_is_a_case_and_so_is_each_in_a_folder_of_them(tmp_path: P
 
 def test_a_folder_without_images_is_told_what_files_must_be_called(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match=r"holds no case. Images must be called CASE_0000\.nii\.gz"):
+    with pytest.raises(UserError, match=r"holds no case. Name the images CASE_0000\.nii\.gz"):
         find_inputs(tmp_path, 1, ".nii.gz")
 
 

@@ -86,22 +86,28 @@ def _checked(options: dict[str, Any]) -> PlanOptions:
 
 
 def _fingerprint(project: "Project", processes: int, overwrite: bool) -> "Fingerprint":
-    """Return the stored fingerprint if it is of the same dataset, else a new one."""
-    from autocrossdim.preprocessing.fingerprint import extract
+    """Return the stored fingerprint if it is of the same files, else a new one."""
+    from autocrossdim.preprocessing.fingerprint import changed_cases, extract
     from autocrossdim.system.console import say
     from autocrossdim.system.files import read_json
+    from autocrossdim.system.text import counted, listed
 
     dataset, workspace = project.dataset, project.workspace
-    if overwrite or not workspace.fingerprint.exists():
-        fingerprint, report = extract(dataset, processes)
-        for warning in report.warnings:
-            say(f"warning: {warning}")
-        return fingerprint
-    if {case.name for case in project.fingerprint.cases} != {case.name for case in dataset.training_cases()}:
-        raise UserError(f"{dataset.path}: its cases changed since it was planned. Plan again with --overwrite.")
-    if read_json(workspace.dataset_json) != dataset.description:
-        raise UserError(f"{dataset.path / 'dataset.json'}: changed since it was planned. Plan again with --overwrite.")
-    return project.fingerprint
+    if not overwrite and workspace.fingerprint.exists():
+        if {case.name for case in project.fingerprint.cases} != {case.name for case in dataset.training_cases()}:
+            raise UserError(f"{dataset.path}: its cases changed since it was planned. Plan again with --overwrite.")
+        if read_json(workspace.dataset_json) != dataset.description:
+            raise UserError(
+                f"{dataset.path / 'dataset.json'}: changed since it was planned. Plan again with --overwrite."
+            )
+        changed = changed_cases(dataset, project.fingerprint)
+        if not changed:
+            return project.fingerprint
+        say(f"{counted(len(changed), 'case')} changed since the dataset was measured: {listed(changed, 10)}.")
+    fingerprint, report = extract(dataset, processes)
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+    return fingerprint
 
 
 def present(plan: Plan, *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":

@@ -1,4 +1,4 @@
-"""All training cases of a dataset into the store of one configuration."""
+"""Preprocessing of a dataset's training cases for one configuration."""
 
 from functools import partial
 
@@ -7,27 +7,57 @@ from autocrossdim.data.images import read_image, read_label
 from autocrossdim.preprocessing.case import preprocess
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.plan import Configuration, Plan
+from autocrossdim.records.sources import file_versions
+from autocrossdim.system.console import say
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import map_cases
+from autocrossdim.system.text import counted, listed
 
 
 def preprocess_dataset(
     dataset: Dataset, plan: Plan, configuration: Configuration, store: Store, processes: int
-) -> None:
-    """Preprocess every training case that is not stored yet, one case a process."""
+) -> list[str]:
+    """Preprocess every training case that is not stored yet, or whose image or label files changed since.
+
+    Cases that are no longer in the dataset are removed from the store.
+
+    Args:
+        dataset: raw dataset.
+        plan: axis order, normalisation and labels.
+        configuration: target spacing and patch size.
+        store: destination.
+        processes: number of worker processes, each of which holds one case in memory.
+
+    Returns:
+        Names of the cases that were stored before and were preprocessed again.
+
+    Raises:
+        UserError: a file cannot be read or written.
+    """
     store.prepare(plan, configuration)
-    missing = [case for case in dataset.training_cases() if not store.has(case.name)]
+    cases = dataset.training_cases()
+    store.keep_only({case.name for case in cases})
+    changed = [case.name for case in cases if store.has(case.name) and not store.is_current(case)]
+    if changed:
+        say(
+            f"{counted(len(changed), 'case')} changed since they were preprocessed for {configuration.name}: "
+            f"{listed(changed, 10)}. Preprocessing them again."
+        )
+        store.remove(changed)
+    missing = [case for case in cases if not store.has(case.name)]
     if missing:
         work = partial(_preprocess_case, plan, configuration, store)
         map_cases(work, missing, processes, f"Preprocessing for {configuration.name}")
+    return changed
 
 
 def _preprocess_case(plan: Plan, configuration: Configuration, store: Store, case: Case) -> None:
     assert case.label is not None
+    source = file_versions(case.source_files)
     image = read_image(case.images)
     label, _ = read_label(case.label)
     try:
-        done = preprocess(image.array, image.geometry.spacing, plan, configuration, label)
+        preprocessed = preprocess(image.array, image.geometry.spacing, plan, configuration, label)
     except UserError as error:
         raise UserError(f"{case.images[0]}: {error}") from error
-    store.write(case, image.geometry, done, plan, configuration.patch_shape)
+    store.write(case, image.geometry, preprocessed, plan, configuration.patch_shape, source)

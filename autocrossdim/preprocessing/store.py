@@ -1,9 +1,11 @@
 """The store of preprocessed cases: compressed arrays from which a patch is read without reading the case.
 
-A case is four files: `CASE.b2nd` (image), `CASE_label.b2nd`, `CASE_voxels.npz` (where its labels lie) and
-`CASE.json`. The JSON file is written last and names the case as complete.
+A case is four files: `CASE.image.b2nd`, `CASE.label.b2nd`, `CASE.npz` (positions of labelled voxels) and `CASE.json`.
+The JSON file is written last and marks the case as complete; it also records the versions of the source files.
 """
 
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -16,16 +18,25 @@ from autocrossdim.data.dataset import Case
 from autocrossdim.data.images import Geometry
 from autocrossdim.preprocessing.case import Placement, Preprocessed
 from autocrossdim.records.plan import Configuration, Plan
-from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, write_json, written_whole
+from autocrossdim.records.sources import FileVersion, content_hash, file_versions
+from autocrossdim.system.errors import UserError, from_os_error
+from autocrossdim.system.files import library_path, list_directory, read_json, reading, write_json, written_whole
 
-# Voxels remembered a class to centre patches on; nnU-Net's number.
 BLOCK_BYTES = 2**17  # fits a core's cache
-VOXELS_PER_CLASS = 10_000
+VOXELS_PER_CLASS = 10_000  # positions stored per class, around which patches are drawn; nnU-Net's number
+SETTINGS = "settings"  # without ending, so that no case's record has the same name
 
 
 class CaseRecord(BaseModel):
-    """What is known of a stored case besides its arrays."""
+    """Description of a stored case.
+
+    Attributes:
+        name: name of the case.
+        label_path: absolute path of its label file.
+        geometry: geometry of the image as read.
+        placement: position of the preprocessed case in the original grid.
+        source: versions of the files it was preprocessed from; empty if written by version 0.1.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,17 +44,22 @@ class CaseRecord(BaseModel):
     label_path: str
     geometry: dict[str, object]
     placement: Placement
+    source: tuple[FileVersion, ...] = ()
 
     def original_geometry(self) -> Geometry:
-        """Geometry of the image as read."""
+        """Return the geometry of the image as read."""
         return Geometry.from_json(self.geometry)
 
 
 @dataclass
 class StoredCase:
-    """A case opened for reading: slicing `image` (C, Z, Y, X) or `label` (Z, Y, X) reads only those blocks.
+    """A case opened for reading.
 
-    `voxels` maps a foreground class to positions (n, 3) of some of its voxels; classes not present are left out.
+    Attributes:
+        name: name of the case.
+        image: (C, Z, Y, X); slicing reads only the blocks of the slice.
+        label: (Z, Y, X), likewise.
+        voxels: foreground class -> positions (n, 3) of some of its voxels; absent classes are left out.
     """
 
     name: str
@@ -54,67 +70,143 @@ class StoredCase:
 
 @dataclass(frozen=True)
 class Store:
-    """The preprocessed cases of one configuration in one folder."""
+    """The preprocessed cases of one configuration in one directory."""
 
     root: Path
 
     def prepare(self, plan: Plan, configuration: Configuration) -> None:
-        """Ready the folder for a plan; cases preprocessed under other settings are removed."""
+        """Create the directory for a plan; cases preprocessed under other settings are removed."""
         settings = {
             "transpose": list(plan.transpose),
             "spacing": list(configuration.spacing),
             "normalization": [entry.model_dump() for entry in plan.normalization],
             "labels": plan.labels.model_dump(mode="json"),
         }
-        marker = self.root / "store.json"
-        if marker.exists() and read_json(marker) != settings:
-            # The marker goes last: if this is interrupted, what is left is still known to be of other settings.
-            for file in sorted(self.root.iterdir(), key=lambda file: file == marker):
-                file.unlink()
-        if not marker.exists():
+        marker = self.root / SETTINGS
+        with reading():
+            prepared = marker.exists()
+            outdated = self.root.exists() and not (prepared and read_json(marker) == settings)
+        if outdated:
+            # The marker goes last: after an interruption the remaining files still count as those of other settings.
+            _remove(sorted(list_directory(self.root), key=lambda file: file == marker))
+        if outdated or not prepared:
             write_json(marker, settings)
 
-    def has(self, name: str) -> bool:
-        """Whether the case is stored whole."""
-        return self._path(name, ".json").exists()
+    def names(self) -> list[str]:
+        """Return the names of all complete cases, sorted."""
+        with reading():
+            files = list_directory(self.root) if self.root.is_dir() else []
+        return [file.stem for file in files if file.suffix == ".json" and not file.name.startswith(".")]
 
-    def write(self, case: Case, geometry: Geometry, done: Preprocessed, plan: Plan, patch: tuple[int, ...]) -> None:
-        """Store one preprocessed case; `patch` (Z, Y, X) sets the size of its compressed chunks."""
-        assert done.label is not None
+    def has(self, name: str) -> bool:
+        """Whether the case is stored completely."""
+        with reading():
+            return self._path(name, ".json").exists()
+
+    def is_current(self, case: Case) -> bool:
+        """Whether the case is stored and its source files have the contents it was preprocessed from.
+
+        Files whose size and time are as recorded are not read. If only times changed, the record is updated.
+
+        Raises:
+            UserError: a source file is missing or cannot be read, or the record is damaged.
+        """
+        if not self.has(case.name):
+            return False
+        record = self.record(case.name)
+        present = file_versions(case.source_files, record.source)
+        if not record.source or content_hash(present) != content_hash(record.source):
+            return False
+        if present != record.source:
+            self._write_record(record.model_copy(update={"source": present}))
+        return True
+
+    def source_hash(self, name: str) -> str:
+        """Return a digest of the image and label files that a case was preprocessed from.
+
+        Raises:
+            UserError: the case is not stored, its record is damaged, or it was written by version 0.1.
+        """
+        record = self.record(name)
+        if not record.source:
+            raise self._damaged(name)
+        return content_hash(record.source)
+
+    def changed_since(self, hashes: Mapping[str, str]) -> list[str]:
+        """Return the cases whose source files have other contents now, or that are no longer stored.
+
+        Args:
+            hashes: case -> `source_hash` at an earlier time, as recorded by a checkpoint.
+        """
+        return [name for name, known in hashes.items() if not self.has(name) or self.source_hash(name) != known]
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove cases; an interruption leaves no incomplete case behind that counts as complete."""
+        for name in names:
+            _remove(self._path(name, ending) for ending in (".json", ".image.b2nd", ".label.b2nd", ".npz"))
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Remove all cases but these, such as those deleted from the dataset."""
+        self.remove(set(self.names()) - set(names))
+
+    def write(
+        self,
+        case: Case,
+        geometry: Geometry,
+        preprocessed: Preprocessed,
+        plan: Plan,
+        patch: tuple[int, ...],
+        source: tuple[FileVersion, ...] = (),
+    ) -> None:
+        """Store one preprocessed case.
+
+        Args:
+            case: raw case, which has a label.
+            geometry: geometry of the image as read.
+            preprocessed: the case after preprocessing.
+            plan: its labels decide of which voxels positions are stored.
+            patch: patch size (Z, Y, X), which determines the size of the compressed chunks.
+            source: versions of the case's files, determined before they were read.
+        """
+        assert preprocessed.label is not None
         assert case.label is not None
-        chunk = tuple(min(n, p) for n, p in zip(done.label.shape, patch, strict=True))
-        self._write_array(self._path(case.name, ".b2nd"), done.image, (1, *chunk))
-        self._write_array(self._path(case.name, "_label.b2nd"), done.label, chunk)
-        with written_whole(self._path(case.name, "_voxels.npz")) as path, path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **_voxels_per_class(done.label, plan))
+        label = preprocessed.label
+        chunk = tuple(min(n, p) for n, p in zip(label.shape, patch, strict=True))
+        _write_array(self._path(case.name, ".image.b2nd"), preprocessed.image, (1, *chunk))
+        _write_array(self._path(case.name, ".label.b2nd"), label, chunk)
+        with written_whole(self._path(case.name, ".npz")) as path, path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **_voxels_per_class(label, plan))
         record = CaseRecord(
             name=case.name,
             label_path=str(case.label.resolve()),
             geometry=geometry.to_json(),
-            placement=done.placement,
+            placement=preprocessed.placement,
+            source=source,
         )
-        write_json(self._path(case.name, ".json"), record.model_dump(mode="json"))
+        self._write_record(record)
 
     def open(self, name: str) -> StoredCase:
         """Open a case for reading.
 
         Raises:
-            UserError: one of its files is missing or damaged.
+            UserError: one of its files is missing, damaged or cannot be read.
         """
         try:
-            with np.load(self._path(name, "_voxels.npz"), allow_pickle=False) as voxels:
+            with np.load(self._path(name, ".npz"), allow_pickle=False) as voxels:
                 positions = {key: voxels[key] for key in voxels.files}
             return StoredCase(
                 name=name,
-                image=blosc2.open(str(self._path(name, ".b2nd")), mode="r", dparams={"nthreads": 1}),
-                label=blosc2.open(str(self._path(name, "_label.b2nd")), mode="r", dparams={"nthreads": 1}),
+                image=_open_array(self._path(name, ".image.b2nd")),
+                label=_open_array(self._path(name, ".label.b2nd")),
                 voxels=positions,
             )
-        except (OSError, RuntimeError, ValueError, EOFError, BadZipFile) as error:  # what damaged files end in
+        except PermissionError as error:
+            raise from_os_error(error, action="read") from error
+        except (OSError, RuntimeError, ValueError, EOFError, BadZipFile) as error:  # raised by damaged files
             raise self._damaged(name) from error
 
     def record(self, name: str) -> CaseRecord:
-        """Read what is known of a case besides its arrays.
+        """Read the description of a case.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -124,31 +216,45 @@ class Store:
         except (UserError, ValidationError) as error:
             raise self._damaged(name) from error
 
+    def _write_record(self, record: CaseRecord) -> None:
+        write_json(self._path(record.name, ".json"), record.model_dump(mode="json"))
+
     def _damaged(self, name: str) -> UserError:
         return UserError(
-            f"{self._path(name, '.json')}: this case or its files beside it are damaged. Delete this file and type the "
-            "same command again: the case is then preprocessed anew."
+            f"{self._path(name, '.json')}: this case or one of its files is damaged. Delete this file and run the same "
+            "command again: the case is then preprocessed again."
         )
 
     def _path(self, name: str, ending: str) -> Path:
         return self.root / f"{name}{ending}"
 
-    @staticmethod
-    def _write_array(path: Path, array: np.ndarray, chunks: tuple[int, ...]) -> None:
-        with written_whole(path, RuntimeError) as temporary:
-            blosc2.asarray(
-                np.ascontiguousarray(array),
-                urlpath=str(temporary),
-                chunks=chunks,
-                blocks=_blocks(chunks, array.itemsize),
-                cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1},
-            )
+
+def _remove(files: Iterable[Path]) -> None:
+    with reading():
+        for file in files:
+            with suppress(FileNotFoundError):
+                file.unlink()
+
+
+def _open_array(path: Path) -> blosc2.NDArray:
+    return blosc2.open(library_path(path), mode="r", dparams={"nthreads": 1})
+
+
+def _write_array(path: Path, array: np.ndarray, chunks: tuple[int, ...]) -> None:
+    with written_whole(path, RuntimeError) as temporary:
+        blosc2.asarray(
+            np.ascontiguousarray(array),
+            urlpath=library_path(temporary),
+            chunks=chunks,
+            blocks=_blocks(chunks, array.itemsize),
+            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1},
+        )
 
 
 def _blocks(chunks: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Return the smallest unit that is unpacked: a chunk, its longest axis halved until it is small.
+    """Return the shape of the smallest unit that is decompressed: a chunk, halved along its longest axis until it fits.
 
-    blosc2's own choice is flat slabs. Measured for random patches of 128^3: 17 ms instead of 30 ms a patch.
+    blosc2 chooses flat slabs by default. Measured for random patches of 128^3: 17 ms instead of 30 ms per patch.
     """
     blocks = list(chunks)
     while np.prod(blocks) * itemsize > BLOCK_BYTES:
@@ -158,7 +264,7 @@ def _blocks(chunks: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 def _voxels_per_class(label: np.ndarray, plan: Plan) -> dict[str, np.ndarray]:
-    """Positions (n, 3), at most `VOXELS_PER_CLASS` drawn at random, of every class or region present."""
+    """Return positions (n, 3) of each class or region present, at most `VOXELS_PER_CLASS` drawn at random."""
     random = np.random.default_rng(1234)
     positions = {}
     for name, values in plan.labels.foreground.items():

@@ -1,8 +1,4 @@
-"""What the data look like: numbers, no decisions.
-
-One pass over the dataset reads each case once, checks it and measures it, in worker processes that hold
-one case each. The quantities are nnU-Net's; unlike there, voxels to be ignored are not foreground.
-"""
+"""The fingerprint of a dataset: measurements from which a planner decides."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -10,11 +6,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from autocrossdim.records.sources import FileVersion
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_text
-
-# Foreground intensities kept for the dataset's percentiles: 4 bytes each, so 40 MB a channel at the most.
-# nnU-Net keeps ten times as many; a percentile of 1e7 values is exact to far more digits than are used.
 
 
 class Intensities(BaseModel):
@@ -32,7 +26,16 @@ class Intensities(BaseModel):
 
 
 class CaseFingerprint(BaseModel):
-    """One case: shapes in voxels and spacing in mm (z, y, x), and voxels a label value."""
+    """Measurements of one case.
+
+    Attributes:
+        name: name of the case.
+        shape: voxels (z, y, x).
+        cropped_shape: voxels (z, y, x) of the bounding box of nonzero voxels.
+        spacing: mm (z, y, x).
+        label_voxels: label value -> number of voxels.
+        source: versions of the files that were measured; empty if written by version 0.1.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,10 +44,11 @@ class CaseFingerprint(BaseModel):
     cropped_shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     label_voxels: dict[int, int]
+    source: tuple[FileVersion, ...] = ()
 
 
 class Fingerprint(BaseModel):
-    """The dataset: its cases and, a channel, its foreground intensities. `dims` is 2 when all images are flat."""
+    """Measurements of a dataset: its cases, and foreground intensities per channel. `dims` is 2 for flat images."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,15 +58,15 @@ class Fingerprint(BaseModel):
     intensities: tuple[Intensities, ...]
 
     def median_spacing(self) -> np.ndarray:
-        """Per-axis median of the spacings, mm (z, y, x)."""
+        """Return the median spacing of each axis, mm (z, y, x)."""
         return np.median([case.spacing for case in self.cases], axis=0)
 
     def cases_with(self, values: Collection[int]) -> int:
-        """Number of cases that hold at least one of these label values."""
+        """Return the number of cases that hold at least one of these label values."""
         return sum(any(case.label_voxels.get(value) for value in values) for case in self.cases)
 
     def relative_size_after_cropping(self) -> float:
-        """Median share of a case's voxels left after cropping to what was imaged."""
+        """Return the median share of a case's voxels that remain after cropping to its nonzero voxels."""
         return float(np.median([np.prod(c.cropped_shape) / np.prod(c.shape) for c in self.cases]))
 
     @classmethod

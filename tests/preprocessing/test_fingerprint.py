@@ -1,3 +1,7 @@
+import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -6,21 +10,27 @@ import pytest
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import Geometry, write_array, write_label
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
-from autocrossdim.preprocessing.fingerprint import extract
+from autocrossdim.preprocessing.fingerprint import changed_cases, extract
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+GEOMETRY = Geometry((5, 40, 40), ANISOTROPIC_SPACING, (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1), 3)
 
 
-def make(folder: Path) -> Path:
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """A dataset of phantoms, written a while ago."""
+    folder = tmp_path / "Dataset901_Chambers"
     write_dataset(folder, lambda r: chambers(r, (5, 40, 40)), {"background": 0, "a": 1, "b": 2}, ANISOTROPIC_SPACING)
+    for file in folder.rglob("*.nii.gz"):
+        time = file.stat().st_mtime_ns - 100 * 10**9
+        os.utime(file, ns=(time, time))
     return folder
 
 
-def test_numbers_of_a_made_up_dataset(tmp_path: Path) -> None:
-    dataset = load_dataset(make(tmp_path / "Dataset901_X"))
+def test_phantoms_are_measured(raw: Path) -> None:
+    dataset = load_dataset(raw)
     fingerprint, report = extract(dataset, processes=1)
     assert report.faults == []
     assert fingerprint.dims == 3
@@ -30,39 +40,34 @@ def test_numbers_of_a_made_up_dataset(tmp_path: Path) -> None:
     assert 0 < fingerprint.intensities[0].mean < 1
 
 
-def test_workers_give_the_same_numbers_and_json_keeps_them(tmp_path: Path) -> None:
-    dataset = load_dataset(make(tmp_path / "Dataset901_X"))
+def test_workers_give_the_same_numbers_and_json_preserves_them(raw: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(raw)
     fingerprint, _ = extract(dataset, processes=1)
     assert extract(dataset, processes=2)[0] == fingerprint
     fingerprint.write(tmp_path / "fingerprint.json")
     assert Fingerprint.read(tmp_path / "fingerprint.json") == fingerprint
 
 
-def test_voxels_to_ignore_are_not_foreground(tmp_path: Path) -> None:
-    raw = make(tmp_path / "Dataset901_X")
+def test_voxels_with_the_ignore_label_are_not_foreground(raw: Path) -> None:
     content = read_json(raw / "dataset.json")
     write_json(raw / "dataset.json", {**content, "labels": {"background": 0, "a": 1, "b": 2, "ignore": 3}})
-    geometry = Geometry((2, 4, 4), (1, 1, 1), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1), 3)
-    image, label = np.zeros((2, 4, 4)), np.zeros((2, 4, 4), dtype=np.uint8)
+    image, label = np.zeros(GEOMETRY.shape), np.zeros(GEOMETRY.shape, dtype=np.uint8)
     image[0], label[0] = 1e6, 3
     image[1], label[1] = 1.0, 1
-    write_array(image, geometry, raw / "imagesTr" / "case_00_0000.nii.gz")
-    write_label(label, geometry, raw / "labelsTr" / "case_00.nii.gz")
+    write_array(image, GEOMETRY, raw / "imagesTr" / "case_00_0000.nii.gz")
+    write_label(label, GEOMETRY, raw / "labelsTr" / "case_00.nii.gz")
     assert extract(load_dataset(raw), 1)[0].intensities[0].max < 10
 
 
-def test_a_dataset_without_any_foreground_is_refused(tmp_path: Path) -> None:
-    raw = make(tmp_path / "Dataset901_X")
+def test_a_dataset_without_any_foreground_is_refused(raw: Path) -> None:
     content = read_json(raw / "dataset.json")
     write_json(raw / "dataset.json", {**content, "labels": {"background": 0, "a": 1, "b": 2, "c": 3}})
     for file in (raw / "labelsTr").iterdir():
-        geometry = Geometry((5, 40, 40), ANISOTROPIC_SPACING, (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1), 3)
-        write_label(np.zeros((5, 40, 40), dtype=np.uint8), geometry, file)
+        write_label(np.zeros(GEOMETRY.shape, dtype=np.uint8), GEOMETRY, file)
     with pytest.raises(UserError, match="foreground"):
         extract(load_dataset(raw), 1)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real datasets are not beside this checkout")
 @pytest.mark.parametrize(
     ("name", "dims", "cases", "spacing"),
     [
@@ -71,10 +76,45 @@ def test_a_dataset_without_any_foreground_is_refused(tmp_path: Path) -> None:
         ("Dataset046_SunnybrookSlices", 2, 188, (1, 1, 1)),
     ],
 )
-def test_real_datasets(name: str, dims: int, cases: int, spacing: tuple[float, ...]) -> None:
-    fingerprint, _ = extract(load_dataset(SHARED / name), processes=2)
+def test_real_datasets(real_data: Path, name: str, dims: int, cases: int, spacing: tuple[float, ...]) -> None:
+    fingerprint, _ = extract(load_dataset(real_data / name), processes=2)
     assert (fingerprint.dims, len(fingerprint.cases)) == (dims, cases)
     np.testing.assert_allclose(fingerprint.median_spacing(), spacing, rtol=1e-3)
+
+
+def test_cases_whose_files_changed_are_named(raw: Path) -> None:
+    dataset = load_dataset(raw)
+    fingerprint, _ = extract(dataset, processes=1)
+    assert changed_cases(dataset, fingerprint) == []
+    write_label(np.ones(GEOMETRY.shape, dtype=np.uint8), GEOMETRY, raw / "labelsTr" / "case_03.nii.gz")
+    write_array(np.ones(GEOMETRY.shape), GEOMETRY, raw / "imagesTr" / "case_01_0000.nii.gz")
+    assert changed_cases(dataset, fingerprint) == ["case_01", "case_03"]
+    measured, _ = extract(dataset, processes=1)
+    assert measured.cases[3].label_voxels == {1: 5 * 40 * 40}
+    assert changed_cases(dataset, measured) == []
+
+
+def test_a_changed_spacing_file_changes_the_case(make_dataset: Callable[..., Path]) -> None:
+    dataset = load_dataset(make_dataset(ending=".tif"))
+    fingerprint, _ = extract(dataset, processes=1)
+    for part in ("imagesTr", "labelsTr"):
+        (dataset.path / part / "b.json").write_text('{"spacing": [3, 1, 1]}')
+    assert changed_cases(dataset, fingerprint) == ["b"]
+
+
+def test_a_copied_dataset_is_unchanged(raw: Path, tmp_path: Path) -> None:
+    fingerprint, _ = extract(load_dataset(raw), processes=1)
+    copied = shutil.copytree(raw, tmp_path / "copied", copy_function=shutil.copyfile)
+    assert changed_cases(load_dataset(copied), fingerprint) == []
+
+
+def test_a_fingerprint_without_versions_of_files_is_outdated(raw: Path) -> None:
+    dataset = load_dataset(raw)
+    fingerprint, _ = extract(dataset, processes=1)
+    content = json.loads(fingerprint.model_dump_json())
+    for case in content["cases"]:
+        del case["source"]
+    assert len(changed_cases(dataset, Fingerprint.model_validate(content))) == 6
 
 
 def test_a_damaged_file_is_named_with_its_remedy(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import json, resource, sys
 from pathlib import Path
 import numpy as np
 from autocrossdim.data.images import Geometry, write_array, write_label
-from autocrossdim.preprocessing.store import Store
+from autocrossdim.preprocessing import store
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_text
 
@@ -36,7 +36,7 @@ solid = Geometry(volume.shape, (1, 1, 1), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1)
 
 
 writers = {
-    "store.b2nd": lambda path: Store._write_array(path, volume, volume.shape),
+    "store.b2nd": lambda path: store._write_array(path, volume, volume.shape),
     "text": lambda path: write_text(path, "x" * 100_000),
     **{f"volume{e}": lambda path: write_label(volume, solid, path) for e in (".nii.gz", ".nii", ".nrrd", ".mha")},
     **{f"slice{e}": lambda path: write_label(plane, flat, path) for e in (".png", ".tif", ".bmp")},

@@ -36,6 +36,6 @@ def report(
 
     project = Project.open(dataset, work=work)
     page = project.workspace.report if output is None else Path(output)
-    write_report(project.dataset, project.workspace, project.splits, page)
+    write_report(project.dataset, project.workspace, splits=project.splits, output=page)
     say(f"The report was written to {page}. Open it in a browser; it needs no other file.")
     return page

@@ -60,7 +60,7 @@ def evaluate_case(pair: Pair, labels: Labels) -> CaseResult:
         prediction_file=str(pair.prediction),
         group=pair.group,
         unit="pixels" if is_picture(pair.reference) and set(geometry.spacing) == {1.0} else "mm",
-        metrics=case_metrics(predicted, expected, labels, geometry.spacing),
+        metrics=case_metrics(predicted, expected, labels, spacing=geometry.spacing),
     )
 
 

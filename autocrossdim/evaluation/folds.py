@@ -42,11 +42,14 @@ def _merge(workspace: Workspace, configuration: str, folders: Sequence[FoldFolde
     for folder in folders:
         if not folder.summary.exists():
             continue
-        trained_with = Checkpoint.read(folder.latest).plan.configuration(configuration)
-        if trained_with.trains_like(plan.configuration(configuration)):
+        other = plan.differences(Checkpoint.read(folder.latest).plan, [configuration])
+        if not other:
             summaries.append(Summary.read(folder.summary))
         else:
-            say(f"{folder.root}: trained under another plan, so it is left out of the summary.")
+            say(
+                f"{folder.root}: trained under another plan (different: {', '.join(other)}), so it is left out of the "
+                "summary. Train it again with --restart."
+            )
     if not summaries:
         return None
     summary = merge(summaries)

@@ -31,6 +31,7 @@ def case_metrics(
     prediction: LabelArray,
     reference: LabelArray,
     labels: Labels,
+    *,
     spacing: Sequence[float],
     tolerance_mm: float = NSD_TOLERANCE_MM,
 ) -> dict[str, Metrics]:

@@ -29,11 +29,11 @@ def _sentence(summary: Summary, key: str) -> str:
     if false_alarms:
         without = counted(len(cases) - with_it, "case")
         unmatched.append(f"{false_alarms} of {without} without '{name}' {_verb(false_alarms)} a false alarm")
-    text = " and ".join(unmatched)
+    text = ", ".join(unmatched)
     if "HD95" not in summary.mean[key]:
         return f"{text}."
-    count = "counts" if missed + false_alarms == 1 else "count"
-    text = f"HD95 {summary.mean[key]['HD95']:.1f} {summary.unit}; {text} and {count} as the image diagonal."
+    count = " and counts" if missed + false_alarms == 1 else " and count" if len(unmatched) == 1 else "; these count"
+    text = f"HD95 {summary.mean[key]['HD95']:.1f} {summary.unit}; {text}{count} as the image diagonal."
     found = summary.mean[key].get("HD95_found", math.nan)
     if math.isnan(found):
         return text

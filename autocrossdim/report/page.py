@@ -107,7 +107,7 @@ class Results:
     folds: Sequence[Fold]
 
 
-def write_report(dataset: Dataset, workspace: Workspace, splits: Sequence[Split], output: Path) -> None:
+def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Split], output: Path) -> None:
     """Write the page as one file that contains all its pictures.
 
     Args:

@@ -137,7 +137,8 @@ def _metrics_after(
         processed = postprocess(predicted, steps)
         different = processed != predicted
         touched = {*np.unique(predicted[different]).tolist(), *np.unique(processed[different]).tolist()}
-        changes.append(case_metrics(processed, expected, _affected(labels, touched), geometry.spacing))
+        affected = _affected(labels, touched)
+        changes.append(case_metrics(processed, expected, affected, spacing=geometry.spacing))
     return changes
 
 

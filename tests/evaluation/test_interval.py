@@ -4,7 +4,7 @@ import pytest
 from autocrossdim.evaluation.interval import interval, means, resampling_weights
 
 
-def test_cases_of_a_group_are_drawn_together_and_groups_as_often_as_there_are():
+def test_cases_of_a_group_are_drawn_together_and_as_many_groups_as_exist():
     weights = resampling_weights(["x", "y", "x", "z"])
     assert (weights[:, 0] == weights[:, 2]).all()
     assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
@@ -18,7 +18,7 @@ def test_weighted_means_leave_out_nan():
     np.testing.assert_array_equal(means(values), [2.0, np.nan])
 
 
-def test_interval_holds_95_percent_of_the_draws():
+def test_the_interval_contains_95_percent_of_the_draws():
     draws = np.stack([np.arange(1001.0), np.full(1001, np.nan)], axis=1)
     draws[0, 0] = np.nan
     low, high = interval(draws)

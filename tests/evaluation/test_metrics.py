@@ -22,7 +22,7 @@ def volume(*voxels, shape=(4, 5, 6)):
 
 
 def metrics_of(prediction, reference, labels=ORGAN, spacing=ISOTROPIC, **options):
-    return case_metrics(prediction, reference, labels, spacing, **options)["1"]
+    return case_metrics(prediction, reference, labels, spacing=spacing, **options)["1"]
 
 
 def test_overlap_counts_voxels_as_nnunet_does():
@@ -46,7 +46,7 @@ def test_distances_are_in_mm_along_the_axis_of_their_spacing():
     assert metrics["NSD"] == 0
 
 
-def test_distances_of_a_line_that_is_one_voxel_too_long():
+def test_distances_to_a_line_that_is_one_voxel_too_long():
     # prediction 0..4, reference 0..3: from the prediction 0, 0, 0, 0, 1; back 0, 0, 0, 0.
     prediction = volume(*((0, 0, x) for x in range(5)))
     reference = volume(*((0, 0, x) for x in range(4)))
@@ -61,14 +61,14 @@ def test_a_distance_equal_to_the_tolerance_is_within_it():
     assert metrics["NSD"] == 1
 
 
-def test_a_whole_image_of_foreground_has_its_border_as_surface():
+def test_the_surface_of_an_image_full_of_foreground_is_its_border():
     mask = np.ones((3, 4, 5), bool)
     assert np.count_nonzero(surface(mask)) == 3 * 4 * 5 - 1 * 2 * 3
     assert metrics_of(mask.astype(np.uint8), mask.astype(np.uint8))["HD95"] == 0
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_2d_image_has_the_outline_as_surface_not_the_area(axis):
+def test_the_surface_of_a_2d_mask_is_its_outline_not_its_area(axis):
     square = np.zeros((9, 9), np.uint8)
     square[1:8, 1:8] = 1
     dot = np.zeros_like(square)
@@ -89,7 +89,7 @@ def test_two_empty_masks_are_left_out():
 
 
 @pytest.mark.parametrize("missed", [True, False])
-def test_a_missed_or_invented_label_takes_the_worst_value(missed):
+def test_a_missed_label_or_a_false_alarm_has_the_worst_value(missed):
     pair = (volume(), volume((1, 1, 1)))
     metrics = metrics_of(*(pair if missed else pair[::-1]), spacing=(3.0, 2.0, 1.0))
     assert metrics["Dice"] == metrics["IoU"] == metrics["NSD"] == 0
@@ -101,7 +101,7 @@ def test_regions_are_unions_of_labels_keyed_as_in_nnunet():
     labels = Labels(foreground={"whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
     prediction, reference = volume((0, 0, 0), (0, 0, 1)), volume((0, 0, 0), (0, 0, 1))
     reference[0, 0, 1] = 2
-    metrics = case_metrics(prediction, reference, labels, ISOTROPIC)
+    metrics = case_metrics(prediction, reference, labels, spacing=ISOTROPIC)
     assert list(metrics) == ["(1, 2)", "2"]
     assert metrics["(1, 2)"]["Dice"] == 1
     assert metrics["2"]["Dice"] == 0
@@ -110,12 +110,12 @@ def test_regions_are_unions_of_labels_keyed_as_in_nnunet():
 def test_label_values_need_not_be_consecutive():
     labels = Labels(foreground={"a": (4,), "b": (255,)})
     reference = volume((0, 0, 0)) * 255
-    metrics = case_metrics(reference, reference, labels, ISOTROPIC)
+    metrics = case_metrics(reference, reference, labels, spacing=ISOTROPIC)
     assert metrics["255"]["Dice"] == 1
     assert math.isnan(metrics["4"]["Dice"])
 
 
-def test_ignored_voxels_count_nowhere():
+def test_ignored_voxels_are_excluded_from_all_metrics():
     labels = Labels(foreground={"organ": (1,)}, ignore=2)
     reference, prediction = volume((1, 1, 1)), volume((1, 1, 1))
     reference[2:] = 2
@@ -233,7 +233,7 @@ def test_metrics_are_symmetric_and_perfect_for_equal_masks(pair):
 
 @settings(deadline=None, max_examples=40)
 @given(pairs(), st.tuples(*[st.integers(0, 3)] * 6))
-def test_the_empty_space_around_changes_nothing_but_the_background(pair, margin):
+def test_padding_with_background_changes_only_the_true_negatives(pair, margin):
     prediction, reference, spacing = pair
     reference = np.where(reference == 2, 0, reference)
     if min(prediction.shape) == 1:

@@ -42,8 +42,8 @@ def summary_of(*cases: tuple[int, int, float], skipped: tuple[str, ...] = ()) ->
         (
             [(0, 5, 20.0), (5, 0, 20.0)],
             [
-                "HD95 20.0 mm; 1 of 1 case has no prediction for 'lesion' and 1 of 1 case without 'lesion' has a "
-                "false alarm and count as the image diagonal."
+                "HD95 20.0 mm; 1 of 1 case has no prediction for 'lesion', 1 of 1 case without 'lesion' has a "
+                "false alarm; these count as the image diagonal."
             ],
         ),
     ],

@@ -63,7 +63,7 @@ def trained(planned: tuple[Path, Workspace]) -> tuple[Path, Workspace]:
             found = array.copy()
             found[: CASES.index(case)] = 0
             write_label(found, geometry, prediction)
-            metrics = case_metrics(found, array, raw.labels, geometry.spacing)
+            metrics = case_metrics(found, array, raw.labels, spacing=geometry.spacing)
             results.append(
                 CaseResult(
                     reference_file=str(reference),
@@ -142,7 +142,7 @@ def test_missed_labels_are_counted_named_and_left_out_of_the_distances_where_fou
     raw = load_dataset(path)
     cases = list(Summary.read(space.summary("dx")).metric_per_case)
     reference, geometry = read_label(path / "labelsTr" / "b.nii.gz")
-    missed = case_metrics(np.where(reference == 2, 0, reference), reference, raw.labels, geometry.spacing)
+    missed = case_metrics(np.where(reference == 2, 0, reference), reference, raw.labels, spacing=geometry.spacing)
     cases[1] = cases[1].model_copy(update={"metrics": missed})
     summarise(cases, raw.labels).write(space.summary("dx"))
     page = page_of(path, space)

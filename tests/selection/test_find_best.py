@@ -22,6 +22,7 @@ from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
+from autocrossdim.records.normalization import Normalization
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.selection.calibration import VOXELS_PER_CASE, Evidence
@@ -190,7 +191,14 @@ def test_configurations_without_all_folds_are_left_out_and_named(
     [
         (lambda checkpoint: checkpoint.progress.update(complete=False), "fold 2 is not fully trained"),
         (lambda checkpoint: checkpoint.split.update(val=["a"]), "fold 2 is trained on other cases"),
-        (lambda checkpoint: setattr(checkpoint, "plan", changed(checkpoint.plan)), "fold 2 is trained under another"),
+        (
+            lambda checkpoint: setattr(checkpoint, "plan", changed(checkpoint.plan)),
+            "fold 2 is trained under another plan (different: configuration dx (batch_size); add --restart)",
+        ),
+        (
+            lambda checkpoint: setattr(checkpoint, "plan", normalised(checkpoint.plan)),
+            "fold 2 is trained under another plan (different: normalisation; add --restart)",
+        ),
     ],
 )
 def test_a_fold_that_does_not_belong_to_the_others_is_detected(
@@ -209,6 +217,10 @@ def test_a_fold_that_does_not_belong_to_the_others_is_detected(
 def changed(plan: Plan) -> Plan:
     dx = plan.configurations["dx"].model_copy(update={"batch_size": 7})
     return plan.model_copy(update={"configurations": plan.configurations | {"dx": dx}})
+
+
+def normalised(plan: Plan) -> Plan:
+    return plan.model_copy(update={"normalization": (Normalization(scheme="zscore"),)})
 
 
 def test_results_are_reused_and_only_retrained_folds_are_predicted_again(trained: Trained) -> None:

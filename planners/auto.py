@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autocrossdim.data.dataset import Dataset
+from autocrossdim.preprocessing.fingerprint import common_orientation, reoriented
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Configuration, Decision, Plan, PlanOptions
 from autocrossdim.system.errors import UserError
 from planners.configurations import plan_configurations
 from planners.decision import choose, mixed_note
 from planners.device import memory_budget, precision_bits
+from planners.mirroring import choose_mirroring, plan_axis_names
 from planners.normalization import choose_normalization, normalization_note
 from planners.options import check_options
 from planners.sizing import Sizer
@@ -48,8 +50,19 @@ class AutoPlanner:
                 f"{dataset.name} contains 2D images, but --planner {self.configuration} plans a 3D network. Use "
                 "--planner omnia."
             )
+        orientation = None if options.keep_orientation else common_orientation(fingerprint)
+        fingerprint = reoriented(fingerprint, orientation)
         order = axis_order(fingerprint)
         sizes = CaseSizes.of(fingerprint, order)
+        mirroring = choose_mirroring(
+            fingerprint,
+            dataset.labels,
+            transpose=order,
+            axis_names=plan_axis_names(orientation, order),
+            dims=dims,
+            sides=dataset.sides,
+            chosen=dataset.mirror_axes,
+        )
         budget, budget_reason = memory_budget(options)
         bits = precision_bits(options)
         sizer = Sizer(
@@ -59,7 +72,9 @@ class AutoPlanner:
             mixed=bits == 16,
             budget_bytes=budget,
         )
-        configurations = plan_configurations(sizer, sizes, dims, with_ds=self.configuration == "ds")
+        configurations = plan_configurations(
+            sizer, sizes, dims, mirror_axes=mirroring.axes, with_ds=self.configuration == "ds"
+        )
         choice = choose(sizes, options.threshold, dims)
         chosen = self.configuration or choice.configuration
         reasons = [*choice.reasons]
@@ -71,6 +86,7 @@ class AutoPlanner:
             mixed_note(sizes, options.threshold) if dims == 3 else None,
             _low_resolution_note(configurations),
             normalization_note(normalization),
+            *mirroring.reasons,
             "--slices 3 does not apply to 2D images." if dims == 2 and options.slices == 3 else None,
         )
         return Plan(
@@ -79,6 +95,7 @@ class AutoPlanner:
             channel_names=dataset.channel_names,
             labels=dataset.labels,
             file_ending=dataset.file_ending,
+            orientation=orientation,
             transpose=order,
             normalization=normalization,
             decision=Decision(

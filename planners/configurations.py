@@ -19,7 +19,9 @@ on the validation cases of the fold, 0.794, 0.797 and 0.798 on 16 other cases.
 SMALL_PATCH = 0.25  # of the median shape's voxels; below, a coarser configuration is planned as well (nnU-Net)
 
 
-def plan_configurations(sizer: Sizer, sizes: CaseSizes, dims: int, *, with_ds: bool) -> dict[str, Configuration]:
+def plan_configurations(
+    sizer: Sizer, sizes: CaseSizes, dims: int, *, mirror_axes: tuple[int, ...], with_ds: bool
+) -> dict[str, Configuration]:
     """Return the candidates by name.
 
     They are `omnia`, for volumes also `dx` and, if requested, `ds`; and `dx_lowres` if a patch of `dx` covers less
@@ -29,16 +31,17 @@ def plan_configurations(sizer: Sizer, sizes: CaseSizes, dims: int, *, with_ds: b
         sizer: Sizer for Omnia-Net and DX-Net.
         sizes: Sizes of the training cases.
         dims: Number of axes of the images.
+        mirror_axes: Axes of the plan that may be mirrored.
         with_ds: Whether to plan DS-Net.
 
     Raises:
         UserError: Nothing fits the memory budget.
     """
     target = target_spacing(sizes)
-    omnia = _configuration("omnia", sizer, sizes, target[1:])
+    omnia = _configuration("omnia", sizer, sizes, target[1:], mirror_axes)
     if dims == 2:
         return {"omnia": omnia}
-    dx = _configuration("dx", sizer, sizes, target)
+    dx = _configuration("dx", sizer, sizes, target, mirror_axes)
     planned = {"omnia": omnia, "dx": dx}
     covered = float(np.prod(dx.patch_size) / np.prod(dx.median_shape))
     if covered < SMALL_PATCH:
@@ -47,13 +50,15 @@ def plan_configurations(sizer: Sizer, sizes: CaseSizes, dims: int, *, with_ds: b
         coarser = (target[0] * factor, target[1] * factor, target[2] * factor)
         # A requested patch size is meant for the full resolution.
         options = sizer.options.model_copy(update={"patch_size": None})
-        planned["dx_lowres"] = _configuration("dx_lowres", replace(sizer, options=options), sizes, coarser)
+        planned["dx_lowres"] = _configuration("dx_lowres", replace(sizer, options=options), sizes, coarser, mirror_axes)
     if with_ds:
-        planned["ds"] = _configuration("ds", replace(sizer, kind="ds"), sizes, target)
+        planned["ds"] = _configuration("ds", replace(sizer, kind="ds"), sizes, target, mirror_axes)
     return planned
 
 
-def _configuration(name: str, sizer: Sizer, sizes: CaseSizes, target: tuple[float, ...]) -> Configuration:
+def _configuration(
+    name: str, sizer: Sizer, sizes: CaseSizes, target: tuple[float, ...], mirror_axes: tuple[int, ...]
+) -> Configuration:
     """Return a network over as many axes as the target spacing (mm) has; in 2D the slice axis is not resampled."""
     resampled = sizes.resampled(target)
     z, y, x = (round(float(n)) for n in np.median(resampled, axis=0))
@@ -71,6 +76,7 @@ def _configuration(name: str, sizer: Sizer, sizes: CaseSizes, target: tuple[floa
         strides=size.topology.strides,
         kernel_sizes=size.topology.kernel_sizes,
         learning_rate=LEARNING_RATES[dims],
+        mirror_axes=_of_patch(mirror_axes, dims),
         memory=Memory(
             budget_bytes=sizer.budget_bytes,
             estimated_bytes=size.memory.training(size.patch, size.batch),
@@ -82,6 +88,12 @@ def _configuration(name: str, sizer: Sizer, sizes: CaseSizes, target: tuple[floa
             seconds_per_epoch=None if trial.seconds is None else trial.seconds * STEPS_PER_EPOCH,
         ),
     )
+
+
+def _of_patch(axes: tuple[int, ...], dims: Literal[2, 3]) -> tuple[Literal[0, 1, 2], ...]:
+    """Return the axes of a patch over `dims` axes among those of the plan; a 2D patch lacks the coarsest one."""
+    indices: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
+    return tuple(axis for axis in indices[:dims] if axis + 3 - dims in axes)
 
 
 def _multiply_adds(size: Size, shape: tuple[int, int, int]) -> int:

@@ -6,6 +6,7 @@ They are those of `nnUNetTrainer.get_training_transforms` and of the same class'
 drawn from the generator that is handed in, and computed by torch.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import EllipsisType
 
@@ -256,7 +257,16 @@ def _moments(values: Tensor) -> tuple[float, float]:
     return mean, max(float(torch.dot(line, line)) / line.numel() - mean**2, 0.0) ** 0.5
 
 
-def draw_mirroring(dims: int, random: np.random.Generator) -> tuple[EllipsisType | slice, ...]:
-    """Draw which of the last `dims` axes are mirrored, as an index (..., *axes)."""
-    axes = (slice(None, None, -1) if random.random() < P_MIRROR else slice(None) for _ in range(dims))
-    return (..., *axes)
+def draw_mirroring(
+    dims: int, random: np.random.Generator, axes: Collection[int] | None = None
+) -> tuple[EllipsisType | slice, ...]:
+    """Draw which of the last `dims` axes are mirrored, as an index (..., *axes).
+
+    Args:
+        dims: Number of axes of the patch.
+        random: Source of randomness.
+        axes: Axes that may be mirrored; all if None.
+    """
+    drawn = [random.random() < P_MIRROR for _ in range(dims)]
+    allowed = range(dims) if axes is None else axes
+    return (..., *(slice(None, None, -1 if drawn[axis] and axis in allowed else None) for axis in range(dims)))

@@ -166,7 +166,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
             image, label = apply_warp(image, label, patch, warp)
         if self.augment:
             change_intensities(torch.from_numpy(image), random)
-            mirrored = draw_mirroring(len(patch), random)
+            mirrored = draw_mirroring(len(patch), random, self.configuration.mirrored)
             image, label = image[mirrored], label[mirrored]
         return image, label
 

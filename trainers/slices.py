@@ -37,6 +37,7 @@ def twin_of(configuration: Configuration) -> Configuration:
             "spacing": configuration.spacing[1:],
             "patch_size": patch,
             "batch_size": max(configuration.batch_size, round(voxels / prod(patch))),
+            "mirror_axes": tuple(axis - 1 for axis in configuration.mirrored if axis > 0),
             "strides": tuple(stride[1:] for stride in configuration.strides),
             "kernel_sizes": tuple(kernel[1:] for kernel in configuration.kernel_sizes),
         }

@@ -34,6 +34,7 @@ def verify(dataset: DatasetArgument, *, processes: ProcessesOption = None) -> "R
 
 def present(report: "Report", **_: object) -> Iterator[str]:
     """Yield what the command line prints; faults end in a UserError."""
+    yield from report.notes
     yield from (f"warning: {warning}" for warning in report.warnings)
     if report.faults:
         raise UserError(f"{len(report.faults)} fault(s) found.\n" + "\n".join(report.faults))

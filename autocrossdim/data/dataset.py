@@ -8,6 +8,7 @@ from typing import Any
 
 from autocrossdim.data.dicom import dicom_folders
 from autocrossdim.data.images import ENDINGS, PICTURES, spacing_file
+from autocrossdim.data.sides import parse_mirror_axes, parse_sides
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, read_json, reading
@@ -57,6 +58,8 @@ class Dataset:
         labels: meaning of the label values.
         file_ending: ending of all images and labels, such as `.nii.gz`.
         groups: case -> group (patient); cases of one group are never split between training and validation.
+        sides: pairs of labels that are the left and the right version of one structure.
+        mirror_axes: names of the axes to mirror; None leaves the choice to the planner.
         num_training: `numTraining` of dataset.json; None if missing.
         description: unchanged content of dataset.json.
     """
@@ -69,6 +72,8 @@ class Dataset:
     groups: dict[str, str]
     num_training: int | None
     description: dict[str, Any]
+    sides: tuple[tuple[str, str], ...] = ()
+    mirror_axes: tuple[str, ...] | None = None
 
     def training_cases(self) -> list[Case]:
         """Return the training cases, sorted by name; their files are those expected and may be missing."""
@@ -189,6 +194,11 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
             "with at least one image per case and no / or control character in the name of a case."
         )
 
+    sides, wrong = parse_sides(file, content.get("sides", []), () if labels is None else labels.names)
+    faults += wrong if labels is not None else []
+    mirror_axes, wrong = parse_mirror_axes(file, content.get("mirror_axes"))
+    faults += wrong
+
     if faults or labels is None:
         return None, faults
     dataset = Dataset(
@@ -198,6 +208,8 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
         labels=labels,
         file_ending=str(ending),
         groups={str(case): str(group) for case, group in groups.items()},
+        sides=sides,
+        mirror_axes=mirror_axes,
         num_training=number,
         description=content,
     )

@@ -15,6 +15,7 @@ from PIL import Image as Picture
 
 from autocrossdim.data import dicom, headers, nifti
 from autocrossdim.data.limits import check_declared
+from autocrossdim.data.orientation import orientation_code
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import library_path, read_json, reading, write_json, written_whole
 from autocrossdim.system.text import shown_path
@@ -44,6 +45,8 @@ class Geometry:
         direction: ITK's direction matrix, unchanged, row by row, `dims` squared entries.
         dims: 2 or 3.
         pixel_type: voxel type of the file, for display.
+        oriented: whether the file states how its axes lie in the patient; pictures and NIfTI files without a coordinate
+            system do not.
         header: geometry in the source's format, `nifti:<base64>` or `nrrd:<lines>`. Files of the same format are
             written with it, which preserves the geometry bit by bit.
     """
@@ -55,6 +58,12 @@ class Geometry:
     dims: int
     pixel_type: str | None = field(default=None, compare=False)
     header: str | None = field(default=None, compare=False, repr=False)
+    oriented: bool = field(default=True, compare=False)
+
+    @property
+    def orientation(self) -> str | None:
+        """Orientation code of the array, see `autocrossdim.data.orientation`; None if it is unknown or 2D."""
+        return orientation_code(self.direction) if self.dims == 3 and self.oriented else None
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that JSON preserves exactly."""
@@ -317,6 +326,7 @@ def _geometry(path: Path, image: sitk.Image | sitk.ImageFileReader, header: str 
         dims=dims,
         pixel_type=pixel_type,
         header=header,
+        oriented=header is None or nifti.states_orientation(header),
     )
 
 
@@ -365,6 +375,7 @@ def _picture_geometry(path: Path, shape: tuple[int, ...], dims: int, pixel_type:
         direction=tuple(float(x) for x in np.eye(dims).ravel()),
         dims=dims,
         pixel_type=pixel_type,
+        oriented=False,
     )
 
 

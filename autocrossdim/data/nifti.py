@@ -237,6 +237,14 @@ def _count(fields: Any) -> int:
     return math.prod(int(n) for n in fields["dim"][1 : int(fields["dim"][0]) + 1])
 
 
+def states_orientation(header: str) -> bool:
+    """Whether a header has a coordinate system: in NIfTI, a qform or sform code above 0; other formats always have."""
+    if not is_header(header):
+        return True
+    fields = _fields(bytearray(base64.b64decode(header.removeprefix(_MARK))))
+    return fields is not None and bool(fields["qform_code"] > 0 or fields["sform_code"] > 0)
+
+
 def _fields(header: bytearray) -> Any:
     """Return a view of a NIfTI header by field name; None if it is not such a header."""
     if len(header) == _BYTES_1 and header[-4:-1] == _MAGIC_1[:3]:

@@ -64,6 +64,21 @@ def chambers(random: np.random.Generator, shape: tuple[int, int, int] = (10, 72,
     return _noisy(image, random), label
 
 
+def paired_organs(random: np.random.Generator, shape: tuple[int, int, int] = (32, 40, 48)) -> Phantom:
+    """Return a volume with a right (1) and a left organ (2) that only their side tells apart.
+
+    Args:
+        random: Source of positions and noise.
+        shape: Voxels (Z, Y, X); x grows to the left.
+    """
+    image, label = np.zeros(shape), np.zeros(shape, dtype=np.uint8)
+    for value, side in ((1, 0.28), (2, 0.72)):
+        centre = [n * at + random.uniform(-3, 3) for n, at in zip(shape, (0.5, 0.5, side), strict=True)]
+        organ = _ellipsoid(shape, centre, [n * random.uniform(0.13, 0.17) for n in shape])
+        image[organ], label[organ] = 0.6, value
+    return _noisy(image, random), label
+
+
 def write_dataset(
     folder: Path,
     make: Callable[[np.random.Generator], Phantom],

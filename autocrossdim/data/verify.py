@@ -23,10 +23,11 @@ FEW = 5  # cases or groups needed for five folds
 
 @dataclass(frozen=True)
 class Report:
-    """Findings in a dataset, one sentence each: faults must be fixed, warnings may be intended."""
+    """Findings in a dataset, one sentence each: faults must be fixed, warnings may be intended, notes inform."""
 
     faults: list[str]
     warnings: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -51,6 +52,7 @@ class CaseCheck:
         values: label values present.
         image_hash: digest of the image's voxels; equal for cases with identical images.
         dims: 2 or 3; None if the image could not be read.
+        orientation: orientation code of the image; None if it is unknown or 2D.
     """
 
     name: str
@@ -61,6 +63,7 @@ class CaseCheck:
     values: tuple[int, ...] = ()
     image_hash: str | None = None
     dims: int | None = None
+    orientation: str | None = None
 
 
 def verify(path: str | Path, processes: int = 1) -> Report:
@@ -198,7 +201,23 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
             for name, values in dataset.labels.foreground.items()
             if present.isdisjoint(values)
         ]
-    return Report(faults, warnings)
+    return Report(faults, warnings, _orientations(cases))
+
+
+def _orientations(cases: list[CaseCheck]) -> list[str]:
+    """Return a sentence about the anatomical orientations in which the images are stored."""
+    found = Counter(case.orientation for case in cases if case.dims == 3)
+    if not found:
+        return []
+    stored = ", ".join(f"{code or 'unknown'} ({counted(number, 'case')})" for code, number in found.most_common())
+    known = [code for code, _ in found.most_common() if code is not None]
+    if len(known) > 1:
+        return [
+            f"Orientation (z, y, x): {stored}. All are brought to {known[0]}; segmentations keep that of their image."
+        ]
+    if known and None in found:
+        return [f"Orientation (z, y, x): {stored}. Images of unknown orientation are taken to have {known[0]}."]
+    return [f"Orientation (z, y, x): {stored}."]
 
 
 def _check_case_only(dataset: Dataset, case: Case) -> CaseCheck:
@@ -210,6 +229,7 @@ def _check_case_only(dataset: Dataset, case: Case) -> CaseCheck:
 
 def _check_image(dataset: Dataset, case: Case, image: Image, check: CaseCheck) -> None:
     check.dims = image.geometry.dims
+    check.orientation = image.geometry.orientation
     if len(image.array) != len(dataset.channel_names):
         check.faults.append(
             f"{case.images[0]}: {counted(len(image.array), 'channel')}, but dataset.json names "

@@ -48,8 +48,7 @@ def find_body(image: np.ndarray, placement: Placement, plan: Plan) -> Body | Non
     """
     if not any(scheme.inside_mask for scheme in plan.normalization):
         return None
-    transposed = image.transpose(0, *(axis + 1 for axis in placement.transpose))
-    inside = (crop(transposed, placement.box) != 0).any(axis=0)
+    inside = (crop(placement.change.apply(image), placement.box) != 0).any(axis=0)
     for axis, new in enumerate(placement.shape):
         inside = _resample_mask(inside, axis, new)
     labels = plan.labels

@@ -61,7 +61,7 @@ def segment_folder(
 
     def prepare(case: Case) -> Prepared:
         prepared = predictor.prepare(case.images)
-        for warning in far_from_training(prepared.geometry.spacing, predictor.plan, configurations):
+        for warning in far_from_training(prepared.geometry, predictor.plan, configurations):
             say(f"warning: {case.images[0]}: {warning}")
         return prepared
 

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from autocrossdim.data.dataset import Case, cases_in_folder
 from autocrossdim.data.images import Geometry, Image, file_ending, image_from_itk, read_image
+from autocrossdim.data.orientation import Reorientation
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.system.errors import UserError
 
@@ -118,23 +119,24 @@ def _from_array(array: npt.NDArray[Any], spacing: Sequence[float] | None) -> Ima
         origin=(0.0, 0.0, 0.0),
         direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
         dims=3,
+        oriented=False,
     )
     return Image(array, geometry)
 
 
-def far_from_training(
-    spacing: tuple[float, float, float], plan: Plan, configurations: Sequence[Configuration]
-) -> list[str]:
+def far_from_training(geometry: Geometry, plan: Plan, configurations: Sequence[Configuration]) -> list[str]:
     """Return a warning for each axis along which the spacing differs from training by more than a factor of `FAR`.
 
     Args:
-        spacing: Voxel spacing of the image in mm (z, y, x), as read.
-        plan: Plan of the dataset, which has the axis order.
+        geometry: Geometry of the image as read.
+        plan: Plan of the dataset, which has the orientation and the axis order.
         configurations: Configurations with the spacing in training; 2D configurations have none across slices.
     """
     warnings = []
+    spacing = geometry.spacing
+    change = Reorientation.between(geometry.orientation, plan.orientation).then_transposed(plan.transpose)
     for configuration in configurations:
-        axes = plan.transpose[-configuration.dims :]
+        axes = change.order[-configuration.dims :]
         for axis, trained in zip(axes, configuration.spacing, strict=True):
             factor = max(spacing[axis] / trained, trained / spacing[axis])
             if factor > FAR:

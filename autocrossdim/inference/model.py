@@ -107,16 +107,16 @@ class Model:
             patch=self.configuration.patch_shape,
             batch=max(1, batch),
             slices=self.configuration.slices,
-            mirror_axes=tuple(range(dims)) if mirroring else (),
+            mirror_axes=self.configuration.mirrored if mirroring else (),
         )
 
-    def prepare(self, image: np.ndarray, spacing: Spacing) -> ModelInput:
-        """Preprocess an image (C, Z, Y, X) with its spacing in mm (z, y, x).
+    def prepare(self, image: np.ndarray, spacing: Spacing, *, orientation: str | None = None) -> ModelInput:
+        """Preprocess an image (C, Z, Y, X) with its spacing in mm (z, y, x) and its orientation code, if it is known.
 
         Raises:
             UserError: At the spacing of the plan, the image would be larger than any scan.
         """
-        case = preprocess(image, spacing, self.plan, self.configuration)
+        case = preprocess(image, spacing, self.plan, self.configuration, orientation=orientation)
         return ModelInput(case.image, case.placement, find_body(image, case.placement, self.plan))
 
     def strips(self, placement: Placement, *, mirroring: bool, members: int = 1) -> int:

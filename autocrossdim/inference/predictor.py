@@ -180,7 +180,10 @@ class Predictor:
         loaded = read_source(image, spacing=spacing, channels=len(plan.channel_names), ending=plan.file_ending)
         try:
             self._require_usable(loaded.array)
-            inputs = [model.prepare(loaded.array, loaded.geometry.spacing) for model in self.models]
+            geometry = loaded.geometry
+            inputs = [
+                model.prepare(loaded.array, geometry.spacing, orientation=geometry.orientation) for model in self.models
+            ]
         except UserError as error:
             if (name := name_of(image)) is None:
                 raise

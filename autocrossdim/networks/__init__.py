@@ -1,7 +1,6 @@
 """2D encoder -> (inflation) -> encoder, decoder, head: Omnia-Net, DX-Net and DS-Net, and how weights get into them.
 
-Names are looked up when first used: `NetworkPlan` must not pull in torch, because plans are read by
-processes that never build a network.
+Names are looked up when first used, so that a process that builds no network does not import torch.
 """
 
 import importlib
@@ -14,12 +13,10 @@ if TYPE_CHECKING:
     from autocrossdim.networks.report import LoadReport
     from autocrossdim.networks.transfer import transfer
     from autocrossdim.networks.weights import EncoderWeights, resolve_weights
-    from autocrossdim.records.network import NetworkPlan
 
 __all__ = [
     "EncoderWeights",
     "LoadReport",
-    "NetworkPlan",
     "SegmentationNetwork",
     "build_network",
     "inflate",
@@ -30,7 +27,6 @@ __all__ = [
 _HOME = {
     "EncoderWeights": "weights",
     "LoadReport": "report",
-    "NetworkPlan": "plan",
     "SegmentationNetwork": "base",
     "build_network": "build",
     "inflate": "inflation",

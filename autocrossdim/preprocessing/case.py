@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from autocrossdim.data.orientation import Reorientation
 from autocrossdim.preprocessing.crop import Box, box_shape, crop, nonzero_box
 from autocrossdim.preprocessing.normalize import normalize
 from autocrossdim.preprocessing.resample import Shape, orders_for, resample_image, resample_label, shape_for
@@ -24,6 +25,7 @@ class Placement(BaseModel):
 
     Attributes:
         original_shape: (Z, Y, X) of the image as read.
+        flipped: whether each axis in the plan's order is reversed.
         transpose: original axis of each axis in the plan's order.
         box: what was kept, in the plan's order.
         spacing: mm, in the plan's order, before resampling.
@@ -35,10 +37,16 @@ class Placement(BaseModel):
 
     original_shape: Shape
     transpose: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool] = (False, False, False)
     box: Box
     spacing: Spacing
     target: Spacing
     shape: Shape
+
+    @property
+    def change(self) -> Reorientation:
+        """The change from the original axes to those of the plan."""
+        return Reorientation(self.transpose, self.flipped)
 
     @property
     def cropped_shape(self) -> Shape:
@@ -53,11 +61,10 @@ class Placement(BaseModel):
             outside: value of the voxels that were cropped away.
         """
         lead = cropped.shape[:-3]
-        full = tuple(self.original_shape[axis] for axis in self.transpose)
+        full = self.change.permuted(self.original_shape)
         result = np.full((*lead, *full), outside, dtype=cropped.dtype)
         crop(result, self.box)[...] = cropped
-        back = [int(axis) for axis in np.argsort(self.transpose)]
-        return result.transpose(*range(len(lead)), *(len(lead) + axis for axis in back))
+        return self.change.undo(result)
 
 
 @dataclass
@@ -75,8 +82,10 @@ def preprocess(
     plan: Plan,
     configuration: Configuration,
     label: np.ndarray | None = None,
+    *,
+    orientation: str | None = None,
 ) -> Preprocessed:
-    """Transpose, crop, normalise and resample one case.
+    """Reorient, transpose, crop, normalise and resample one case.
 
     Args:
         image: shape (C, Z, Y, X), as read.
@@ -84,14 +93,15 @@ def preprocess(
         plan: gives axis order and normalisation.
         configuration: gives the target spacing.
         label: shape (Z, Y, X), values as in the file.
+        orientation: Orientation code of the image; if None, it has that of the plan.
 
     Raises:
         UserError: at the plan's spacing the image would be larger than any scan.
     """
-    order = plan.transpose
+    change = Reorientation.between(orientation, plan.orientation).then_transposed(plan.transpose)
     original_shape = image.shape[1], image.shape[2], image.shape[3]
-    image = image.transpose(0, *(axis + 1 for axis in order))
-    z, y, x = (spacing[axis] for axis in order)
+    image = change.apply(image)
+    z, y, x = change.permuted(spacing)
     box = nonzero_box(image)
     image = normalize(crop(image, box), list(plan.normalization))
     target = configuration.target_spacing((z, y, x))
@@ -103,9 +113,15 @@ def preprocess(
         )
     image = resample_image(image, shape, orders_for(3, (z, y, x), target))
     if label is not None:
-        label = np.ascontiguousarray(crop(label.transpose(order), box))
+        label = np.ascontiguousarray(crop(change.apply(label), box))
         label = resample_label(label, shape, orders_for(1, (z, y, x), target))
     placement = Placement(
-        original_shape=original_shape, transpose=order, box=box, spacing=(z, y, x), target=target, shape=shape
+        original_shape=original_shape,
+        transpose=change.order,
+        flipped=change.flipped,
+        box=box,
+        spacing=(z, y, x),
+        target=target,
+        shape=shape,
     )
     return Preprocessed(image, label, placement)

@@ -57,7 +57,14 @@ def _preprocess_case(plan: Plan, configuration: Configuration, store: Store, cas
     image = read_image(case.images)
     label, _ = read_label(case.label)
     try:
-        preprocessed = preprocess(image.array, image.geometry.spacing, plan, configuration, label)
+        preprocessed = preprocess(
+            image.array,
+            image.geometry.spacing,
+            plan,
+            configuration,
+            label,
+            orientation=image.geometry.orientation,
+        )
     except UserError as error:
         raise UserError(f"{case.images[0]}: {error}") from error
     store.write(case, image.geometry, preprocessed, plan, configuration.patch_shape, source)

@@ -3,15 +3,18 @@
 The quantities are those of nnU-Net, except that voxels with the ignore label do not count as foreground.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from skimage.measure import regionprops
 
 from autocrossdim.data.dataset import Case, Dataset
+from autocrossdim.data.orientation import Reorientation
 from autocrossdim.data.verify import CaseCheck, Report, check_case, check_structure, summarise
 from autocrossdim.preprocessing.crop import box_shape, crop, nonzero_box
-from autocrossdim.records.fingerprint import CaseFingerprint, Fingerprint, Intensities
+from autocrossdim.records.fingerprint import CaseFingerprint, Fingerprint, Intensities, LabelMeasurement
 from autocrossdim.records.sources import FileVersion, content_hash, file_versions
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import map_cases
@@ -92,7 +95,9 @@ def _check_and_measure(dataset: Dataset, max_samples: int, case: Case) -> _Measu
         shape=image.geometry.shape,
         cropped_shape=box_shape(box),
         spacing=image.geometry.spacing,
+        orientation=image.geometry.orientation,
         label_voxels={int(v): int(n) for v, n in zip(values, counts, strict=True)},
+        labels=_measure_labels(image.array, label, dataset.labels.ignore),
         source=source,
     )
     cropped = crop(label, box)
@@ -102,6 +107,52 @@ def _check_and_measure(dataset: Dataset, max_samples: int, case: Case) -> _Measu
         chosen = np.random.default_rng(1234).choice(samples.shape[1], max_samples, replace=False)
         samples = samples[:, chosen]
     return _Measured(check, fingerprint, samples)
+
+
+def common_orientation(fingerprint: Fingerprint) -> str | None:
+    """Return the most frequent known orientation of the cases; None if none is known."""
+    known = Counter(case.orientation for case in fingerprint.cases if case.orientation is not None)
+    return known.most_common(1)[0][0] if known else None
+
+
+def reoriented(fingerprint: Fingerprint, orientation: str | None) -> Fingerprint:
+    """Return the fingerprint as it would be if every image of known orientation had been stored in the given one."""
+    return fingerprint.model_copy(update={"cases": tuple(_turned(case, orientation) for case in fingerprint.cases)})
+
+
+def _turned(case: CaseFingerprint, orientation: str | None) -> CaseFingerprint:
+    change = Reorientation.between(case.orientation, orientation)
+    shape = change.permuted(case.shape)
+
+    def moved(measured: LabelMeasurement) -> LabelMeasurement:
+        centroid = change.permuted(measured.centroid)
+        z, y, x = (n - 1 - c if flip else c for n, c, flip in zip(shape, centroid, change.flipped, strict=True))
+        return measured.model_copy(update={"centroid": (z, y, x)})
+
+    return case.model_copy(
+        update={
+            "shape": shape,
+            "cropped_shape": change.permuted(case.cropped_shape),
+            "spacing": change.permuted(case.spacing),
+            "orientation": case.orientation if orientation is None else orientation,
+            "labels": {value: moved(measured) for value, measured in case.labels.items()},
+        }
+    )
+
+
+def _measure_labels(image: np.ndarray, label: np.ndarray, ignore: int | None) -> dict[int, LabelMeasurement]:
+    """Measure position and intensities of each label value of an image (C, Z, Y, X) with its label (Z, Y, X)."""
+    scale = image.std(axis=(1, 2, 3), dtype=np.float64)
+    regions = regionprops(label.astype(np.int32), np.moveaxis(image, 0, -1))
+    return {
+        int(region.label): LabelMeasurement(
+            centroid=tuple(region.centroid),
+            mean=tuple(np.atleast_1d(region.intensity_mean) / np.maximum(scale, 1e-12)),
+            std=tuple(np.atleast_1d(region.intensity_std) / np.maximum(scale, 1e-12)),
+        )
+        for region in regions
+        if region.label != ignore
+    }
 
 
 def _source(case: Case) -> tuple[FileVersion, ...]:

@@ -77,6 +77,7 @@ class Store:
     def prepare(self, plan: Plan, configuration: Configuration) -> None:
         """Create the directory for a plan; cases preprocessed under other settings are removed."""
         settings = {
+            "orientation": plan.orientation,
             "transpose": list(plan.transpose),
             "spacing": list(configuration.spacing),
             "normalization": [entry.model_dump() for entry in plan.normalization],

@@ -168,7 +168,9 @@ def checkpoint_digests(space: Workspace, configurations: Sequence[str], folds: S
 
 def plan_digest(plan: Plan, configurations: Sequence[str]) -> str:
     """Return a digest of what matters to trained networks: labels, preprocessing and the configurations named."""
-    shared = plan.model_dump(mode="json", include={"channel_names", "labels", "transpose", "normalization"})
+    shared = plan.model_dump(
+        mode="json", include={"channel_names", "labels", "orientation", "transpose", "normalization"}
+    )
     networks = {
         name: plan.configurations[name].model_dump(mode="json", exclude={"memory", "cost"})
         for name in sorted(configurations)

@@ -25,6 +25,22 @@ class Intensities(BaseModel):
     percentile_99_5: float
 
 
+class LabelMeasurement(BaseModel):
+    """One label value in one case.
+
+    Attributes:
+        centroid: voxels (z, y, x).
+        mean: mean intensity per channel, in units of the standard deviation of the image.
+        std: standard deviation per channel, in the same unit.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    centroid: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class CaseFingerprint(BaseModel):
     """Measurements of one case.
 
@@ -33,7 +49,9 @@ class CaseFingerprint(BaseModel):
         shape: voxels (z, y, x).
         cropped_shape: voxels (z, y, x) of the bounding box of nonzero voxels.
         spacing: mm (z, y, x).
+        orientation: code of the image as read (`autocrossdim.data.orientation`); None if it is unknown or 2D.
         label_voxels: label value -> number of voxels.
+        labels: label value -> what was measured on its voxels, background left out.
         source: versions of the files that were measured; empty if written by version 0.1.
     """
 
@@ -43,7 +61,9 @@ class CaseFingerprint(BaseModel):
     shape: tuple[int, int, int]
     cropped_shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
+    orientation: str | None = None
     label_voxels: dict[int, int]
+    labels: dict[int, LabelMeasurement] = {}
     source: tuple[FileVersion, ...] = ()
 
 

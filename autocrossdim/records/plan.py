@@ -44,6 +44,9 @@ class PlanOptions(NetworkChoices):
         None, description="Patch size in voxels, coarsest axis first, such as 48,64,48; two numbers are in-plane."
     )
     batch_size: Annotated[int, Field(ge=2, le=MAX_BATCH)] | None = Field(None, description="Patches per training step.")
+    keep_orientation: bool = Field(
+        False, description="Use images as stored, without bringing them to one anatomical orientation."
+    )
     precision: Literal["auto", "16", "32"] = Field(
         "auto", description="Bits of the convolutions to plan for (auto: 16 on a GPU, else 32)."
     )
@@ -95,6 +98,7 @@ class Configuration(NetworkChoices):
         kind: `unet`, or `ds` for 3D -> 2D -> 3D.
         trainer: name of the installed trainer that trains it (entry point group `autocrossdim.trainers`).
         learning_rate: peak learning rate, unless the training settings give another.
+        mirror_axes: Axes of the patch that are mirrored in training and at test time; None mirrors every axis.
         strides: one entry of `dims` numbers an encoder level.
         kernel_sizes: one entry a resolution level, the full one first.
         memory: bytes of a training step and of prediction.
@@ -112,6 +116,7 @@ class Configuration(NetworkChoices):
     kind: Literal["unet", "ds"] = "unet"
     trainer: str = "default"
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    mirror_axes: tuple[Literal[0, 1, 2], ...] | None = None
     strides: tuple[tuple[int, ...], ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
     memory: Memory
@@ -140,6 +145,11 @@ class Configuration(NetworkChoices):
         return sorted(name for name in names if getattr(self, name) != getattr(other, name))
 
     @property
+    def mirrored(self) -> tuple[int, ...]:
+        """Axes of the patch that are mirrored."""
+        return tuple(range(self.dims)) if self.mirror_axes is None else self.mirror_axes
+
+    @property
     def patch_shape(self) -> tuple[int, int, int]:
         """The patch as (Z, Y, X); one slice for a 2D configuration."""
         z, y, x = (1, *self.patch_size) if self.dims == 2 else self.patch_size
@@ -162,7 +172,9 @@ class Plan(BaseModel):
     """Everything training and prediction need to know about a dataset.
 
     Attributes:
-        transpose: original axis (z, y, x) of each axis in the plan's order.
+        orientation: Orientation code that images are brought to first (`autocrossdim.data.orientation`); None leaves
+            them as they are.
+        transpose: Axis (z, y, x) of that orientation which is each axis of the plan, the coarsest first.
         precision_bits: of the convolutions the memory was computed for.
         notes: what else follows from the data, a sentence each.
         overrides: options the user chose instead of the planner, by name.
@@ -176,6 +188,7 @@ class Plan(BaseModel):
     channel_names: tuple[str, ...]
     labels: Labels
     file_ending: Annotated[str, Field(pattern=r"^(\.[A-Za-z]{1,8}){1,2}$")]  # becomes the end of a result's path
+    orientation: Annotated[str, Field(pattern=r"^[RLAPIS]{3}$")] | None = None
     transpose: tuple[int, int, int]
     normalization: tuple[Normalization, ...]
     decision: Decision
@@ -241,6 +254,7 @@ class Plan(BaseModel):
                 [n.effective() for n in self.normalization],
                 [n.effective() for n in other.normalization],
             ),
+            "orientation": (self.orientation, other.orientation),
             "axis order": (self.transpose, other.transpose),
         }
         found = [name for name, (ours, theirs) in named.items() if ours != theirs]

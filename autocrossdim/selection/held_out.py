@@ -55,7 +55,7 @@ def predict_held_out(
     records = {name: stores[name].record(case) for name in configurations}
     record = records[configurations[0]]
     reference, _ = read_label(Path(record.label_path))
-    reference = crop(reference.transpose(record.placement.transpose), record.placement.box)
+    reference = crop(record.placement.change.apply(reference), record.placement.box)
     strips = max(models[name].strips(records[name].placement, mirroring=True) for name in configurations)
     streams = [
         models[name].slices(stores[name].open(case).image[:], records[name].placement, mirroring=True, strips=strips)

@@ -98,7 +98,7 @@ def test_a_4d_image_is_named_and_nothing_is_written(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["case0_0001.nii.gz", "other_0001.nii.gz"])
 def test_a_surplus_channel_is_named(folder: Path, write_image: Callable[..., Path], name: str) -> None:
     write_image(folder / "images" / name, np.zeros((3, 4, 5), np.float32))
-    with pytest.raises(UserError, match=rf"{name}: the model knows 1 channel\(s\), up to 0000"):
+    with pytest.raises(UserError, match=rf"{name}: the model takes 1 channel, 0000 to 0000"):
         api.predict("any", folder / "images", folder / "out")
 
 

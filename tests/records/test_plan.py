@@ -62,7 +62,7 @@ def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 0}, "version 0.*reads version 1.*--overwrite"),
+        ({"version": 0}, "version 0.*reads version 2.*--overwrite"),
         ({"transpose": "sideways"}, "transpose"),
         ({"extra": 1}, "extra"),
         ({"configurations": {"omnia": {}}}, "configurations.omnia"),

@@ -1,0 +1,130 @@
+"""Which axes may be mirrored: not those along which position alone tells two labels apart."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from autocrossdim.data.orientation import axis_name
+from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.labels import Labels
+
+MIN_CASES = 5  # in which both labels occur: an order kept by chance has a probability of at most 1/16
+MIN_GAP = 1.0  # voxels between two centroids that count as an order
+ALIKE = 1.0  # standard deviations: labels whose mean intensities are closer look alike
+
+# Words for the two sides in the languages that label names are seen in; single letters only as a part of their own.
+_LEFT = re.compile("left|lft|l|lt|sin|sinister|sinistra|links|li|gauche|izquierda|izquierdo|izq")
+_RIGHT = re.compile("right|rgt|r|rt|dex|dexter|destra|dx|rechts|re|droite|droit|derecha|derecho|der")
+
+
+@dataclass(frozen=True)
+class Mirroring:
+    """The axes of the plan (0 is the coarsest) that may be mirrored, and why others may not, one sentence each."""
+
+    axes: tuple[int, ...]
+    reasons: tuple[str, ...]
+
+
+def choose_mirroring(
+    fingerprint: Fingerprint,
+    labels: Labels,
+    *,
+    transpose: Sequence[int],
+    axis_names: Sequence[str],
+    dims: int,
+    sides: Sequence[tuple[str, str]] = (),
+    chosen: Sequence[str] | None = None,
+) -> Mirroring:
+    """Choose the axes to mirror in training and at test time.
+
+    An axis is not mirrored if labels come in left/right pairs and it is the left-right axis, or if two labels that look
+    alike keep their order along it in every case. Measured on Hippocampus and on paired organs: see the documentation.
+
+    Args:
+        fingerprint: The dataset, in its common orientation.
+        labels: What label values mean.
+        transpose: Axis (z, y, x) of that orientation which is each axis of the plan.
+        axis_names: Name of each axis of the plan, such as `left-right`, or `z`, `y`, `x` where directions are unknown.
+        dims: Number of axes of the images; the first axis of a 2D image is no axis to mirror.
+        sides: Pairs of labels that are the left and right version of one structure, as declared in dataset.json.
+        chosen: Names of the axes to mirror, as declared in dataset.json, in place of the planner's choice.
+    """
+    if chosen is not None:
+        names = [{name, "zyx"[transpose[axis]]} for axis, name in enumerate(axis_names)]
+        axes = tuple(axis for axis, known in enumerate(names) if not known.isdisjoint(chosen))
+        named = ", ".join(axis_names[axis] for axis in axes) or "none"
+        return Mirroring(axes, (f"Mirrored axes: {named}, as dataset.json asks for (mirror_axes).",))
+    reasons: dict[int, str] = {}
+    pairs = [tuple(pair) for pair in sides] or side_pairs(labels.names)
+    if pairs:
+        left_right = _left_right(axis_names)
+        reasons[left_right] = (
+            f"The {axis_names[left_right]} axis is not mirrored, because labels are told apart by their side: "
+            f"{pairs[0][0]} and {pairs[0][1]}{f' and {len(pairs) - 1} more pairs' if len(pairs) > 1 else ''}."
+        )
+    for axis, name in enumerate(axis_names):
+        if axis in reasons or (dims == 2 and axis == 0):
+            continue
+        found = _ordered_pair(fingerprint, labels, transpose[axis])
+        if found is not None:
+            reasons[axis] = (
+                f"The {name} axis is not mirrored, because {found[0]} and {found[1]} look alike and lie in the same "
+                "order along it in every case."
+            )
+    return Mirroring(
+        tuple(axis for axis in range(len(axis_names)) if axis not in reasons),
+        tuple(reasons[axis] for axis in sorted(reasons)),
+    )
+
+
+def plan_axis_names(orientation: str | None, transpose: Sequence[int]) -> tuple[str, ...]:
+    """Return the name of each axis of a plan.
+
+    Args:
+        orientation: Code of the dataset's common orientation; None if it is unknown.
+        transpose: Axis (z, y, x) of the common orientation that is each axis of the plan.
+    """
+    if orientation is None:
+        return tuple("zyx"[axis] for axis in transpose)
+    return tuple(axis_name(orientation[axis]) for axis in transpose)
+
+
+def side_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the labels whose names differ only in a word for left and right, as (left, right)."""
+    stems: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in names:
+        words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower())
+        for index, word in enumerate(words):
+            side = "left" if _LEFT.fullmatch(word) else "right" if _RIGHT.fullmatch(word) else None
+            if side is not None:
+                stems.setdefault((*words[:index], "*", *words[index + 1 :]), {})[side] = name
+    return [(sides["left"], sides["right"]) for sides in stems.values() if len(sides) == 2]
+
+
+def _left_right(axis_names: Sequence[str]) -> int:
+    """Return the left-right axis; in images of unknown orientation, the horizontal one."""
+    return list(axis_names).index("left-right" if "left-right" in axis_names else "x")
+
+
+def _ordered_pair(fingerprint: Fingerprint, labels: Labels, axis: int) -> tuple[str, str] | None:
+    """Return the names of two labels that look alike and keep their order along an axis in every case, if any do."""
+    if labels.has_regions:  # overlapping structures are told apart by what they contain
+        return None
+    values = {name: value for name, (value,) in labels.foreground.items()}
+    for first, second in combinations(values, 2):
+        cases = [case.labels for case in fingerprint.cases if {values[first], values[second]} <= case.labels.keys()]
+        if len(cases) < MIN_CASES:
+            continue
+        measured = [(case[values[first]], case[values[second]]) for case in cases]
+        gaps = np.array([b.centroid[axis] - a.centroid[axis] for a, b in measured])
+        if (gaps >= MIN_GAP).all() or (gaps <= -MIN_GAP).all():
+            distance = [
+                np.abs(np.subtract(a.mean, b.mean)) / np.maximum(np.maximum(a.std, b.std), 1e-6) for a, b in measured
+            ]
+            # Alike in every channel, in the typical case.
+            if (np.median(distance, axis=0) < ALIKE).all():
+                return first, second
+    return None

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+
+from autocrossdim.records.fingerprint import CaseFingerprint, Fingerprint, LabelMeasurement
+from autocrossdim.records.labels import Labels
+from planners.mirroring import Mirroring, choose_mirroring, plan_axis_names, side_pairs
+
+ORGANS = Labels.from_dataset_json({"background": 0, "a": 1, "b": 2})
+KIDNEYS = Labels.from_dataset_json({"background": 0, "left kidney": 1, "right kidney": 2})
+NAMES = ("top-bottom", "front-back", "left-right")
+
+
+def dataset(
+    gap: tuple[float, float, float], *, jitter: float = 0.0, contrast: float = 0.0, cases: int = 6
+) -> Fingerprint:
+    """Cases in which the second label lies `gap` voxels (z, y, x) from the first, give or take `jitter`."""
+    random = np.random.default_rng(0)
+
+    def measured(offset: np.ndarray, mean: float) -> LabelMeasurement:
+        z, y, x = (20 + offset).tolist()
+        return LabelMeasurement(centroid=(z, y, x), mean=(mean,), std=(1.0,))
+
+    return Fingerprint(
+        dims=3,
+        cases=tuple(
+            CaseFingerprint(
+                name=f"case_{number}",
+                shape=(40, 40, 40),
+                cropped_shape=(40, 40, 40),
+                spacing=(1, 1, 1),
+                orientation="SPL",
+                label_voxels={1: 100, 2: 100},
+                labels={
+                    1: measured(np.zeros(3), 0.0),
+                    2: measured(np.array(gap) + random.uniform(-jitter, jitter, 3), contrast),
+                },
+            )
+            for number in range(cases)
+        ),
+        intensities=(),
+    )
+
+
+def chosen(fingerprint: Fingerprint, labels: Labels = ORGANS, **options: object) -> Mirroring:
+    settings = {"transpose": (0, 1, 2), "axis_names": NAMES, "dims": 3, **options}
+    return choose_mirroring(fingerprint, labels, **settings)  # type: ignore[arg-type]
+
+
+def test_labels_without_an_order_may_be_mirrored() -> None:
+    assert chosen(dataset((0, 0, 0), jitter=5)) == Mirroring((0, 1, 2), ())
+
+
+def test_an_axis_along_which_alike_labels_keep_their_order_is_not_mirrored() -> None:
+    mirroring = chosen(dataset((0, 8, 0), jitter=3))
+    assert mirroring.axes == (0, 2)
+    assert mirroring.reasons == (
+        "The front-back axis is not mirrored, because a and b look alike and lie in the same order along it in every "
+        "case.",
+    )
+
+
+def test_labels_of_different_intensity_may_be_mirrored() -> None:
+    assert chosen(dataset((0, 8, 0), contrast=3.0)).axes == (0, 1, 2)
+
+
+def test_too_few_cases_prove_no_order() -> None:
+    assert chosen(dataset((0, 8, 0), cases=4)).axes == (0, 1, 2)
+
+
+def test_the_axes_are_those_of_the_plan() -> None:
+    names = plan_axis_names("SPL", (2, 0, 1))
+    assert names == ("left-right", "top-bottom", "front-back")
+    assert chosen(dataset((0, 8, 0)), transpose=(2, 0, 1), axis_names=names).axes == (0, 1)
+
+
+def test_left_and_right_by_name_switch_off_the_left_right_axis_even_with_few_cases() -> None:
+    mirroring = chosen(dataset((0, 0, 0), jitter=5, cases=2), KIDNEYS)
+    assert mirroring.axes == (0, 1)
+    assert "told apart by their side: left kidney and right kidney" in mirroring.reasons[0]
+
+
+def test_pairs_declared_in_dataset_json_count_as_sides() -> None:
+    assert chosen(dataset((0, 0, 0), jitter=5), sides=[("a", "b")]).axes == (0, 1)
+
+
+def test_axes_declared_in_dataset_json_replace_the_choice() -> None:
+    assert chosen(dataset((0, 8, 0)), KIDNEYS, chosen=["front-back", "x"]).axes == (1, 2)
+    assert chosen(dataset((0, 8, 0)), chosen=[]).axes == ()
+
+
+def test_without_known_directions_the_horizontal_axis_is_left_right() -> None:
+    names = plan_axis_names(None, (0, 1, 2))
+    assert names == ("z", "y", "x")
+    assert chosen(dataset((0, 0, 0), jitter=5), KIDNEYS, axis_names=names).axes == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (["left kidney", "right kidney", "spleen"], [("left kidney", "right kidney")]),
+        (["Kidney_L", "Kidney_R"], [("Kidney_L", "Kidney_R")]),
+        (["LeftLung", "RightLung"], [("LeftLung", "RightLung")]),
+        (["rein gauche", "rein droit"], [("rein gauche", "rein droit")]),
+        (["Niere links", "Niere rechts"], [("Niere links", "Niere rechts")]),
+        (["riñón izquierdo", "riñón derecho"], [("riñón izquierdo", "riñón derecho")]),
+        (["left ventricle", "myocardium", "right atrium"], []),
+        (["liver", "lesion"], []),
+        (["anterior", "posterior"], []),
+    ],
+)
+def test_pairs_are_found_by_name(names: list[str], pairs: list[tuple[str, str]]) -> None:
+    assert side_pairs(names) == pairs

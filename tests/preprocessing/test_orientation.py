@@ -1,0 +1,67 @@
+"""Training cases of any orientation are preprocessed alike."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+import autocrossdim
+from autocrossdim.data.dataset import load_dataset
+from autocrossdim.preprocessing.fingerprint import common_orientation, extract, reoriented
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.workspace import Workspace
+
+UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def turn(dataset: Path, case: str, code: str) -> None:
+    """Rewrite a case in another orientation; the headers stay correct."""
+    for file in (dataset / "imagesTr" / f"{case}_0000.nii.gz", dataset / "labelsTr" / f"{case}.nii.gz"):
+        sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(file)), code), str(file))
+
+
+def mixed(make_dataset: Callable[..., Path], name: str) -> Path:
+    dataset = make_dataset(name, direction=UPRIGHT)
+    turn(dataset, "b", "RAI")
+    turn(dataset, "d", "PIR")
+    return dataset
+
+
+def test_mixed_orientations_are_preprocessed_as_one(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    stores = []
+    for dataset in (make_dataset("Dataset001_Same", direction=UPRIGHT), mixed(make_dataset, "Dataset002_Mixed")):
+        plan = autocrossdim.plan_and_preprocess(dataset, work=tmp_path / "work", memory=1, trial=False, processes=1)
+        assert plan.orientation == "SPL"
+        workspace = Workspace.of(dataset.name, tmp_path / "work")
+        stores.append(Store(workspace.preprocessed(plan.decision.configuration)))
+    for name in "abcde":
+        same, turned = (store.open(name) for store in stores)
+        assert np.allclose(same.image[:], turned.image[:], atol=1e-6), name
+        assert np.array_equal(same.label[:], turned.label[:]), name
+
+
+def test_measurements_are_turned_with_their_image(make_dataset: Callable[..., Path]) -> None:
+    dataset = load_dataset(mixed(make_dataset, "Dataset002_Mixed"))
+    fingerprint, report = extract(dataset, 1)
+    assert common_orientation(fingerprint) == "SPL"
+    assert "SPL (3 cases)" in report.notes[0]
+    upright = reoriented(fingerprint, "SPL")
+    assert len({case.shape for case in upright.cases}) == 1
+    assert len({case.spacing for case in upright.cases}) == 1
+    same, _ = extract(load_dataset(make_dataset("Dataset001_Same", direction=UPRIGHT)), 1)
+    for turned, reference in zip(upright.cases, same.cases, strict=True):
+        assert np.allclose(turned.labels[1].centroid, reference.labels[1].centroid), turned.name
+
+
+def test_a_nifti_file_without_a_coordinate_system_has_no_orientation(
+    make_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    from autocrossdim.data.images import read_image
+
+    file = make_dataset(direction=UPRIGHT, ending=".nii") / "imagesTr" / "a_0000.nii"
+    assert read_image([file]).geometry.orientation == "SPL"
+    content = bytearray(file.read_bytes())
+    content[252:256] = b"\0\0\0\0"  # qform_code and sform_code
+    file.write_bytes(content)
+    assert read_image([file]).geometry.orientation is None

@@ -80,7 +80,7 @@ class Model:
         plan, configuration = None, None
         for path, checkpoint in checkpoints:
             if not checkpoint.complete:
-                epoch = checkpoint.progress["epoch"]
+                epoch = checkpoint.run.epoch
                 raise UserError(f"{path}: training stopped after epoch {epoch}. Finish it with `autocrossdim train`.")
             this = checkpoint.plan.configuration(checkpoint.configuration)
             if configuration is not None and not this.trains_like(configuration):

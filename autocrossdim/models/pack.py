@@ -109,7 +109,7 @@ def _joined(plan: Plan | None, checkpoint: Checkpoint, path: Path, first: Path) 
         UserError: The checkpoint is incomplete, or its plan is incompatible.
     """
     if not checkpoint.complete:
-        epoch = checkpoint.progress["epoch"]
+        epoch = checkpoint.run.epoch
         raise UserError(f"{path}: training stopped after epoch {epoch}. Finish it with `autocrossdim train`.")
     theirs = checkpoint.plan
     one = theirs.configuration(checkpoint.configuration)
@@ -127,8 +127,8 @@ def _fold(checkpoint: Checkpoint) -> about.Fold:
     return about.Fold(
         training_cases=len(checkpoint.split["train"]),
         validation_cases=len(checkpoint.split["val"]),
-        epochs=checkpoint.progress["epoch"],
-        steps=checkpoint.progress["step"],
+        epochs=checkpoint.run.epoch,
+        steps=checkpoint.run.step,
         start=about.start(checkpoint.provenance),
     )
 

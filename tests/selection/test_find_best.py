@@ -22,6 +22,7 @@ from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.run_state import RunState
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.selection import find_best as module
 from autocrossdim.selection.calibration import VOXELS_PER_CASE, Evidence
@@ -83,7 +84,7 @@ class Trained:
                 network={"threshold": torch.tensor(threshold + fold)},
                 settings={},
                 provenance={},
-                progress={"epoch": 1, "complete": True},
+                run=RunState(epoch=1, complete=True),
             ).write(folder.latest)
             if validated:
                 validate(folder, store, split, self.dataset.groups, "cpu")
@@ -162,7 +163,7 @@ def test_configurations_without_all_folds_are_left_out_and_said(
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda checkpoint: checkpoint.progress.update(complete=False), "fold 2 is not trained to its end"),
+        (lambda checkpoint: setattr(checkpoint.run, "complete", False), "fold 2 is not trained to its end"),
         (lambda checkpoint: checkpoint.split.update(val=["a"]), "fold 2 is trained on other cases"),
         (lambda checkpoint: setattr(checkpoint, "plan", changed(checkpoint.plan)), "fold 2 is trained under another"),
     ],

@@ -72,10 +72,17 @@ def ours(folder: Path, patch: tuple[int, ...], batch: int) -> Iterator[Any]:
     from autocrossdim.records.labels import Labels
     from autocrossdim.records.plan import Configuration
     from trainers.loader import PatchLoader
+    from trainers.settings import Settings
 
     configuration = Configuration.model_construct(dims=len(patch), patch_size=patch, batch_size=batch, slices=1)
     names = [f"case_{i}" for i in range(CASES)]
-    loader = PatchLoader(Store(folder / "ours"), names, configuration, Labels.from_dataset_json(LABELS), seed=0)
+    loader = PatchLoader(
+        Store(folder / "ours"),
+        names,
+        configuration=configuration,
+        labels=Labels.from_dataset_json(LABELS),
+        settings=Settings(seed=0),
+    )
     for number in count():
         yield loader.batch(number)
 

@@ -42,7 +42,7 @@ def our_step(patch: tuple[int, ...], batch: int) -> tuple[torch.nn.Module, Step]
     from autocrossdim.records.network import NetworkPlan
     from autocrossdim.system.device import memory_format_for
     from planners.topology import topology
-    from trainers.loss import DiceCrossEntropy
+    from trainers.step import make_loss, make_optimizer, training_step
 
     levels = topology(patch, (1.0,) * len(patch), levels=5)
     plan = NetworkPlan.model_validate(
@@ -57,15 +57,12 @@ def our_step(patch: tuple[int, ...], batch: int) -> tuple[torch.nn.Module, Step]
     )
     layout = memory_format_for(plan.dims)
     network: Any = build_network(plan, None).train().to(memory_format=layout)
-    optimizer, loss = torch.optim.NAdam(network.parameters(), eps=1e-5), DiceCrossEntropy(regions=False)
+    optimizer, loss = make_optimizer(network, learning_rate=2e-3), make_loss(regions=False)
     image = torch.randn(batch, 1, *patch).contiguous(memory_format=layout)
     target = torch.randint(LABELS, (batch, *patch))
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss(network(image), target).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        optimizer.step()
+        training_step(network, loss, optimizer, [(image, target)], gradient_clip=CLIP)
 
     return network, step
 

@@ -175,6 +175,7 @@ def write_model(make_plan: Callable[..., Any]) -> Callable[..., Path]:
 
         from autocrossdim.networks.build import build_network
         from autocrossdim.records.checkpoint import Checkpoint
+        from autocrossdim.records.run_state import RunState
 
         torch.manual_seed(0)
         plan = make_plan(**options)
@@ -186,7 +187,7 @@ def write_model(make_plan: Callable[..., Any]) -> Callable[..., Path]:
             network=build_network(plan.network_plan(plan.configuration()), None).state_dict(),
             settings={},
             provenance={"weights": "random"},
-            progress={"epoch": 1, "step": 1, "seconds": 1.0, "best": 0.0, "complete": True},
+            run=RunState(epoch=1, step=1, seconds=1.0, best=0.0, complete=True),
         )
         checkpoint.write(folder / "fold_0" / "checkpoint_latest")
         return folder

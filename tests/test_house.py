@@ -99,9 +99,7 @@ def _listed(edges: set[Edge]) -> str:
     return "\n".join(f"{importer} -> {imported}" for importer, imported in sorted(edges))
 
 
-KNOWN: set[Edge] = {
-    ("trainers/fit.py", "trainers/trainer.py"),
-}
+KNOWN: set[Edge] = {}
 """Imports still to be removed; none may be added."""
 EDGES = imports(ROOT) - KNOWN
 

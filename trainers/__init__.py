@@ -1,1 +1,1 @@
-"""From a plan and a store to checkpoints: sampling, augmentation, loss, loop, folds."""
+"""From a plan and preprocessed cases to checkpoints: sampling, augmentation, loss, training loop, validation."""

@@ -1,4 +1,4 @@
-"""The average of the weights over the last part of training, which is what is evaluated and predicted with."""
+"""The running average of the weights over the last part of training, with which cases are segmented."""
 
 import copy
 
@@ -8,15 +8,15 @@ from autocrossdim.networks.base import SegmentationNetwork
 
 
 class Average:
-    """A running average whose reach grows with the run, so that one number serves long and short runs.
+    """A running average whose span grows with the run, so that one setting suits short and long runs.
 
-    The weight of a past step falls with a power of its age relative to the run (Karras et al. 2024, "power function
-    EMA"): after step t the average moves by 1 - (1 - 1/t)^(gamma + 1) towards the newest weights. `width` is the
-    relative standard deviation of that profile: 0.05 averages over about the last tenth of the run. Batch-norm
-    statistics are averaged with the weights they belong to.
+    The weights of step i contribute in proportion to a power of i (Karras et al. 2024, "power function EMA"): after
+    step t the average moves by 1 - (1 - 1/t)^(gamma + 1) towards the newest weights. `width` is the standard deviation
+    of that profile relative to the length of the run; 0.05 averages over about the last tenth of the run. Batch-norm
+    statistics are averaged like the weights they belong to.
 
     Attributes:
-        network: the averaged network; equal to the trained one until the first update.
+        network: The averaged network; equal to the trained one until the first update.
     """
 
     def __init__(self, network: SegmentationNetwork, width: float) -> None:
@@ -25,19 +25,19 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: SegmentationNetwork, step: int) -> None:
-        """Move towards `network` after its step number `step`, counted from 1."""
+        """Move the average towards the weights of `network` after its step number `step`, counted from 1."""
         towards = 1 - (1 - 1 / step) ** (self.gamma + 1)
-        mine, theirs = self.network.state_dict(), network.state_dict()
-        floats = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[name] for name in floats], [theirs[name] for name in floats], towards)
-        for name in mine.keys() - set(floats):
-            mine[name].copy_(theirs[name])
+        average, newest = self.network.state_dict(), network.state_dict()
+        floats = [name for name, value in average.items() if value.is_floating_point()]
+        torch._foreach_lerp_([average[name] for name in floats], [newest[name] for name in floats], towards)
+        for name in average.keys() - set(floats):
+            average[name].copy_(newest[name])
 
 
 def gamma_of(width: float) -> float:
-    """Return the exponent whose profile has this relative standard deviation.
+    """Return the exponent of the profile with this relative standard deviation.
 
-    From width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), which falls as gamma grows; found by bisection.
+    Solves width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), which decreases with gamma, by bisection.
     """
     low, high = 0.0, 1.0
     while (high + 1) / ((high + 2) ** 2 * (high + 3)) > width**2:

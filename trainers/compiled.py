@@ -1,4 +1,4 @@
-"""torch.compile where it works, and a line where it does not."""
+"""torch.compile where it works, and a message where it does not."""
 
 import copy
 
@@ -9,12 +9,12 @@ from autocrossdim.system.console import say
 from autocrossdim.system.device import memory_format_for
 
 
-def try_to_compile(network: SegmentationNetwork, shape: tuple[int, ...]) -> bool:
-    """Compile a copy and run it forward and backward; say why if that fails.
+def can_be_compiled(network: SegmentationNetwork, shape: tuple[int, ...]) -> bool:
+    """Try to compile a copy of a network and to run it forward and backward; say why if that fails.
 
     Args:
-        network: stays as it is.
-        shape: of a batch, (B, C, *patch).
+        network: Network, which is left unchanged.
+        shape: Shape of a batch, (B, C, *patch).
     """
     trial = copy.deepcopy(network).train()
     image = torch.zeros(shape, device=next(trial.parameters()).device)
@@ -22,9 +22,8 @@ def try_to_compile(network: SegmentationNetwork, shape: tuple[int, ...]) -> bool
         trial.compile()
         logits = trial(image.contiguous(memory_format=memory_format_for(network.plan.dims)))
         (logits[0] if isinstance(logits, list) else logits).sum().backward()
-    except Exception as error:
-        # Whatever its compilers raise: their classes are not torch's alone.
+    except Exception as error:  # compilers raise errors of their own
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        say(f"warning: torch.compile does not work here ({reason[0]}); training goes on without it.")
+        say(f"warning: torch.compile does not work here ({reason[0]}). Training continues without it.")
         return False
     return True

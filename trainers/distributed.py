@@ -1,4 +1,4 @@
-"""Several processes that train one network: sums, and batch norm's statistics, over all of them."""
+"""Sums and batch-norm statistics over all processes that train a network together."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,28 +6,45 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 
 def summed(value: Tensor) -> Tensor:
-    """Sum over all processes, with gradients; `value` itself where there is one process."""
+    """Return the sum over all processes, with gradients; `value` itself if there is one process."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return value
-    return all_reduce(value.contiguous())  # type: ignore[no-any-return, no-untyped-call]
+    return _Sum.apply(value)  # type: ignore[no-any-return]
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over all processes; the gradient of every summand is the sum of the gradients of all processes."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        return _sum(value)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return _sum(gradient)
+
+
+def _sum(value: Tensor) -> Tensor:
+    total = value.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 class SyncedBatchNorm(TorchFunctionMode):
-    """While it is entered, batch norm in training takes its statistics over the samples of all processes.
+    """Context in which batch norm in training computes its statistics over the samples of all processes.
 
-    torch's own SyncBatchNorm runs on GPUs only, and knows neither timm's layers nor their 3D twins.
+    torch's SyncBatchNorm runs on GPUs only, and does not replace timm's layers nor their 3D counterparts.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run one function, batch norm with statistics of its own."""
+        """Run one function; batch norm with the statistics of all processes."""
         kwargs = kwargs or {}
         if func is functional.batch_norm:
             named = dict(
@@ -49,7 +66,7 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """As `torch.nn.functional.batch_norm` in training, over all processes."""
+    """Compute `torch.nn.functional.batch_norm` in training mode over all processes."""
     axes = [0, *range(2, input.ndim)]
     x = input.float()
     own = torch.cat([x.sum(axes), x.square().sum(axes), x.new_tensor([x.numel() / x.shape[1]])])

@@ -1,26 +1,36 @@
-"""What happened, an epoch a line, and its picture."""
+"""The history of a run: one JSON line per epoch, and a figure of it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_text, written_whole
-from trainers.monitor import Monitor
+from autocrossdim.system.text import for_matplotlib
 
 
 class History:
-    """history.jsonl: the source of truth about a run; lines past the checkpoint resumed from are dropped."""
+    """The file history.jsonl.
 
-    def __init__(self, path: Path, epochs_done: int, monitor: Monitor | None = None) -> None:
+    Args:
+        path: The file. If it exists, its first `epochs` lines are kept: later ones are repeated after a resume.
+        epochs: Number of finished epochs.
+        monitor: Function that also receives each new line.
+
+    Attributes:
+        lines: The epochs so far.
+    """
+
+    def __init__(self, path: Path, *, epochs: int, monitor: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.path, self.monitor = path, monitor
         self.lines: list[dict[str, Any]] = []
         if path.exists():
             try:
                 self.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             except ValueError as error:
-                raise UserError(f"{path}: damaged ({error}). Delete it and type the same command again.") from error
-        self.lines = self.lines[:epochs_done]
+                raise UserError(f"{path}: damaged ({error}). Delete it and run the same command again.") from error
+        self.lines = self.lines[:epochs]
 
     def add(self, entry: dict[str, Any]) -> None:
         """Add one epoch, write the file, and pass the epoch on to the monitor."""
@@ -30,23 +40,42 @@ class History:
             self.monitor(entry)
 
     def draw(self, path: Path) -> None:
-        """Draw loss, pseudo-Dice and learning rate over the epochs."""
+        """Write a figure of loss, pseudo-Dice and learning rate by epoch, as PNG."""
         from matplotlib.figure import Figure
 
-        epochs = [line["epoch"] for line in self.lines]
         figure = Figure(figsize=(8, 7), layout="constrained")
         loss, dice, rate = figure.subplots(3, 1, sharex=True)
-        loss.plot(epochs, [line["loss"] for line in self.lines], label="training")
+
+        def draw(axes: Any, values: list[float | None], label: str | None = None) -> None:
+            # Without markers, a single epoch would be invisible.
+            axes.plot(epochs, values, label=label, marker=".", markersize=4)
+
+        epochs = [line["epoch"] for line in self.lines]
+        draw(loss, [line["loss"] for line in self.lines], "training")
         if any(line["validation_loss"] is not None for line in self.lines):
-            loss.plot(epochs, [line["validation_loss"] for line in self.lines], label="validation")
+            draw(loss, [line["validation_loss"] for line in self.lines], "validation")
             for name in self.lines[-1]["pseudo_dice"]:
-                dice.plot(epochs, [line["pseudo_dice"][name] for line in self.lines], label=name)
+                draw(dice, [line["pseudo_dice"][name] for line in self.lines], for_matplotlib(name))
             dice.legend(fontsize="small")
         loss.legend(fontsize="small")
         loss.set_ylabel("loss")
         dice.set_ylabel("pseudo-Dice")
-        rate.plot(epochs, [line["learning_rate"] for line in self.lines])
+        draw(rate, [line["learning_rate"] for line in self.lines])
         rate.set_ylabel("learning rate")
         rate.set_xlabel("epoch")
         with written_whole(path) as temporary:
             figure.savefig(temporary, format="png", dpi=100)
+
+
+def epoch_line(name: str, entry: dict[str, Any], *, seconds_left: float) -> str:
+    """Return an epoch of the history as a line for the user."""
+    dice = [
+        f"{label} {'-' if score is None else format(score, '.3f')}" for label, score in entry["pseudo_dice"].items()
+    ]
+    return (
+        f"{name}: epoch {entry['epoch']}, loss {entry['loss']:.3f}"
+        + (f", pseudo-Dice {', '.join(dice)}" if dice else "")
+        + f", {entry['patches'] / entry['seconds']:.1f} patches/s"
+        f" ({100 * entry['waited_for_data'] / entry['seconds']:.0f} % waiting for data)"
+        f", {seconds_left / 60:.1f} min left"
+    )

@@ -1,4 +1,4 @@
-"""Soft Dice plus cross-entropy, for exclusive labels and for regions, with voxels to be ignored left out."""
+"""Soft Dice plus cross-entropy, for exclusive classes and for regions; ignored voxels are left out."""
 
 import torch
 from torch import Tensor, nn
@@ -6,14 +6,19 @@ from torch.nn import functional
 
 from trainers.distributed import summed
 
-IGNORED = -1  # target of a voxel that was marked to be ignored
+IGNORED = -1  # target of a voxel with the ignore label
 
 
 class DiceCrossEntropy(nn.Module):
-    """Batch Dice of the foreground classes plus CE (exclusive labels) or BCE (regions), weighted.
+    """Weighted sum of batch Dice and cross-entropy (exclusive classes) or binary cross-entropy (regions).
 
-    Dice is computed over the whole batch at once (nnU-Net's "batch Dice"), so that a class missing from one
-    patch does not count as perfect or failed there.
+    The Dice is computed over all patches of a batch together (nnU-Net's "batch Dice"), so that a class missing from one
+    patch does not count as perfect or as failed there.
+
+    Args:
+        regions: Whether outputs are regions, which may overlap, rather than exclusive classes.
+        dice_weight: Weight of the Dice loss.
+        cross_entropy_weight: Weight of the cross-entropy.
     """
 
     def __init__(self, regions: bool, dice_weight: float = 1.0, cross_entropy_weight: float = 1.0) -> None:
@@ -26,8 +31,8 @@ class DiceCrossEntropy(nn.Module):
         """Return the loss.
 
         Args:
-            logits: shape (B, K, ...).
-            target: exclusive labels: (B, ...) indices; regions: (B, K, ...) 0 or 1. -1 is ignored.
+            logits: Shape (B, K, *patch).
+            target: Class indices (B, *patch), or regions (B, K, *patch) of 0 and 1; voxels of -1 are ignored.
         """
         logits = logits.float()
         if self.regions:
@@ -47,22 +52,22 @@ class DiceCrossEntropy(nn.Module):
 
 
 def soft_dice(probabilities: Tensor, target: Tensor) -> Tensor:
-    """Return the Dice of each class over the whole batch, all processes' parts together, shape (K,).
+    """Return the Dice of each class over the whole batch, the shares of all processes included, shape (K,).
 
     Args:
-        probabilities: shape (B, K, ...).
-        target: the same shape, 0 or 1.
+        probabilities: Shape (B, K, *patch).
+        target: Zeros and ones, shape (B, K, *patch).
     """
     axes = (0, *range(2, probabilities.ndim))
     overlap = (probabilities * target).sum(axes)
     total = probabilities.sum(axes) + target.sum(axes)
     sums = summed(torch.stack([overlap, total]))
-    # The constant keeps a class that is absent from the batch from dividing 0 by 0 (nnU-Net's 1e-5).
+    # The constant avoids 0 / 0 for a class that is absent from the batch (nnU-Net: 1e-5).
     return (2 * sums[0] + 1e-5) / (sums[1] + 1e-5)
 
 
 class DeepSupervision(nn.Module):
-    """A loss over logits at several resolutions, each half the weight of the finer one (nnU-Net), summing to 1."""
+    """A loss at several resolutions: each has half the weight of the next finer one, and weights sum to 1 (nnU-Net)."""
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
@@ -72,8 +77,8 @@ class DeepSupervision(nn.Module):
         """Return the loss.
 
         Args:
-            logits: (B, K, ...) or a list of those, full resolution first.
-            target: at full resolution, as the loss takes it; coarser ones are its nearest voxels.
+            logits: Shape (B, K, *patch), or a list of those at decreasing resolution.
+            target: Target at full resolution, as the loss takes it; it is subsampled for the coarser ones.
         """
         if isinstance(logits, Tensor):
             return self.loss(logits, target)  # type: ignore[no-any-return]
@@ -86,7 +91,7 @@ class DeepSupervision(nn.Module):
 
 
 def _nearest(target: Tensor, shape: torch.Size) -> Tensor:
-    """Pick the voxels in the middle of each coarse one; spatial axes are the last `len(shape)`."""
+    """Return the target at a coarser resolution: the voxel nearest to the centre of each coarse one."""
     for axis, size in enumerate(shape, start=target.ndim - len(shape)):
         old = target.shape[axis]
         middle = ((torch.arange(size, device=target.device) + 0.5) * old / size).long().clamp(max=old - 1)

@@ -1,36 +1,35 @@
-"""Where a run's history is also sent: TensorBoard or MLflow, both optional extras."""
+"""Tools that the history of a run is also sent to: TensorBoard or MLflow, both optional extras."""
 
 from collections.abc import Callable
 from typing import Any
 
-from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.errors import UserError
+from trainers.run import Run
 
 Monitor = Callable[[dict[str, Any]], None]
 
 
-def monitor_for(name: str, folder: FoldFolder) -> Monitor | None:
-    """Return what takes each line of the history.
+def monitor_for(run: Run) -> Monitor | None:
+    """Return a function that sends a line of the history to the tool that the settings name; None if none is.
 
-    Args:
-        name: `none`, `tensorboard` (event files in the fold's folder) or `mlflow` (its own tracking address).
-        folder: of the fold.
+    TensorBoard's event files are written to the directory of the fold, MLflow uses its own tracking address.
 
     Raises:
-        UserError: the extra is not installed.
+        UserError: The tool is not installed.
     """
+    name = run.settings.monitor
     if name == "none":
         return None
     try:
-        return _tensorboard(folder) if name == "tensorboard" else _mlflow(folder)
+        return _tensorboard(run) if name == "tensorboard" else _mlflow(run)
     except ImportError as error:
         raise UserError(f"--set monitor={name}: not installed. Run `pip install 'autocrossdim[{name}]'`.") from error
 
 
-def _tensorboard(folder: FoldFolder) -> Monitor:
+def _tensorboard(run: Run) -> Monitor:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder.root / "tensorboard"))
+    writer = SummaryWriter(str(run.folder.root / "tensorboard"))
 
     def send(entry: dict[str, Any]) -> None:
         for name, value in numbers(entry).items():
@@ -40,23 +39,22 @@ def _tensorboard(folder: FoldFolder) -> Monitor:
     return send
 
 
-def _mlflow(folder: FoldFolder) -> Monitor:
+def _mlflow(run: Run) -> Monitor:
     import mlflow
 
-    dataset, configuration, fold = folder.root.parts[-4], folder.root.parts[-2], folder.root.name
-    mlflow.set_experiment(dataset)
+    mlflow.set_experiment(run.task.plan.dataset)
+    name = f"{run.configuration.name}/fold_{run.task.fold}"
 
     def send(entry: dict[str, Any]) -> None:
-        name = f"{configuration}/{fold}"
-        found = mlflow.search_runs(filter_string=f"attributes.run_name = '{name}'", output_format="list")
-        with mlflow.start_run(run_id=found[0].info.run_id if found else None, run_name=name):
+        existing = mlflow.search_runs(filter_string=f"attributes.run_name = '{name}'", output_format="list")
+        with mlflow.start_run(run_id=existing[0].info.run_id if existing else None, run_name=name):
             mlflow.log_metrics(numbers(entry), step=entry["step"])
 
     return send
 
 
 def numbers(entry: dict[str, Any]) -> dict[str, float]:
-    """Return a history line's numbers, nested ones with their label: `pseudo_dice/liver`."""
+    """Return the numbers of a line of the history; nested ones are named as in `pseudo_dice/liver`."""
     flat: dict[str, float] = {}
     for name, value in entry.items():
         for inner, number in value.items() if isinstance(value, dict) else [("", value)]:

@@ -1,14 +1,72 @@
-"""Dice of hard predictions over all validation patches together: cheap, and only for watching a run."""
+"""Scores on a few fixed validation patches after every epoch: cheap, and good enough to watch a run."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autocrossdim.records.labels import Labels
+from trainers.loader import Batch
 from trainers.loss import IGNORED
 
 
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one epoch.
+
+    Attributes:
+        loss: Mean validation loss; None if there are no validation cases.
+        dice: Dice of each class or region over all validation patches; None if it is neither labelled nor predicted.
+    """
+
+    loss: float | None
+    dice: dict[str, float | None]
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean Dice over the classes that have one."""
+        known = [score for score in self.dice.values() if score is not None]
+        return sum(known) / len(known) if known else None
+
+
+@torch.no_grad()
+def score(
+    network: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    loss: Callable[[Any, Tensor], Tensor],
+    labels: Labels,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> Scores:
+    """Return the scores of a network on validation patches.
+
+    Args:
+        network: Network to score; it is switched to evaluation mode.
+        batches: Validation patches.
+        loss: Takes the output of the network and the target.
+        labels: Labels of the dataset.
+        device: Device of the network.
+        autocast: Returns the context that sets the precision.
+    """
+    if not batches:
+        return Scores(None, {})
+    network.eval()
+    dice, losses = PseudoDice(labels), []
+    for batch in batches:
+        data, target = batch.to(device)
+        with autocast():
+            logits = network(data)
+        losses.append(loss(logits, target).item())
+        dice.add(logits, target)
+    return Scores(sum(losses) / len(losses), dice.scores())
+
+
 class PseudoDice:
-    """Adds up overlaps batch by batch."""
+    """Dice of hard predictions over all patches together, accumulated batch by batch."""
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
@@ -17,7 +75,12 @@ class PseudoDice:
         self.total = torch.zeros(len(self.names), dtype=torch.float64)
 
     def add(self, logits: Tensor, target: Tensor) -> None:
-        """Count one batch: logits (B, K, ...), target as the loss takes it."""
+        """Add a batch.
+
+        Args:
+            logits: Shape (B, K, *patch).
+            target: Target as the loss takes it.
+        """
         for index in range(len(self.names)):
             if self.labels.has_regions:
                 known = target[:, index] != IGNORED
@@ -29,7 +92,7 @@ class PseudoDice:
             self.total[index] += float((predicted & known).sum() + (wanted & known).sum())
 
     def scores(self) -> dict[str, float | None]:
-        """Return Dice a class; None for a class that was neither there nor predicted."""
+        """Return the Dice of each class or region; None if it is neither labelled nor predicted."""
         return {
             name: float(2 * overlap / total) if total > 0 else None
             for name, overlap, total in zip(self.names, self.overlap, self.total, strict=True)

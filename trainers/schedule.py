@@ -1,90 +1,69 @@
-"""How far a run has come, the learning rate that goes with it, and when a plateau ends it early."""
+"""How far a run has come, the learning rate that goes with it, and when a plateau shortens it."""
 
 import math
 import time
-from dataclasses import dataclass, field
-from typing import Any
 
+from autocrossdim.records.run_state import RunState
 from trainers.settings import Settings
 
-BETTER = 0.002  # pseudo-Dice by which a score must exceed the best one to count: less is noise of a few patches
+BETTER = 0.002  # pseudo-Dice by which a score must exceed the best one; smaller gains are noise of a few patches
 
 
-@dataclass
 class Clock:
-    """Counts steps and training seconds; a run ends with its last epoch, its time or after a plateau.
+    """Adds the training time to the state of a run."""
 
-    Attributes:
-        settings: epochs and seconds there are.
-        step: optimiser steps taken, all sittings together.
-        seconds_before: training seconds of earlier sittings.
-        shortened: step and progress at which the rest of the schedule was shortened; None if it was not.
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+        self._last = time.monotonic()
+
+    def tick(self) -> float:
+        """Add the seconds since the last call (or since the clock was created), and return them."""
+        last, self._last = self._last, time.monotonic()
+        self.state.seconds += self._last - last
+        return self._last - last
+
+
+def progress(state: RunState, settings: Settings) -> float:
+    """Return the fraction of the run that is over, 0 to 1.
+
+    A run ends with its last epoch, with its time, or at the end of a schedule that a plateau has shortened.
     """
-
-    settings: Settings
-    step: int = 0
-    seconds_before: float = 0.0
-    shortened: tuple[int, float] | None = None
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds(self) -> float:
-        """Training seconds, all sittings together."""
-        return self.seconds_before + time.monotonic() - self.started
-
-    @property
-    def progress(self) -> float:
-        """Share of the run that is over, 0 to 1."""
-        share = self.step / (self.settings.epochs * self.settings.steps_per_epoch)
-        if self.settings.max_seconds is not None:
-            share = max(share, self.seconds / self.settings.max_seconds)
-        if self.shortened is not None:
-            step, before = self.shortened
-            rest = (self.step - step) / (self.settings.cooldown * self.settings.steps_per_epoch)
-            share = max(share, before + (1 - before) * rest)
-        return min(1.0, share)
-
-    def shorten(self) -> None:
-        """From here on, let the rest of the schedule take `cooldown` epochs, or less where less is left."""
-        self.shortened = (self.step, self.progress)
-
-
-@dataclass
-class Plateau:
-    """Notices when the validation score has stopped rising.
-
-    Attributes:
-        patience: epochs without a better score that make a plateau; 0 for never.
-        best: the score that has to be exceeded.
-        epoch: at which it was reached.
-    """
-
-    patience: int
-    best: float = -math.inf
-    epoch: int = 0
-
-    def reached(self, epoch: int, score: float | None) -> bool:
-        """Take an epoch's score and say whether this is a plateau."""
-        if score is not None and score > self.best + BETTER:
-            self.best, self.epoch = score, epoch
-        return 0 < self.patience <= epoch - self.epoch and score is not None
-
-    def state(self) -> dict[str, Any]:
-        """What a resumed run has to know, JSON-able."""
-        return {"best": None if math.isinf(self.best) else self.best, "epoch": self.epoch}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        self.best = -math.inf if state["best"] is None else state["best"]
-        self.epoch = state["epoch"]
+    fraction = state.step / (settings.epochs * settings.steps_per_epoch)
+    if settings.max_seconds is not None:
+        fraction = max(fraction, state.seconds / settings.max_seconds)
+    if state.shortened_step is not None:
+        before = state.shortened_progress
+        rest = (state.step - state.shortened_step) / (settings.cooldown * settings.steps_per_epoch)
+        fraction = max(fraction, before + (1 - before) * rest)
+    return min(1.0, fraction)
 
 
 def learning_rate_factor(progress: float, warmup: float) -> float:
-    """Return the share of the highest learning rate at a point of the run.
+    """Return the learning rate as a fraction of its peak: a linear rise over `warmup`, then half a cosine down to 0.
 
-    A linear rise over `warmup`, then half a cosine down to 0. The paper multiplies by 0.95 an epoch, which never
-    arrives; a decay that ends with the budget makes short runs comparable with long ones.
+    The paper multiplies by 0.95 per epoch, which never reaches 0. A decay that ends with the run makes short runs
+    comparable with long ones.
     """
     if progress < warmup:
         return max(progress / warmup, 0.01)
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def reaches_plateau(state: RunState, score: float | None, patience: int) -> bool:
+    """Record the validation score of an epoch and return whether the run is on a plateau.
+
+    Args:
+        state: State of the run after the epoch.
+        score: Validation score of the epoch; None if there is none.
+        patience: Epochs without a better score that make a plateau; 0 for never.
+    """
+    if score is None:
+        return False
+    if state.plateau_score is None or score > state.plateau_score + BETTER:
+        state.plateau_score, state.plateau_epoch = score, state.epoch
+    return 0 < patience <= state.epoch - state.plateau_epoch
+
+
+def shorten(state: RunState, settings: Settings) -> None:
+    """Let the rest of the schedule take `cooldown` epochs from here on, or less where less is left."""
+    state.shortened_progress, state.shortened_step = progress(state, settings), state.step

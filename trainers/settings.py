@@ -1,69 +1,146 @@
-"""Every hyper-parameter of training, in one place."""
+"""Training settings: every hyper-parameter of a run, with its bounds and its meaning."""
 
-from typing import Literal
+import difflib
+import reprlib
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autocrossdim.records.plan import STEPS_PER_EPOCH
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import printable
 from trainers.augment import P_AFFINE
+
+MAX_EPOCHS, MAX_STEPS, MAX_SECONDS = 10**6, 10**6, 10**9.0
+LONGEST_VALUE = 60  # characters of a value that are repeated in a message
 
 
 class Settings(BaseModel):
-    """What a run is made of besides the plan; stored with every checkpoint. docs/training.md gives the reasons.
+    """Settings of a training run besides the plan; stored in every checkpoint.
 
-    Attributes:
-        epochs: the learning rate has decayed when they end (paper: below 100 in most experiments).
-        steps_per_epoch: optimiser steps an epoch; also how much is lost when a run is killed.
-        max_seconds: training time after which the decay has ended, whichever comes first.
-        seed: of sampling, augmentation and initial weights.
-        learning_rate: NAdam's at its highest (the authors' repository: 1e-3).
-        encoder_learning_rate: factor on the learning rate for the encoder.
-        frozen_epochs: epochs at the beginning in which the encoder does not learn.
-        freeze_statistics: keep the encoder's batch-norm statistics as they were loaded.
-        warmup: share of the run during which the learning rate rises.
-        gradient_clip: largest norm of the gradient (nnU-Net: 12).
-        slices_first: DX-Net starts from its 2D twin, trained first on slices of the same cases (trainers/slices.py).
-        accumulate: batches a step; gradients are averaged over them.
-        lookahead: steps between two synchronisations of Lookahead's slow weights; 0 leaves it out.
-        averaging: relative width of the average of the weights that is evaluated; 0 evaluates the last weights.
-        patience: epochs without a better validation score after which the rest of the schedule is shortened; 0 never.
-        cooldown: epochs the shortened rest takes, so that the rate still decays to 0.
-        dice_weight, cross_entropy_weight: of the two terms of the loss (paper: equal).
-        foreground_share: of the patches of a batch, centred on a voxel of a class (nnU-Net: 33 %).
-        validation_batches: fixed patches for the pseudo-Dice after every epoch.
-        augment: whether training patches are augmented.
-        affine: probability that an augmented patch is turned, and that it is scaled (nnU-Net: 0.2 each).
-        elastic: probability that it is also bent (nnU-Net: 0).
-        workers: processes that load and augment; None chooses by the cores there are.
-        compile: run the network through torch.compile; where that fails, a line says so and it runs without.
-        monitor: also send the history to TensorBoard (files beside it) or MLflow.
+    docs/training.md gives the reasons for the defaults. Upper bounds are far above every sensible value: they turn
+    typing errors into messages.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: int = Field(100, ge=1)
-    steps_per_epoch: int = Field(STEPS_PER_EPOCH, ge=1)
-    max_seconds: float | None = Field(None, gt=0)
-    seed: int = Field(12345, ge=0)
-    learning_rate: float = Field(1e-3, gt=0)
-    encoder_learning_rate: float = Field(1.0, ge=0)
-    frozen_epochs: int = Field(0, ge=0)
-    freeze_statistics: bool = False
-    warmup: float = Field(0.02, ge=0, lt=1)
-    gradient_clip: float = Field(12.0, gt=0)
-    slices_first: bool = True
-    accumulate: int = Field(1, ge=1)
-    lookahead: int = Field(0, ge=0)
-    averaging: float = Field(0.05, ge=0, le=0.25)
-    patience: int = Field(20, ge=0)
-    cooldown: int = Field(10, ge=1)
-    dice_weight: float = Field(1.0, ge=0)
-    cross_entropy_weight: float = Field(1.0, ge=0)
-    foreground_share: float = Field(0.33, ge=0, le=1)
-    validation_batches: int = Field(4, ge=1)
-    augment: bool = True
-    affine: float = Field(P_AFFINE, ge=0, le=1)
-    elastic: float = Field(0.0, ge=0, le=1)
-    workers: int | None = Field(None, ge=0)
-    compile: bool = False
-    monitor: Literal["none", "tensorboard", "mlflow"] = "none"
+    epochs: int = Field(
+        100,
+        ge=1,
+        le=MAX_EPOCHS,
+        description="Number of epochs, at the end of which the learning rate has decayed to 0.",
+    )
+    steps_per_epoch: int = Field(
+        STEPS_PER_EPOCH, ge=1, le=MAX_STEPS, description="Optimiser steps per epoch; a checkpoint follows each epoch."
+    )
+    max_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=MAX_SECONDS,
+        description="Training time in seconds after which the learning rate has decayed to 0.",
+    )
+    seed: int = Field(
+        12345, ge=0, lt=2**32, description="Seed of the sampling, the augmentation and the initial weights."
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, le=10, description="Peak learning rate of NAdam (default: that of the configuration)."
+    )
+    encoder_learning_rate: float = Field(
+        1.0, ge=0, le=100, description="Factor by which the learning rate of the encoder differs."
+    )
+    frozen_epochs: int = Field(
+        0, ge=0, le=MAX_EPOCHS, description="Epochs at the beginning during which the encoder is frozen."
+    )
+    freeze_statistics: bool = Field(
+        False, description="Keep the batch-norm statistics of the encoder as they were loaded."
+    )
+    warmup: float = Field(0.02, ge=0, lt=1, description="Fraction of the run over which the learning rate rises.")
+    gradient_clip: float = Field(12.0, gt=0, le=1e6, description="Maximum norm of the gradient (nnU-Net: 12).")
+    slices_first: bool = Field(
+        True, description="First train the 2D counterpart of DX-Net on slices of the same cases, and start from it."
+    )
+    accumulate: int = Field(1, ge=1, le=1000, description="Batches per optimiser step; their gradients are averaged.")
+    lookahead: int = Field(
+        0, ge=0, le=MAX_STEPS, description="Steps between two updates of the slow weights of Lookahead; 0 turns it off."
+    )
+    averaging: float = Field(
+        0.05,
+        ge=0,
+        le=0.25,
+        description="Relative width of the running average of the weights; 0 uses the last weights.",
+    )
+    patience: int = Field(
+        20,
+        ge=0,
+        le=MAX_EPOCHS,
+        description="Epochs without a better validation score after which the schedule is shortened; 0 for never.",
+    )
+    cooldown: int = Field(
+        10, ge=1, le=MAX_EPOCHS, description="Epochs of a shortened schedule, over which the learning rate decays to 0."
+    )
+    dice_weight: float = Field(1.0, ge=0, le=1000, description="Weight of the Dice loss (paper: equal weights).")
+    cross_entropy_weight: float = Field(1.0, ge=0, le=1000, description="Weight of the cross-entropy loss.")
+    foreground_share: float = Field(
+        0.33, ge=0, le=1, description="Fraction of the patches of a batch centred on a labelled voxel (nnU-Net: 0.33)."
+    )
+    validation_batches: int = Field(
+        4, ge=1, le=1000, description="Batches of validation patches that are scored after every epoch."
+    )
+    augment: bool = Field(True, description="Augment training patches.")
+    affine: float = Field(
+        P_AFFINE, ge=0, le=1, description="Probability of a rotation, and of a scaling, of a patch (nnU-Net: 0.2 each)."
+    )
+    elastic: float = Field(
+        0.0, ge=0, le=1, description="Probability of an elastic deformation of a patch (nnU-Net: 0)."
+    )
+    workers: int | None = Field(
+        None, ge=0, le=256, description="Processes that load and augment patches (default: depends on the CPU cores)."
+    )
+    compile: bool = Field(False, description="Compile the network with torch.compile where that works.")
+    monitor: Literal["none", "tensorboard", "mlflow"] = Field(
+        "none", description="Tool that the training history is also sent to."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> Self:
+        if self.dice_weight == self.cross_entropy_weight == 0:
+            raise ValueError("dice_weight and cross_entropy_weight cannot both be 0")
+        return self
+
+
+def read_settings(given: Mapping[str, Any]) -> Settings:
+    """Return the settings, with defaults for those that were not given.
+
+    Args:
+        given: Values by the names of the settings.
+
+    Raises:
+        UserError: A setting does not exist, or its value is out of bounds.
+    """
+    for name in given:
+        if name not in Settings.model_fields:
+            raise UserError(_unknown(name))
+    try:
+        return Settings.model_validate(dict(given))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        message = fault["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+        if not fault["loc"]:
+            raise UserError(f"Settings: {message}.") from error
+        raise UserError(f"Setting {fault['loc'][0]}={_shown(fault['input'])}: {message}.") from error
+
+
+def _shown(value: object) -> str:
+    """Return the beginning of a value for a message."""
+    try:
+        return printable(value if isinstance(value, str) else reprlib.repr(value))[:LONGEST_VALUE]
+    except ValueError:  # Python does not write out integers of more than 4300 digits
+        return "(a huge number)"
+
+
+def _unknown(name: str) -> str:
+    shown = _shown(name)
+    nearest = difflib.get_close_matches(shown, Settings.model_fields, n=1)
+    suggestion = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    return f"Unknown setting '{shown}'.{suggestion} Settings: {', '.join(sorted(Settings.model_fields))}."

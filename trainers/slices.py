@@ -1,33 +1,58 @@
-"""The way from slices to volumes: DX-Net's 2D twin learns first, and DX-Net starts from all of it.
+"""From slices to volumes: the 2D counterpart of DX-Net is trained first, and DX-Net starts from all of its weights.
 
-Measured on Hippocampus (docs/transfer.md): with 8 cases and as many 3D steps, DX-Net from a twin that had begun with
-ImageNet weights reached a Dice of 0.83, from the inflated ImageNet encoder alone 0.78, at random 0.75.
+Measured on Hippocampus with 8 training cases and the same number of 3D steps (docs/transfer.md): DX-Net reached a Dice
+of 0.83 when it started from a 2D counterpart that had started from ImageNet weights, 0.78 from the inflated ImageNet
+encoder alone, and 0.75 from random weights.
 """
 
+from dataclasses import replace
 from math import prod
 
 from autocrossdim.records.plan import Configuration, Plan
+from trainers.run import Run
 from trainers.settings import Settings
 from trainers.start import is_model
 
-SUFFIX = "_slices"  # of the twin's name
-EPOCHS = 2  # of the twin for each of DX-Net's
-VOXELS = 0.15  # of those in a step of DX-Net are in one of the twin: with the epochs, a fifth of all the time
-TIME = 0.2  # of what there is, where it is limited
-RATE = 0.5  # of DX-Net's learning rate: Omnia-Net's own
+SUFFIX = "_slices"  # of the name of the 2D counterpart
+EPOCHS = 2  # of the 2D counterpart per epoch of DX-Net
+VOXELS = 0.15  # of a batch of DX-Net make a batch of slices; with twice the epochs, a fifth of the training time
+TIME = 0.2  # of the training time, where it is limited
+RATE = 0.5  # of the learning rate of DX-Net, which gives that of Omnia-Net
 
 
-def goes_by_slices(configuration: Configuration, settings: Settings, weights: str) -> bool:
-    """Whether the twin is to learn first: for DX-Net, from an encoder's weights or at random.
+def starts_on_slices(run: Run) -> bool:
+    """Return whether the 2D counterpart is trained first: for DX-Net that starts from encoder or random weights.
 
-    The paper's own network starts from the encoder, so that its comparisons can be repeated.
+    The network of the paper starts from the encoder alone, so that its comparisons can be reproduced.
     """
+    configuration = run.configuration
     is_dx = configuration.dims == 3 and configuration.kind == "unet" and configuration.network == "default"
-    return settings.slices_first and is_dx and not is_model(weights)
+    return run.settings.slices_first and is_dx and not is_model(run.start)
 
 
-def twin_of(configuration: Configuration) -> Configuration:
-    """Return the 2D network whose 3D twin `configuration` is, for slices of the same patches."""
+def run_on_slices(run: Run) -> Run:
+    """Return the run that trains the 2D counterpart, with its share of the epochs and the time."""
+    configuration, settings = slices_of(run.configuration), run.settings
+    changes = {
+        "epochs": EPOCHS * settings.epochs,
+        "learning_rate": None if settings.learning_rate is None else RATE * settings.learning_rate,
+    }
+    task = replace(
+        run.task,
+        plan=_with_configuration(run.task.plan, configuration),
+        configuration=configuration,
+        folder=run.folder.slices,
+    )
+    return replace(run, task=task, settings=_with_time(settings.model_copy(update=changes), TIME))
+
+
+def run_on_volumes(run: Run) -> Run:
+    """Return the run that trains DX-Net from its 2D counterpart, in the time that is left."""
+    return replace(run, settings=_with_time(run.settings, 1 - TIME), start=str(run.folder.slices.latest))
+
+
+def slices_of(configuration: Configuration) -> Configuration:
+    """Return the 2D counterpart of a 3D configuration, for slices of the same patches."""
     patch = configuration.patch_size[1:]
     voxels = VOXELS * configuration.batch_size * prod(configuration.patch_size)
     return configuration.model_copy(
@@ -38,26 +63,16 @@ def twin_of(configuration: Configuration) -> Configuration:
             "patch_size": patch,
             "batch_size": max(configuration.batch_size, round(voxels / prod(patch))),
             "mirror_axes": tuple(axis - 1 for axis in configuration.mirrored if axis > 0),
+            "learning_rate": RATE * configuration.learning_rate,
             "strides": tuple(stride[1:] for stride in configuration.strides),
             "kernel_sizes": tuple(kernel[1:] for kernel in configuration.kernel_sizes),
         }
     )
 
 
-def with_configuration(plan: Plan, configuration: Configuration) -> Plan:
-    """Return the plan with one more configuration, so that its checkpoints can be used by themselves."""
+def _with_configuration(plan: Plan, configuration: Configuration) -> Plan:
+    """Return the plan with one more configuration, so that the checkpoints of that configuration are complete."""
     return plan.model_copy(update={"configurations": {**plan.configurations, configuration.name: configuration}})
-
-
-def twin_settings(settings: Settings) -> Settings:
-    """Return the twin's share of the epochs and the time, at its own learning rate."""
-    changes = {"epochs": EPOCHS * settings.epochs, "learning_rate": RATE * settings.learning_rate}
-    return _with_time(settings.model_copy(update=changes), TIME)
-
-
-def settings_after(settings: Settings) -> Settings:
-    """Return DX-Net's own: what the twin leaves of the time."""
-    return _with_time(settings, 1 - TIME)
 
 
 def _with_time(settings: Settings, share: float) -> Settings:

@@ -1,4 +1,4 @@
-"""The network a run starts from: at random, from a 2D encoder's weights, or from a whole trained model."""
+"""The network a run starts from: random weights, the weights of a 2D encoder, or a trained model."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,23 +16,24 @@ from autocrossdim.records.network import NetworkPlan
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.errors import UserError
 
-OMNIA = "omnia"  # the word for this dataset's trained Omnia-Net of the same fold
+OMNIA = "omnia"  # starting weights: the trained Omnia-Net of the same dataset and fold
 
 
 def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tuple[SegmentationNetwork, dict[str, Any]]:
-    """Build the network and load what was asked for.
+    """Build the network and load its starting weights.
 
     Args:
-        plan: of the network.
+        plan: The network.
         weights: `random`; `imagenet`, `noisy_student`, a full timm name or a file of encoder weights; `omnia`; the
-            folder or checkpoint of a model trained here; or an exported file.
-        folder: of the fold to be trained, beside which `omnia` is looked for.
+            directory or checkpoint of a trained model; or an exported file.
+        folder: Directory of the fold to train, which tells where `omnia` is.
 
     Returns:
-        The network and, JSON-able, where every layer came from.
+        The network, and as JSON-able values where its weights came from.
 
     Raises:
-        UserError: the weights cannot be had or do not fit; never a random start that was not asked for.
+        UserError: The weights are unavailable or do not fit. The network never starts from random weights unless
+            `random` was requested.
     """
     trained = _trained(weights, folder)
     if trained is None:
@@ -44,8 +45,8 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
         source_plan = checkpoint.plan.network_plan(checkpoint.plan.configuration(checkpoint.configuration))
         with torch.device("meta"):
             expected = build_network(source_plan, None).state_dict()
-        if expected.keys() != checkpoint.network.keys():  # what it lacks would start at random
-            raise UserError(f"{file}: its weights are not those of the planned network. Train it again with --restart.")
+        if expected.keys() != checkpoint.network.keys():  # a missing layer would start from random weights
+            raise UserError(f"{file}: its weights do not fit the planned network. Train it again with --restart.")
         network = build_network(plan, None)
         transfer(checkpoint.network, source_plan, network, str(file))
         provenance = {"model": str(file), "started_from": checkpoint.provenance}
@@ -53,13 +54,13 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
 
 
 def is_model(weights: str) -> bool:
-    """Whether `weights` names a whole trained model rather than encoder weights or `random`."""
+    """Return whether `weights` names a trained model rather than encoder weights or `random`."""
     path = Path(weights)
     return weights == OMNIA or weights.endswith(SUFFIX) or path.is_dir() or path.name.startswith("checkpoint_")
 
 
 def _trained(weights: str, folder: FoldFolder) -> tuple[Path, Checkpoint] | None:
-    """The trained model that `weights` names and its file, or None where it names encoder weights or `random`."""
+    """Return the trained model that `weights` names and its file; None for encoder weights or `random`."""
     if weights.endswith(SUFFIX):
         return _exported(ModelFile.read(weights), folder)
     file = _checkpoint_file(weights, folder)
@@ -67,34 +68,34 @@ def _trained(weights: str, folder: FoldFolder) -> tuple[Path, Checkpoint] | None
 
 
 def _exported(file: ModelFile, folder: FoldFolder) -> tuple[Path, Checkpoint]:
-    """The same fold of the same configuration, or what is nearest to it in the file of another dataset."""
-    configuration, dataset = folder.root.parent, folder.root.parents[2]
-    name = configuration.name if configuration.name in file.folds else next(iter(file.folds))
-    fold, there = folder.root.name, file.folds[name]
-    # Of the same dataset, another fold has seen this fold's validation cases; asking for it fails if it is not there.
-    if fold not in there and file.plan.dataset != dataset.name:
-        fold = there[0]
-    (checkpoints,) = file.checkpoints(fold=[fold.removeprefix("fold_")], config=[name])
+    """Return the same fold of the same configuration; of another dataset, the first one if that does not exist."""
+    name = folder.configuration if folder.configuration in file.folds else next(iter(file.folds))
+    fold = folder.fold
+    # Another fold of the same dataset was trained on the validation cases of this one; requesting this one then fails.
+    if f"fold_{fold}" not in file.folds[name] and file.plan.dataset != folder.workspace.dataset:
+        fold = file.folds[name][0].removeprefix("fold_")
+    (checkpoints,) = file.checkpoints(fold=[fold], config=[name])
     return next(checkpoints)
 
 
 def _checkpoint_file(weights: str, folder: FoldFolder) -> Path | None:
-    """The trained model that `weights` names, or None where it names encoder weights or `random`."""
+    """Return the checkpoint that `weights` names; None for encoder weights or `random`."""
     if weights == OMNIA:
-        # The same fold: another one has seen this fold's validation cases.
-        path = folder.root.parent.parent / OMNIA / folder.root.name / "checkpoint_latest"
+        # Another fold was trained on the validation cases of this one.
+        path = folder.workspace.fold(OMNIA, folder.fold).latest
         if not path.exists():
-            fold = folder.root.name.removeprefix("fold_")
             raise UserError(
                 f"--weights omnia: {path} does not exist. Train it first: `autocrossdim train DATASET --config omnia "
-                f"--fold {fold}`."
+                f"--fold {folder.fold}`."
             )
         return path
     path = Path(weights)
     if path.is_dir():
-        found = [path / "checkpoint_latest", path / folder.root.name / "checkpoint_latest"]
-        for file in found:
-            if file.exists():
-                return file
-        raise UserError(f"--weights {weights}: holds neither checkpoint_latest nor {folder.root.name}.")
+        for candidate in (FoldFolder(path), FoldFolder(path / folder.root.name)):
+            if candidate.latest.exists():
+                return candidate.latest
+        raise UserError(
+            f"--weights {weights}: contains neither checkpoint_latest nor {folder.root.name}. Give the directory of a "
+            "trained fold, or of a model with this fold."
+        )
     return path if path.is_file() and path.name.startswith("checkpoint_") else None

@@ -18,6 +18,7 @@ from autocrossdim.networks.build import build_network
 from autocrossdim.records.best import BEST_VERSION, Best, plan_digest
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import PLAN_VERSION, Configuration, Plan
+from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError, first_fault
 from autocrossdim.system.text import printable
 
@@ -148,7 +149,7 @@ class ModelFile:
                 network=self._weights(weights_name(configuration, number), expected),
                 settings={},
                 provenance=self.about.configurations[configuration].folds[fold].start.model_dump(),
-                progress={"complete": True},
+                run=RunState(complete=True),
             )
             yield self.path, checkpoint
 

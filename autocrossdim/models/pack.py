@@ -118,8 +118,8 @@ def _fold(checkpoint: Checkpoint) -> about.Fold:
     return about.Fold(
         training_cases=len(checkpoint.split["train"]),
         validation_cases=len(checkpoint.split["val"]),
-        epochs=checkpoint.progress["epoch"],
-        steps=checkpoint.progress["step"],
+        epochs=checkpoint.run.epoch,
+        steps=checkpoint.run.step,
         start=about.start(checkpoint.provenance),
     )
 

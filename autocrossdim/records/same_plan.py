@@ -33,7 +33,7 @@ class SamePlan:
             UserError: Its training is incomplete, or its plan differs. The message names both files and what differs.
         """
         if not checkpoint.complete:
-            epoch = checkpoint.progress["epoch"]
+            epoch = checkpoint.run.epoch
             raise UserError(f"{path}: training stopped after epoch {epoch}. Resume it with `autocrossdim train`.")
         name = checkpoint.configuration
         if self._first:

@@ -29,6 +29,11 @@ class Workspace:
         return cls(folder.resolve().parent.parent)
 
     @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.root.name
+
+    @property
     def dataset_json(self) -> Path:
         """Copy of the raw dataset's dataset.json."""
         return self.root / "dataset.json"
@@ -88,13 +93,18 @@ class FoldFolder:
 
     @property
     def workspace(self) -> Workspace:
-        """The workspace that the fold belongs to."""
-        return Workspace.of_model(self.root.parent)
+        """The workspace that the fold belongs to, by its path: `models` may be a link to another disk."""
+        return Workspace(self.root.absolute().parents[2])
 
     @property
     def configuration(self) -> str:
         """Name of the configuration that the fold belongs to."""
-        return self.root.resolve().parent.name
+        return self.root.absolute().parent.name
+
+    @property
+    def fold(self) -> str:
+        """Number of the fold, or "all"."""
+        return self.root.name.removeprefix("fold_")
 
     @property
     def model_summary(self) -> Path:

@@ -38,16 +38,16 @@ class Budget:
         Raises:
             UserError: The checkpoint of the twin is damaged.
         """
-        progress = [checkpoint.progress]
+        runs = [checkpoint.run]
         twin = folder.slices.latest
         if _same_place(checkpoint.provenance.get("model"), twin) and twin.exists():
-            progress.append(Checkpoint.read(twin).progress)
+            runs.append(Checkpoint.read(twin).run)
         settings = {name: value for name, value in checkpoint.settings.items() if name not in ASIDE}
         if "asked" in checkpoint.provenance:
             settings["weights"] = checkpoint.provenance["asked"]
         return cls(
-            steps=sum(each["step"] for each in progress) if all("step" in each for each in progress) else None,
-            seconds=sum(each["seconds"] for each in progress) if all("seconds" in each for each in progress) else None,
+            steps=sum(run.step for run in runs) if all(run.step for run in runs) else None,
+            seconds=sum(run.seconds for run in runs) if all(run.seconds for run in runs) else None,
             settings=settings,
         )
 

@@ -8,6 +8,7 @@ from autocrossdim.evaluation.folds import summarise_folds
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
+from autocrossdim.records.run_state import RunState
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
 
@@ -33,7 +34,7 @@ def validated(workspace: Workspace, fold: int, plan: Any, dice: float) -> None:
         network={},
         settings={},
         provenance={},
-        progress={"epoch": 1, "complete": True},
+        run=RunState(epoch=1, complete=True),
     ).write(folder.latest)
     metrics = {key: {"Dice": dice, "n_pred": 1, "n_ref": 1} for key in ("1", "2")}
     case = CaseResult(reference_file=f"case_{fold}", prediction_file=f"case_{fold}", metrics=metrics)

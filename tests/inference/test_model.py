@@ -14,6 +14,7 @@ from autocrossdim.networks.build import build_network
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.normalization import Normalization
+from autocrossdim.records.run_state import RunState
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.device import CPU
 from autocrossdim.system.errors import UserError
@@ -89,18 +90,18 @@ def write_fold(workspace: Workspace, plan: Any) -> None:
         network=build_network(plan.network_plan(plan.configuration()), None).state_dict(),
         settings={},
         provenance={},
-        progress={"epoch": 1, "step": 1, "complete": True},
+        run=RunState(epoch=1, step=1, complete=True),
     ).write(workspace.fold(plan.decision.configuration, 0).latest)
 
 
 def test_an_incomplete_fold_and_foreign_weights_name_the_file(write_model: Callable[..., Path], tmp_path: Path) -> None:
     latest = write_model(tmp_path / "model") / "fold_0" / "checkpoint_latest"
     checkpoint = Checkpoint.read(latest)
-    checkpoint.progress["complete"] = False
+    checkpoint.run.complete = False
     checkpoint.write(latest)
     with pytest.raises(UserError, match=rf"{latest}: training stopped after epoch 1\. Resume it"):
         Model.load([latest], CPU)
-    checkpoint.progress["complete"] = True
+    checkpoint.run.complete = True
     checkpoint.network.popitem()
     checkpoint.write(latest)
     with pytest.raises(UserError, match=rf"{latest}: the weights do not fit the planned network") as caught:

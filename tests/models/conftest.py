@@ -77,6 +77,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_plan: Callable[..., A
     from autocrossdim.evaluation.summary import summarise
     from autocrossdim.networks.build import build_network
     from autocrossdim.records.checkpoint import Checkpoint
+    from autocrossdim.records.run_state import RunState
     from autocrossdim.records.summary import CaseResult
 
     space = Workspace(tmp_path_factory.mktemp("export") / "Dataset001_Tiny")
@@ -107,7 +108,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_plan: Callable[..., A
             network=build_network(plan.network_plan(plan.configuration()), None).state_dict(),
             settings={"epochs": 3},
             provenance=provenance,
-            progress={"epoch": 3, "step": 12, "seconds": 1.0, "best": 0.5, "complete": True},
+            run=RunState(epoch=3, step=12, seconds=1.0, best=0.5, complete=True),
         ).write(space.fold("dx", fold).latest)
     metrics = {"TP": 1.0, "FP": 1.0, "FN": 1.0, "TN": 1.0, "n_pred": 2.0, "n_ref": 2.0, "HD95": 2.0}
     cases = [

@@ -10,6 +10,7 @@ import torch
 from autocrossdim.api import export
 from autocrossdim.models.model_file import ModelFile
 from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError
 
 CASES = ("mueller_anna", "schmidt_jan", "weber_eva", "koch_ida")
@@ -115,7 +116,7 @@ def test_an_exported_file_is_not_exported_again(exported: Path, tmp_path: Path) 
 
 def test_an_unfinished_fold_is_refused_and_nothing_written(copied: Path, tmp_path: Path) -> None:
     latest = copied / "models" / "dx" / "fold_1" / "checkpoint_latest"
-    change(latest, progress={"epoch": 2, "step": 8, "complete": False})
+    change(latest, run=RunState(epoch=2, step=8))
     with pytest.raises(UserError, match="fold_1.* stopped after epoch 2"):
         export(copied, tmp_path / "tiny.acd")
     assert not (tmp_path / "tiny.acd").exists()

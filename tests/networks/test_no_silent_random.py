@@ -14,17 +14,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from autocrossdim.data.splits import Split
 from autocrossdim.networks import weights as weights_module
-from autocrossdim.networks.build import build_network
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.network import NetworkPlan
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.errors import UserError
-from trainers.fit import is_finished
-from trainers.settings import Settings
 from trainers.start import starting_network
-from trainers.trainer import Trainer
 
 ARCH = "test_efficientnet"
 STEM = "conv_stem.weight"
@@ -214,10 +209,10 @@ def test_a_model_folder_without_a_checkpoint(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    refused(plan, empty, fold, "holds neither checkpoint_latest nor fold_0")
+    refused(plan, empty, fold, "contains neither checkpoint_latest nor fold_0")
     other = write_model(tmp_path / "other")
     shutil.move(other / "fold_0", other / "fold_3")
-    refused(plan, other, fold, "holds neither checkpoint_latest nor fold_0")
+    refused(plan, other, fold, "contains neither checkpoint_latest nor fold_0")
 
 
 @pytest.mark.parametrize("asked", ["folder", "fold", "checkpoint"])
@@ -234,7 +229,7 @@ def test_a_checkpoint_that_is_damaged_or_lacks_layers(
     less = {name: value for name, value in sound.network.items() if name != stem}
     for spoilt in (less, {**sound.network, "more": torch.zeros(3)}, {}):
         replace(sound, network=spoilt).write(file)
-        refused(plan, weights, fold, r"checkpoint_latest: its weights are not those of the planned network.*--restart")
+        refused(plan, weights, fold, r"checkpoint_latest: its weights do not fit the planned network.*--restart")
     sound.write(file)
     cut(file)
     refused(plan, weights, fold, r"checkpoint_latest: damaged or not a checkpoint.*--restart")
@@ -253,33 +248,3 @@ def test_a_trained_model_of_another_kind(
 ) -> None:
     model = write_model(tmp_path / "model", dims=3)
     refused(network_plan(**({"dims": 3} | fields)), model, fold, message)
-
-
-# --- a run that is gone on with
-
-
-@pytest.mark.parametrize("complete", [True, False])
-def test_a_run_started_from_other_weights_is_not_gone_on_with(
-    make_plan: Callable[..., Any], fold: FoldFolder, complete: bool
-) -> None:
-    """Else who started with `random` and then types `train` would believe in ImageNet weights that are not there."""
-    plan = make_plan()
-    network = build_network(plan.network_plan(plan.configuration()), None)
-    checkpoint = Checkpoint(
-        plan, "dx", 0, {"train": ["a"], "val": ["b"]}, network.state_dict(),
-        settings=Settings().model_dump(), provenance={"weights": "random", "asked": "random"},
-        progress={"complete": complete, "epoch": 1},
-    )  # fmt: skip
-    split = Split(train=("a",), val=("b",))
-
-    def trainer(weights: str, asked: str = "") -> Trainer:
-        return Trainer(plan, plan.configuration(), None, {}, Settings(), weights, asked=asked)  # type: ignore[arg-type]
-
-    assert is_finished(trainer("random"), checkpoint, split, fold) is complete
-    assert is_finished(trainer("the twin's checkpoint", asked="random"), checkpoint, split, fold) is complete
-    for other in (trainer("imagenet"), trainer("the twin's checkpoint", asked="imagenet")):
-        message = (
-            r"started with --weights random, not imagenet\. Go on with --weights random, or start anew with --rest"
-        )
-        with pytest.raises(UserError, match=message):
-            is_finished(other, checkpoint, split, fold)

@@ -9,6 +9,7 @@ import pytest
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.normalization import Normalization
+from autocrossdim.records.run_state import RunState
 from autocrossdim.records.same_plan import SamePlan
 from autocrossdim.system.errors import UserError
 
@@ -27,7 +28,7 @@ def checkpoint(plan: Any, *, complete: bool = True) -> Checkpoint:
         network={},
         settings={},
         provenance={},
-        progress={"epoch": 3, "complete": complete},
+        run=RunState(epoch=3, complete=complete),
     )
 
 

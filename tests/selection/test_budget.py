@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.run_state import RunState
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.selection.budget import Budget, differences, mean_minutes, mean_steps
 
@@ -26,7 +27,7 @@ def checkpoint(make_plan: Callable[..., Any]) -> Checkpoint:
         network={},
         settings=SETTINGS,
         provenance={"asked": "imagenet"},
-        progress={"epoch": 100, "step": 5000, "seconds": 600.0, "complete": True},
+        run=RunState(epoch=100, step=5000, seconds=600.0, complete=True),
     )
 
 
@@ -38,7 +39,7 @@ def test_a_budget_is_what_the_checkpoint_recorded(checkpoint: Checkpoint, tmp_pa
 
 def test_the_2d_twin_that_a_network_started_from_is_included(checkpoint: Checkpoint, tmp_path: Path) -> None:
     folder = FoldFolder(tmp_path / "dx" / "fold_0")
-    twin = replace(checkpoint, progress={"epoch": 200, "step": 10_000, "seconds": 300.0, "complete": True})
+    twin = replace(checkpoint, run=RunState(epoch=200, step=10_000, seconds=300.0, complete=True))
     twin.write(folder.slices.latest)
     alone = Budget.of(checkpoint, folder)
     assert (alone.steps, alone.seconds) == (5000, 600)
@@ -48,7 +49,7 @@ def test_the_2d_twin_that_a_network_started_from_is_included(checkpoint: Checkpo
 
 
 def test_a_trainer_that_records_neither_steps_nor_time_is_no_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    silent = Budget.of(replace(checkpoint, progress={"epoch": 1, "complete": True}), FoldFolder(tmp_path / "fold_0"))
+    silent = Budget.of(replace(checkpoint, run=RunState(epoch=1, complete=True)), FoldFolder(tmp_path / "fold_0"))
     assert mean_steps([silent]) is None
     assert mean_minutes([silent]) is None
     sentence = differences({"omnia": [budget(100, 1)], "dx": [silent]})[0]

@@ -24,6 +24,7 @@ from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.normalization import Normalization
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.run_state import RunState
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.selection.calibration import VOXELS_PER_CASE, Evidence
 from autocrossdim.selection.held_out import EvidenceCollector, evidence_file
@@ -93,7 +94,7 @@ class Trained:
                 network={"threshold": torch.tensor(threshold + fold)},
                 settings=settings,
                 provenance={},
-                progress={"epoch": 1, "step": steps, "seconds": 0.6 * steps, "complete": True},
+                run=RunState(epoch=1, step=steps, seconds=0.6 * steps, complete=True),
             ).write(folder.latest)
             if validated:
                 validate(folder, store, split, self.dataset.groups, "cpu")
@@ -189,7 +190,7 @@ def test_configurations_without_all_folds_are_left_out_and_named(
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda checkpoint: checkpoint.progress.update(complete=False), "fold 2 is not fully trained"),
+        (lambda checkpoint: setattr(checkpoint.run, "complete", False), "fold 2 is not fully trained"),
         (lambda checkpoint: checkpoint.split.update(val=["a"]), "fold 2 is trained on other cases"),
         (
             lambda checkpoint: setattr(checkpoint, "plan", changed(checkpoint.plan)),

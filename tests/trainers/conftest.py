@@ -1,39 +1,43 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from autocrossdim.api import plan_and_preprocess
+import autocrossdim
+from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
-from autocrossdim.records.plan import PlanOptions
-from autocrossdim.records.workspace import Workspace
+from autocrossdim.data.splits import Split
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.workspace import FoldFolder, Workspace
+from trainers.run import Run
 
 QUICK = {"epochs": 2, "steps_per_epoch": 2, "validation_batches": 1, "workers": 0, "slices_first": False}
 
 
 @pytest.fixture(scope="session")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A raw dataset of small volumes and the work folder in which it was planned and preprocessed."""
+    """Return a raw dataset of small volumes, and the work directory in which it was planned and preprocessed."""
     folder = tmp_path_factory.mktemp("trainers")
     raw = folder / "Dataset901_Nodules"
     labels = {"background": 0, "organ": 1, "nodule": 2}
     write_dataset(raw, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
-    plan_and_preprocess(raw, folder / "work", options=PlanOptions(memory=1, trial=False), processes=1)
+    autocrossdim.plan_and_preprocess(raw, work=folder / "work", memory=1, trial=False, processes=1)
     return raw, folder / "work"
 
 
 @pytest.fixture
 def another_work(planned: tuple[Path, Path], tmp_path: Path) -> Callable[[str], Path]:
-    """Make a work folder of that name in which everything was planned, and nothing trained."""
+    """Make a work directory of that name in which the dataset is planned and nothing is trained."""
     raw, shared = planned
 
     def make(name: str) -> Path:
-        space, mine = Workspace.of(raw.name, shared), Workspace.of(raw.name, tmp_path / name)
-        mine.root.mkdir(parents=True)
-        for file in space.root.iterdir():
+        source, copy = Workspace.of(raw.name, shared), Workspace.of(raw.name, tmp_path / name)
+        copy.root.mkdir(parents=True)
+        for file in source.root.iterdir():
             if file.is_file():
-                (mine.root / file.name).write_bytes(file.read_bytes())
-        (mine.root / "preprocessed").symlink_to(space.root / "preprocessed")
+                (copy.root / file.name).write_bytes(file.read_bytes())
+        (copy.root / "preprocessed").symlink_to(source.root / "preprocessed")
         return tmp_path / name
 
     return make
@@ -41,11 +45,54 @@ def another_work(planned: tuple[Path, Path], tmp_path: Path) -> Callable[[str], 
 
 @pytest.fixture
 def work(another_work: Callable[[str], Path]) -> Path:
-    """A work folder of one's own in which everything was planned."""
+    """Return a work directory of the test's own in which the dataset is planned."""
     return another_work("work")
 
 
 @pytest.fixture(scope="session")
 def quick() -> dict[str, object]:
-    """Hyper-parameters of a run of seconds."""
+    """Return settings of a run of seconds."""
     return dict(QUICK)
+
+
+@pytest.fixture
+def train(planned: tuple[Path, Path], work: Path) -> Callable[..., FoldFolder]:
+    """Train a fold in seconds: `train(0, work=..., config="dx", weights="random", restart=True, epochs=3, ...)`.
+
+    Keywords that are not options of the command are settings.
+    """
+    options = ("config", "weights", "restart", "device", "devices")
+
+    def call(fold: int | str = 0, *, work: Path = work, **given: Any) -> FoldFolder:
+        chosen = {"weights": "random", "config": "dx"} | {key: given.pop(key) for key in options if key in given}
+        autocrossdim.train(planned[0], work=work, fold=fold, set={**QUICK, **given}, **chosen)
+        return Workspace.of(planned[0].name, work).fold(chosen["config"], fold)
+
+    return call
+
+
+@pytest.fixture
+def make_run(make_plan: Callable[..., Any], tmp_path: Path) -> Callable[..., Run]:
+    """Make a run of one small configuration of which nothing exists: `make_run(dims=3, weights="imagenet", epochs=5)`.
+
+    All other keywords are settings.
+    """
+
+    def make(dims: int = 3, weights: str = "random", **settings: Any) -> Run:
+        plan = make_plan(dims=dims)
+        configuration = plan.configuration()
+        return Run.of(
+            FoldTask(
+                plan=plan,
+                configuration=configuration,
+                store=Store(tmp_path / "preprocessed"),
+                groups={},
+                fold=0,
+                split=Split(train=("a",), val=("b",)),
+                folder=Workspace(tmp_path / plan.dataset).fold(configuration.name, 0),
+                weights=weights,
+                settings=settings,
+            )
+        )
+
+    return make

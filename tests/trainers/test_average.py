@@ -11,7 +11,7 @@ PLAN = NetworkPlan(
 
 
 @pytest.mark.parametrize("width", [0.05, 0.1, 0.2])
-def test_the_profile_has_the_width_asked_for(width: float) -> None:
+def test_the_profile_has_the_requested_width(width: float) -> None:
     gamma = gamma_of(width)
     age = torch.linspace(0, 1, 200_001, dtype=torch.float64)
     profile = age**gamma / (age**gamma).sum()
@@ -19,7 +19,7 @@ def test_the_profile_has_the_width_asked_for(width: float) -> None:
     assert ((profile * (age - mean) ** 2).sum()).sqrt().item() == pytest.approx(width, rel=1e-3)
 
 
-def test_a_constant_stays_and_the_first_update_takes_everything() -> None:
+def test_constant_weights_are_their_own_average_from_the_first_update_on() -> None:
     network = build_network(PLAN, None)
     average = Average(network, 0.05)
     with torch.no_grad():
@@ -30,14 +30,14 @@ def test_a_constant_stays_and_the_first_update_takes_everything() -> None:
     assert all(torch.allclose(p, torch.tensor(3.0)) for p in average.network.parameters())
 
 
-def test_statistics_are_averaged_and_counters_follow() -> None:
+def test_batch_norm_statistics_are_averaged_and_counters_copied() -> None:
     network = build_network(PLAN, None)
     average = Average(network, 0.2)
     network.train()
     for step in range(1, 4):
         network(torch.randn(2, 1, 16, 16))
         average.update(network, step)
-    mine, theirs = average.network.state_dict(), network.state_dict()
-    assert mine["pre.norm.num_batches_tracked"] == 3
-    assert not torch.equal(mine["pre.norm.running_var"], theirs["pre.norm.running_var"])
+    averaged, newest = average.network.state_dict(), network.state_dict()
+    assert averaged["pre.norm.num_batches_tracked"] == 3
+    assert not torch.equal(averaged["pre.norm.running_var"], newest["pre.norm.running_var"])
     assert not average.network.training

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from autocrossdim import api
+import autocrossdim
 from autocrossdim.records.checkpoint import Checkpoint
-from autocrossdim.records.plan import PlanOptions
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.errors import UserError
 from trainers.distributed import SyncedBatchNorm
@@ -28,33 +27,36 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def work(planned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Planned for a batch of four, to be divided."""
+    """Return a work directory in which a batch of four was planned, which can be divided."""
     folder = tmp_path_factory.mktemp("several")
-    options = PlanOptions(memory=1, trial=False, batch_size=4)
-    api.plan_and_preprocess(planned[0], folder, options=options, processes=1)
+    autocrossdim.plan_and_preprocess(planned[0], work=folder, memory=1, trial=False, batch_size=4, processes=1)
     return folder
 
 
-def train(planned: tuple[Path, Path], work: Path, fold: int, devices: int) -> FoldFolder:
-    api.train(planned[0], work, fold=[fold], weights="random", device="cpu", settings=SETTINGS, devices=devices)
+def train(
+    planned: tuple[Path, Path], work: Path, fold: int, *, devices: int = 1, weights: str = "random", **options: Any
+) -> FoldFolder:
+    autocrossdim.train(
+        planned[0], work=work, fold=fold, weights=weights, device="cpu", set=SETTINGS, devices=devices, **options
+    )
     return Workspace.of(planned[0].name, work).fold("dx", fold)
 
 
-def curve(folder: FoldFolder) -> list[float]:
+def losses(folder: FoldFolder) -> list[float]:
     return [json.loads(line)["loss"] for line in folder.history.read_text().splitlines()]
 
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_the_same_batches(planned: tuple[Path, Path], work: Path) -> None:
-    both = train(planned, work, 0, devices=2)
-    together, ended = curve(both), Checkpoint.read(both.latest).network
-    assert (both.validation / "summary.json").exists()
-    api.train(planned[0], work, fold=[0], weights="random", device="cpu", settings=SETTINGS, devices=1, restart=True)
-    assert together == pytest.approx(curve(both), rel=1e-3)
-    alone = Checkpoint.read(both.latest).network
-    statistics = [name for name in ended if name.endswith("running_mean")]
-    for name in statistics:
-        torch.testing.assert_close(ended[name], alone[name], rtol=0.02, atol=5e-3, msg=name)
+    folder = train(planned, work, 0, devices=2)
+    together, network = losses(folder), Checkpoint.read(folder.latest).network
+    assert (folder.validation / "summary.json").exists()
+    train(planned, work, 0, restart=True)
+    assert together == pytest.approx(losses(folder), rel=1e-3)
+    alone = Checkpoint.read(folder.latest).network
+    for name in network:
+        if name.endswith("running_mean"):
+            torch.testing.assert_close(network[name], alone[name], rtol=0.02, atol=5e-3, msg=name)
 
 
 @pytest.mark.slow
@@ -69,16 +71,16 @@ def test_under_torchrun(planned: tuple[Path, Path], work: Path) -> None:
         command, capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("epoch 1,") == 1, "one process speaks"
+    assert done.stderr.count("epoch 1,") == 1, "only the first process reports"
     folder = Workspace.of(planned[0].name, work).fold("dx", 1)
     assert Checkpoint.read(folder.latest).complete
     assert (folder.validation / "summary.json").exists()
 
 
 @pytest.mark.slow
-def test_a_fault_in_the_processes_is_one_clear_error(planned: tuple[Path, Path], work: Path) -> None:
+def test_an_error_in_the_processes_is_one_clear_message(planned: tuple[Path, Path], work: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
-        api.train(planned[0], work, fold=[2], weights="nowhere.pth", device="cpu", settings=SETTINGS, devices=2)
+        train(planned, work, 2, devices=2, weights="nowhere.pth")
 
 
 def test_a_batch_cannot_be_divided_among_more_devices_than_it_has_patches(
@@ -92,17 +94,17 @@ def test_a_batch_cannot_be_divided_among_more_devices_than_it_has_patches(
 def test_synced_batch_norm_of_one_process_is_batch_norm(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     make: Any = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm3d
-    mine, theirs = make(3), make(3)
+    synced, plain = make(3), make(3)
     x = torch.randn(shape) * 3 + 1
     inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
     with SyncedBatchNorm():
-        first = mine(inputs[0])
-    second = theirs(inputs[1])
+        first = synced(inputs[0])
+    second = plain(inputs[1])
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
     for output in (first, second):
         output.square().mul(torch.linspace(0, 1, output.numel()).view(shape)).sum().backward()
     torch.testing.assert_close(inputs[0].grad, inputs[1].grad, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(mine.running_var, theirs.running_var, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(mine.weight.grad, theirs.weight.grad, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(synced.running_var, plain.running_var, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(synced.weight.grad, plain.weight.grad, rtol=1e-3, atol=1e-3)
     with SyncedBatchNorm():
-        torch.testing.assert_close(mine.eval()(x), theirs.eval()(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(synced.eval()(x), plain.eval()(x), rtol=1e-4, atol=1e-4)

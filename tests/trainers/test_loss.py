@@ -4,25 +4,25 @@ import torch
 from trainers.loss import IGNORED, DeepSupervision, DiceCrossEntropy, soft_dice
 
 
-def test_a_perfect_answer_costs_nothing() -> None:
+def test_a_perfect_prediction_has_no_loss() -> None:
     target = torch.randint(0, 3, (2, 8, 8))
     logits = 100.0 * torch.nn.functional.one_hot(target, 3).movedim(-1, 1)
     assert DiceCrossEntropy(regions=False)(logits, target) < 1e-4
 
 
-def test_a_perfect_answer_for_regions_costs_nothing() -> None:
+def test_a_perfect_prediction_of_regions_has_no_loss() -> None:
     target = torch.randint(0, 2, (2, 3, 8, 8))
     assert DiceCrossEntropy(regions=True)(200.0 * target - 100, target) < 1e-4
 
 
-def test_dice_by_hand() -> None:
+def test_dice_of_a_small_example() -> None:
     probabilities = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
     target = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])
     assert soft_dice(probabilities, target).item() == pytest.approx(2 / 3, abs=1e-4)
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_ignored_voxels_change_nothing(regions: bool) -> None:
+def test_ignored_voxels_do_not_influence_the_loss(regions: bool) -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 6, 6)
     target = torch.randint(0, 2, (2, 3, 6, 6) if regions else (2, 6, 6))
@@ -34,7 +34,7 @@ def test_ignored_voxels_change_nothing(regions: bool) -> None:
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_a_batch_that_is_ignored_whole_is_finite(regions: bool) -> None:
+def test_the_loss_of_an_entirely_ignored_batch_is_finite(regions: bool) -> None:
     logits = torch.randn(2, 3, 6, 6, requires_grad=True)
     target = torch.full((2, 3, 6, 6) if regions else (2, 6, 6), IGNORED)
     loss = DiceCrossEntropy(regions)(logits, target)
@@ -45,7 +45,7 @@ def test_a_batch_that_is_ignored_whole_is_finite(regions: bool) -> None:
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_deep_supervision_halves_the_weight_of_every_coarser_level(regions: bool) -> None:
+def test_every_coarser_level_has_half_the_weight_of_the_finer_one(regions: bool) -> None:
     torch.manual_seed(0)
     plain = DiceCrossEntropy(regions)
     coarse_target = torch.randint(0, 2, (2, 3, 4, 6) if regions else (2, 4, 6))
@@ -56,7 +56,7 @@ def test_deep_supervision_halves_the_weight_of_every_coarser_level(regions: bool
     assert DeepSupervision(plain)(fine, target).item() == plain(fine, target).item()
 
 
-def test_deep_supervision_takes_odd_sizes() -> None:
+def test_deep_supervision_works_with_odd_sizes() -> None:
     target = torch.randint(0, 3, (1, 7, 9))
     loss = DeepSupervision(DiceCrossEntropy(regions=False))
     assert torch.isfinite(loss([torch.randn(1, 3, 7, 9), torch.randn(1, 3, 4, 5), torch.randn(1, 3, 2, 3)], target))

@@ -1,10 +1,13 @@
+import time
+
 import pytest
 
-from trainers.schedule import BETTER, Clock, Plateau, learning_rate_factor
+from autocrossdim.records.run_state import RunState
+from trainers.schedule import BETTER, Clock, learning_rate_factor, progress, reaches_plateau, shorten
 from trainers.settings import Settings
 
 
-def test_the_rate_rises_and_then_ends_at_0() -> None:
+def test_the_learning_rate_rises_and_then_decays_to_0() -> None:
     factors = [learning_rate_factor(p / 100, 0.1) for p in range(101)]
     assert factors[:11] == sorted(factors[:11])
     assert factors[10] == 1
@@ -13,49 +16,64 @@ def test_the_rate_rises_and_then_ends_at_0() -> None:
 
 
 def test_a_run_ends_with_its_last_step() -> None:
-    clock = Clock(Settings(epochs=2, steps_per_epoch=5))
-    clock.step = 5
-    assert clock.progress == 0.5
-    clock.step = 10
-    assert clock.progress == 1
+    settings = Settings(epochs=2, steps_per_epoch=5)
+    assert progress(RunState(step=5), settings) == 0.5
+    assert progress(RunState(step=10), settings) == 1
 
 
-def test_or_with_its_time_earlier_sittings_counted_in() -> None:
-    clock = Clock(Settings(epochs=10, max_seconds=1000), seconds_before=900)
-    assert 0.9 <= clock.progress < 0.95
+def test_a_run_ends_with_its_time_including_that_before_an_interruption() -> None:
+    settings = Settings(epochs=10, max_seconds=1000)
+    assert progress(RunState(step=1, seconds=900), settings) == 0.9
+    assert progress(RunState(step=1, seconds=1001), settings) == 1
 
 
-def test_a_shortened_schedule_still_ends_at_1_and_never_later_than_planned() -> None:
+def test_the_clock_adds_to_the_time_before() -> None:
+    state = RunState(seconds=100)
+    clock = Clock(state)
+    time.sleep(0.01)
+    assert clock.tick() >= 0.01
+    clock.tick()
+    assert 100.01 <= state.seconds < 101
+
+
+def test_a_shortened_schedule_still_reaches_1_and_not_later_than_planned() -> None:
     settings = Settings(epochs=100, steps_per_epoch=10, cooldown=5)
-    clock = Clock(settings, step=200)
-    clock.shorten()
+    state = RunState(step=200)
+    shorten(state, settings)
     seen = []
-    while clock.progress < 1:
-        clock.step += 1
-        seen.append(clock.progress)
-    assert clock.step == 250
+    while progress(state, settings) < 1:
+        state.step += 1
+        seen.append(progress(state, settings))
+    assert state.step == 250
     assert seen == sorted(seen)
-    late = Clock(settings, step=990)
-    late.shorten()
+    late = RunState(step=990)
+    shorten(late, settings)
     late.step = 1000
-    assert late.progress == 1
+    assert progress(late, settings) == 1
+
+
+def plateaus(scores: list[float | None], patience: int, state: RunState | None = None) -> list[bool]:
+    """Return for each epoch whether the run is on a plateau."""
+    state = state or RunState()
+    found = []
+    for score in scores:
+        state.epoch += 1
+        found.append(reaches_plateau(state, score, patience))
+    return found
 
 
 def test_a_plateau_is_patience_epochs_without_a_better_score() -> None:
-    plateau = Plateau(patience=3)
-    scores = [0.1, 0.5, 0.5 + BETTER / 2, 0.4, 0.5, 0.5]
-    assert [plateau.reached(epoch, score) for epoch, score in enumerate(scores, start=1)] == [False] * 4 + [True] * 2
+    assert plateaus([0.1, 0.5, 0.5 + BETTER / 2, 0.4, 0.5, 0.5], patience=3) == [False] * 4 + [True] * 2
 
 
 def test_a_plateau_needs_patience_and_scores() -> None:
-    assert not any(Plateau(patience=0).reached(epoch, 0.5) for epoch in range(1, 50))
-    assert not any(Plateau(patience=3).reached(epoch, None) for epoch in range(1, 50))
+    assert not any(plateaus([0.5] * 50, patience=0))
+    assert not any(plateaus([None] * 50, patience=3))
 
 
-def test_a_plateau_goes_on_from_its_state() -> None:
-    first, second = Plateau(patience=3), Plateau(patience=3)
-    for epoch, score in enumerate([0.2, 0.6, 0.6], start=1):
-        first.reached(epoch, score)
-    second.load(first.state())
-    assert first.reached(4, 0.6) == second.reached(4, 0.6)
-    assert first.reached(5, 0.6) == second.reached(5, 0.6) is True
+def test_a_plateau_is_found_at_the_same_epoch_after_an_interruption() -> None:
+    scores: list[float | None] = [0.2, 0.6, 0.6, 0.6, 0.6]
+    state = RunState()
+    before = plateaus(scores[:3], 3, state)
+    after = plateaus(scores[3:], 3, RunState(**vars(state)))
+    assert before + after == plateaus(scores, 3) == [False] * 4 + [True]

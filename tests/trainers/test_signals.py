@@ -1,20 +1,24 @@
+import importlib
 import os
 import signal
 import threading
 
+import pytest
+
+from trainers import signals
 from trainers.signals import StopRequest
 
 
-def test_a_request_is_noted_and_what_was_before_comes_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+def test_a_request_is_recorded_and_the_former_handler_restored() -> None:
+    handler = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         assert stop.received is None
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.received == "SIGTERM"
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_a_thread_that_may_not_set_handlers_goes_without() -> None:
+def test_nothing_happens_outside_the_main_thread() -> None:
     seen = []
 
     def enter() -> None:
@@ -25,3 +29,12 @@ def test_a_thread_that_may_not_set_handlers_goes_without() -> None:
     thread.start()
     thread.join()
     assert seen == [None]
+
+
+def test_a_system_without_sigusr1_is_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "SIGUSR1")
+    try:
+        assert importlib.reload(signals).REQUESTS == (signal.SIGTERM,)
+    finally:
+        monkeypatch.undo()
+        importlib.reload(signals)

@@ -14,9 +14,9 @@ from trainers.start import starting_network
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, write_model: Callable[..., Path]) -> ModelFile:
-    """Fold 0 of Dataset001_Tiny, in one file."""
+    """Return an exported file with fold 0 of Dataset001_Tiny."""
     folder = tmp_path_factory.mktemp("start")
-    return pack(write_model(folder / "model", dims=2), folder / "tiny.acd", None, (), ())
+    return pack(write_model(folder / "model", dims=2), folder / "tiny.acd")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_training_starts_from_an_exported_file(
     assert provenance["report"]["parameters"]["new"] == 0
 
 
-def test_a_fold_never_starts_from_one_that_has_seen_its_validation_cases(
+def test_a_fold_never_starts_from_one_that_was_trained_on_its_validation_cases(
     exported: ModelFile, tmp_path: Path, make_plan: Callable[..., Any]
 ) -> None:
     plan = make_plan(dims=2)

@@ -9,26 +9,45 @@ import numpy as np
 import pytest
 import torch
 
-from autocrossdim import api
+import autocrossdim
+from autocrossdim.commands.plugins import Trainer, find_trainer
 from autocrossdim.data.images import read_label
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.records.checkpoint import Checkpoint
-from autocrossdim.records.plan import Plan, PlanOptions
+from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.errors import Interrupted, UserError
-from trainers import fit as fit_module
+from trainers import loop
+from trainers.loss import DiceCrossEntropy
+from trainers.trainer import DefaultTrainer
 
 REAL_WEIGHTS = Path(__file__).resolve().parents[2].parent / "shared" / "weights" / "tf_efficientnetv2_b0.imagenet.pth"
 
-
-def fold(planned: tuple[Path, Path], work: Path, number: int | str = 0, config: str = "dx") -> FoldFolder:
-    return Workspace.of(planned[0].name, work).fold(config, number)
+Train = Callable[..., FoldFolder]
 
 
 def history(folder: FoldFolder) -> list[dict[str, Any]]:
+    """Return the history of a fold without what depends on the speed of the machine."""
     timed = ("seconds", "waited_for_data")
     lines = [json.loads(line) for line in folder.history.read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in timed} for line in lines]
+
+
+def assert_same_run(one: FoldFolder, other: FoldFolder) -> None:
+    """Assert that two folds have the same history and bitwise the same weights."""
+    assert history(one) == history(other)
+    expected, found = (Checkpoint.read(folder.latest).network for folder in (one, other))
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_the_trainer_of_a_plan_is_found_by_name(planned: tuple[Path, Path]) -> None:
+    plan = Plan.read(Workspace.of(planned[0].name, planned[1]).plan)
+    for configuration in plan.configurations.values():
+        trainer: Trainer = find_trainer(configuration.trainer)
+        assert isinstance(trainer, DefaultTrainer)
+    with pytest.raises(UserError, match="Did you mean 'epochs'"):
+        trainer.check_settings({"epoch": 3})
 
 
 class PowerCut(Exception):
@@ -36,253 +55,227 @@ class PowerCut(Exception):
 
 
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
-    planned: tuple[Path, Path],
-    another_work: Callable[[str], Path],
-    quick: dict[str, object],
-    monkeypatch: pytest.MonkeyPatch,
+    another_work: Callable[[str], Path], train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {**quick, "epochs": 4, "lookahead": 2, "accumulate": 2}
-    whole, cut = another_work("whole"), another_work("cut")
-    api.train(planned[0], whole, fold=[0], weights="random", settings=settings)
-    expected = Checkpoint.read(fold(planned, whole).latest)
+    settings = {"epochs": 4, "lookahead": 2, "accumulate": 2}
+    expected = train(work=another_work("whole"), **settings)
 
-    say, spoken = fit_module._line, []
+    epoch_line, lines = loop.epoch_line, []
 
-    def power_cut(*arguments: Any) -> str:
-        spoken.append(say(*arguments))
-        if len(spoken) == 2:
+    def power_cut(*arguments: Any, **named: Any) -> str:
+        lines.append(epoch_line(*arguments, **named))
+        if len(lines) == 2:
             raise PowerCut
-        return spoken[-1]
+        return lines[-1]
 
-    monkeypatch.setattr(fit_module, "_line", power_cut)
+    monkeypatch.setattr(loop, "epoch_line", power_cut)
+    interrupted = another_work("interrupted")
     with pytest.raises(PowerCut):
-        api.train(planned[0], cut, fold=[0], weights="random", settings=settings)
-    folder = fold(planned, cut)
-    assert Checkpoint.read(folder.latest).progress["epoch"] == 2
-    api.train(planned[0], cut, fold=[0], weights="random", settings=settings)
-    found = Checkpoint.read(folder.latest)
-    assert history(folder) == history(fold(planned, whole))
-    for name, tensor in expected.network.items():
-        assert torch.equal(tensor, found.network[name]), name
+        train(work=interrupted, **settings)
+    folder = FoldFolder(interrupted / expected.root.relative_to(expected.workspace.root.parent))
+    assert Checkpoint.read(folder.latest).run.epoch == 2
+    assert_same_run(expected, train(work=interrupted, **settings))
 
 
 @pytest.mark.parametrize("request_to_stop", [signal.SIGTERM, signal.SIGUSR1])
-def test_asked_to_stop_it_writes_a_checkpoint_at_once_and_goes_on_bitwise(
-    planned: tuple[Path, Path],
-    another_work: Callable[[str], Path],
-    quick: dict[str, object],
-    monkeypatch: pytest.MonkeyPatch,
-    request_to_stop: signal.Signals,
+def test_a_request_to_stop_is_followed_by_a_checkpoint_and_resumed_bitwise(
+    another_work: Callable[[str], Path], train: Train, monkeypatch: pytest.MonkeyPatch, request_to_stop: signal.Signals
 ) -> None:
-    settings = {**quick, "steps_per_epoch": 3}
-    whole, cut = another_work("whole"), another_work("cut")
-    api.train(planned[0], whole, fold=[0], weights="random", settings=settings)
-    step, steps = fit_module.Fit._step, []
+    expected = train(work=another_work("whole"), steps_per_epoch=3)
+    step, steps = loop.training_step, []
 
-    def ask(*arguments: Any) -> Any:
+    def with_request(*arguments: Any, **named: Any) -> Any:
         steps.append(1)
         if len(steps) == 5:  # in the middle of the second epoch
             os.kill(os.getpid(), request_to_stop)
-        return step(*arguments)
+        return step(*arguments, **named)
 
-    monkeypatch.setattr(fit_module.Fit, "_step", ask)
-    with pytest.raises(Interrupted, match=f"{request_to_stop.name} after step 5"):
-        api.train(planned[0], cut, fold=[0], weights="random", settings=settings)
-    assert Checkpoint.read(fold(planned, cut).latest).progress["step"] == 5
-    api.train(planned[0], cut, fold=[0], weights="random", settings=settings)
+    monkeypatch.setattr(loop, "training_step", with_request)
+    interrupted = another_work("interrupted")
+    message = f"dx fold 0: stopped by {request_to_stop.name} after step 5.*Run the same command again to resume"
+    with pytest.raises(Interrupted, match=message):
+        train(work=interrupted, steps_per_epoch=3)
+    folder = train(work=interrupted, steps_per_epoch=3)
     assert len(steps) == 6
-    expected, found = (Checkpoint.read(fold(planned, work).latest) for work in (whole, cut))
-    assert history(fold(planned, whole)) == history(fold(planned, cut))
-    for name, tensor in expected.network.items():
-        assert torch.equal(tensor, found.network[name]), name
+    assert_same_run(expected, folder)
 
 
 def test_a_plateau_shortens_the_run_and_says_so(
-    planned: tuple[Path, Path],
-    work: Path,
-    quick: dict[str, object],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("trainers.schedule.BETTER", 2.0)  # so no score is better than the first
-    plateau = {"epochs": 50, "patience": 2, "cooldown": 2}
-    api.train(planned[0], work, fold=[0], weights="random", settings={**quick, **plateau})
+    monkeypatch.setattr("trainers.schedule.BETTER", 2.0)  # no score is better than the first one
+    folder = train(epochs=50, patience=2, cooldown=2)
     assert "no better validation score for 2 epochs" in capfd.readouterr().err
-    lines = history(fold(planned, work))
+    lines = history(folder)
     assert len(lines) == 5
     assert lines[-1]["learning_rate"] < lines[2]["learning_rate"]
-    assert Checkpoint.read(fold(planned, work).latest).complete
+    assert Checkpoint.read(folder.latest).complete
 
 
-def test_what_is_evaluated_is_the_average_of_the_steps(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
-) -> None:
-    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
-    checkpoint = Checkpoint.read(fold(planned, work).latest)
+def test_the_running_average_of_the_weights_is_evaluated(train: Train) -> None:
     name = "head.weight"
-    assert not torch.equal(checkpoint.network[name], checkpoint.resume["network"][name])
-    api.train(planned[0], work, fold=[1], weights="random", settings={**quick, "averaging": 0})
-    checkpoint = Checkpoint.read(fold(planned, work, 1).latest)
-    assert torch.equal(checkpoint.network[name], checkpoint.resume["network"][name])
+    averaged = Checkpoint.read(train(0).latest)
+    assert not torch.equal(averaged.network[name], averaged.resume["network"][name])
+    last = Checkpoint.read(train(1, averaging=0).latest)
+    assert torch.equal(last.network[name], last.resume["network"][name])
 
 
-def test_accumulated_batches_are_one_larger_batch(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
+def test_the_learning_rate_is_that_of_the_configuration_unless_it_is_set(
+    planned: tuple[Path, Path], work: Path, train: Train
 ) -> None:
-    one_step = {**quick, "epochs": 1, "accumulate": 3, "steps_per_epoch": 2}
-    api.train(planned[0], work, fold=[0], weights="random", settings=one_step)
-    line = history(fold(planned, work))[0]
+    plan = Plan.read(Workspace.of(planned[0].name, work).plan)
+    by_default = history(train(0, epochs=1, warmup=0))[0]["learning_rate"]
+    doubled = 2 * plan.configuration("dx").learning_rate
+    assert history(train(1, epochs=1, warmup=0, learning_rate=doubled))[0]["learning_rate"] == 2 * by_default
+
+
+def test_accumulated_batches_count_as_one_step(planned: tuple[Path, Path], work: Path, train: Train) -> None:
+    plan = Plan.read(Workspace.of(planned[0].name, work).plan)
+    line = history(train(epochs=1, accumulate=3))[0]
     assert line["step"] == 2
-    assert line["patches"] == 2 * 3 * Plan.read(Workspace.of(planned[0].name, work).plan).configuration("dx").batch_size
+    assert line["patches"] == 2 * 3 * plan.configuration("dx").batch_size
 
 
-def test_deep_supervision_is_planned_trained_and_predicted_with(
-    planned: tuple[Path, Path], tmp_path: Path, quick: dict[str, object]
+def test_a_network_with_deep_supervision_is_planned_trained_and_applied(
+    planned: tuple[Path, Path], tmp_path: Path, train: Train
 ) -> None:
-    options = PlanOptions(memory=1, trial=False, deep_supervision=True)
-    api.plan_and_preprocess(planned[0], tmp_path, options=options, processes=1)
-    api.train(planned[0], tmp_path, fold=[0], weights="random", settings=quick)
-    folder = fold(planned, tmp_path)
+    autocrossdim.plan_and_preprocess(
+        planned[0], work=tmp_path / "deep", memory=1, trial=False, deep_supervision=True, processes=1
+    )
+    folder = train(work=tmp_path / "deep")
     assert any(name.startswith("heads.") for name in Checkpoint.read(folder.latest).network)
     assert (folder.validation / "summary.json").exists()
 
 
-def test_where_compiling_fails_training_goes_on_and_says_so(
-    planned: tuple[Path, Path],
-    work: Path,
-    quick: dict[str, object],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+def test_training_continues_without_compilation_where_that_fails(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def no_compiler(self: torch.nn.Module) -> None:
         raise RuntimeError("no C++ compiler here")
 
     monkeypatch.setattr(torch.nn.Module, "compile", no_compiler)
-    api.train(planned[0], work, fold=[0], weights="random", settings={**quick, "compile": True})
+    folder = train(compile=True)
     assert "torch.compile does not work here (no C++ compiler here)" in capfd.readouterr().err
-    assert Checkpoint.read(fold(planned, work).latest).complete
+    assert Checkpoint.read(folder.latest).complete
 
 
-def test_a_finished_run_is_skipped_and_can_be_extended(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object], capfd: pytest.CaptureFixture[str]
-) -> None:
-    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
-    folder = fold(planned, work)
+def test_a_complete_fold_is_skipped_and_can_be_extended(train: Train, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = train()
     written = folder.latest.stat().st_mtime_ns
-    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+    train()
     assert folder.latest.stat().st_mtime_ns == written
     assert "already trained" in capfd.readouterr().err
-    api.train(planned[0], work, fold=[0], weights="random", settings={**quick, "epochs": 3})
+    train(epochs=3)
     assert [line["epoch"] for line in history(folder)] == [1, 2, 3]
     assert (folder.validation / "summary.json").exists()
 
 
-def test_a_run_that_ends_by_its_time_is_complete(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
-) -> None:
-    api.train(planned[0], work, fold=[0], weights="random", settings={**quick, "epochs": 10000, "max_seconds": 1.0})
-    checkpoint = Checkpoint.read(fold(planned, work).latest)
+def test_a_complete_fold_is_not_passed_off_as_trained_with_other_settings(train: Train) -> None:
+    folder = train()
+    with pytest.raises(UserError, match=r"other settings \(learning_rate: 0\.002 -> 0\.5\).*--restart"):
+        train(learning_rate=0.5)
+    assert Checkpoint.read(folder.latest).settings["learning_rate"] is None
+
+
+def test_a_run_that_ends_by_its_time_is_complete(train: Train) -> None:
+    checkpoint = Checkpoint.read(train(epochs=10000, max_seconds=1.0).latest)
     assert checkpoint.complete
-    assert checkpoint.progress["seconds"] < 60
+    assert checkpoint.run.seconds < 60
 
 
-def test_restart_forgets(planned: tuple[Path, Path], work: Path, quick: dict[str, object]) -> None:
-    api.train(planned[0], work, fold=[0], weights="random", settings={**quick, "epochs": 3})
-    api.train(planned[0], work, fold=[0], weights="random", settings=quick, restart=True)
-    assert len(history(fold(planned, work))) == 2
+def test_a_restart_discards_the_existing_run(train: Train) -> None:
+    train(epochs=3)
+    assert len(history(train(restart=True))) == 2
 
 
-def test_a_restart_that_cannot_begin_leaves_the_trained_fold(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
-) -> None:
-    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+def test_a_restart_that_fails_to_start_leaves_the_trained_fold(train: Train) -> None:
+    folder = train()
     with pytest.raises(UserError, match="nowhere"):
-        api.train(planned[0], work, fold=[0], weights="nowhere.pth", settings=quick, restart=True)
-    assert Checkpoint.read(fold(planned, work).latest).complete
+        train(weights="nowhere.pth", restart=True)
+    assert Checkpoint.read(folder.latest).complete
 
 
-def test_a_fold_whose_cases_changed_is_not_taken_for_trained(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
-) -> None:
-    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+def test_a_fold_trained_on_other_cases_is_refused(planned: tuple[Path, Path], work: Path, train: Train) -> None:
+    train()
     splits = Workspace.of(planned[0].name, work).splits
     splits.write_text(json.dumps(list(reversed(json.loads(splits.read_text())))))
-    with pytest.raises(UserError, match="other cases"):
-        api.train(planned[0], work, fold=[0], weights="random", settings=quick)
+    with pytest.raises(UserError, match="trained on other cases"):
+        train()
 
 
 def test_folds_of_another_plan_are_left_out_of_the_summary(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object], capfd: pytest.CaptureFixture[str]
+    planned: tuple[Path, Path], work: Path, train: Train, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
-    space = Workspace.of(planned[0].name, work)
-    plan = Plan.read(space.plan)
+    train(0)
+    workspace = Workspace.of(planned[0].name, work)
+    plan = Plan.read(workspace.plan)
     dx = plan.configuration("dx").model_copy(update={"batch_size": 3})
-    plan.model_copy(update={"configurations": {**plan.configurations, "dx": dx}}).write(space.plan)
-    api.train(planned[0], work, fold=[1], weights="random", settings=quick)
+    plan.model_copy(update={"configurations": {**plan.configurations, "dx": dx}}).write(workspace.plan)
+    train(1)
     assert "left out" in capfd.readouterr().err
-    assert len(json.loads((space.model("dx") / "summary.json").read_text())["metric_per_case"]) == 1
+    assert len(json.loads((workspace.model("dx") / "summary.json").read_text())["metric_per_case"]) == 1
 
 
 def test_a_loss_that_is_not_finite_names_step_and_cases_and_keeps_the_last_checkpoint(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    planned: tuple[Path, Path], work: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = fit_module.DiceCrossEntropy.forward, []
+    forward, calls = DiceCrossEntropy.forward, []
 
     def sometimes_nan(self: Any, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        loss = real(self, logits, target)
+        loss = forward(self, logits, target)
         return loss * float("nan") if len(calls) > 3 and torch.is_grad_enabled() else loss
 
-    monkeypatch.setattr(fit_module.DiceCrossEntropy, "forward", sometimes_nan)
-    with pytest.raises(UserError, match=r"loss is nan at step 2, on cases case_0\d"):
-        api.train(planned[0], work, fold=[0], weights="random", settings=quick)
-    assert Checkpoint.read(fold(planned, work).latest).progress["epoch"] == 1
+    monkeypatch.setattr(DiceCrossEntropy, "forward", sometimes_nan)
+    with pytest.raises(UserError, match=r"loss is nan at step 2, on the cases case_0\d"):
+        train()
+    folder = Workspace.of(planned[0].name, work).fold("dx", 0)
+    checkpoint = Checkpoint.read(folder.latest)
+    assert checkpoint.run.epoch == 1
+    assert all(tensor.isfinite().all() for tensor in checkpoint.network.values())
 
 
-def test_all_trains_on_every_case_and_validates_with_none(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
-) -> None:
-    api.train(planned[0], work, fold=["all"], weights="random", settings=quick)
-    folder = fold(planned, work, "all")
-    assert Checkpoint.read(folder.latest).complete
+def test_the_fold_all_trains_on_every_case_and_validates_none(train: Train) -> None:
+    folder = train("all")
+    checkpoint = Checkpoint.read(folder.latest)
+    assert checkpoint.complete
+    assert len(checkpoint.split["train"]) == 5
     assert not folder.validation.exists()
 
 
-def test_dx_starts_from_this_datasets_omnia_of_the_same_fold(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
-) -> None:
+def test_dx_starts_from_omnia_of_the_same_dataset_and_fold(train: Train) -> None:
     with pytest.raises(UserError, match=r"--config omnia --fold 0"):
-        api.train(planned[0], work, fold=[0], weights="omnia", settings=quick)
-    api.train(planned[0], work, "omnia", [0], "random", settings=quick)
-    api.train(planned[0], work, "dx", [0], "omnia", settings=quick)
-    provenance = Checkpoint.read(fold(planned, work).latest).provenance
+        train(weights="omnia")
+    train(config="omnia")
+    provenance = Checkpoint.read(train(weights="omnia").latest).provenance
     assert "omnia/fold_0" in provenance["model"]
     assert provenance["report"]["parameters"]["new"] == 0
 
 
 def test_slices_and_volumes_are_ensembled_on_the_original_grid(
-    planned: tuple[Path, Path], work: Path, quick: dict[str, object]
+    planned: tuple[Path, Path], work: Path, train: Train
 ) -> None:
     raw = planned[0]
+
+    def probabilities(*config: str) -> np.ndarray:
+        output = work / "_".join(config)
+        autocrossdim.predict(raw, raw / "imagesTs", output, work=work, config=config, probabilities=True)
+        stored: np.ndarray = np.load(output / "case_05.npz")["probabilities"]
+        return stored.astype(float)
+
     for config in ("omnia", "dx"):
-        api.train(raw, work, config, [0], "random", settings=quick)
-    alone = [work / "omnia_alone", work / "dx_alone"]
-    for output, config in zip(alone, ("omnia", "dx"), strict=True):
-        api.predict(raw, raw / "imagesTs", output, work, config=[config], probabilities=True)
-    api.predict(raw, raw / "imagesTs", work / "both", work, config=["omnia", "dx"], probabilities=True)
-    single = [np.load(output / "case_05.npz")["probabilities"].astype(float) for output in alone]
-    both = np.load(work / "both" / "case_05.npz")["probabilities"].astype(float)
-    np.testing.assert_allclose(both, (single[0] + single[1]) / 2, atol=2e-3)
-    label, _ = read_label(work / "both" / "case_05.nii.gz")
+        train(config=config)
+    both = probabilities("omnia", "dx")
+    np.testing.assert_allclose(both, (probabilities("omnia") + probabilities("dx")) / 2, atol=2e-3)
+    label, _ = read_label(work / "omnia_dx" / "case_05.nii.gz")
     clear = np.sort(both, axis=0)[-1] - np.sort(both, axis=0)[-2] > 5e-3
     np.testing.assert_array_equal(label[clear], both.argmax(axis=0)[clear])
 
 
-def test_one_image_is_segmented_from_python(planned: tuple[Path, Path], work: Path, quick: dict[str, object]) -> None:
-    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
-    predictor = Predictor.load(Workspace.of(planned[0].name, work).model("dx"))
-    found = predictor(np.random.default_rng(0).normal(size=(1, 9, 31, 22)), spacing=(2.0, 1.0, 1.0), probabilities=True)
+def test_one_image_is_segmented_from_python(train: Train) -> None:
+    predictor = Predictor.load(train().root.parent)
+    image = np.random.default_rng(0).normal(size=(1, 9, 31, 22))
+    found = predictor(image, spacing=(2.0, 1.0, 1.0), probabilities=True)
     assert found.label.shape == (9, 31, 22)
     assert found.probabilities is not None
     np.testing.assert_allclose(found.probabilities.astype(float).sum(axis=0), 1, atol=5e-3)
@@ -290,12 +283,10 @@ def test_one_image_is_segmented_from_python(planned: tuple[Path, Path], work: Pa
         predictor(np.zeros((2, 9, 9, 9)), (1.0, 1.0, 1.0))
 
 
-def test_frozen_encoders_stay_as_they_are(planned: tuple[Path, Path], work: Path, quick: dict[str, object]) -> None:
-    start = fold(planned, work)
-    api.train(planned[0], work, fold=[0], weights="random", settings=quick)
-    frozen = {**quick, "frozen_epochs": 2, "freeze_statistics": True, "seed": 7}
-    api.train(planned[0], work, "dx", [1], str(start.root), settings=frozen)
-    before, after = Checkpoint.read(start.latest).network, Checkpoint.read(fold(planned, work, 1).latest).network
+def test_a_frozen_encoder_does_not_change(train: Train) -> None:
+    start = train(0)
+    end = train(1, weights=str(start.root), frozen_epochs=2, freeze_statistics=True, seed=7)
+    before, after = Checkpoint.read(start.latest).network, Checkpoint.read(end.latest).network
     for name, tensor in before.items():
         if name.startswith("encoder."):
             assert torch.equal(tensor, after[name]), name
@@ -303,24 +294,25 @@ def test_frozen_encoders_stay_as_they_are(planned: tuple[Path, Path], work: Path
 
 
 @pytest.mark.parametrize("weights", ["imagenet", "nowhere.pth"])
-def test_weights_that_cannot_be_had_are_an_error_and_nothing_is_trained(
-    planned: tuple[Path, Path], work: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+def test_unavailable_weights_are_an_error_and_nothing_is_trained(
+    planned: tuple[Path, Path], work: Path, train: Train, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(work / "empty_cache"))
     with pytest.raises(UserError, match="--weights"):
-        api.train(planned[0], work, fold=[0], weights=weights)
-    assert not fold(planned, work).latest.exists()
+        train(weights=weights)
+    assert not Workspace.of(planned[0].name, work).fold("dx", 0).latest.exists()
 
 
 @pytest.mark.skipif(not REAL_WEIGHTS.exists(), reason="the real weights are not beside this checkout")
 def test_real_weights_are_loaded_and_reported(
-    planned: tuple[Path, Path], tmp_path: Path, quick: dict[str, object], capfd: pytest.CaptureFixture[str]
+    planned: tuple[Path, Path], tmp_path: Path, train: Train, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = PlanOptions(memory=1, trial=False, encoder="tf_efficientnetv2_b0")
-    api.plan_and_preprocess(planned[0], tmp_path, options=options, processes=1)
-    api.train(planned[0], tmp_path, fold=[0], weights=str(REAL_WEIGHTS), settings=quick)
+    autocrossdim.plan_and_preprocess(
+        planned[0], work=tmp_path / "real", memory=1, trial=False, encoder="tf_efficientnetv2_b0", processes=1
+    )
+    folder = train(work=tmp_path / "real", weights=str(REAL_WEIGHTS))
     assert "parameters in" in capfd.readouterr().err
-    provenance = Checkpoint.read(fold(planned, tmp_path).latest).provenance
+    provenance = Checkpoint.read(folder.latest).provenance
     assert provenance["sha256"].startswith("12de0bf005df")
     assert provenance["report"]["parameters"]["adapted"] > 0

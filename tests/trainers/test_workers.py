@@ -1,0 +1,83 @@
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing import active_children
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.errors import UserError
+from trainers.loader import PatchLoader
+from trainers.settings import Settings
+from trainers.workers import batches
+
+
+@pytest.fixture
+def make_loader(planned: tuple[Path, Path]) -> Callable[..., PatchLoader]:
+    def make(workers: int = 1, store: Path | None = None) -> PatchLoader:
+        raw, work = planned
+        workspace = Workspace.of(raw.name, work)
+        plan = Plan.read(workspace.plan)
+        return PatchLoader(
+            Store(store or workspace.preprocessed("dx")),
+            [f"case_{i:02d}" for i in range(5)],
+            configuration=plan.configuration("dx"),
+            labels=plan.labels,
+            settings=Settings(),
+            workers=workers,
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_any_number_of_workers_delivers_the_same_batches(make_loader: Callable[..., PatchLoader], workers: int) -> None:
+    expected = [make_loader().batch(number).data for number in range(5)]
+    with batches(make_loader(max(1, workers)), workers) as delivered:
+        for data in expected:
+            np.testing.assert_array_equal(next(delivered).data, data)
+    assert not active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_worker_says_which_case_is_damaged(
+    make_loader: Callable[..., PatchLoader], workers: int, tmp_path: Path
+) -> None:
+    started = time.monotonic()
+    loader = make_loader(store=tmp_path)
+    with pytest.raises(UserError, match=r"case_0\d.json.*damaged"), batches(loader, workers) as delivered:
+        next(delivered)
+    assert time.monotonic() - started < 10
+
+
+# The thread of batchgenerators ends with an exception of its own, which nothing catches.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_killed_worker_ends_the_run_and_no_process_is_left(make_loader: Callable[..., PatchLoader]) -> None:
+    with batches(make_loader(2), 2) as delivered:
+        next(delivered)
+        workers = active_children()
+        assert len(workers) == 2
+        os.kill(workers[0].pid or 0, signal.SIGKILL)
+        with pytest.raises(UserError, match="was killed"):
+            for _ in range(200):
+                next(delivered)
+    assert not any(worker.is_alive() for worker in workers)
+
+
+def test_ctrl_c_leaves_no_process(make_loader: Callable[..., PatchLoader]) -> None:
+    def interrupted() -> None:
+        with batches(make_loader(2), 2) as delivered:
+            next(delivered)
+            for worker in active_children():
+                os.kill(worker.pid or 0, signal.SIGINT)  # as a terminal does
+            next(delivered)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not active_children()

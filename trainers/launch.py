@@ -1,0 +1,110 @@
+"""Processes and devices of a run: one process, one per device, or those that torchrun has started."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from types import FrameType
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from autocrossdim.system.device import choose_device, precision_for
+from autocrossdim.system.errors import Interrupted, UserError
+from autocrossdim.system.processes import default_processes, under_torchrun
+from trainers.run import Run
+from trainers.signals import REQUESTS
+
+# Lightning reports every process it starts, and torch that channels-last gradients are copied: both concern nobody.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+
+
+def launch(job: Callable[[Fabric], None], run: Run) -> None:
+    """Call a job with launched devices, in this process or in one process per device.
+
+    Args:
+        job: Trains the run; it is pickled where processes are started.
+        run: The run, which says what devices to use.
+
+    Raises:
+        UserError: The device is not available, there are more devices than patches in a batch, or the job raised it.
+        Interrupted: The job raised it.
+    """
+    world = _world(run)
+    if world > run.configuration.batch_size:
+        raise UserError(
+            f"--devices {world}: a batch of {run.configuration.batch_size} patches cannot be divided among that many. "
+            "Use fewer devices, or plan with a larger --batch-size."
+        )
+    if world == 1 or under_torchrun():
+        fabric = _fabric(run, world, "popen")
+        fabric.launch()
+        job(fabric)
+        return
+    with _forwarding_signals():
+        # Bound to its arguments, because fabric moves arguments to a device and fails for frozen dataclasses.
+        failure = _fabric(run, world, "spawn").launch(partial(_in_spawned_process, job=job))
+    if failure is not None:
+        raise failure
+
+
+def _world(run: Run) -> int:
+    """Return the number of processes that train together, one per device."""
+    return int(os.environ["WORLD_SIZE"]) if under_torchrun() else run.task.devices
+
+
+def _fabric(run: Run, world: int, start_method: Literal["popen", "spawn"]) -> Fabric:
+    device = choose_device(run.task.device)
+    several = world > 1
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun() else run.task.devices
+    ddp = DDPStrategy(
+        start_method=start_method,
+        timeout=timedelta(days=1),  # the others wait while the first one preprocesses or validates
+        find_unused_parameters=run.settings.frozen_epochs > 0,  # a frozen encoder has no gradients
+    )
+    with warnings.catch_warnings():
+        # Lightning recommends its own SLURM support wherever SLURM is installed.
+        warnings.filterwarnings("ignore", "The `srun` command is available")
+        return Fabric(
+            accelerator=device.type,
+            devices=[device.index or 0] if device.type == "cuda" and not several else here,
+            num_nodes=world // here,
+            strategy=ddp if several else "auto",
+            precision=precision_for(device),  # type: ignore[arg-type]
+        )
+
+
+def _in_spawned_process(fabric: Fabric, job: Callable[[Fabric], None]) -> Exception | None:
+    """Run the job; return errors for the user, because exceptions reach the parent process as text only."""
+    os.environ["RANK"] = str(fabric.global_rank)
+    torch.set_num_threads(max(1, default_processes() // fabric.world_size))
+    try:
+        job(fabric)
+    except (UserError, Interrupted) as error:
+        return error
+    return None
+
+
+@contextmanager
+def _forwarding_signals() -> Iterator[None]:
+    """Forward requests to stop to the processes that train, which agree on a step and write a checkpoint."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in multiprocessing.active_children():
+            if process.pid is not None:
+                os.kill(process.pid, number)
+
+    handlers = {number: signal.signal(number, forward) for number in REQUESTS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

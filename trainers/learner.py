@@ -1,0 +1,97 @@
+"""A network under training, with everything that changes along with it."""
+
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from autocrossdim.networks.base import SegmentationNetwork
+from autocrossdim.networks.build import build_network
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.system.console import say
+from autocrossdim.system.device import memory_format_for
+from trainers.average import Average
+from trainers.compiled import can_be_compiled
+from trainers.run import Run
+from trainers.start import starting_network
+from trainers.step import make_loss, make_optimizer
+
+
+class Learner:
+    """Network, running average and optimiser of a run.
+
+    Args:
+        run: The run.
+        fabric: Launched devices and precision.
+        resumed: Checkpoint to resume from; None starts the run.
+
+    Attributes:
+        network: The network itself.
+        model: The network as it is trained: on its device, in its precision, synchronised between processes.
+        average: Running average of the weights; None if the settings turn it off.
+        optimizer: The optimiser.
+        loss: The loss.
+        provenance: Where the starting weights came from, JSON-able.
+
+    Raises:
+        UserError: The starting weights are unavailable.
+    """
+
+    def __init__(self, run: Run, fabric: Fabric, resumed: Checkpoint | None) -> None:
+        settings, configuration, labels = run.settings, run.configuration, run.task.plan.labels
+        torch.manual_seed(settings.seed)
+        self.network, self.provenance = _network(run, resumed)
+        self.network.to(memory_format=memory_format_for(configuration.dims))
+        self.network.freeze_statistics = settings.freeze_statistics
+        self.average = Average(self.network, settings.averaging) if settings.averaging else None
+        if self.average is not None:
+            self.average.network.to(fabric.device)
+        shape = (configuration.batch_size, self.network.plan.in_channels, *configuration.patch_size)
+        if settings.compile and can_be_compiled(self.network, shape):
+            self.network.compile()
+        optimizer = make_optimizer(
+            self.network,
+            learning_rate=run.learning_rate,
+            encoder_factor=settings.encoder_learning_rate,
+            lookahead=settings.lookahead,
+        )
+        self.model, self.optimizer = fabric.setup(self.network, optimizer)
+        self.loss = make_loss(
+            regions=labels.has_regions,
+            dice_weight=settings.dice_weight,
+            cross_entropy_weight=settings.cross_entropy_weight,
+        )
+        if resumed is not None:
+            self.optimizer.load_state_dict(resumed.resume["optimizer"])
+            if self.average is not None:
+                self.average.network.load_state_dict(resumed.network)
+
+    @property
+    def evaluated(self) -> SegmentationNetwork:
+        """The network that is evaluated and segments cases: the running average, where there is one."""
+        return self.network if self.average is None else self.average.network
+
+    def train(self, *, frozen: bool) -> None:
+        """Switch to training mode.
+
+        Args:
+            frozen: Whether the weights of the encoder are frozen.
+        """
+        self.model.train()
+        for parameter in self.network.encoder_parameters():
+            parameter.requires_grad_(not frozen)
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return what only resuming needs: the states of the trained network and of the optimiser."""
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+
+def _network(run: Run, resumed: Checkpoint | None) -> tuple[SegmentationNetwork, dict[str, Any]]:
+    plan = run.task.plan.network_plan(run.configuration)
+    if resumed is None:
+        network, provenance = starting_network(plan, run.start, run.folder)
+        say(f"Starting weights: {network.load_report}")
+        return network, {**provenance, "asked": run.task.weights}
+    network = build_network(plan, None)
+    network.load_state_dict(resumed.resume["network"])
+    return network, resumed.provenance

@@ -1,0 +1,215 @@
+"""The training script: from the first step, or the last checkpoint, to the end of a run."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.run_state import RunState
+from autocrossdim.system.console import say
+from autocrossdim.system.errors import Interrupted, UserError
+from autocrossdim.system.processes import default_processes
+from trainers.distributed import SyncedBatchNorm, summed
+from trainers.history import History, epoch_line
+from trainers.learner import Learner
+from trainers.loader import Batch, PatchLoader
+from trainers.monitor import monitor_for
+from trainers.pseudo_dice import Scores, score
+from trainers.resume import state_of
+from trainers.run import Run
+from trainers.schedule import Clock, learning_rate_factor, progress, reaches_plateau, shorten
+from trainers.signals import StopRequest
+from trainers.step import set_learning_rate, training_step
+from trainers.workers import batches
+
+EPOCHS_BETWEEN_FIGURES = 10
+VALIDATION_SEED_OFFSET = 1_000_003  # validation patches come from another random stream than training patches
+
+
+def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None) -> None:
+    """Train until the run has ended, with a checkpoint after every epoch.
+
+    Args:
+        run: The run.
+        learner: Network and optimiser, in the state of `resumed`.
+        fabric: Launched devices and precision.
+        resumed: Checkpoint to resume from; None starts the run.
+
+    Raises:
+        UserError: The loss is not finite, or a batch could not be prepared.
+        Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
+    """
+    settings, folder = run.settings, run.folder
+    state = state_of(resumed)
+    history = History(folder.history, epochs=state.epoch, monitor=monitor_for(run))
+    checks = _validation_batches(run)
+    if resumed is not None:
+        source = resumed.provenance["report"]["source"]
+        say(f"{run.name}: resuming after step {state.step} (started from {source}).")
+    with ExitStack() as stack:
+        if fabric.world_size > 1:
+            stack.enter_context(SyncedBatchNorm())
+        # Workers start inside: a SIGTERM to all processes must not end them before the last step.
+        stop = stack.enter_context(StopRequest())
+        training = stack.enter_context(_training_batches(run, state, fabric))
+        clock = Clock(state)
+
+        while not state.complete:
+            learner.train(frozen=state.epoch < settings.frozen_epochs)
+            clock.tick()
+            while len(state.losses) < settings.steps_per_epoch and (not state.losses or progress(state, settings) < 1):
+                # What is random in the network (drop path) depends on the step alone, so a resumed run is the same.
+                torch.manual_seed(settings.seed + state.step)
+                factor = learning_rate_factor(progress(state, settings), settings.warmup)
+                set_learning_rate(learner.optimizer, run.learning_rate * factor)
+
+                started = time.monotonic()
+                accumulated = [next(training) for _ in range(settings.accumulate)]
+                state.epoch_waited += time.monotonic() - started
+
+                loss = training_step(
+                    learner.model,
+                    learner.loss,
+                    learner.optimizer,
+                    [batch.to(fabric.device) for batch in accumulated],
+                    gradient_clip=settings.gradient_clip,
+                    engine=fabric,
+                )
+                mean_loss, is_stopping = _over_processes(loss, stop, fabric)
+                if not math.isfinite(mean_loss):
+                    raise _not_finite(mean_loss, state, accumulated)
+                state.step += 1
+                state.losses.append(mean_loss)
+                state.epoch_seconds += clock.tick()
+                if learner.average is not None:
+                    learner.average.update(learner.network, state.step)
+                if is_stopping:
+                    _write(run, learner, state, fabric)
+                    raise _interrupted(run, state, stop)
+
+            state.complete = progress(state, settings) >= 1
+            state.epoch += 1
+            scores = score(
+                learner.evaluated,
+                checks,
+                loss=learner.loss,
+                labels=run.task.plan.labels,
+                device=fabric.device,
+                autocast=fabric.autocast,
+            )
+            entry = _entry(run, state, scores, learner.optimizer.param_groups[-1]["lr"])
+            is_best = scores.mean_dice is not None and (state.best is None or scores.mean_dice > state.best)
+            state.best = scores.mean_dice if is_best else state.best
+            state.losses, state.epoch_seconds, state.epoch_waited = [], 0.0, 0.0
+            is_shortened = state.complete or state.shortened_step is not None
+            if not is_shortened and reaches_plateau(state, scores.mean_dice, settings.patience):
+                shorten(state, settings)
+                say(
+                    f"{run.name}: no better validation score for {settings.patience} epochs. The remaining schedule is "
+                    f"shortened to {settings.cooldown} epochs (with --set patience=0 it never is)."
+                )
+            if fabric.is_global_zero:
+                history.add(entry)
+                if state.complete or state.epoch % EPOCHS_BETWEEN_FIGURES == 0:
+                    history.draw(folder.progress)
+            _write(run, learner, state, fabric, is_best=is_best)
+            done = progress(state, settings)
+            say(epoch_line(run.name, entry, seconds_left=state.seconds * (1 - done) / max(done, 1e-6)))
+
+
+def _over_processes(loss: torch.Tensor, stop: StopRequest, fabric: Fabric) -> tuple[float, bool]:
+    """Return the mean loss of all processes, and whether any of them was asked to stop."""
+    both = torch.stack([loss, loss.new_tensor(float(stop.received is not None))])
+    mean_loss, asked = (summed(both) / fabric.world_size).tolist()
+    return mean_loss, asked > 0
+
+
+def _entry(run: Run, state: RunState, scores: Scores, learning_rate: float) -> dict[str, Any]:
+    """Return an epoch as a line of the history."""
+    steps = len(state.losses)
+    return {
+        "epoch": state.epoch,
+        "step": state.step,
+        "loss": sum(state.losses) / steps,
+        "validation_loss": scores.loss,
+        "pseudo_dice": scores.dice,
+        "mean_pseudo_dice": scores.mean_dice,
+        "learning_rate": learning_rate,
+        "seconds": state.epoch_seconds,
+        "waited_for_data": state.epoch_waited,
+        "patches": steps * run.settings.accumulate * run.configuration.batch_size,
+    }
+
+
+def _interrupted(run: Run, state: RunState, stop: StopRequest) -> Interrupted:
+    return Interrupted(
+        f"{run.name}: stopped by {stop.received or 'a signal'} after step {state.step}; a checkpoint was written. "
+        "Run the same command again to resume."
+    )
+
+
+def _not_finite(loss: float, state: RunState, accumulated: list[Batch]) -> UserError:
+    names = dict.fromkeys(name for batch in accumulated for name in batch.names)
+    return UserError(
+        f"The loss is {loss} at step {state.step}, on the cases {', '.join(names)}. The last checkpoint is kept. Check "
+        "these images, or lower the learning rate (--set learning_rate=...)."
+    )
+
+
+def _write(run: Run, learner: Learner, state: RunState, fabric: Fabric, *, is_best: bool = False) -> None:
+    """Write a checkpoint from the first process; the others wait for it."""
+    if fabric.is_global_zero:
+        task = run.task
+        checkpoint = Checkpoint(
+            plan=task.plan,
+            configuration=run.configuration.name,
+            fold=task.fold,
+            split={"train": list(task.split.train), "val": list(task.split.val)},
+            network=learner.evaluated.state_dict(),
+            settings=run.requested.model_dump(),
+            provenance=learner.provenance,
+            run=state,
+            resume=learner.resume_state(),
+        )
+        checkpoint.write(run.folder.latest)
+        if is_best:
+            checkpoint.write(run.folder.best)
+    fabric.barrier()
+
+
+def _training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Batch]]:
+    """Return the batches from the next step on, this process's share of each."""
+    workers = run.settings.workers
+    if workers is None:
+        workers = max(1, default_processes() // fabric.world_size - 1)
+    loader = PatchLoader(
+        run.task.store,
+        run.task.split.train,
+        configuration=run.configuration,
+        labels=run.task.plan.labels,
+        settings=run.settings,
+        first=state.step * run.settings.accumulate,
+        workers=max(1, workers),
+        share=slice(fabric.global_rank, None, fabric.world_size),
+    )
+    return batches(loader, workers)
+
+
+def _validation_batches(run: Run) -> list[Batch]:
+    """Return a few fixed batches of foreground patches, the same in every epoch, so that scores can be compared."""
+    if not run.task.split.val:
+        return []
+    changes: dict[str, Any] = {"foreground_share": 1.0, "augment": False}
+    loader = PatchLoader(
+        run.task.store,
+        run.task.split.val,
+        configuration=run.configuration,
+        labels=run.task.plan.labels,
+        settings=run.settings.model_copy(update={**changes, "seed": run.settings.seed + VALIDATION_SEED_OFFSET}),
+    )
+    return [loader.batch(number) for number in range(run.settings.validation_batches)]

@@ -1,0 +1,57 @@
+"""What one training run consists of: the fold to train, and the settings to train it with."""
+
+from dataclasses import dataclass
+
+from autocrossdim.commands.plugins import FoldTask
+from autocrossdim.records.plan import Configuration
+from autocrossdim.records.workspace import FoldFolder
+from trainers.settings import Settings, read_settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network to train.
+
+    Attributes:
+        task: The fold to train.
+        requested: Training settings of the fold.
+        settings: Training settings of this network, which has a share of the time if the fold trains two networks.
+        start: Weights the network starts from. They differ from `task.weights`, which the user requested, where DX-Net
+            starts from its 2D counterpart that was trained from those.
+    """
+
+    task: FoldTask
+    requested: Settings
+    settings: Settings
+    start: str
+
+    @classmethod
+    def of(cls, task: FoldTask) -> "Run":
+        """Return the run that trains the network of a fold from the requested weights.
+
+        Raises:
+            UserError: A setting does not exist or is out of bounds.
+        """
+        settings = read_settings(task.settings)
+        return cls(task, settings, settings, task.weights)
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration to train."""
+        return self.task.configuration
+
+    @property
+    def folder(self) -> FoldFolder:
+        """Directory of the fold."""
+        return self.task.folder
+
+    @property
+    def name(self) -> str:
+        """Name of the run in messages."""
+        return f"{self.configuration.name} fold {self.task.fold}"
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate: that of the settings, else that of the configuration."""
+        rate = self.settings.learning_rate
+        return self.configuration.learning_rate if rate is None else rate

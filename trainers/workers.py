@@ -1,0 +1,72 @@
+"""Worker processes that prepare batches, and the errors they end with."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing import Process, active_children
+from multiprocessing.connection import wait
+from multiprocessing.synchronize import Event
+from threading import Thread
+
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+
+from autocrossdim.system.errors import UserError
+from trainers.loader import Batch, PatchLoader
+
+SECONDS_TO_END = 3.0  # that workers have to end by themselves before they are terminated
+
+
+@contextmanager
+def batches(loader: PatchLoader, workers: int) -> Iterator[Iterator[Batch]]:
+    """Run a loader in worker processes and yield the iterator over its batches.
+
+    Args:
+        loader: Loader, created for this number of workers.
+        workers: Number of processes; 0 prepares batches in this one.
+
+    Raises:
+        UserError: A case is damaged, or a worker was killed.
+    """
+    if workers == 0:
+        yield _checked(loader)
+        return
+    augmenter = MultiThreadedAugmenter(loader, None, workers, num_cached_per_queue=2, seeds=None)
+    others = active_children()
+    augmenter.restart()  # starts the workers; the first batch would do so, too
+    started = [child for child in active_children() if child not in others]
+    watch = Thread(target=_abort_when_one_ends, args=(started, augmenter.abort_event), daemon=True)
+    watch.start()
+    try:
+        yield _checked(_from_workers(augmenter))
+    finally:
+        # batchgenerators offers no public way of ending workers at a definite time.
+        augmenter._finish(timeout=SECONDS_TO_END)
+        watch.join()
+
+
+def _abort_when_one_ends(workers: list[Process], abort: Event) -> None:
+    """Make `next` fail as soon as a worker has ended.
+
+    batchgenerators does so itself, except while it reads an incomplete batch of a killed worker, which never ends.
+    """
+    wait([worker.sentinel for worker in workers])
+    abort.set()
+
+
+def _from_workers(augmenter: MultiThreadedAugmenter) -> Iterator[Batch | Exception]:
+    while True:
+        try:
+            batch = next(augmenter)
+        except RuntimeError as error:
+            raise UserError(
+                "A process that prepares training patches was killed, most likely because memory ran out. Run the same "
+                "command again to resume; fewer workers (--set workers=1) or a smaller batch need less memory."
+            ) from error
+        yield batch
+
+
+def _checked(batches: Iterable[Batch | Exception]) -> Iterator[Batch]:
+    """Yield batches; raise the error that a worker returned instead of one."""
+    for batch in batches:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch

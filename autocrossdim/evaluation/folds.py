@@ -42,11 +42,13 @@ def _merge(workspace: Workspace, configuration: str, folders: Sequence[FoldFolde
     for folder in folders:
         if not folder.summary.exists():
             continue
-        trained_with = Checkpoint.read(folder.latest).plan.configuration(configuration)
-        if trained_with.trains_like(plan.configuration(configuration)):
-            summaries.append(Summary.read(folder.summary))
+        if differences := plan.differences(Checkpoint.read(folder.latest).plan, [configuration]):
+            say(
+                f"{folder.root}: trained under another plan (different: {', '.join(differences)}), so it is left out "
+                "of the summary."
+            )
         else:
-            say(f"{folder.root}: trained under another plan, so it is left out of the summary.")
+            summaries.append(Summary.read(folder.summary))
     if not summaries:
         return None
     summary = merge(summaries)

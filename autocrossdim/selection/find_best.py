@@ -185,13 +185,8 @@ def _usable(work: CrossValidation, name: str, fold: int) -> Budget | str:
         return "damaged or of another version (add --restart)"
     if not checkpoint.complete:
         return "not fully trained"
-    configuration = checkpoint.plan.configurations.get(name)
-    if (
-        configuration is None
-        or not configuration.trains_like(work.plan.configuration(name))
-        or checkpoint.plan.labels != work.plan.labels
-    ):
-        return "trained under another plan (add --restart)"
+    if differences := work.plan.differences(checkpoint.plan, [name]):
+        return f"trained under another plan (different: {', '.join(differences)}; add --restart)"
     if sorted(checkpoint.split["val"]) != sorted(work.splits[fold].val):
         return "trained on other cases than splits.json lists now (add --restart)"
     if not folder.summary.exists():

@@ -190,7 +190,8 @@ def test_configurations_without_all_folds_are_left_out_and_named(
     [
         (lambda checkpoint: checkpoint.progress.update(complete=False), "fold 2 is not fully trained"),
         (lambda checkpoint: checkpoint.split.update(val=["a"]), "fold 2 is trained on other cases"),
-        (lambda checkpoint: setattr(checkpoint, "plan", changed(checkpoint.plan)), "fold 2 is trained under another"),
+        (lambda checkpoint: setattr(checkpoint, "plan", changed(checkpoint.plan)), "another plan (different: config"),
+        (lambda checkpoint: setattr(checkpoint, "plan", transposed(checkpoint.plan)), "another plan (different: axis"),
     ],
 )
 def test_a_fold_that_does_not_belong_to_the_others_is_detected(
@@ -209,6 +210,10 @@ def test_a_fold_that_does_not_belong_to_the_others_is_detected(
 def changed(plan: Plan) -> Plan:
     dx = plan.configurations["dx"].model_copy(update={"batch_size": 7})
     return plan.model_copy(update={"configurations": plan.configurations | {"dx": dx}})
+
+
+def transposed(plan: Plan) -> Plan:
+    return plan.model_copy(update={"transpose": (2, 1, 0)})
 
 
 def test_results_are_reused_and_only_retrained_folds_are_predicted_again(trained: Trained) -> None:

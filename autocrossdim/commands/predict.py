@@ -107,8 +107,10 @@ def predict(
         }
         _submit(model, input, output, work=work, options=options, jobs=jobs or 1, slurm=sbatch_options(slurm))
         return []
+    from autocrossdim.inference.inputs import check_paths, find_inputs, part_of
+
+    check_paths(input, output)
     from autocrossdim.inference.folder import segment_folder
-    from autocrossdim.inference.inputs import find_inputs, part_of
     from autocrossdim.inference.predictor import Predictor
     from autocrossdim.system.console import say
 

@@ -1,5 +1,6 @@
 """Segmenting the cases of a directory, skipping those with a result."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from autocrossdim.inference.segmentation import Segmentation
 from autocrossdim.system.console import say, track
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import written_whole
+from autocrossdim.system.text import shown_path
 
 
 def segment_folder(
@@ -68,7 +70,7 @@ def segment_folder(
     def segment(_: Case, prepared: Prepared) -> Segmentation:
         return predictor.segment(prepared, probabilities=probabilities, uncertainty=uncertainty)
 
-    done = overlapped(remaining, lambda case: case.name, prepare, segment, files.write)
+    done = overlapped(remaining, lambda case: shown_path(case.name), prepare, segment, files.write)
     for _ in track(done, "Predicting", len(remaining)):
         pass
     if uncertainty:
@@ -117,9 +119,9 @@ class _Files:
 
 
 def _require_no_image_replaced(cases: Sequence[Case], files: _Files) -> None:
-    images = {image.resolve() for case in cases for image in case.images}
+    images = {os.path.realpath(image) for case in cases for image in case.images}
     for case in cases:
-        if files.segmentation(case).resolve() in images:
+        if os.path.realpath(files.segmentation(case)) in images:
             raise UserError(
                 f"-o {files.output}: the segmentation {files.segmentation(case).name} would replace the image itself. "
                 "Choose another directory."

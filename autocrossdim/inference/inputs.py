@@ -15,6 +15,8 @@ from autocrossdim.data.images import Geometry, Image, file_ending, image_from_it
 from autocrossdim.data.orientation import Reorientation
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import make_directory, reading
+from autocrossdim.system.text import shown_path
 
 FAR = 2.0  # ratio of spacings from which on to warn; augmentation shows the network 0.7 to 1.4
 
@@ -23,6 +25,28 @@ ImageSource: TypeAlias = File | Sequence[File] | sitk.Image | npt.NDArray[Any]
 """One image: a file or DICOM directory, one file per channel, a SimpleITK image, or an array (C, Z, Y, X)."""
 
 
+@reading()
+def check_paths(source: Path, output: Path) -> None:
+    """Fail before a model is loaded if there is nothing to read or no place to write.
+
+    Args:
+        source: What `find_inputs` is given.
+        output: Directory for the segmentations; it is created.
+
+    Raises:
+        UserError: The source does not exist, or the output is the source or cannot be written to.
+    """
+    if not source.exists():
+        raise UserError(f"-i {shown_path(source)}: no such file or directory. Check the path.")
+    if source.is_dir() and os.path.realpath(source) == os.path.realpath(output):
+        raise UserError(
+            f"-o {shown_path(output)}: this is the directory of the images, where segmentations would be taken for "
+            "images later. Choose another directory."
+        )
+    make_directory(output)
+
+
+@reading()
 def find_inputs(source: Path, channels: int, ending: str) -> list[Case]:
     """Return the cases to segment.
 
@@ -35,7 +59,7 @@ def find_inputs(source: Path, channels: int, ending: str) -> list[Case]:
         UserError: There are no images, or a channel is missing.
     """
     if not source.exists():
-        raise UserError(f"{source}: no such file or directory. Check the path.")
+        raise UserError(f"{shown_path(source)}: no such file or directory. Check the path.")
     if source.is_dir():
         return cases_in_folder(source, channels, ending)
     ending = file_ending(source)

@@ -260,7 +260,9 @@ class Plan(BaseModel):
         found = [name for name, (ours, theirs) in named.items() if ours != theirs]
         for name in configurations:
             ours, theirs = self.configurations.get(name), other.configurations.get(name)
-            if ours is not None and theirs is not None and not ours.trains_like(theirs):
+            if ours is None or theirs is None:
+                found.append(f"configuration {name} (in one plan only)")
+            elif not ours.trains_like(theirs):
                 found.append(f"configuration {name} ({', '.join(ours.differing_fields(theirs))})")
         return found
 

@@ -3,6 +3,9 @@
 import csv
 import gzip
 import json
+import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,7 +95,7 @@ def test_a_4d_image_is_named_and_nothing_is_written(folder: Path) -> None:
     sitk.WriteImage(sitk.JoinSeries([image, image]), str(folder / "images" / "case0_0000.nii.gz"))
     with pytest.raises(UserError, match=r"case0_0000\.nii\.gz: a 4D image .* Split it"):
         api.predict("any", folder / "images", folder / "out")
-    assert not (folder / "out").exists()
+    assert names(folder / "out") == []
 
 
 @pytest.mark.parametrize("name", ["case0_0001.nii.gz", "other_0001.nii.gz"])
@@ -106,6 +109,91 @@ def test_an_image_is_not_replaced_by_its_segmentation(folder: Path) -> None:
     (folder / "images" / "case0_0000.nii.gz").rename(folder / "one.nii.gz")
     with pytest.raises(UserError, match=r"one\.nii\.gz would replace the image itself"):
         api.predict("any", folder / "one.nii.gz", folder)
+
+
+def no_model(*_: Any, **__: Any) -> Any:
+    raise AssertionError("paths must be checked before a model is loaded")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "nowhere: no such file or directory"),
+        ("images/case0_0000.nii.gz/inside", "inside: no such file or directory"),
+        ("with\0null", r"with\?null: no such file or directory"),
+        ("half\ud800pair", r"half\?pair: no such file or directory"),
+        ("x" * 300, "too long"),
+    ],
+)
+def test_an_impossible_input_is_refused_before_a_model_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.setattr(Predictor, "load", no_model)
+    with pytest.raises(UserError, match=message) as caught:
+        api.predict("any", folder / name, folder / "out")
+    assert str(caught.value).isprintable()
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("images", "this is the directory of the images"),
+        ("images/../images", "this is the directory of the images"),
+        ("images/case0_0000.nii.gz", "not a directory"),
+        ("images/case0_0000.nii.gz/inside", "not a directory"),
+        ("/dev/null", "not a directory"),
+        ("with\0null", "characters that no file name can have"),
+        ("half\ud800pair", "characters that no file name can have"),
+        ("x" * 300, "too long"),
+    ],
+)
+def test_an_impossible_output_is_refused_before_a_model_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.setattr(Predictor, "load", no_model)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with pytest.raises(UserError, match=message) as caught:
+        api.predict("any", folder / "images", folder / name)
+    assert str(caught.value).isprintable()
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_links_that_lead_in_a_circle_are_refused(folder: Path) -> None:
+    (folder / "circle").symlink_to(folder / "circle")
+    with pytest.raises(UserError, match="circle"):
+        api.predict("any", folder / "circle", folder / "out")
+    with pytest.raises(UserError, match="circle"):
+        api.predict("any", folder / "images", folder / "circle")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+def test_a_directory_of_endless_files_is_refused_quickly(folder: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(UserError, match="/proc"):
+        api.predict("any", "/proc", folder / "out")
+    assert time.monotonic() - started < 30  # took minutes, or never ended
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+def test_a_file_name_that_is_not_utf8_is_named(folder: Path) -> None:
+    source = folder / "images" / "case0_0000.nii.gz"
+    source.rename(Path(os.fsdecode(os.fsencode(folder / "images") + b"/caf\xe9_0000.nii.gz")))
+    with pytest.raises(UserError, match=r"caf\?_0000\.nii\.gz: the name is not valid UTF-8"):
+        api.predict("any", folder / "images", folder / "out")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every directory")
+def test_a_directory_without_access_is_named(folder: Path) -> None:
+    locked = folder / "images"
+    locked.chmod(0)
+    try:
+        with pytest.raises(UserError, match="images: .*permission denied"):
+            api.predict("any", locked, folder / "out")
+        with pytest.raises(UserError, match="images/out: .*permission denied"):
+            api.predict("any", folder, locked / "out")
+    finally:
+        locked.chmod(0o755)
 
 
 def test_uncertainty_of_3d_tiff_is_complete_and_resumes(

@@ -111,6 +111,14 @@ def test_differences_name_what_makes_two_plans_incompatible(make_plan: Callable[
     assert plan.differences(swapped, ["dx"]) == ["labels"]
     assert plan.differences(make_plan(spacing=(2, 1, 1)), ["dx"]) == ["configuration dx (spacing)"]
     assert plan.differences(make_plan(normalization=(Normalization(scheme="zscore"),)), []) == ["normalisation"]
+    assert plan.differences(make_plan(2), ["dx"]) == ["configuration dx (in one plan only)"]
+
+
+def test_regions_in_another_order_are_a_difference(make_plan: Callable[..., Any]) -> None:
+    """Each region is an output of the network, in the order of dataset.json."""
+    one, other = {"whole": [1, 2], "core": [2]}, {"core": [2], "whole": [1, 2]}
+    plans = [make_plan(labels=Labels.from_dataset_json(regions, [1, 2])) for regions in (one, other)]
+    assert plans[0].differences(plans[1], ["dx"]) == ["labels"]
 
 
 def test_intensities_that_the_scheme_does_not_use_are_no_difference(make_plan: Callable[..., Any]) -> None:

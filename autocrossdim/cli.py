@@ -113,14 +113,10 @@ def _command_line_type(annotation: Any) -> Any:
 
 
 def _print(items: Iterable[Any]) -> None:
-    from rich.console import Console
+    from autocrossdim.system.console import show
 
-    console = Console(highlight=False, soft_wrap=True)
     for item in items:
-        if isinstance(item, str):
-            typer.echo(item)
-        else:
-            console.print(item, markup=False)
+        show(item)
 
 
 def _print_json(result: Any) -> None:

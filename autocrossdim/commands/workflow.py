@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from autocrossdim.commands.evaluate import evaluate
@@ -16,7 +15,7 @@ from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, ISOTROPIC_SPACING, c
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import Summary
 from autocrossdim.report.terminal import summary_text
-from autocrossdim.system.console import say
+from autocrossdim.system.console import say, show
 from autocrossdim.system.files import written_whole
 
 FOLDS = (0, 1)
@@ -49,7 +48,6 @@ def run(output: Path, seconds_a_fold: float = SECONDS_A_FOLD) -> None:
     shown = [_whole_job(folder, output, seconds_a_fold) for folder in sorted(raw.iterdir())]
     picture = output / "demo.png"
     _draw(shown, output, picture)
-    console = Console()
     decisions = Table("dataset", "anisotropy", "decision", "patch", "Dice of the test cases")
     for each in shown:
         chosen = each.plan.configuration()
@@ -60,8 +58,8 @@ def run(output: Path, seconds_a_fold: float = SECONDS_A_FOLD) -> None:
             " x ".join(map(str, chosen.patch_size)),
             f"{each.summary.foreground_mean['Dice']:.3f}",
         )
-        console.print(summary_text(each.summary))
-    console.print(decisions)
+        show(summary_text(each.summary))
+    show(decisions)
     say(f"Picture: {picture}")
 
 

@@ -1,4 +1,4 @@
-"""One function over many cases in worker processes, with the real error when one fails."""
+"""Worker processes: one function over many cases, with the original error when one fails."""
 
 import ctypes
 import os
@@ -19,27 +19,33 @@ Result = TypeVar("Result")
 
 
 def default_processes() -> int:
-    """Worker processes used unless told otherwise: one a usable core, at most 8 (each holds one case)."""
+    """Return the default number of worker processes: one per usable core, at most 8, as each holds one case."""
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def map_cases(
     function: Callable[[Item], Result], items: Sequence[Item], processes: int, description: str
 ) -> list[Result]:
-    """Return `[function(item) for item in items]`, computed in `processes` workers, in the order of `items`.
+    """Return `[function(item) for item in items]`, computed by worker processes.
 
-    At most one item a worker is in memory. The first failure ends the whole job: an exception is raised
-    here as it was raised there, with the worker's traceback. Ctrl-C ends it at once.
+    Each worker holds one item in memory. The first exception ends the whole job: it is raised here as it was raised
+    in the worker, with the worker's traceback. Ctrl-C ends the job at once.
+
+    Args:
+        function: function of one item; it and the items are pickled.
+        items: for example the cases of a dataset.
+        processes: number of workers; with one, everything happens in this process.
+        description: name of the job, for its progress bar.
 
     Raises:
-        UserError: a worker was killed (typically by the system, for want of memory).
+        UserError: a worker was killed (typically by the system, because memory ran out).
     """
     if processes <= 1 or len(items) <= 1:
         return list(track(map(function, items), description, len(items)))
-    # "spawn": forking a process in which torch or ITK threads run can deadlock.
-    executor = ProcessPoolExecutor(min(processes, len(items)), get_context("spawn"), initializer=_one_thread)
+    # "spawn": forking a process in which threads of torch or ITK run can deadlock.
+    executor = ProcessPoolExecutor(min(processes, len(items)), get_context("spawn"), initializer=_use_one_thread)
     try:
-        with _interrupts_held_back():
+        with _interrupts_blocked():
             futures = {executor.submit(function, item): index for index, item in enumerate(items)}
         finished: Iterator[tuple[int, Result]] = (
             (futures[future], future.result()) for future in as_completed(futures)
@@ -50,20 +56,22 @@ def map_cases(
             f"{description}: a worker process was killed, most likely because memory ran out. "
             f"Try again with fewer processes (--processes {max(1, processes // 2)})."
         ) from error
-    except KeyboardInterrupt:
-        for worker in list(executor._processes.values()):
+    except BaseException:
+        for worker in list((executor._processes or {}).values()):
             worker.terminate()
         raise
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        # Waiting matters: Python closes the pool's pipes in a thread, and a program that ends at the same moment would
+        # write to a closed pipe ("Bad file descriptor", after about 1 of 30 commands).
+        executor.shutdown(cancel_futures=True)
     return [results[index] for index in range(len(items))]
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Workers started inside never see Ctrl-C, which a terminal sends to every process.
+def _interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C for workers started inside; a terminal sends it to every process.
 
-    One that is interrupted between two items can leave the pool waiting for ever (seen in 1 of 8 tries).
+    A worker interrupted between two items can leave the pool waiting forever (seen in 1 of 8 tries).
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -75,8 +83,8 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _one_thread() -> None:
-    """Keep a worker to one thread: there are as many workers as cores."""
+def _use_one_thread() -> None:
+    """Limit a worker to one thread, because there are as many workers as cores."""
     import SimpleITK
     from threadpoolctl import threadpool_limits
 
@@ -85,14 +93,14 @@ def _one_thread() -> None:
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun has started this process beside others."""
+    """Whether torchrun has started this process together with others."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent, process `parent`, ends, however it ends (Linux only)."""
+    """Ask the kernel to kill this process when its parent, process `parent`, ends in any way (Linux only)."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before this
+        if os.getppid() != parent:  # the parent ended before the request
             os._exit(1)

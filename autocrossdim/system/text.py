@@ -1,6 +1,9 @@
 """Small pieces of text for messages, tables and figures."""
 
+import re
 from collections.abc import Collection
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 MAX_PATH_SHOWN = 300  # characters; Linux allows paths of 4096
 
@@ -38,3 +41,8 @@ def for_matplotlib(text: str) -> str:
         '\\$x_1\\$'
     """
     return text.replace("$", r"\$")
+
+
+def without_control(text: str) -> str:
+    """Return a text with `?` for characters that would act on a terminal, except tabs and ends of lines."""
+    return _CONTROL.sub("?", text)

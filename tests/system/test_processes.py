@@ -1,9 +1,12 @@
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,9 +21,26 @@ def test_results_come_in_order(processes: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_real_error_of_a_worker_is_shown(processes: int) -> None:
+def test_the_original_error_of_a_worker_is_raised(processes: int) -> None:
     with pytest.raises(ValueError, match="nonnegative"):
         map_cases(math.isqrt, [0, 1, -4, 9, 16], processes, "Roots")
+
+
+def test_an_error_does_not_wait_for_other_items() -> None:
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="non-negative"):
+        map_cases(time.sleep, [100, -1, 100, 100], 2, "Sleeping")
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("items", [[0, 1, 4], [0, -1, 4]], ids=["success", "error"])
+def test_no_worker_and_no_thread_outlives_the_job(items: list[int]) -> None:
+    """Otherwise a program that ends right afterwards may write to a pipe that such a thread has closed."""
+    threads = set(threading.enumerate())
+    with suppress(ValueError):
+        map_cases(math.isqrt, items, 2, "Roots")
+    assert multiprocessing.active_children() == []
+    assert set(threading.enumerate()) <= threads
 
 
 def test_a_killed_worker_is_an_error_within_seconds() -> None:
@@ -45,5 +65,5 @@ def test_control_c_ends_the_job_and_its_workers_at_once(tmp_path: Path) -> None:
     # The pipe closes when the last worker, which shares it, has ended.
     _, errors = job.communicate(timeout=20)
     assert job.returncode != 0
-    assert errors.count("Traceback") == 1, "workers are to end without a word"
+    assert errors.count("Traceback") == 1, "workers end without a message"
     assert errors.rstrip().endswith("KeyboardInterrupt")

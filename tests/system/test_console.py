@@ -1,0 +1,86 @@
+"""Messages are shown as they are: no markup, no wrapping outside a terminal, nothing that acts on a terminal."""
+
+import logging
+
+import pytest
+from rich.table import Table
+
+from autocrossdim.system import console
+from autocrossdim.system.console import say, show, track, warn
+
+LONG_PATH = "/data/" + "/".join(["a long name with spaces"] * 20)
+TRICKY = ["[/b]", "[red]x", r"$\foo$", ":smile:", "100 %", "%s", "{x}"]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the console take the captured stderr for a narrow terminal."""
+    monkeypatch.setattr(console.console, "_force_terminal", True)
+    monkeypatch.setattr(console.console, "width", 40)
+
+
+@pytest.mark.parametrize("text", [LONG_PATH, *TRICKY])
+def test_a_message_is_one_line_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    say(text)
+    assert capsys.readouterr().err == f"{text}\n"
+    warn(text)
+    assert capsys.readouterr().err == f"warning: {text}\n"
+
+
+def test_a_terminal_wraps_by_itself(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+    say(LONG_PATH)
+    assert capsys.readouterr().err == f"{LONG_PATH}\n"
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2Jb\x07\nc\udc80")
+    assert capsys.readouterr().err == "a?[2Jb?\nc?\n"
+
+
+def test_a_table_is_as_wide_as_its_contents_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("path", "label")
+    for text in TRICKY:
+        table.add_row(LONG_PATH, console.without_control(text))
+    show(LONG_PATH, table, "[/b]")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == LONG_PATH
+    assert lines[-1] == "[/b]"
+    assert sum(LONG_PATH in line for line in lines) == 1 + len(TRICKY)
+    assert max(map(len, lines)) < 2 * len(LONG_PATH)
+
+
+def test_the_loggers_level_decides_what_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.logger, "level", logging.WARNING)
+    console.logger.manager._clear_cache()  # type: ignore[attr-defined]
+    say("reading")
+    warn("few cases")
+    assert list(track([1, 2], "Reading", 2)) == [1, 2]
+    assert capsys.readouterr().err == "warning: few cases\n"
+    monkeypatch.undo()
+    console.logger.manager._clear_cache()  # type: ignore[attr-defined]
+    say("reading")
+    assert capsys.readouterr().err == "reading\n"
+
+
+def test_only_the_first_of_several_processes_speaks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    say("reading")
+    warn("few cases")
+    assert list(track([1, 2], "Reading", 2)) == [1, 2]
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_is_a_line_at_the_end_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(track("abc", "Reading [/b]", 3)) == ["a", "b", "c"]
+    assert capsys.readouterr().err == "Reading [/b]: 3/3\n"
+
+
+def test_progress_is_a_bar_on_a_terminal(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(track("abc", "[/b]", 3)) == ["a", "b", "c"]
+    shown = capsys.readouterr().err
+    assert "[/b]" in shown
+    assert "3/3" in shown

@@ -1,237 +1,201 @@
-"""Dice against training time on the real data, beside nnU-Net 2.8.1 with the same cases and the same cores.
+r"""Accuracy after a training budget, beside nnU-Net 2.8.1 with the same cases.
 
-    python benchmarks/train.py --data ../shared/data --weights FILE --work FOLDER --nnunet PYTHON [--seconds 150 750]
+    python benchmarks/train.py --data ../shared/data --work FOLDER --nnunet PYTHON --weights FILE \
+        --dataset Hippocampus --cases 8 32 --config 3d_fullres dx --steps 1600
 
-Each tool plans by itself, trains one model on all given cases for so many seconds of wall time, its schedule
-stretched over exactly these, and segments held-back cases with mirroring: Hippocampus in 3D on the 16 cases of
-`imagesTs`, SunnybrookSlices in 2D on slices of five other patients. Ours starts from the encoder weights of FILE and
-counts the training of the 2D twin; planning, preprocessing and nnU-Net's own validation are counted for neither.
-Each run is a process of its own with `--threads` threads; which cores it gets is for `taskset` to say. Runs are lines
-of `<work>/train.jsonl`, and those already there are skipped, so the job can be interrupted.
+runs every combination of the options. The configuration decides the tool: `2d` and `3d_fullres` are nnU-Net's (in the
+environment of PYTHON), `omnia` and `dx` are ours (with encoder weights from FILE). Each tool plans by itself, trains
+one model on all training cases with its own trainer, its learning rate schedule stretched over the budget, and segments
+the test cases with mirroring. Planning and preprocessing are not counted; the training of our 2D twin is.
+
+A budget is a number of steps (`--steps`) or of seconds (`--seconds`). Each run is a process with `--threads` threads;
+choose its cores with `taskset`. It becomes one file in `benchmarks/results/train`, with the metrics of every test case.
+Existing runs are skipped. `python benchmarks/train_table.py` turns the files into tables.
 """
 
 import argparse
 import itertools
 import json
 import os
+import platform
+import shutil
 import subprocess
 import sys
-import time
-from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from train_cases import DATASETS, SEEDS, groups_of, select, write
 
-ENCODER = "tf_efficientnetv2_b0"
-# dataset, training cases, our configuration, nnU-Net's
-ROWS = [
-    ("Dataset004_Hippocampus", 8, "dx", "3d_fullres"),
-    ("Dataset004_Hippocampus", 32, "dx", "3d_fullres"),
-    ("Dataset046_SunnybrookSlices", 32, "omnia", "2d"),
-]
-POLYNOMIAL = 0.9  # nnU-Net's decay
+RESULTS = Path(__file__).parent / "results" / "train"
+TOOLS = {"2d": "nnU-Net", "3d_fullres": "nnU-Net", "omnia": "autocrossdim", "dx": "autocrossdim"}
+METRICS = ("Dice", "HD95", "ASSD")
 
 
-def prepare(data: Path, name: str, cases: int, seed: int, folder: Path) -> None:
-    """Write `raw/<name>` with the training cases, and folders of links to held-back images and labels."""
-    from transfer import SEEDS, slices_dataset, volumes_dataset
+@dataclass(frozen=True)
+class Job:
+    """One run.
 
-    from autocrossdim.system.files import read_json, write_json
+    Attributes:
+        dataset: Short name of the dataset.
+        cases: Number of training cases.
+        config: Configuration; it decides the tool.
+        steps: Budget in optimiser steps, or None.
+        seconds: Budget in seconds of wall time, or None.
+        seed: Number of the choice of cases, and seed of the run.
+        threads: Threads for computing.
+        variant: Name of a run of ours with other options than the defaults.
+        encoder: Our encoder.
+        weights: Our encoder's weights: `random` or the name of the file.
+        set: Our training settings that differ from the defaults.
+    """
 
-    raw = folder / "raw" / name
-    orders, test = (volumes_dataset if "Hippocampus" in name else slices_dataset)(data, raw)
-    content = read_json(raw / "dataset.json")
-    files = content["dataset"]
-    chosen = {case: files[case] for case in sorted(orders[SEEDS.index(seed)][:cases])}
-    write_json(raw / "dataset.json", {**content, "dataset": chosen, "numTraining": cases})
-    for case in test:
-        links = [("images", Path(image)) for image in files[case]["images"]] + [("labels", Path(files[case]["label"]))]
-        for part, path in links:
-            (folder / part).mkdir(parents=True, exist_ok=True)
-            (folder / part / path.name).unlink(missing_ok=True)
-            (folder / part / path.name).symlink_to(path)
+    dataset: str
+    cases: int
+    config: str
+    steps: int | None
+    seconds: float | None
+    seed: int
+    threads: int
+    variant: str | None = None
+    encoder: str | None = None
+    weights: str | None = None
+    set: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder and of its result."""
+        budget = f"{self.steps}steps" if self.steps else f"{self.seconds:g}s"
+        parts = [self.dataset, f"{self.cases}cases", self.config, self.variant, budget, f"seed{self.seed}"]
+        return "_".join(part for part in parts if part)
 
 
-def run_ours(job: dict[str, Any], folder: Path) -> dict[str, float]:
-    """Plan, train and segment with autocrossdim."""
-    import torch
+def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
+    """Yield every combination of the options."""
+    budgets = [(steps, None) for steps in arguments.steps] + [(None, seconds) for seconds in arguments.seconds]
+    for dataset, cases, (steps, seconds), seed, config in itertools.product(
+        arguments.dataset, arguments.cases, budgets, arguments.seeds, arguments.config
+    ):
+        ours: dict[str, Any] = {}
+        if TOOLS[config] == "autocrossdim":
+            settings = {name: json.loads(value) for name, value in (item.split("=", 1) for item in arguments.set)}
+            ours = {"variant": arguments.variant, "encoder": arguments.encoder, "set": settings}
+            ours["weights"] = Path(arguments.weights).name
+        yield Job(dataset, cases, config, steps, seconds, seed, arguments.threads, **ours)
 
-    from autocrossdim import api
-    from autocrossdim.records.plan import PlanOptions
-    from autocrossdim.records.workspace import Workspace
-    from autocrossdim.system.files import read_json
 
-    torch.set_num_threads(job["threads"])
-    raw, work = folder / "raw" / job["dataset"], folder / "ours"
-    api.plan_and_preprocess(raw, work, options=PlanOptions(encoder=ENCODER, trial=False))
-    begin = time.perf_counter()
-    # As many workers as nnU-Net is given.
-    settings = {"max_seconds": job["seconds"], "epochs": 1000, "seed": job["seed"], "workers": job["threads"] - 1}
-    api.train(raw, work, job["ours"], ["all"], job["weights"], "cpu", settings=settings)
-    trained = time.perf_counter()
-    api.predict(raw, folder / "images", folder / "segmented_ours", work, config=[job["ours"]], device="cpu")
-    history = Workspace.of(raw.name, work).fold(job["ours"], "all").history
-    patch = read_json(Workspace.of(raw.name, work).plan)["configurations"][job["ours"]]
+def exists(job: Job, result: Path) -> bool:
+    """Tell whether the job was run before.
+
+    Raises:
+        SystemExit: The existing run of that name had other options.
+    """
+    if not result.exists():
+        return False
+    if json.loads(result.read_text())["job"] != asdict(job):
+        raise SystemExit(f"{result} was run with other options. Name this run with --variant, or delete the file.")
+    return True
+
+
+def run(job: Job, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Run one job in an empty folder and return its record."""
+    source = arguments.data / DATASETS[job.dataset]
+    training, test = select(source, job.cases, job.seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    write(source, training, test, folder)
+    tool = TOOLS[job.config]
+    script, python = ("train_nnunet.py", arguments.nnunet) if tool == "nnU-Net" else ("train_ours.py", sys.executable)
+    options = asdict(job) | ({"weights": arguments.weights} if job.weights else {})
+    command = [str(python), str(Path(__file__).with_name(script)), json.dumps(options), str(folder)]
+    with (folder / "log.txt").open("w") as log:
+        done = subprocess.run(command, stdout=log, stderr=log, env=environment(job, folder))
+    if done.returncode:
+        raise SystemExit(f"{job.name} failed. The end of {folder / 'log.txt'} says why.")
     return {
-        "train": trained - begin,
-        "predict": time.perf_counter() - trained,
-        "steps": json.loads(history.read_text().splitlines()[-1])["step"],
-        "patch": patch["patch_size"],
-        "batch": patch["batch_size"],
+        "job": asdict(job),
+        "tool": tool,
+        **json.loads((folder / "run.json").read_text()),
+        "processor": processor(),
+        "training_cases": training,
+        "groups": groups_of(source, test),
+        **score(folder, source.name),
     }
 
 
-def run_nnunet(job: dict[str, Any], folder: Path) -> dict[str, float]:
-    """Plan, train and segment with nnU-Net; its loop without logs, validation and checkpoints in between."""
-    import numpy as np
-    import torch
-    from nnunetv2.experiment_planning import plan_and_preprocess_api as planning
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-    torch.manual_seed(job["seed"])
-    np.random.seed(job["seed"])  # noqa: NPY002 (what nnU-Net draws from)
-    number = int(job["dataset"][7:10])
-    planning.extract_fingerprints([number], num_processes=1)
-    plans = planning.plan_experiments([number])
-    planning.preprocess([number], plans, configurations=(job["nnunet"],), num_processes=(1,))
-    # A core that trains has none to spare for workers that augment; the planner refuses to be told 0.
-    os.environ.update(nnUNet_n_proc_DA=str(job["threads"] - 1))
-    torch.set_num_threads(job["threads"])
-    preprocessed = folder / "nnunet_preprocessed" / job["dataset"]
-    trainer = nnUNetTrainer(
-        json.loads((preprocessed / f"{plans}.json").read_text()) | {"continue_training": False},
-        job["nnunet"],
-        "all",
-        json.loads((preprocessed / "dataset.json").read_text()),
-        device=torch.device("cpu"),
-    )
-    trainer.initialize()
-    trainer.on_train_start()
-    trainer.network.train()
-    steps, begin = 0, time.perf_counter()
-    while (gone := (time.perf_counter() - begin) / job["seconds"]) < 1:
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = trainer.initial_lr * (1 - gone) ** POLYNOMIAL
-        trainer.train_step(next(trainer.dataloader_train))
-        steps += 1
-    trained = time.perf_counter()
-    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
-    predictor = nnUNetPredictor(use_mirroring=True, device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(trainer.output_folder_base, ("all",), "checkpoint_final.pth")
-    output = folder / "segmented_nnunet"
-    output.mkdir(exist_ok=True)
-    images = sorted((folder / "images").iterdir())
-    names = [image.name.removesuffix(trainer.dataset_json["file_ending"])[: -len("_0000")] for image in images]
-    start = time.perf_counter()
-    predictor.predict_from_files_sequential(
-        [[str(image)] for image in images], [str(output / name) for name in names], False, True
-    )
-    configuration = trainer.configuration_manager
-    return {
-        "train": trained - begin,
-        "predict": time.perf_counter() - start,
-        "steps": steps,
-        "patch": list(configuration.patch_size),
-        "batch": configuration.batch_size,
-    }
-
-
-def measure(python: str, who: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Run one tool in a process of its own and compare what it segmented with the labels."""
-    from autocrossdim import api
-
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(job["threads"]),
+def environment(job: Job, folder: Path) -> dict[str, str]:
+    """Return the environment variables of a run: threads, and nnU-Net's folders and processes."""
+    return os.environ | {
+        "OMP_NUM_THREADS": str(job.threads),
         "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
         "nnUNet_raw": str(folder / "raw"),
         "nnUNet_preprocessed": str(folder / "nnunet_preprocessed"),
         "nnUNet_results": str(folder / "nnunet_results"),
-        "nnUNet_n_proc_DA": str(job["threads"]),
-        "nnUNet_def_n_proc": str(job["threads"]),
-    }
-    command = [python, __file__, "--row", json.dumps(job), "--who", who, "--folder", str(folder)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    summary = api.evaluate(folder / f"segmented_{who}", folder / "labels", folder / "raw" / job["dataset"])
-    mean = summary.foreground_mean
-    return {
-        **job,
-        "who": who,
-        **result,
-        "Dice": mean["Dice"],
-        "HD95": mean["HD95"],
-        "interval": list(summary.ends("Dice")),
+        # One worker augments, as in nnU-Net's normal operation; none at all is meant for debugging only.
+        "nnUNet_n_proc_DA": "1",
+        "nnUNet_def_n_proc": "1",
     }
 
 
-def table(records: list[dict[str, Any]]) -> str:
-    """Return the runs as a Markdown table, ours beside nnU-Net's; of several seeds, the means, and each Dice."""
-    rows: dict[tuple[str, int, float], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for record in sorted(records, key=lambda record: record["seed"]):
-        rows[record["dataset"], record["cases"], record["seconds"]][record["who"]].append(record)
-    lines = [
-        "| dataset | cases | seconds | ours: Dice (95 % interval over cases) | HD95 | steps "
-        "| nnU-Net: Dice (interval) | HD95 | steps |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for (dataset, cases, seconds), found in sorted(rows.items()):
-        told = []
-        for who in ("ours", "nnunet"):
-            runs = found.get(who, [])
-            if not runs:
-                told.append("- | - | -")
-                continue
-            scores = [run["Dice"] for run in runs]
-            ends = [sum(run["interval"][end] for run in runs) / len(runs) for end in (0, 1)]
-            each = f"; {', '.join(f'{score:.3f}' for score in scores)}" if len(runs) > 1 else ""
-            distance = sum(run["HD95"] for run in runs) / len(runs)
-            sizes = f"{runs[0]['steps']} x {runs[0]['batch']} of {' x '.join(map(str, runs[0]['patch']))}"
-            told.append(
-                f"{sum(scores) / len(scores):.3f} ({ends[0]:.3f}-{ends[1]:.3f}{each}) | {distance:.1f} | {sizes}"
-            )
-        lines.append(f"| {dataset[11:]} | {cases} | {seconds:g} | {' | '.join(told)} |")
-    return "\n".join(lines)
+def score(folder: Path, dataset: str) -> dict[str, Any]:
+    """Compare `segmented` with `labels`; return label names, unit of distances, and metrics per case and label."""
+    import autocrossdim
+
+    summary = autocrossdim.evaluate(folder / "segmented", folder / "labels", dataset=folder / "raw" / dataset)
+    ending = json.loads((folder / "raw" / dataset / "dataset.json").read_text())["file_ending"]
+    metrics = {
+        case.file.removesuffix(ending): {
+            label: {metric: _rounded(values[metric]) for metric in METRICS} for label, values in case.metrics.items()
+        }
+        for case in summary.metric_per_case
+    }
+    return {"labels": summary.labels, "unit": summary.unit, "metrics": metrics}
+
+
+def _rounded(value: float) -> float | None:
+    return None if value != value else round(value, 5)  # NaN (no such label, none found) is not JSON
+
+
+def processor() -> str:
+    """Return the model of the processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights")
-    parser.add_argument("--work", type=Path)
-    parser.add_argument("--nnunet", metavar="PYTHON")
-    parser.add_argument("--seconds", type=float, nargs="+", default=[150, 750])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], choices=[0, 1, 2])
+    parser.add_argument("--data", type=Path, required=True, help="folder with the datasets")
+    parser.add_argument("--work", type=Path, required=True, help="folder for what the runs write")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the results (default: %(default)s)")
+    parser.add_argument("--nnunet", metavar="PYTHON", help="Python of an environment with nnU-Net")
+    parser.add_argument("--encoder", default="tf_efficientnetv2_b0")
+    parser.add_argument("--weights", default="random", help="file with encoder weights, or `random`")
+    parser.add_argument("--variant", help="name of a run of ours with other options")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="training setting of ours")
+    parser.add_argument("--dataset", nargs="+", choices=DATASETS, required=True)
+    parser.add_argument("--cases", nargs="+", type=int, required=True, help="training cases")
+    parser.add_argument("--config", nargs="+", choices=TOOLS, required=True)
+    parser.add_argument("--steps", nargs="+", type=int, default=[], help="budgets in optimiser steps")
+    parser.add_argument("--seconds", nargs="+", type=float, default=[], help="budgets in seconds of wall time")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], choices=SEEDS)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", help="rows whose dataset holds this word")
-    parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--who", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.row is not None:
-        run = run_ours if arguments.who == "ours" else run_nnunet
-        print("\n" + json.dumps(run(arguments.row, arguments.folder)))
-        return
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    log = arguments.work / "train.jsonl"
-    records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    pythons = {"ours": sys.executable} | ({"nnunet": arguments.nnunet} if arguments.nnunet else {})
-    for seconds, seed, (name, cases, ours, theirs), who in itertools.product(
-        arguments.seconds, arguments.seeds, ROWS, pythons
-    ):
-        job = {"dataset": name, "cases": cases, "ours": ours, "nnunet": theirs, "seconds": seconds, "seed": seed}
-        job |= {"threads": arguments.threads, "weights": arguments.weights}
-        done = any({**record, **job} == record and record["who"] == who for record in records)
-        if done or (arguments.only and arguments.only not in name):
+    if not arguments.steps and not arguments.seconds:
+        parser.error("Give a budget: --steps or --seconds.")
+    if arguments.nnunet is None and any(TOOLS[config] == "nnU-Net" for config in arguments.config):
+        parser.error("--config 2d and 3d_fullres need --nnunet PYTHON.")
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    for job in jobs(arguments):
+        result = arguments.results / f"{job.name}.json"
+        if exists(job, result):
             continue
-        folder = arguments.work / f"{name}_{cases}_{seconds:g}_{seed}_{who}"
-        prepare(arguments.data, name, cases, seed, folder)
-        records.append(measure(pythons[who], who, job, folder))
-        with log.open("a") as file:
-            file.write(json.dumps(records[-1]) + "\n")
-    print(table(records))
+        print(job.name, flush=True)
+        record = run(job, arguments, (arguments.work / job.name).resolve())
+        partial = result.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+        partial.rename(result)
 
 
 if __name__ == "__main__":

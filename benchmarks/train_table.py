@@ -1,0 +1,231 @@
+"""Tables of the runs of `train.py`: accuracy, paired differences and learning curves.
+
+    python benchmarks/train_table.py [--update benchmarks/results/train.md]
+
+prints Markdown, or replaces the tables in a page. Everything is recomputed from the metrics per case in
+`benchmarks/results/train`. A case's value is the mean over its labels. Intervals are 95 % percentile intervals of a
+hierarchical bootstrap over groups (patients), cases within a group, and seeds.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESULTS = Path(__file__).parent / "results" / "train"
+DRAWS = 2000
+MARKS = ("<!-- tables of train_table.py -->", "<!-- end of tables -->")
+
+Record = dict[str, Any]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs that differ in their seed only.
+
+    Attributes:
+        runs: Record by seed.
+    """
+
+    runs: dict[int, Record]
+
+    @property
+    def first(self) -> Record:
+        """One run, for what all have in common."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def task(self) -> tuple[str, int]:
+        """Dataset and number of training cases."""
+        return self.first["job"]["dataset"], self.first["job"]["cases"]
+
+    @property
+    def name(self) -> str:
+        """Tool, configuration, variant and budget."""
+        job = self.first["job"]
+        budget = f"{job['steps']} steps" if job["steps"] else f"{job['seconds'] / 60:g} min"
+        variant = f" ({job['variant']})" if job["variant"] else ""
+        return f"{self.first['tool']} {job['config']}{variant}, {budget}"
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Group of each test case of any seed."""
+        return {case: group for run in self.runs.values() for case, group in run["groups"].items()}
+
+    def minutes(self, clock: str) -> float:
+        """Mean training time (`cpu` or `wall`) over the seeds, in minutes."""
+        return float(np.mean([run["training"][f"{clock}_seconds"] for run in self.runs.values()])) / 60
+
+    def values(self, metric: str, seeds: Sequence[int], cases: Sequence[str]) -> Floats:
+        """Return a metric per seed and case, shape `(seeds, cases)`; NaN where undefined or not a test case."""
+        return np.array(
+            [[_case_value(self.runs[seed]["metrics"].get(case), metric) for case in cases] for seed in seeds]
+        )
+
+
+def _case_value(labels: dict[str, dict[str, float | None]] | None, metric: str) -> float:
+    known = [value for label in (labels or {}).values() if (value := label[metric]) is not None]
+    return float(np.mean(known)) if known else np.nan
+
+
+def mean(values: Floats) -> float:
+    """Return the mean over cases of the mean over seeds of `values`, shape `(seeds, cases)`, without NaN."""
+    seeds, cases = values.shape
+    return float(_means(values, np.ones((1, seeds)), np.ones((1, cases)))[0])
+
+
+def interval(values: Floats, groups: Sequence[str]) -> tuple[float, float] | None:
+    """Return the 95 % interval of `mean(values)`, or None for fewer than two groups.
+
+    Seeds are crossed with cases: a draw takes the same seeds for all cases, so that what a seed does to all cases
+    alike widens the interval.
+
+    Args:
+        values: Metric per seed and case, shape `(seeds, cases)`.
+        groups: Group of each case.
+    """
+    members = [np.flatnonzero(np.asarray(groups) == group) for group in sorted(set(groups))]
+    if len(members) < 2:
+        return None
+    random = np.random.default_rng(0)
+    cases = np.zeros((DRAWS, len(groups)))
+    for times, of_group in zip(random.multinomial(len(members), _even(len(members)), DRAWS).T, members, strict=True):
+        # A group drawn k times brings k times its number of cases, drawn from its cases.
+        cases[:, of_group] = random.multinomial(times * len(of_group), _even(len(of_group)))
+    seeds = random.multinomial(len(values), _even(len(values)), DRAWS)
+    low, high = np.nanquantile(_means(values, seeds, cases), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _even(count: int) -> Floats:
+    return np.full(count, 1 / count)
+
+
+def _means(values: Floats, seeds: NDArray[Any], cases: NDArray[Any]) -> Floats:
+    """Return the mean of each draw, given how often it has each seed, `(draws, seeds)`, and case, `(draws, cases)`.
+
+    A case that none of the drawn seeds tested keeps its own seeds.
+    """
+    known = ~np.isnan(values)
+    filled = np.where(known, values, 0)
+    weight = seeds @ known
+    total = np.where(weight > 0, seeds @ filled, filled.sum(axis=0))
+    weight = np.where(weight > 0, weight, known.sum(axis=0))
+    per_case = np.divide(total, weight, out=np.zeros_like(total, dtype=float), where=weight > 0)
+    counted = np.where(weight > 0, cases, 0)
+    with np.errstate(invalid="ignore"):
+        means: Floats = (counted * per_case).sum(axis=1) / counted.sum(axis=1)
+    return means
+
+
+def read(folder: Path) -> list[Arm]:
+    """Return the arms of all results, sorted by task, tool and training time."""
+    arms: dict[str, dict[int, Record]] = defaultdict(dict)
+    for file in sorted(folder.glob("*.json")):
+        record = json.loads(file.read_text())
+        arms[file.stem.rsplit("_seed", 1)[0]][record["job"]["seed"]] = record
+    found = [Arm(runs) for runs in arms.values()]
+    return sorted(found, key=lambda arm: (*arm.task, arm.first["tool"], arm.first["job"]["config"], arm.minutes("cpu")))
+
+
+def accuracy(arms: Sequence[Arm]) -> Iterator[str]:
+    """Yield the table with one line per arm."""
+    yield "| dataset | cases | run | seeds | steps × batch, patch | training, CPU min (wall) | Dice | HD95 | ASSD |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for arm in arms:
+        first, (dataset, cases) = arm.first, arm.task
+        tests = sorted(arm.groups)
+        scores = [_score(arm.values(metric, list(arm.runs), tests), [arm.groups[case] for case in tests], digits)
+                  for metric, digits in (("Dice", 3), ("HD95", 2), ("ASSD", 2))]  # fmt: skip
+        size = f"{first['steps']} × {first['batch_size']}, {' × '.join(map(str, first['patch_size']))}"
+        time = f"{arm.minutes('cpu'):.0f} ({arm.minutes('wall'):.0f})"
+        yield f"| {dataset} | {cases} | {arm.name} | {len(arm.runs)} | {size} | {time} | {' | '.join(scores)} |"
+
+
+def differences(arms: Sequence[Arm]) -> Iterator[str]:
+    """Yield the table of paired differences: every arm of ours minus every arm of nnU-Net, same task and seeds."""
+    yield "| dataset | cases | ours | minus | CPU time, ours / nnU-Net | Dice | cases better | HD95 |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for ours in arms:
+        for other in arms:
+            seeds = sorted(ours.runs.keys() & other.runs.keys())
+            if (
+                ours.task != other.task
+                or ours.first["tool"] == "nnU-Net"
+                or other.first["tool"] != "nnU-Net"
+                or not seeds
+            ):
+                continue
+            cases = sorted(ours.groups.keys() & other.groups.keys())
+            groups = [ours.groups[case] for case in cases]
+            dice, hd95 = (
+                ours.values(metric, seeds, cases) - other.values(metric, seeds, cases) for metric in ("Dice", "HD95")
+            )
+            known = dice[:, ~np.isnan(dice).all(axis=0)]
+            better = f"{(np.nanmean(known, axis=0) > 0).sum()} of {known.shape[1]}"
+            share = f"{ours.minutes('cpu') / other.minutes('cpu'):.2f}"
+            scores = f"{_score(dice, groups, 3, '+')} | {better} | {_score(hd95, groups, 2, '+')}"
+            yield f"| {ours.task[0]} | {ours.task[1]} | {ours.name} | {other.name} | {share} | {scores} |"
+
+
+def curves(arms: Sequence[Arm]) -> Iterator[str]:
+    """Yield the table of learning curves: mean pseudo-Dice in each eighth of the training."""
+    yield f"| dataset | cases | run | {' | '.join(f'{eighth}/8' for eighth in range(1, 9))} |"
+    yield "|---" * 11 + "|"
+    for arm in arms:
+        points: list[list[float]] = [[] for _ in range(8)]
+        for step, dice in (point for run in arm.runs.values() for point in run["curve"]):
+            if dice is not None:
+                points[int(8 * (step - 1) // arm.first["steps"])].append(dice)
+        shown = " | ".join(f"{np.mean(found):.2f}" if found else "-" for found in points)
+        yield f"| {arm.task[0]} | {arm.task[1]} | {arm.name} | {shown} |"
+
+
+def _score(values: Floats, groups: Sequence[str], digits: int, sign: str = "") -> str:
+    ends = interval(values, groups)
+    shown = f"{mean(values):{sign}.{digits}f}"
+    return shown if ends is None else f"{shown} ({ends[0]:{sign}.{digits}f} to {ends[1]:{sign}.{digits}f})"
+
+
+def tables(arms: Sequence[Arm]) -> str:
+    """Return all tables as Markdown."""
+    parts = [
+        ("Accuracy on the test cases (95 % interval). Distances in mm; SunnybrookSlices: pixels.", accuracy(arms)),
+        (
+            "Paired differences, ours minus nnU-Net (95 % interval); a negative HD95 is in our favour.",
+            differences(arms),
+        ),
+        ("Pseudo-Dice during training, as each tool logs it on patches of training cases.", curves(arms)),
+    ]
+    return "\n\n".join(f"{caption}\n\n" + "\n".join(lines) for caption, lines in parts)
+
+
+def update(page: Path, text: str) -> None:
+    """Replace what stands between the marks in `page`."""
+    before, rest = page.read_text().split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    page.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}")
+
+
+def main() -> None:
+    """Print the tables, or write them into a page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder with the results (default: %(default)s)")
+    parser.add_argument("--update", type=Path, metavar="PAGE", help="page whose tables are replaced")
+    arguments = parser.parse_args()
+    text = tables(read(arguments.results))
+    if arguments.update:
+        update(arguments.update, text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

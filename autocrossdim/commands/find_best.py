@@ -38,7 +38,7 @@ def find_best(
         UserError: No configuration is trained and validated in all folds.
     """
     from autocrossdim.commands.project import Project
-    from autocrossdim.selection.find_best import CrossValidation
+    from autocrossdim.selection.cross_validation import CrossValidation
     from autocrossdim.selection.find_best import find_best as choose_best
     from autocrossdim.system.processes import default_processes
 

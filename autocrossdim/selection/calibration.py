@@ -38,17 +38,23 @@ class Evidence:
             sum to 1. For regions, there are two columns (outside, inside) and a row per voxel and region.
         target: Index of the true column, integers (n,).
         sums: Sums for the soft Dice, (len(TEMPERATURES), 3, labels); see `soft_dice`.
+        source: Digest of the image and label files of the case; empty if unknown.
     """
 
     probabilities: Floats
     target: NDArray[np.integer[Any]]
     sums: Floats
+    source: str = ""
 
     def write(self, path: Path) -> None:
         """Write to `path` (.npz)."""
         with written_whole(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
-                file, probabilities=self.probabilities.astype(np.float32), target=self.target, sums=self.sums
+                file,
+                probabilities=self.probabilities.astype(np.float32),
+                target=self.target,
+                sums=self.sums,
+                source=np.array(self.source),
             )
 
     @classmethod
@@ -60,7 +66,8 @@ class Evidence:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                evidence = cls(arrays["probabilities"], arrays["target"], arrays["sums"])
+                source = str(arrays["source"]) if "source" in arrays else ""
+                evidence = cls(arrays["probabilities"], arrays["target"], arrays["sums"], source)
         except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: missing or damaged. Delete it and run the same command again.") from error
         if evidence.probabilities.ndim != 2 or evidence.target.shape != evidence.probabilities.shape[:1]:

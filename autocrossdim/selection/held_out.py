@@ -1,6 +1,7 @@
 """Held-out cases, segmented by the fold that was not trained on them, with evidence for calibration."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.selection.calibration import TEMPERATURES, VOXELS_PER_CASE, Evidence
+from autocrossdim.system.errors import UserError
 
 REACH = 5  # in-plane distance, in voxels, from the segmented region within which voxels are sampled
 
@@ -30,15 +32,29 @@ def evidence_file(folder: FoldFolder, case: str) -> Path:
     return folder.validation / "calibration" / f"{case}.npz"
 
 
-def is_predicted(folder: FoldFolder, case: str, ending: str) -> bool:
-    """Whether a held-out case's segmentation and evidence exist."""
-    return (folder.validation / f"{case}{ending}").exists() and evidence_file(folder, case).exists()
+def predicted_from(folder: FoldFolder, case: str, ending: str) -> str | None:
+    """Return which version of a held-out case's files its results belong to; None if results are missing or damaged.
+
+    Args:
+        folder: Folder of the fold.
+        case: Name of the case.
+        ending: Ending of the segmentation's file.
+
+    Returns:
+        The digest of the image and label files, as `Store.source_hash` returns it.
+    """
+    if not (folder.validation / f"{case}{ending}").exists():
+        return None
+    try:
+        return Evidence.read(evidence_file(folder, case)).source
+    except UserError:
+        return None
 
 
 def predict_held_out(
     case: str, *, stores: Mapping[str, Store], models: Mapping[str, Model], folders: Mapping[Names, FoldFolder]
 ) -> None:
-    """Segment one held-out case with every candidate, running each model once; existing results are kept.
+    """Segment one held-out case with every candidate, running each model once; current results are kept.
 
     Args:
         case: Name of the case.
@@ -48,7 +64,10 @@ def predict_held_out(
     """
     configurations = sorted({name for names in folders for name in names})
     plan = models[configurations[0]].plan
-    todo = {names: folder for names, folder in folders.items() if not is_predicted(folder, case, plan.file_ending)}
+    source = stores[configurations[0]].source_hash(case)
+    todo = {
+        names: folder for names, folder in folders.items() if predicted_from(folder, case, plan.file_ending) != source
+    }
     configurations = [name for name in configurations if any(name in names for names in todo)]
     if not configurations:
         return
@@ -71,9 +90,9 @@ def predict_held_out(
             evidence[names].add(values, reference[where])
     for names, folder in todo.items():
         output = folder.validation / f"{case}{plan.file_ending}"
-        if not output.exists():
-            write_label(assemblies[names].restored_label(), record.original_geometry(), output)
-        evidence[names].result().write(evidence_file(folder, case))
+        write_label(assemblies[names].restored_label(), record.original_geometry(), output)
+        # The evidence is written last and marks the case as complete.
+        replace(evidence[names].result(), source=source).write(evidence_file(folder, case))
 
 
 class EvidenceCollector:

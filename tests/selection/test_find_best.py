@@ -252,6 +252,34 @@ def test_results_are_reused_and_only_retrained_folds_are_predicted_again(trained
     assert again.checkpoints["dx/fold_1"] == first.checkpoints["dx/fold_1"]
 
 
+def test_a_corrected_label_is_evaluated_again_and_the_case_is_named(trained: Trained) -> None:
+    trained.train("dx", RIGHT)
+    before = trained.find_best()
+    assert before.contenders[0].dice > 0.99
+    label = sitk.ReadImage(str(trained.raw / "labelsTr" / "c.nii.gz"))
+    sitk.WriteImage(label * 0, str(trained.raw / "labelsTr" / "c.nii.gz"))
+    trained.loaded.clear()
+    after = trained.find_best()
+    assert trained.loaded == [trained.space.fold("dx", 1).latest]
+    assert after.contenders[0].dice == pytest.approx(before.contenders[0].dice * 5 / 6, abs=0.01)
+    assert any("1 case changed since the folds were validated (c)" in reason for reason in after.reasons)
+    evidence = Evidence.read(evidence_file(trained.space.fold("dx", 1), "c"))
+    assert evidence.target.sum() == 0
+    trained.loaded.clear()
+    assert trained.find_best().contenders == after.contenders
+    assert trained.loaded == []
+
+
+def test_a_corrected_image_is_segmented_again(trained: Trained) -> None:
+    trained.train("dx", RIGHT)
+    trained.find_best()
+    segmentation = trained.space.fold("dx", 0).validation / "a.nii.gz"
+    before = read_label(segmentation)[0].sum()
+    add_speck(trained.raw / "imagesTr" / "a_0000.nii.gz")
+    trained.find_best()
+    assert read_label(segmentation)[0].sum() == before + 1
+
+
 def test_prediction_follows_best_json_unless_the_checkpoints_changed(trained: Trained) -> None:
     trained.train("omnia", HIGH)
     trained.train("dx", LOW)

@@ -1,0 +1,200 @@
+"""Cross-validation of configurations and their ensembles: usable folds, held-out predictions and summaries."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autocrossdim.data.dataset import Case, Dataset
+from autocrossdim.data.splits import Split
+from autocrossdim.evaluation.folder import Pair, evaluate_cases
+from autocrossdim.evaluation.summary import merge, summarise
+from autocrossdim.inference.model import Model
+from autocrossdim.preprocessing.dataset import preprocess_dataset
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.best import folder_name
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.sources import content_hash, file_versions
+from autocrossdim.records.summary import Summary
+from autocrossdim.records.workspace import FoldFolder, Workspace
+from autocrossdim.selection.budget import Budget
+from autocrossdim.selection.held_out import Names, predict_held_out, predicted_from
+from autocrossdim.system.console import track
+from autocrossdim.system.device import choose_device
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json
+from autocrossdim.system.text import counted, listed
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """A dataset, its plan and its folds.
+
+    Attributes:
+        dataset: The raw dataset.
+        workspace: Its workspace.
+        plan: Its plan.
+        splits: Its folds.
+        processes: Number of cases evaluated in parallel.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    dataset: Dataset
+    workspace: Workspace
+    plan: Plan
+    splits: Sequence[Split]
+    processes: int
+    device: str
+
+    def fold(self, names: Names, fold: int) -> FoldFolder:
+        """Return the folder of a candidate's fold. Ensembles have folders beside those of the configurations."""
+        return self.workspace.fold(folder_name(names), fold)
+
+    def cases(self) -> list[tuple[int, str]]:
+        """Return the fold and name of every held-out case."""
+        return [(fold, case) for fold, split in enumerate(self.splits) for case in sorted(split.val)]
+
+
+def complete_configurations(work: CrossValidation) -> tuple[dict[str, list[Budget]], list[str]]:
+    """Return the budgets of configurations with all folds usable, cheapest first, and why others are left out."""
+    complete, problems = {}, []
+    by_cost = sorted(work.plan.configurations.values(), key=lambda each: each.cost.multiply_adds_per_case)
+    for name in (configuration.name for configuration in by_cost):
+        folds = [_usable(work, name, fold) for fold in range(len(work.splits))]
+        budgets = [fold for fold in folds if isinstance(fold, Budget)]
+        if len(budgets) == len(folds):
+            complete[name] = budgets
+        elif all(fold == "not trained" for fold in folds):
+            problems.append(f"{name} is left out: it is not trained.")
+        else:
+            wrong = {index: fold for index, fold in enumerate(folds) if isinstance(fold, str)}
+            found = "; ".join(
+                f"fold {', '.join(str(fold) for fold, other in wrong.items() if other == problem)} is {problem}"
+                for problem in dict.fromkeys(wrong.values())
+            )
+            command = f"autocrossdim train {work.dataset.name} --config {name}"
+            problems.append(f"{name} is left out: {found}. Run `{command}` to complete it.")
+    return complete, problems
+
+
+def _usable(work: CrossValidation, name: str, fold: int) -> Budget | str:
+    """Return the budget of a fold or, if it cannot be used, the reason in words that follow `fold 1 is`."""
+    folder = work.workspace.fold(name, fold)
+    if not folder.latest.exists():
+        return "not trained"
+    try:
+        checkpoint = Checkpoint.read(folder.latest)
+        budget = Budget.of(checkpoint, folder)
+    except UserError:
+        return "damaged or of another version (add --restart)"
+    if not checkpoint.complete:
+        return "not fully trained"
+    if other := work.plan.differences(checkpoint.plan, [name]):
+        return f"trained under another plan (different: {', '.join(other)}; add --restart)"
+    if sorted(checkpoint.split["val"]) != sorted(work.splits[fold].val):
+        return "trained on other cases than splits.json lists now (add --restart)"
+    if not folder.summary.exists():
+        return "not validated"
+    return budget
+
+
+def predict_candidates(work: CrossValidation, candidates: Sequence[Names], digests: Mapping[str, str]) -> list[str]:
+    """Segment the held-out cases of every fold with every candidate; current predictions are kept.
+
+    Returns:
+        A sentence about the cases whose image or label was corrected since they were segmented, if there are any.
+    """
+    ending = work.plan.file_ending
+    stores = {name: Store(work.workspace.preprocessed(name)) for names in candidates for name in names}
+    sources = {case.name: _source(case, stores) for case in work.dataset.training_cases()}
+    prepared: set[str] = set()
+    corrected: set[str] = set()
+    for fold, split in enumerate(work.splits):
+        folders = {names: work.fold(names, fold) for names in candidates}
+        for names, folder in folders.items():
+            if len(names) > 1:
+                _clear_if_outdated(folder, {name: digests[f"{name}/fold_{fold}"] for name in names})
+        found = {
+            (names, case): predicted_from(folder, case, ending)
+            for names, folder in folders.items()
+            for case in split.val
+        }
+        todo = {names: folders[names] for (names, case), source in found.items() if source != sources[case]}
+        if not todo:
+            continue
+        corrected |= {case for (_, case), source in found.items() if source not in (None, sources[case])}
+        needed = sorted({name for names in todo for name in names})
+        for name in needed:
+            if name not in prepared:
+                configuration = work.plan.configuration(name)
+                preprocess_dataset(work.dataset, work.plan, configuration, stores[name], work.processes)
+                prepared.add(name)
+        for folder in todo.values():
+            folder.summary.unlink(missing_ok=True)
+        device = choose_device(work.device)
+        models = {name: Model.load([work.workspace.fold(name, fold).latest], device) for name in needed}
+        for case in track(sorted(split.val), f"Fold {fold}, held-out cases", len(split.val)):
+            predict_held_out(case, stores=stores, models=models, folders=todo)
+    if not corrected:
+        return []
+    return [
+        f"{counted(len(corrected), 'case')} changed since the folds were validated ({listed(sorted(corrected))}), so "
+        "they were segmented and evaluated again. The folds were trained on the earlier versions; run "
+        "`autocrossdim train` with --restart to train on the present ones."
+    ]
+
+
+def _source(case: Case, stores: Mapping[str, Store]) -> str:
+    """Return the digest of a case's files, from a store if that knows their present versions."""
+    for store in stores.values():
+        if store.is_current(case):
+            return store.source_hash(case.name)
+    return content_hash(file_versions(case.source_files))
+
+
+def _clear_if_outdated(folder: FoldFolder, digests: Mapping[str, str]) -> None:
+    """Empty the folder of an ensemble's fold unless it was made from these checkpoints."""
+    marker = folder.root / "made_from.json"
+    if marker.exists() and read_json(marker) == digests:
+        return
+    shutil.rmtree(folder.root, ignore_errors=True)
+    write_json(marker, dict(digests))
+
+
+def summarise_candidate(work: CrossValidation, names: Names) -> Summary:
+    """Return and write the summary of all folds of a candidate; folds without a summary are evaluated first."""
+    ending = work.plan.file_ending
+    references = {case.name: _existing(case.label) for case in work.dataset.training_cases()}
+    folds = []
+    for fold, split in enumerate(work.splits):
+        folder = work.fold(names, fold)
+        predictions = {case: folder.validation / f"{case}{ending}" for case in sorted(split.val)}
+        if not folder.summary.exists():
+            pairs = [
+                Pair(prediction, references[case], work.dataset.groups.get(case))
+                for case, prediction in predictions.items()
+            ]
+            results = evaluate_cases(pairs, work.plan.labels, processes=work.processes)
+            summarise(results, work.plan.labels).write(folder.summary)
+        evaluated = {case.file.removesuffix(ending): case for case in Summary.read(folder.summary).metric_per_case}
+        if evaluated.keys() != predictions.keys():
+            raise UserError(
+                f"{folder.summary}: evaluated on other cases than fold {fold} of {work.workspace.splits} holds out "
+                f"({listed(sorted(evaluated.keys() ^ predictions.keys()))}). Delete it and run "
+                f"`autocrossdim train {work.dataset.path}` to validate again."
+            )
+        # The work folder or the dataset may have been moved since the fold was evaluated.
+        current = [
+            case.model_copy(update={"reference_file": str(references[name]), "prediction_file": str(predictions[name])})
+            for name, case in evaluated.items()
+        ]
+        folds.append(summarise(current, work.plan.labels))
+    summary = merge(folds)
+    summary.write(work.workspace.summary(folder_name(names)))
+    return summary
+
+
+def _existing(label: Path | None) -> Path:
+    assert label is not None, "training cases have labels"
+    return label

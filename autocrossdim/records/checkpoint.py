@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.run_state import RunState
-from autocrossdim.system.errors import UserError, first_fault
+from autocrossdim.system.errors import UserError, first_fault, from_os_error
 from autocrossdim.system.files import written_whole
 
 CHECKPOINT_VERSION = 3
@@ -91,5 +91,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint.") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise from_os_error(error, path, "read") from error
     except Exception as error:  # damaged files raise errors of every kind
         raise UserError(f"{path}: damaged or not a checkpoint. Train this fold again with --restart.") from error

@@ -94,6 +94,13 @@ def write_fold(workspace: Workspace, plan: Any) -> None:
     ).write(workspace.fold(plan.decision.configuration, 0).latest)
 
 
+def test_a_checkpoint_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"{tmp_path}: cannot be read \(it is a directory, not a file\)"):
+        Model.load([tmp_path], CPU)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        Model.load([tmp_path / "checkpoint_latest"], CPU)
+
+
 def test_an_incomplete_fold_and_foreign_weights_name_the_file(write_model: Callable[..., Path], tmp_path: Path) -> None:
     latest = write_model(tmp_path / "model") / "fold_0" / "checkpoint_latest"
     checkpoint = Checkpoint.read(latest)

@@ -15,14 +15,15 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.network import NetworkPlan
 from autocrossdim.system.device import memory_format_for
 from planners.memory import StepMemory
+from trainers.step import make_loss, make_optimizer, training_step
 
 # name, kind, encoder, patch, batch
 GRID: list[tuple[str, str, str, tuple[int, ...], int]] = [
@@ -58,22 +59,16 @@ def network_plan(kind: str, encoder: str, patch: tuple[int, ...]) -> NetworkPlan
 
 
 def step(plan: NetworkPlan, patch: tuple[int, ...], batch: int, device: str, mixed: bool) -> None:
-    """Two real training steps: the second has everything the first one made."""
+    """Two real training steps: the second one starts with everything that the first one created."""
+    fabric = Fabric(accelerator=device, devices=1, precision="bf16-mixed" if mixed else "32-true")
     layout = memory_format_for(plan.dims)
-    network: Any = build_network(plan, None).train().to(device, memory_format=layout)
-    optimizer = torch.optim.NAdam(network.parameters())
+    network = build_network(plan, None).train().to(memory_format=layout)
+    model, optimizer = fabric.setup(network, make_optimizer(network, learning_rate=1e-3))
+    loss = make_loss(regions=False)
     for _ in range(2):
         image = torch.randn(batch, plan.in_channels, *patch, device=device).contiguous(memory_format=layout)
         target = torch.randint(plan.num_outputs, (batch, *patch), device=device)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=mixed):
-            logits = network(image)
-        logits = logits.float()
-        one_hot = torch.zeros_like(logits).scatter_(1, target[:, None], 1)
-        probabilities = logits.softmax(dim=1)
-        dice = (probabilities * one_hot).sum() / (probabilities.sum() + one_hot.sum())
-        optimizer.zero_grad(set_to_none=True)
-        (torch.nn.functional.cross_entropy(logits, target) - dice).backward()
-        optimizer.step()
+        training_step(model, loss, optimizer, [(image, target)], engine=fabric)
 
 
 def resident(field: str) -> int:
@@ -119,7 +114,7 @@ def main() -> None:
     print("\n".join(lines))
     for index, (name, kind, encoder, patch, batch) in enumerate(GRID):
         for mixed in (False, True) if gpu else (False,):
-            computed = StepMemory(network_plan(kind, encoder, patch), mixed).training(patch, batch)
+            computed = StepMemory(network_plan(kind, encoder, patch), mixed=mixed).training(patch, batch)
             command = [sys.executable, __file__, "--row", str(index), *(["--mixed"] if mixed else [])]
             measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             sizes = " x ".join(map(str, patch))

@@ -67,7 +67,7 @@ class AutoPlanner:
         bits = precision_bits(options)
         sizer = Sizer(
             channels=len(dataset.channel_names),
-            num_outputs=dataset.labels.num_outputs,
+            labels=dataset.labels,
             options=options if dims == 3 else options.model_copy(update={"slices": 1}),
             mixed=bits == 16,
             budget_bytes=budget,

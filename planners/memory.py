@@ -1,27 +1,28 @@
-"""Memory of a training step, computed by running the planned network on tensors that have shapes but no content.
+"""Memory of a training step, computed by running the very step on tensors that have shapes but no content.
 
-Forward pass, loss and backward pass run on torch's `meta` device. The bytes of every storage are counted as long as it
-is alive, so the peak includes activations saved for the backward pass, gradients, and temporary tensors. This takes a
-fraction of a second, hardly any memory and no GPU: a laptop can plan for an 80 GB card.
+Network, loss and optimiser live on torch's `meta` device. The bytes of every storage are counted as long as it is
+alive, so the peak includes activations saved for the backward pass, gradients, and temporary tensors. This takes a
+few seconds at most, hardly any memory and no GPU: a laptop can plan for an 80 GB card.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
+from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.network import NetworkPlan
 from autocrossdim.system.device import memory_format_for
+from trainers.step import make_loss, make_optimizer, training_step
 
 COPIES = 2  # of the weights: those being trained and their running average
 OPTIMISER_STATES = 2  # NAdam keeps two moments per parameter
@@ -34,12 +35,17 @@ FEW, MORE = 2, 4
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the storages that operations have created and that are still alive."""
+    """Counts the bytes of the storages that operations have created and that are still alive.
 
-    def __init__(self) -> None:
+    Args:
+        existing: Tensors that exist already and are not counted when an operation changes them in place.
+    """
+
+    def __init__(self, existing: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
         self.peak = 0
+        self._existing = {tensor.untyped_storage()._cdata for tensor in existing}
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(
@@ -54,7 +60,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key in self._alive:
+        if key in self._alive or key in self._existing:
             return
         self.now += size
         self.peak = max(self.peak, self.now)
@@ -86,13 +92,17 @@ class StepMemory:
     Args:
         plan: Network to build.
         mixed: Whether convolutions run in 16 bits (bf16 or fp16 autocast), as they do on a GPU.
+        regions: Whether outputs are regions, which may overlap, rather than exclusive classes.
     """
 
-    def __init__(self, plan: NetworkPlan, mixed: bool) -> None:
+    def __init__(self, plan: NetworkPlan, *, mixed: bool, regions: bool = False) -> None:
         self.plan = plan
         self.mixed = mixed
+        self.regions = regions
         with torch.device("meta"):
-            self.network: nn.Module = build_network(plan, None).to(memory_format=memory_format_for(plan.dims))
+            self.network: SegmentationNetwork = build_network(plan, None).to(memory_format=memory_format_for(plan.dims))
+        self.optimizer = make_optimizer(self.network, learning_rate=1e-3)
+        self.loss = make_loss(regions=regions)
         parameters = sum(p.nbytes for p in self.network.parameters())
         buffers = sum(b.nbytes for b in self.network.buffers())
         self.model_bytes = parameters + buffers
@@ -133,22 +143,17 @@ class StepMemory:
         return _SixteenBitConvolutions() if self.mixed else nullcontext()
 
     def _training_peak(self, patch: tuple[int, ...], batch: int) -> int:
-        with _LiveBytes() as live:
-            image = self._image(patch, batch)
-            target = torch.empty(batch, *patch, dtype=torch.int64, device="meta")
-            with self._precision():
-                logits = self.network.train()(image)
-            _loss(logits, target).backward()  # type: ignore[no-untyped-call]
-            self.network.zero_grad(set_to_none=True)
+        if not self.optimizer.state:
+            self._step(patch, batch)  # creates the moments, which `fixed_bytes` contains
+        moments = (value for state in self.optimizer.state.values() for value in state.values())
+        existing = (*self.network.parameters(), *self.network.buffers(), *moments)
+        with _LiveBytes(existing) as live:
+            self._step(patch, batch)
         return int(live.peak)
 
-
-def _loss(logits: Tensor | list[Tensor], target: Tensor) -> Tensor:
-    """Return a loss that saves the same tensors as Dice plus cross-entropy, at every supervised level."""
-    if not isinstance(logits, Tensor):
-        return torch.stack([_loss(coarse, target.new_empty(coarse[:, 0].shape)) for coarse in logits]).sum()
-    logits = logits.float()
-    one_hot = torch.zeros_like(logits).scatter_(1, target.clamp(max=0)[:, None], 1)
-    probabilities = logits.softmax(dim=1)
-    dice = (probabilities * one_hot).sum() / (probabilities.sum() + one_hot.sum())
-    return functional.cross_entropy(logits, target.clamp(max=0)) - dice
+    def _step(self, patch: tuple[int, ...], batch: int) -> None:
+        target_shape = (batch, self.plan.num_outputs, *patch) if self.regions else (batch, *patch)
+        target = torch.empty(target_shape, dtype=torch.int64, device="meta")
+        with self._precision():
+            training_step(self.network.train(), self.loss, self.optimizer, [(self._image(patch, batch), target)])
+        self.network.zero_grad(set_to_none=True)

@@ -6,6 +6,7 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
+from autocrossdim.records.labels import Labels
 from autocrossdim.records.network import NetworkChoices, NetworkPlan
 from autocrossdim.records.plan import GIGABYTE, MAX_BATCH, MAX_PATCH, PlanOptions
 from autocrossdim.system.errors import UserError
@@ -44,7 +45,7 @@ class Sizer:
 
     Attributes:
         channels: Number of image channels.
-        num_outputs: Number of network outputs.
+        labels: Labels, which set the number of outputs and the loss.
         options: The user's choices: the network, and a patch or batch size that replaces the planned one.
         mixed: Whether convolutions run in 16 bits.
         budget_bytes: Memory that a training step may take.
@@ -52,7 +53,7 @@ class Sizer:
     """
 
     channels: int
-    num_outputs: int
+    labels: Labels
     options: PlanOptions
     mixed: bool
     budget_bytes: int
@@ -161,7 +162,7 @@ class Sizer:
         plan = self._network(patch)
         key = plan.model_dump_json()
         if key not in self._memories:
-            self._memories[key] = StepMemory(plan, self.mixed)
+            self._memories[key] = StepMemory(plan, mixed=self.mixed, regions=self.labels.has_regions)
         return self._memories[key]
 
     def _network(self, patch: Candidate) -> NetworkPlan:
@@ -172,7 +173,7 @@ class Sizer:
             depth=patch.patch[0] if self.kind == "ds" else None,
             dims=dims,
             in_channels=self.channels * (self.options.slices if dims == 2 else 1),
-            num_outputs=self.num_outputs,
+            num_outputs=self.labels.num_outputs,
             strides=[list(stride) for stride in patch.topology.strides],
             kernel_sizes=[list(kernel) for kernel in patch.topology.kernel_sizes],
         )

@@ -9,15 +9,16 @@ import os
 import subprocess
 import sys
 import time
-from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from pydantic import BaseModel
 
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.network import NetworkPlan
-from autocrossdim.system.device import choose_device, memory_format_for
+from autocrossdim.system.device import choose_device, memory_format_for, precision_for
 from planners.memory import StepMemory
+from trainers.step import make_loss, make_optimizer, training_step
 
 STEPS = 3
 TIMEOUT_SECONDS = 120.0
@@ -33,12 +34,14 @@ class Trial(BaseModel):
         patch: Patch size in voxels.
         batch: Patches per step.
         mixed: Whether convolutions run in 16 bits.
+        regions: Whether outputs are regions, which may overlap, rather than exclusive classes.
     """
 
     network: NetworkPlan
     patch: tuple[int, ...]
     batch: int
     mixed: bool
+    regions: bool = False
 
 
 class Outcome(BaseModel):
@@ -67,7 +70,9 @@ def try_out(memory: StepMemory, patch: tuple[int, ...], batch: int) -> Outcome:
     """
     on_cpu = not torch.cuda.is_available()
     tried, samples = (_affordable(memory, patch), CPU_SAMPLES) if on_cpu else (patch, batch)
-    outcome = attempt(Trial(network=memory.plan, patch=tried, batch=samples, mixed=memory.mixed))
+    outcome = attempt(
+        Trial(network=memory.plan, patch=tried, batch=samples, mixed=memory.mixed, regions=memory.regions)
+    )
     larger = memory.multiply_adds(patch) * batch / (memory.multiply_adds(tried) * samples)
     return outcome.model_copy(update={"seconds": None if outcome.seconds is None else outcome.seconds * larger})
 
@@ -103,26 +108,26 @@ def attempt(trial: Trial) -> Outcome:
 
 def _run(trial: Trial) -> Outcome:
     device = choose_device("auto")
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=1,
+        precision=precision_for(device) if trial.mixed else "32-true",  # type: ignore[arg-type]
+    )
     layout = memory_format_for(trial.network.dims)
-    network: Any = build_network(trial.network, None).to(device, memory_format=layout)
-    optimizer = torch.optim.NAdam(network.parameters())
-    shape = (trial.batch, trial.network.in_channels, *trial.patch)
+    network = build_network(trial.network, None).to(memory_format=layout)
+    model, optimizer = fabric.setup(network, make_optimizer(network, learning_rate=1e-3))
+    loss = make_loss(regions=trial.regions)
+    image_shape = (trial.batch, trial.network.in_channels, *trial.patch)
+    outputs = (trial.network.num_outputs,) if trial.regions else ()
     times = []
     try:
         for _ in range(STEPS):
             started = time.monotonic()
-            image = torch.randn(shape, device=device).contiguous(memory_format=layout)
-            target = torch.randint(trial.network.num_outputs, (trial.batch, *trial.patch), device=device)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=trial.mixed and device.type == "cuda"):
-                logits = network(image)
-            logits = logits[0] if isinstance(logits, list) else logits
-            # Regions are treated as classes here: with as many outputs, the cost is the same.
-            loss = torch.nn.functional.cross_entropy(logits.float(), target) - logits.float().softmax(1).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            image = torch.randn(image_shape, device=device).contiguous(memory_format=layout)
+            highest = 2 if trial.regions else trial.network.num_outputs
+            target = torch.randint(highest, (trial.batch, *outputs, *trial.patch), device=device)
+            # Moving the loss to the CPU waits for the GPU to finish the step.
+            training_step(model, loss, optimizer, [(image, target)], engine=fabric).item()
             times.append(time.monotonic() - started)
     except torch.cuda.OutOfMemoryError:
         return Outcome(fits=False)

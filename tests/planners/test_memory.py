@@ -4,6 +4,7 @@ import torch
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.network import NetworkPlan
 from planners.memory import OVERHEAD, StepMemory, _LiveBytes
+from trainers.step import make_loss, make_optimizer, training_step
 
 
 def plan(dims: int, **changes: object) -> NetworkPlan:
@@ -36,19 +37,22 @@ def test_views_and_in_place_operations_take_no_memory() -> None:
     assert live.peak == 4000
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-def test_the_computed_peak_is_that_of_real_tensors(dims: int) -> None:
-    memory, patch = StepMemory(plan(dims), mixed=False), (32,) * dims
+@pytest.mark.parametrize(("dims", "regions"), [(2, False), (2, True), (3, False)])
+def test_the_computed_peak_is_that_of_a_real_step(dims: int, regions: bool) -> None:
+    memory, patch = StepMemory(plan(dims), mixed=False, regions=regions), (32,) * dims
     network = build_network(memory.plan, None).train()
+    optimizer, loss = make_optimizer(network, learning_rate=1e-3), make_loss(regions=regions)
     with _LiveBytes() as live:
-        image, target = torch.randn(3, 1, *patch), torch.zeros(3, *patch, dtype=torch.int64)
-        logits = network(image)
-        # The loss of the estimate, on tensors with content.
-        one_hot = torch.zeros_like(logits).scatter_(1, target[:, None], 1)
-        probabilities = logits.softmax(dim=1)
-        dice = (probabilities * one_hot).sum() / (probabilities.sum() + one_hot.sum())
-        (torch.nn.functional.cross_entropy(logits, target) - dice).backward()
+        image, target = torch.randn(3, 1, *patch), torch.zeros(3, *([3] if regions else []), *patch, dtype=torch.int64)
+        training_step(network, loss, optimizer, [(image, target)])
     assert (memory.training(patch, 3) - memory.fixed_bytes) / OVERHEAD == pytest.approx(live.peak, rel=0.05)
+
+
+def test_the_optimisers_moments_are_counted_once() -> None:
+    # The smallest patch of a large encoder: weights, average, gradients and moments are most of the memory.
+    memory = StepMemory(plan(2, strides=[[2, 2]] * 5, kernel_sizes=[[3, 3]] * 6), mixed=False)
+    parameters = sum(parameter.nbytes for parameter in memory.network.parameters())
+    assert memory.training((32, 32), 2) < memory.fixed_bytes + 2 * OVERHEAD * parameters
 
 
 def test_memory_grows_with_batch_and_patch_and_is_less_for_inference() -> None:

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import GIGABYTE, PlanOptions
 from autocrossdim.system.errors import UserError
 from planners import sizing
@@ -16,7 +17,7 @@ def sizer(memory: float = 8.0, kind: Kind = "unet", **choices: Any) -> Sizer:
     options = PlanOptions.model_validate({"encoder": "resnet18", "trial": False, **choices})
     return Sizer(
         channels=1,
-        num_outputs=2,
+        labels=Labels.from_dataset_json({"background": 0, "organ": 1}),
         options=options,
         mixed=False,
         budget_bytes=int(memory * GIGABYTE),

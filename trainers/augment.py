@@ -1,9 +1,9 @@
-"""Augmentation: nnU-Net 2.8.1's list, in its order, with its probabilities and ranges.
+"""Augmentation of training patches: the transforms of nnU-Net 2.8.1, in its order, with its probabilities and ranges.
 
-They are those of `nnUNetTrainer.get_training_transforms` and of the same class's
-`configure_rotation_dummyDA_mirroring_and_inital_patch_size`. Where a patch's voxels come from is drawn first
-(`draw_warp`), so that only what it needs is read; intensities are changed in place on the finished patch. Everything is
-drawn from the generator that is handed in, and computed by torch.
+The values are those of `nnUNetTrainer.get_training_transforms` and of
+`configure_rotation_dummyDA_mirroring_and_inital_patch_size` of the same class. The spatial transform of a patch is
+drawn first (`draw_warp`), so that only the voxels it needs are read. Intensities are changed in place. All randomness
+comes from the generator that is passed in; torch does the computation.
 """
 
 from collections.abc import Collection
@@ -15,21 +15,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-P_AFFINE = 0.2  # of a rotation, and of a scaling
+P_AFFINE = 0.2  # probability of a rotation, and of a scaling
 SCALES = (0.7, 1.4)
-IN_PLANE_ASPECT = 3.0  # a patch this much longer than its first axis is only turned within its planes ("dummy 2D")
-LONG_ASPECT = 1.5  # a slice this much longer than wide is turned only a little
-ANGLE_3D, ANGLE_LONG_2D, ANGLE_2D = np.pi / 6, np.pi / 12, np.pi  # at most, either way, about each axis
+IN_PLANE_ASPECT = 3.0  # a patch whose first axis is shorter by more than this is rotated in-plane only ("dummy 2D")
+LONG_ASPECT = 1.5  # a slice with a larger aspect ratio is rotated by small angles only
+ANGLE_3D, ANGLE_LONG_2D, ANGLE_2D = np.pi / 6, np.pi / 12, np.pi  # largest angle about each axis, in both directions
 
 P_NOISE, NOISE = 0.1, (0.0, 0.1)  # standard deviation
-P_BLUR, P_BLUR_CHANNEL, BLUR = 0.2, 0.5, (0.5, 1.0)  # sigma in voxels, an axis
+P_BLUR, P_BLUR_CHANNEL, BLUR = 0.2, 0.5, (0.5, 1.0)  # sigma in voxels, per axis
 P_BRIGHTNESS, BRIGHTNESS = 0.15, (0.75, 1.25)
 P_CONTRAST, CONTRAST = 0.15, (0.75, 1.25)
-P_LOW_RESOLUTION, P_LOW_RESOLUTION_CHANNEL, LOW_RESOLUTION = 0.25, 0.5, (0.5, 1.0)  # share of the voxels an axis
+P_LOW_RESOLUTION, P_LOW_RESOLUTION_CHANNEL, LOW_RESOLUTION = 0.25, 0.5, (0.5, 1.0)  # fraction of the voxels per axis
 P_GAMMA_INVERTED, P_GAMMA, GAMMA = 0.1, 0.3, (0.7, 1.5)
-P_MIRROR = 0.5  # an axis
+P_MIRROR = 0.5  # per axis
 
-# Elastic deformation is a cubic B-spline on so many intervals an axis. It cannot fold as long as no control point
+# Elastic deformation is a cubic B-spline on this many intervals per axis. It cannot fold as long as no control point
 # moves by more than 0.48 (2D) or 0.40 (3D) of an interval (Choi and Lee, Graphical Models 62, 2000).
 BEND_INTERVALS = 4
 BEND_LIMIT = {2: 0.48, 3: 0.40}
@@ -37,11 +37,12 @@ BEND_LIMIT = {2: 0.48, 3: 0.40}
 
 @dataclass(frozen=True)
 class Warp:
-    """Where the values of a patch come from, in the axes that are warped: (Y, X), or (Z, Y, X).
+    """Spatial transform of a patch along the axes (Y, X) or (Z, Y, X).
 
     Attributes:
-        matrix: (dims, dims), from offsets to the patch's centre to offsets in the source, in voxels.
-        bend: (dims, *control points) displacements in voxels, added before the matrix; None if there are none.
+        matrix: Maps offsets from the centre of the patch to offsets in the source, in voxels, shape (dims, dims).
+        bend: Displacements of the control points in voxels, applied before the matrix, shape (dims, *control points);
+            None without elastic deformation.
     """
 
     matrix: np.ndarray
@@ -49,7 +50,7 @@ class Warp:
 
 
 def is_flat(patch: tuple[int, ...]) -> bool:
-    """Whether a 3D patch is so thin that it is augmented as a stack of slices; nnU-Net's rule for "dummy 2D"."""
+    """Return whether a 3D patch is augmented as a stack of slices, by nnU-Net's rule for "dummy 2D"."""
     return len(patch) == 3 and max(patch) / patch[0] > IN_PLANE_ASPECT
 
 
@@ -60,16 +61,16 @@ def _warped(patch: tuple[int, ...]) -> tuple[int, ...]:
 def draw_warp(
     patch: tuple[int, ...], random: np.random.Generator, p_elastic: float = 0.0, p_affine: float = P_AFFINE
 ) -> Warp | None:
-    """Draw a rotation, scaling and elastic deformation about the patch's centre.
+    """Draw a rotation, a scaling and an elastic deformation about the centre of a patch.
 
     Args:
-        patch: voxels an axis, 2 or 3 of them.
-        random: source of the draw.
-        p_elastic: probability of an elastic deformation; nnU-Net's is 0.
-        p_affine: of a rotation, and of a scaling; nnU-Net's is 0.2.
+        patch: Patch size in voxels, 2 or 3 axes.
+        random: Source of randomness.
+        p_elastic: Probability of an elastic deformation (nnU-Net: 0).
+        p_affine: Probability of a rotation, and of a scaling (nnU-Net: 0.2).
 
     Returns:
-        The warp; None if nothing was drawn.
+        The transform; None if nothing was drawn.
     """
     axes = _warped(patch)
     dims = len(axes)
@@ -101,13 +102,13 @@ def _largest_angle(patch: tuple[int, ...]) -> float:
 
 
 def source_shape(patch: tuple[int, ...], warp: Warp | None) -> tuple[int, ...]:
-    """Return the voxels an axis that must be read for a patch under a warp."""
+    """Return the size in voxels of the region that must be read for a patch under a transform."""
     if warp is None:
         return patch
     axes = _warped(patch)
     half = (np.array(axes) - 1) / 2
     if warp.bend is not None:
-        # Between control points a B-spline is a mean of them.
+        # Between its control points, a B-spline is a weighted mean of them.
         half = half + np.abs(warp.bend).reshape(len(axes), -1).max(1)
     reach = np.abs(warp.matrix) @ half
     return (*patch[: len(patch) - len(axes)], *(int(np.ceil(2 * r)) + 1 for r in reach))
@@ -118,19 +119,19 @@ def apply_warp(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Resample a region of `source_shape` to the patch: linear for the image, nearest for the label.
 
-    Nearest costs the same for 2 labels and for 60, and no label is lost or made up where three of them meet;
-    nnU-Net interpolates every label by itself.
+    Nearest-neighbour interpolation takes the same time for 2 and for 60 labels, and neither loses nor invents a label
+    where three of them meet. nnU-Net interpolates every label separately.
 
     Args:
-        image: shape (C, *source), float32.
-        label: shape (*source), integers.
-        patch: voxels an axis.
-        warp: from `draw_warp`.
+        image: Image, shape (C, *source), float32.
+        label: Label values, shape (*source), integers.
+        patch: Patch size in voxels.
+        warp: Transform from `draw_warp`.
     """
     axes = _warped(patch)
     source = image.shape[-len(axes) :]
     grid = _grid(axes, source, warp)[None]
-    # The slices of a flat patch are all read at the same places, as channels.
+    # All slices of a flat patch are sampled at the same positions: they become channels.
     values = torch.from_numpy(image).reshape(1, -1, *source)
     labels = torch.from_numpy(label.astype(np.float32)).reshape(1, -1, *source)
     moved = functional.grid_sample(values, grid, mode="bilinear", align_corners=True)
@@ -139,26 +140,26 @@ def apply_warp(
 
 
 def _grid(axes: tuple[int, ...], source: tuple[int, ...], warp: Warp) -> Tensor:
-    """Return (*axes, dims) for grid_sample: x first, -1..1 from the first to the last voxel's centre."""
+    """Return the grid (*axes, dims) for grid_sample: x first; -1 and 1 are the centres of the first and last voxel."""
     half = np.maximum((np.array(source) - 1) / 2, 0.5)
     matrix = torch.from_numpy(np.ascontiguousarray((warp.matrix / half[:, None])[::-1], dtype=np.float32))
     dims = len(axes)
     grid = torch.zeros(dims)
-    # Last axis first: the sums stay small until the last one.
+    # Last axis first: the partial sums stay small until the end.
     for axis in reversed(range(dims)):
         offsets = torch.arange(axes[axis]) - (axes[axis] - 1) / 2
         grid = grid + offsets.reshape(-1, *[1] * (dims - axis)) * matrix[:, axis]
     if warp.bend is not None:
         field = torch.from_numpy(warp.bend.astype(np.float32))
         for n in axes:
-            # The control points' first axis goes, the voxels' comes in at the end.
+            # Replaces the first axis of control points by an axis of voxels at the end.
             field = torch.tensordot(field, _spline(n), dims=([1], [1]))
         grid = grid + field.movedim(0, -1) @ matrix.T
     return grid
 
 
 def _spline(n: int) -> Tensor:
-    """Weights (n, BEND_INTERVALS + 3) of a uniform cubic B-spline's control points at n voxels."""
+    """Return the weights (n, BEND_INTERVALS + 3) of the control points of a uniform cubic B-spline at n voxels."""
     where = np.linspace(0, BEND_INTERVALS, n)[:, None] + 1
     distance = np.abs(where - np.arange(BEND_INTERVALS + 3))
     near, far = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance) ** 3 / 6
@@ -191,20 +192,20 @@ def change_intensities(image: Tensor, random: np.random.Generator) -> None:
 
 
 def _about_one(limits: tuple[float, float], random: np.random.Generator) -> float:
-    """Draw a factor: below and above 1 are equally likely."""
+    """Draw a factor that is below or above 1 with equal probability."""
     low, high = limits
     return random.uniform(low, 1) if random.random() < 0.5 else random.uniform(1, high)
 
 
 def blur(channel: Tensor, sigmas: np.ndarray) -> None:
-    """Blur in place with a Gaussian of so many voxels an axis, cut at 3 sigma, mirrored at the border."""
+    """Blur in place with a Gaussian of these sigmas (voxels), truncated at 3 sigma and mirrored at the border."""
     for axis, (n, sigma) in enumerate(zip(channel.shape, sigmas, strict=True)):
         radius = min(max(1, round(3 * float(sigma))), n - 1)
         weights = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
         weights /= 2 * weights.sum() - weights[0]
         before, after = channel.narrow(axis, 1, radius), channel.narrow(axis, n - 1 - radius, radius)
         padded = torch.cat([before.flip(axis), channel, after.flip(axis)], axis)
-        # Shifted sums, as torch's convolution of one channel takes several times as long.
+        # Sums of shifted copies: torch's convolution of a single channel takes several times as long.
         torch.mul(padded.narrow(axis, radius, n), weights[0], out=channel)
         for i, weight in enumerate(weights[1:], start=1):
             pair = padded.narrow(axis, radius - i, n) + padded.narrow(axis, radius + i, n)
@@ -212,14 +213,14 @@ def blur(channel: Tensor, sigmas: np.ndarray) -> None:
 
 
 def change_contrast(channel: Tensor, factor: float) -> None:
-    """Move values away from (or towards) their mean by a factor, in place; the range is kept."""
+    """Scale the differences from the mean by a factor, in place; the range of values is preserved."""
     low, high = channel.aminmax()
     mean = channel.mean()
     channel.mul_(factor).add_(mean * (1 - factor)).clamp_(low, high)
 
 
 def lower_resolution(channel: Tensor, share: float) -> None:
-    """Keep only so many voxels an axis, and interpolate between them, in place; a flat patch keeps its slices."""
+    """Downsample to a fraction of the voxels per axis and back, in place; slices of a flat patch stay apart."""
     flat = is_flat(tuple(channel.shape))
     values = channel[None] if flat else channel[None, None]
     shape = values.shape[2:]
@@ -229,12 +230,12 @@ def lower_resolution(channel: Tensor, share: float) -> None:
 
 
 def change_gamma(channel: Tensor, gamma: float, invert: bool) -> None:
-    """Raise values, scaled to 0..1, to a power, in place; mean and standard deviation are kept."""
+    """Raise values, scaled to 0 to 1, to a power, in place; mean and standard deviation are preserved."""
     low, high = (float(value) for value in channel.aminmax())
     span = high - low
-    if span < 1e-7:  # nnU-Net's
+    if span < 1e-7:  # as in nnU-Net
         return
-    # Inverted, the highest value becomes 0.
+    # When inverted, the highest value becomes 0.
     if invert:
         channel.sub_(high).mul_(-1 / span)
     else:
@@ -251,7 +252,7 @@ def change_gamma(channel: Tensor, gamma: float, invert: bool) -> None:
 
 
 def _moments(values: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of values between 0 and 1, faster than `std`."""
+    """Return mean and standard deviation of values between 0 and 1, faster than `std`."""
     line = values.flatten()
     mean = float(line.mean())
     return mean, max(float(torch.dot(line, line)) / line.numel() - mean**2, 0.0) ** 0.5

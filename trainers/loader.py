@@ -98,7 +98,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         super().set_thread_id(thread_id)
         self.next_batch += thread_id
         torch.set_num_threads(1)
-        # A terminal sends Ctrl-C to every process; the parent handles it.
+        # A terminal sends Ctrl-C to every process; the parent handles it. (Windows cannot block it beforehand.)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         die_with_parent(self._parent)
 

@@ -46,6 +46,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
     """
     settings, folder = run.settings, run.folder
     state = state_of(resumed)
+    sources = {name: run.task.store.source_hash(name) for name in run.task.split.train}
     history = History(folder.history, epochs=state.epoch, monitor=monitor_for(run))
     checks = _validation_batches(run)
     if resumed is not None:
@@ -89,7 +90,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                 if learner.average is not None:
                     learner.average.update(learner.network, state.step)
                 if is_stopping:
-                    _write(run, learner, state, fabric)
+                    _write(run, learner, state, sources, fabric)
                     raise _interrupted(run, state, stop)
 
             state.complete = progress(state, settings) >= 1
@@ -117,7 +118,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                 history.add(entry)
                 if state.complete or state.epoch % EPOCHS_BETWEEN_FIGURES == 0:
                     history.draw(folder.progress)
-            _write(run, learner, state, fabric, is_best=is_best)
+            _write(run, learner, state, sources, fabric, is_best=is_best)
             done = progress(state, settings)
             say(epoch_line(run.name, entry, seconds_left=state.seconds * (1 - done) / max(done, 1e-6)))
 
@@ -161,7 +162,9 @@ def _not_finite(loss: float, state: RunState, accumulated: list[Batch]) -> UserE
     )
 
 
-def _write(run: Run, learner: Learner, state: RunState, fabric: Fabric, *, is_best: bool = False) -> None:
+def _write(
+    run: Run, learner: Learner, state: RunState, sources: dict[str, str], fabric: Fabric, *, is_best: bool = False
+) -> None:
     """Write a checkpoint from the first process; the others wait for it."""
     if fabric.is_global_zero:
         task = run.task
@@ -174,6 +177,7 @@ def _write(run: Run, learner: Learner, state: RunState, fabric: Fabric, *, is_be
             settings=run.requested.model_dump(),
             provenance=learner.provenance,
             run=state,
+            sources=sources,
             resume=learner.resume_state(),
         )
         checkpoint.write(run.folder.latest)

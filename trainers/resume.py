@@ -7,6 +7,7 @@ from typing import Any
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import listed
 from trainers.run import Run
 from trainers.settings import Settings, read_settings
 
@@ -39,6 +40,12 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
         )
     if checkpoint.split != {"train": list(task.split.train), "val": list(task.split.val)}:
         raise UserError(f"{file}: trained on other cases than the fold has now. Train again with --restart.")
+    outdated = task.store.changed_since(checkpoint.sources)
+    if outdated:
+        raise UserError(
+            f"{file}: trained on earlier versions of {listed(outdated)}, whose files have changed. Train again with "
+            "--restart."
+        )
     different = checkpoint.plan.differences(task.plan, [run.configuration.name])
     if checkpoint.configuration != run.configuration.name or different:
         raise UserError(

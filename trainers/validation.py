@@ -1,4 +1,4 @@
-"""The fold's validation cases, whole, through the code of prediction, compared with their labels."""
+"""Validation of a trained fold on complete cases, with the code of prediction and evaluation."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,33 +9,52 @@ from autocrossdim.evaluation.summary import summarise
 from autocrossdim.inference.model import Model
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.workspace import FoldFolder
-from autocrossdim.selection.held_out import predict_held_out
-from autocrossdim.system.console import track
+from autocrossdim.selection.calibration import Evidence
+from autocrossdim.selection.held_out import evidence_file, predict_held_out
+from autocrossdim.system.console import say, track
 from autocrossdim.system.device import choose_device
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import listed
 
 
 def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str, str], device: str) -> None:
-    """Segment and evaluate the fold's validation cases; cases already segmented are kept.
+    """Segment and evaluate the validation cases of a fold.
+
+    Writes `validation/CASE.ext`, `validation/summary.json` and, for `find_best`, `validation/calibration`. Results that
+    exist are kept, unless the files of their case have changed.
 
     Args:
-        folder: of the trained fold; gets `validation/CASE.ext`, `validation/summary.json`, and in
-            `validation/calibration` what `find_best` calibrates probabilities with.
-        store: preprocessed cases.
-        split: names the cases.
-        groups: the patient of a case.
-        device: `auto`, `cpu` or `cuda`.
+        folder: Directory of the trained fold.
+        store: Preprocessed cases.
+        split: Names of the cases.
+        groups: Group (patient) of each case that shares one with others.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
     """
-    if not split.val or folder.summary.exists():
+    if not split.val:
         return
+    if folder.summary.exists():
+        outdated = [name for name in sorted(split.val) if not _is_current(folder, store, name)]
+        if not outdated:
+            return
+        say(f"{folder.root}: {listed(outdated)} changed since they were validated. Validating them again.")
+        # Removed first: after an interruption, it would be taken for a summary of the present files.
+        folder.summary.unlink()
     model = Model.load([folder.latest], choose_device(device))
+    configuration = model.configuration.name
     results = []
     for name in track(sorted(split.val), f"Validating {folder.root.name}", len(split.val)):
-        record = store.record(name)
-        configuration = model.configuration.name
         predict_held_out(
             name, stores={configuration: store}, models={configuration: model}, folders={(configuration,): folder}
         )
         output = folder.validation / f"{name}{model.plan.file_ending}"
-        pair = Pair(output, Path(record.label_path), groups.get(name))
-        results.append(evaluate_case(pair, model.plan.labels))
+        reference = Path(store.record(name).label_path)
+        results.append(evaluate_case(Pair(output, reference, groups.get(name)), model.plan.labels))
     summarise(results, model.plan.labels).write(folder.summary)
+
+
+def _is_current(folder: FoldFolder, store: Store, name: str) -> bool:
+    """Return whether the results of a validation case belong to the present version of its files."""
+    try:
+        return Evidence.read(evidence_file(folder, name)).source == store.source_hash(name)
+    except UserError:  # missing or damaged: the case is segmented again
+        return False

@@ -10,6 +10,7 @@ from threading import Thread
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.processes import interrupts_blocked
 from trainers.loader import Batch, PatchLoader
 
 SECONDS_TO_END = 3.0  # that workers have to end by themselves before they are terminated
@@ -31,7 +32,8 @@ def batches(loader: PatchLoader, workers: int) -> Iterator[Iterator[Batch]]:
         return
     augmenter = MultiThreadedAugmenter(loader, None, workers, num_cached_per_queue=2, seeds=None)
     others = active_children()
-    augmenter.restart()  # starts the workers; the first batch would do so, too
+    with interrupts_blocked():
+        augmenter.restart()  # starts the workers
     started = [child for child in active_children() if child not in others]
     watch = Thread(target=_abort_when_one_ends, args=(started, augmenter.abort_event), daemon=True)
     watch.start()

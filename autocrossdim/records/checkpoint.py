@@ -31,7 +31,7 @@ class Checkpoint:
         settings: Settings of the trainer, JSON-able.
         provenance: Where the starting weights came from, JSON-able.
         run: How far training has come.
-        sources: Content hash of each preprocessed case the fold was trained or validated on, by name.
+        sources: Content hash of the files of each training case (`Store.source_hash`), by name.
         resume: Needed to resume only: the state of the network as trained (`network`) and of the `optimizer`.
     """
 

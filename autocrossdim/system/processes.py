@@ -45,7 +45,7 @@ def map_cases(
     # "spawn": forking a process in which threads of torch or ITK run can deadlock.
     executor = ProcessPoolExecutor(min(processes, len(items)), get_context("spawn"), initializer=_use_one_thread)
     try:
-        with _interrupts_blocked():
+        with interrupts_blocked():
             futures = {executor.submit(function, item): index for index, item in enumerate(items)}
         finished: Iterator[tuple[int, Result]] = (
             (futures[future], future.result()) for future in as_completed(futures)
@@ -68,7 +68,7 @@ def map_cases(
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Block Ctrl-C for workers started inside; a terminal sends it to every process.
 
     A worker interrupted between two items can leave the pool waiting forever (seen in 1 of 8 tries).

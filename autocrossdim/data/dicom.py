@@ -67,6 +67,8 @@ def _is_marked(path: Path) -> bool:
         start = stream.read(_PREAMBLE + 4)
     if start[_PREAMBLE:] == b"DICM":
         return True
+    if len(start) < _PREAMBLE:  # a file of /sys, whose size is not that of its content
+        return False
     group, element, length = struct.unpack("<HHI", start[:8])
     explicit = start[4:6].isalpha() and start[4:6].isupper()
     return group in (2, 8) and element <= 0x18 and (explicit or length <= 64)  # the first elements in use are short

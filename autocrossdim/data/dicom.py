@@ -67,7 +67,7 @@ def _is_marked(path: Path) -> bool:
         start = stream.read(_PREAMBLE + 4)
     if start[_PREAMBLE:] == b"DICM":
         return True
-    if len(start) < 8:  # as the files in /sys, which are shorter than their size
+    if len(start) < _PREAMBLE:  # a file of /sys can be shorter than the size it states
         return False
     group, element, length = struct.unpack("<HHI", start[:8])
     explicit = start[4:6].isalpha() and start[4:6].isupper()

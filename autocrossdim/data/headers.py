@@ -11,7 +11,8 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +25,7 @@ from autocrossdim.system.errors import UserError
 _MARK = "nrrd:"
 _TYPES = {"uint8": "uint8", "uint16": "uint16", "float32": "float"}
 _KEPT = ("space", "spacings", "axis mins", "axis maxs", "centering")
-_MAX_LINE = 2**16  # bytes of a header's line
+_MAX_LINES, _MAX_LINE = 1000, 2**14  # lines of a header, and bytes of a line
 _MHA_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "LONG_LONG": 8, "ULONG_LONG": 8, "DOUBLE": 8}  # else 4
 
 
@@ -42,10 +43,15 @@ def nrrd_header(path: Path) -> str | None:
 
 def _nrrd_lines(path: Path) -> list[str]:
     with path.open("rb") as file:
-        lines: list[str] = []
-        while (line := file.readline(_MAX_LINE).strip()) and len(lines) < 1000:
-            lines.append(line.decode("ascii", errors="replace"))
-    return lines
+        return list(takewhile(bool, _lines(file)))
+
+
+def _lines(file: BinaryIO) -> Iterator[str]:
+    """Yield the first lines of a file, without surrounding blanks; no more than a header may have."""
+    for _ in range(_MAX_LINES):
+        if not (line := file.readline(_MAX_LINE)):
+            return
+        yield line.decode("ascii", errors="replace").strip()
 
 
 def check_nrrd(path: Path) -> None:
@@ -73,9 +79,11 @@ def check_mha(path: Path, *, is_label: bool = False) -> None:
     """
     fields: dict[str, str] = {}
     with path.open("rb") as file:
-        while "ElementDataFile" not in fields and len(fields) < 1000 and (line := file.readline(_MAX_LINE)):
-            name, _, value = line.decode("ascii", errors="replace").partition("=")
+        for line in _lines(file):
+            name, _, value = line.partition("=")
             fields[name.strip()] = value.strip()
+            if "ElementDataFile" in fields:
+                break
         declared = _mha_bytes(path, fields)
         elsewhere = fields.get("ElementDataFile") != "LOCAL"
         if elsewhere or fields.get("BinaryData", "").lower().startswith(("f", "0")):

@@ -21,6 +21,7 @@ from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.sources import FileVersion, content_hash, file_versions
 from autocrossdim.system.errors import UserError, from_os_error
 from autocrossdim.system.files import library_path, list_directory, read_json, reading, write_json, written_whole
+from autocrossdim.system.text import shown_path
 
 BLOCK_BYTES = 2**17  # fits a core's cache
 VOXELS_PER_CLASS = 10_000  # positions stored per class, around which patches are drawn; nnU-Net's number
@@ -221,9 +222,10 @@ class Store:
         write_json(self._path(record.name, ".json"), record.model_dump(mode="json"))
 
     def _damaged(self, name: str) -> UserError:
+        record = shown_path(self._path(name, ".json"))
         return UserError(
-            f"{self._path(name, '.json')}: this case or one of its files is damaged. Delete this file and run the same "
-            "command again: the case is then preprocessed again."
+            f"{record}: this case or one of its files is damaged. Delete this file and run the same command again: the "
+            "case is then preprocessed again."
         )
 
     def _path(self, name: str, ending: str) -> Path:

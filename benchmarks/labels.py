@@ -16,8 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import SimpleITK as sitk
 
-from autocrossdim import api
-from autocrossdim.records.plan import PlanOptions
+import autocrossdim
 from autocrossdim.system.files import read_json, write_json
 
 IGNORE = 3
@@ -68,13 +67,13 @@ def main() -> None:
             folder = arguments.work / f"{variant}_{seed}"
             raw = folder / "raw" / source.name
             derive(source, raw, variant, seed)
-            options = PlanOptions(encoder="tf_efficientnetv2_b0", trial=False)
-            api.plan_and_preprocess(raw, folder / "work", options=options)
-            api.train(
-                raw, folder / "work", fold=["all"], weights=arguments.weights, settings={**SETTINGS, "seed": seed}
+            options = {"encoder": "tf_efficientnetv2_b0", "trial": False}
+            autocrossdim.plan_and_preprocess(raw, work=folder / "work", **options)
+            autocrossdim.train(
+                raw, work=folder / "work", fold=["all"], weights=arguments.weights, set={**SETTINGS, "seed": seed}
             )
-            api.predict(raw, source / "imagesTs", folder / "segmented", folder / "work")
-            summary = api.evaluate(folder / "segmented", source / "labelsTs", source)
+            autocrossdim.predict(raw, source / "imagesTs", folder / "segmented", work=folder / "work")
+            summary = autocrossdim.evaluate(folder / "segmented", source / "labelsTs", dataset=source)
             scores.append(summary.foreground_mean["Dice"])
         each = ", ".join(f"{score:.3f}" for score in scores)
         print(f"| {variant} | {np.mean(scores):.3f} | {each} |", flush=True)

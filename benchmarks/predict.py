@@ -61,7 +61,7 @@ def run_ours(job: dict[str, Any], folder: Path) -> None:
     """Segment the folder's volume through the same call as the command line."""
     import torch
 
-    from autocrossdim import api
+    import autocrossdim
     from autocrossdim.inference.fuse import fuse
     from autocrossdim.inference.model import Model
     from autocrossdim.inference.predictor import Predictor
@@ -108,7 +108,7 @@ def run_ours(job: dict[str, Any], folder: Path) -> None:
     predictor = Predictor([Model(plan, configuration, networks)], mirroring=job["mirror"])
     Predictor.load = lambda *_, **__: predictor  # type: ignore[method-assign,assignment]
     with Measured():
-        api.predict("benchmark", folder / "images", folder / "ours", overwrite=True)
+        autocrossdim.predict("benchmark", folder / "images", folder / "ours", overwrite=True)
 
 
 def run_nnunet(job: dict[str, Any], folder: Path) -> None:

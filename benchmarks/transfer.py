@@ -20,8 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from autocrossdim import api
-from autocrossdim.records.plan import PlanOptions
+import autocrossdim
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.files import read_json, write_json
 
@@ -131,14 +130,14 @@ def _write(folder: Path, content: dict[str, Any], files: dict[str, Any]) -> None
 
 def run(raw: Path, work: Path, arm: Arm, seed: int, weights: str) -> dict[str, Any]:
     """Train one arm with one seed on the only fold of `raw`, and return its record."""
-    options = PlanOptions(
-        encoder=ENCODER,
-        inflation=arm.inflation,  # type: ignore[arg-type]
-        batch_size=BATCH[arm.config],
-        patch_size=(192, 192) if arm.config == "omnia" else None,
-        trial=False,
-    )
-    api.plan_and_preprocess(raw, work, options=options)
+    options = {
+        "encoder": ENCODER,
+        "inflation": arm.inflation,  # type: ignore[arg-type]
+        "batch_size": BATCH[arm.config],
+        "patch_size": (192, 192) if arm.config == "omnia" else None,
+        "trial": False,
+    }
+    autocrossdim.plan_and_preprocess(raw, work=work, **options)
     plan_file = Workspace.of(raw.name, work).plan
     plan = read_json(plan_file)
     plan["configurations"]["omnia"]["batch_size"] = OMNIA_FIRST["batch"] if arm.weights == "omnia" else BATCH["omnia"]
@@ -147,9 +146,13 @@ def run(raw: Path, work: Path, arm: Arm, seed: int, weights: str) -> dict[str, A
     write_json(plan_file, plan)
     if arm.weights == "omnia":
         first = {**SETTINGS, "epochs": OMNIA_FIRST["epochs"], "seed": seed}
-        api.train(raw, work, "omnia", [0], arm.first.replace("FILE", weights), settings=first)
+        autocrossdim.train(
+            raw, work=work, config="omnia", fold=[0], weights=arm.first.replace("FILE", weights), set=first
+        )
     start = arm.weights.replace("FILE", weights)
-    api.train(raw, work, arm.config, [0], start, settings={**SETTINGS, **dict(arm.settings), "seed": seed})
+    autocrossdim.train(
+        raw, work=work, config=arm.config, fold=[0], weights=start, set={**SETTINGS, **dict(arm.settings), "seed": seed}
+    )
     folder = Workspace.of(raw.name, work).fold(arm.config, 0)
     history = [json.loads(line) for line in folder.history.read_text().splitlines()]
     mean = read_json(folder.validation / "summary.json")["foreground_mean"]

@@ -15,7 +15,7 @@ ROOMS = (
     *("report", "jobs", "studies", "commands", "top"),
 )
 """The rooms of `autocrossdim` from the bottom up; a file may import its own room and those before it."""
-TOP = ("__init__", "__main__", "api", "cli")
+TOP = ("__init__", "__main__", "cli")
 """Files beside the rooms, all of them at the top."""
 
 PLANNERS_MAY_IMPORT = "trainers/step.py"
@@ -154,10 +154,10 @@ def test_an_upward_import_is_found_wherever_it_is_written(tmp_path: Path, statem
     [
         ("autocrossdim__jobs__local", "autocrossdim.records.plan", True),
         ("autocrossdim__records__plan", "autocrossdim.records.labels", True),
-        ("autocrossdim__records__plan", "autocrossdim.api", False),
-        ("autocrossdim__cli", "autocrossdim.api", True),
-        ("autocrossdim__api", "trainers.fit", False),
-        ("autocrossdim__api", "planners.auto", False),
+        ("autocrossdim__records__plan", "autocrossdim.cli", False),
+        ("autocrossdim__cli", "autocrossdim.commands.train", True),
+        ("autocrossdim__cli", "trainers.fit", False),
+        ("autocrossdim__cli", "planners.auto", False),
         ("planners__auto", "autocrossdim.records.plan", True),
         ("planners__memory", "trainers.step", True),
         ("planners__memory", "trainers.fit", False),

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autocrossdim import api
+import autocrossdim
 from autocrossdim.data.images import read_label, write_label
 from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules
 from autocrossdim.data.phantoms import write_dataset as write_phantoms
-from autocrossdim.records.plan import PlanOptions
 from autocrossdim.system.files import read_json, write_json
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "Dataset004_Hippocampus"
@@ -63,12 +62,14 @@ def test_what_is_labelled_is_learned(variant: str, source: Callable[[Path], Path
     if variant == "ignored":
         leave_out_a_third(raw / "labelsTr")
     work, segmented = tmp_path / "work", tmp_path / "segmented"
-    options = PlanOptions(patch_size=(16, 24, 24), batch_size=2, trial=False)
-    api.plan_and_preprocess(raw, work, "dx", options, processes=1)
+    options = {"patch_size": (16, 24, 24), "batch_size": 2, "trial": False}
+    autocrossdim.plan_and_preprocess(raw, work=work, planner="dx", **options, processes=1)
     settings = {"epochs": 1, "steps_per_epoch": 120, "learning_rate": 3e-3, "augment": False, "workers": 0}
-    api.train(raw, work, fold=["all"], weights="random", device="cpu", settings={**settings, "slices_first": False})
-    api.predict(raw, raw / "imagesTs", segmented, work, device="cpu", mirroring=False)
-    summary = api.evaluate(segmented, truth, raw, processes=1)
+    autocrossdim.train(
+        raw, work=work, fold=["all"], weights="random", device="cpu", set={**settings, "slices_first": False}
+    )
+    autocrossdim.predict(raw, raw / "imagesTs", segmented, work=work, device="cpu", mirroring=False)
+    summary = autocrossdim.evaluate(segmented, truth, dataset=raw, processes=1)
     assert set(summary.mean) == ({"(1, 2)", "2"} if variant == "regions" else {"1", "2"})
     values = {int(v) for path in segmented.glob("*.nii.gz") for v in np.unique(read_label(path)[0])}
     assert values <= {0, 1, 2}

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor, nn
 
-from autocrossdim import api
+import autocrossdim
 from autocrossdim.data.images import read_image
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
@@ -59,31 +59,31 @@ def test_a_damaged_image_is_named_and_the_next_run_resumes(folder: Path) -> None
     good = bad.read_bytes()
     bad.write_bytes(gzip.compress(gzip.decompress(good)[:-100]))
     with pytest.raises(UserError, match=r"case2_0000\.nii\.gz"):
-        api.predict("any", folder / "images", folder / "out")
+        autocrossdim.predict("any", folder / "images", folder / "out")
     assert names(folder / "out") == ["case0", "case1"]
     bad.write_bytes(good)
     kept = (folder / "out" / "case0.nii.gz").stat().st_mtime_ns
-    api.predict("any", folder / "images", folder / "out")
+    autocrossdim.predict("any", folder / "images", folder / "out")
     assert names(folder / "out") == [f"case{number}" for number in range(5)]
     assert (folder / "out" / "case0.nii.gz").stat().st_mtime_ns == kept
 
 
 def test_parts_share_a_directory_among_machines(folder: Path) -> None:
-    done = [api.predict("any", folder / "images", folder / f"out{i}", part=f"{i}/2") for i in range(2)]
+    done = [autocrossdim.predict("any", folder / "images", folder / f"out{i}", part=f"{i}/2") for i in range(2)]
     assert [[path.name for path in paths] for paths in done] == [
         ["case0.nii.gz", "case2.nii.gz", "case4.nii.gz"],
         ["case1.nii.gz", "case3.nii.gz"],
     ]
     for wrong in ("2/2", "1", "-1/2", "0/0", "a/b", "٠/٢"):
         with pytest.raises(UserError, match=f"--part {wrong}: use I/N"):
-            api.predict("any", folder / "images", folder / "out", part=wrong)
+            autocrossdim.predict("any", folder / "images", folder / "out", part=wrong)
 
 
 def test_a_spacing_far_from_training_is_a_warning_with_the_factor(
     folder: Path, write_image: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_image(folder / "images" / "case4_0000.nii.gz", np.ones((6, 7, 8), np.float32), spacing=(2.0, 1.0, 0.4))
-    api.predict("any", folder / "images", folder / "out")
+    autocrossdim.predict("any", folder / "images", folder / "out")
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     assert len(warnings) == 1, "a factor of 2.0 is not far"
     assert "case4_0000.nii.gz: spacing 0.4 mm along x, but " in warnings[0]
@@ -94,7 +94,7 @@ def test_a_4d_image_is_named_and_nothing_is_written(folder: Path) -> None:
     image = sitk.Image(4, 5, 6, sitk.sitkFloat32)
     sitk.WriteImage(sitk.JoinSeries([image, image]), str(folder / "images" / "case0_0000.nii.gz"))
     with pytest.raises(UserError, match=r"case0_0000\.nii\.gz: a 4D image .* Split it"):
-        api.predict("any", folder / "images", folder / "out")
+        autocrossdim.predict("any", folder / "images", folder / "out")
     assert names(folder / "out") == []
 
 
@@ -102,13 +102,13 @@ def test_a_4d_image_is_named_and_nothing_is_written(folder: Path) -> None:
 def test_a_surplus_channel_is_named(folder: Path, write_image: Callable[..., Path], name: str) -> None:
     write_image(folder / "images" / name, np.zeros((3, 4, 5), np.float32))
     with pytest.raises(UserError, match=rf"{name}: the model takes 1 channel, 0000 to 0000"):
-        api.predict("any", folder / "images", folder / "out")
+        autocrossdim.predict("any", folder / "images", folder / "out")
 
 
 def test_an_image_is_not_replaced_by_its_segmentation(folder: Path) -> None:
     (folder / "images" / "case0_0000.nii.gz").rename(folder / "one.nii.gz")
     with pytest.raises(UserError, match=r"one\.nii\.gz would replace the image itself"):
-        api.predict("any", folder / "one.nii.gz", folder)
+        autocrossdim.predict("any", folder / "one.nii.gz", folder)
 
 
 def no_model(*_: Any, **__: Any) -> Any:
@@ -130,7 +130,7 @@ def test_an_impossible_input_is_refused_before_a_model_is_loaded(
 ) -> None:
     monkeypatch.setattr(Predictor, "load", no_model)
     with pytest.raises(UserError, match=message) as caught:
-        api.predict("any", folder / name, folder / "out")
+        autocrossdim.predict("any", folder / name, folder / "out")
     assert str(caught.value).isprintable()
     assert not (folder / "out").exists()
 
@@ -154,7 +154,7 @@ def test_an_impossible_output_is_refused_before_a_model_is_loaded(
     monkeypatch.setattr(Predictor, "load", no_model)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     with pytest.raises(UserError, match=message) as caught:
-        api.predict("any", folder / "images", folder / name)
+        autocrossdim.predict("any", folder / "images", folder / name)
     assert str(caught.value).isprintable()
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
@@ -162,9 +162,9 @@ def test_an_impossible_output_is_refused_before_a_model_is_loaded(
 def test_links_that_lead_in_a_circle_are_refused(folder: Path) -> None:
     (folder / "circle").symlink_to(folder / "circle")
     with pytest.raises(UserError, match="circle"):
-        api.predict("any", folder / "circle", folder / "out")
+        autocrossdim.predict("any", folder / "circle", folder / "out")
     with pytest.raises(UserError, match="circle"):
-        api.predict("any", folder / "images", folder / "circle")
+        autocrossdim.predict("any", folder / "images", folder / "circle")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these directories")
@@ -172,7 +172,7 @@ def test_links_that_lead_in_a_circle_are_refused(folder: Path) -> None:
 def test_directories_of_devices_and_endless_files_are_refused_quickly(folder: Path, name: str) -> None:
     started = time.monotonic()
     with pytest.raises(UserError, match=name):
-        api.predict("any", name, folder / "out")
+        autocrossdim.predict("any", name, folder / "out")
     assert time.monotonic() - started < 30  # reading /proc takes minutes or never ends
 
 
@@ -181,7 +181,7 @@ def test_a_file_name_that_is_not_utf8_is_named(folder: Path) -> None:
     source = folder / "images" / "case0_0000.nii.gz"
     source.rename(Path(os.fsdecode(os.fsencode(folder / "images") + b"/caf\xe9_0000.nii.gz")))
     with pytest.raises(UserError, match=r"caf\?_0000\.nii\.gz: the name is not valid UTF-8"):
-        api.predict("any", folder / "images", folder / "out")
+        autocrossdim.predict("any", folder / "images", folder / "out")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every directory")
@@ -190,9 +190,9 @@ def test_a_directory_without_access_is_named(folder: Path) -> None:
     locked.chmod(0)
     try:
         with pytest.raises(UserError, match="images: .*permission denied"):
-            api.predict("any", locked, folder / "out")
+            autocrossdim.predict("any", locked, folder / "out")
         with pytest.raises(UserError, match="images/out: .*permission denied"):
-            api.predict("any", folder, locked / "out")
+            autocrossdim.predict("any", folder, locked / "out")
     finally:
         locked.chmod(0o755)
 
@@ -212,7 +212,7 @@ def test_uncertainty_of_3d_tiff_is_complete_and_resumes(
     model = Model(plan, plan.configuration(), [Bright().eval(), Bright().eval()])
     monkeypatch.setattr(Predictor, "load", lambda *_, **__: Predictor([model], mirroring=False))
 
-    paths = api.predict("any", images, tmp_path / "out", uncertainty=True)
+    paths = autocrossdim.predict("any", images, tmp_path / "out", uncertainty=True)
     for kind in ("entropy", "disagreement"):
         found = read_image([tmp_path / "out" / "uncertainty" / f"a_{kind}.tif"])
         assert found.geometry.spacing == tuple(spacing)
@@ -221,5 +221,5 @@ def test_uncertainty_of_3d_tiff_is_complete_and_resumes(
         assert sorted(row["case"] for row in csv.DictReader(file)) == ["a", "b"]
 
     before = [path.stat().st_mtime_ns for path in paths]
-    assert api.predict("any", images, tmp_path / "out", uncertainty=True) == paths
+    assert autocrossdim.predict("any", images, tmp_path / "out", uncertainty=True) == paths
     assert [path.stat().st_mtime_ns for path in paths] == before

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from autocrossdim import api
+import autocrossdim
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.networks.build import build_network
@@ -61,7 +61,7 @@ def test_folds_of_different_plans_are_not_exported(
 ) -> None:
     first, second = two_folds(plan, other)
     with pytest.raises(UserError, match=rf"{second}: trained under another plan than {first} .*{difference}"):
-        api.export(first.parents[1], tmp_path / "model.acd")
+        autocrossdim.export(first.parents[1], tmp_path / "model.acd")
     assert not (tmp_path / "model.acd").exists()
 
 

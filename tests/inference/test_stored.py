@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from autocrossdim import api
+import autocrossdim
 from autocrossdim.data.images import Geometry, read_label, write_array, write_label
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
@@ -54,7 +54,7 @@ def stored(request: pytest.FixtureRequest, make_plan: Callable[..., Any], tmp_pa
 
 def test_stored_probabilities_give_the_same_labels_as_an_ensemble_in_memory(stored: Any, tmp_path: Path) -> None:
     raw, folders, together = stored
-    (path,) = api.ensemble(folders, tmp_path / "both", raw)
+    (path,) = autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)
     found, geometry = read_label(path)
     assert geometry == read_label(folders[0] / "a.nii.gz")[1]
     probabilities = np.sort(together.probabilities.astype(float), axis=0)
@@ -70,17 +70,17 @@ def test_stored_probabilities_give_the_same_labels_as_an_ensemble_in_memory(stor
 def test_directories_that_do_not_fit_together_are_named(stored: Any, tmp_path: Path) -> None:
     raw, folders, _ = stored
     with pytest.raises(UserError, match="at least two directories"):
-        api.ensemble(folders[:1], tmp_path / "both", raw)
+        autocrossdim.ensemble(folders[:1], tmp_path / "both", dataset=raw)
     with pytest.raises(UserError, match="is one of the directories to average"):
-        api.ensemble(folders, folders[0], raw)
+        autocrossdim.ensemble(folders, folders[0], dataset=raw)
     (folders[1] / "b.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"omnia: 1 case of the other directories missing, b\.npz"):
-        api.ensemble(folders, tmp_path / "both", raw)
+        autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)
     (folders[1] / "b.npz").unlink()
     np.savez(folders[1] / "a.npz", probabilities=np.zeros((9, *SHAPE), np.float16))
     with pytest.raises(UserError, match=r"dx/a\.npz: probabilities of shape 9 × 9 × 20 × 18"):
-        api.ensemble(folders, tmp_path / "both", raw)
+        autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)
     (folders[1] / "a.npz").write_bytes(b"nothing")
     with pytest.raises(UserError, match="damaged"):
-        api.ensemble(folders, tmp_path / "both", raw)
+        autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)
     assert not list((tmp_path / "both").glob("*.nii.gz"))

@@ -126,6 +126,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_plan: Callable[..., A
 @pytest.fixture(scope="session")
 def exported(trained: Path) -> Path:
     """All folds of `trained` in one file."""
-    from autocrossdim.api import export
+    from autocrossdim import export
 
     return export(trained, trained.parent / "tiny.acd")

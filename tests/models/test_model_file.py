@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from autocrossdim.api import predict
+from autocrossdim import predict
 from autocrossdim.data.images import Geometry, write_array
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.models.model_file import ModelFile

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from autocrossdim.api import export
+from autocrossdim import export
 from autocrossdim.models.model_file import ModelFile
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState

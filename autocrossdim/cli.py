@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import logging
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from autocrossdim.commands import COMMANDS
-from autocrossdim.system.errors import Interrupted, UserError
+from autocrossdim.system.errors import Interrupted, UserError, from_os_error
 
 RESUME = "Stopped. Run the same command again to resume.\n"
 
@@ -39,8 +40,14 @@ def _global_options(
     _: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show warnings and results only.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also show messages for debugging.")] = False,
 ) -> None:
     """Options of every command."""
+    if quiet or verbose:
+        from autocrossdim.system.console import logger
+
+        logger.setLevel(logging.WARNING if quiet else logging.DEBUG)
 
 
 def _add(name: str) -> None:
@@ -149,7 +156,7 @@ def main() -> NoReturn:
         sys.stderr.write(f"{error}\n")
         code = 128 + signal.SIGTERM
     except OSError as error:
-        sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
+        sys.stderr.write(f"error: {from_os_error(error)}\n")
         code = 2
     except Exception as error:
         # Unknown options and the like; typer's classes of errors have moved between its versions.

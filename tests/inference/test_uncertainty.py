@@ -53,11 +53,11 @@ def test_temperature_scaling_changes_no_label(temperature: float, seed: int, lab
 
 def test_temperature_scaling_is_the_one_that_was_fitted() -> None:
     values = probabilities(CLASSES)
-    expected = calibration.temper(values.flatten(1).T.numpy(), 1.7).T.reshape(values.shape)
+    expected = calibration.scale_temperature(values.flatten(1).T.numpy(), 1.7).T.reshape(values.shape)
     np.testing.assert_allclose(temper(values, CLASSES, 1.7), expected, rtol=1e-4)
     inside = probabilities(REGIONS)
     pairs = torch.stack([1 - inside, inside]).flatten(1).T.numpy()
-    expected = calibration.temper(pairs, 1.7)[:, 1].reshape(inside.shape)
+    expected = calibration.scale_temperature(pairs, 1.7)[:, 1].reshape(inside.shape)
     np.testing.assert_allclose(temper(inside, REGIONS, 1.7), expected, rtol=1e-4)
 
 

@@ -233,7 +233,7 @@ def test_what_find_best_found_travels_along(exported: Path, tmp_path: Path, repa
     "changes",
     [
         {"plan_digest": "0" * 64},
-        {"config": ["dx", "omnia"]},
+        {"configurations": ["dx", "omnia"]},
         {"postprocessing": [{"name": "block", "values": [1], "replaced_by": 77}]},
         {"calibration": {"temperature": -1.0}},
     ],

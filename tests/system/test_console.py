@@ -33,8 +33,10 @@ def test_a_terminal_wraps_by_itself(terminal: None, capsys: pytest.CaptureFixtur
 
 
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    say("a\x1b[2Jb\x07\nc\udc80")
-    assert capsys.readouterr().err == "a?[2Jb?\nc?\n"
+    say("a\x1b[2Jb\x07\nc")
+    assert capsys.readouterr().err == "a?[2Jb?\nc\n"
+    # Not through the logger: pytest keeps what was logged, and its workers cannot send half a surrogate pair.
+    assert console.without_control("c\udc80") == "c?"
 
 
 def test_a_table_is_as_wide_as_its_contents_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """`autocrossdim predict`: segment images with an ensemble of folds and configurations."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -109,24 +110,31 @@ def predict(
         return []
     from autocrossdim.inference.inputs import check_paths, find_inputs, part_of
 
+    created = not output.exists()
     check_paths(input, output)
     from autocrossdim.inference.folder import segment_folder
     from autocrossdim.inference.predictor import Predictor
     from autocrossdim.system.console import say
 
-    predictor = Predictor.load(
-        model,
-        work=None if work is None else Path(work),
-        fold=folds,
-        config=configurations,
-        device=device,
-        mirroring=mirroring,
-        postprocessing=postprocessing,
-    )
+    try:
+        predictor = Predictor.load(
+            model,
+            work=None if work is None else Path(work),
+            fold=folds,
+            config=configurations,
+            device=device,
+            mirroring=mirroring,
+            postprocessing=postprocessing,
+        )
+        plan = predictor.plan
+        cases = part_of(find_inputs(input, len(plan.channel_names), plan.file_ending), part)
+    except UserError:
+        if created:
+            with suppress(OSError):  # something else wrote into it
+                output.rmdir()
+        raise
     for note in predictor.notes:
         say(note)
-    plan = predictor.plan
-    cases = part_of(find_inputs(input, len(plan.channel_names), plan.file_ending), part)
     return segment_folder(
         predictor, cases, output, probabilities=probabilities, uncertainty=uncertainty, overwrite=overwrite
     )

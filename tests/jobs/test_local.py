@@ -129,7 +129,7 @@ def test_no_process_is_left_behind(tmp_path: Path, number: signal.Signals) -> No
     for n in "012":
         (tmp_path / n).mkdir()
         commands[f"fold {n}"] = python(TRAINING, tmp_path / n, n)
-    parent = subprocess.Popen(python(PARENT, json.dumps(commands)), stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(python(PARENT, json.dumps(commands)), stderr=subprocess.PIPE, encoding="utf-8")
     files = [tmp_path / n / f"process_{n}" for n in "01"]
     eventually(lambda: all(file.exists() for file in files))
     processes = [int(file.read_text()) for file in files]
@@ -152,7 +152,7 @@ def test_two_folds_are_trained_at_a_time(tmp_path: Path) -> None:
 
     def autocrossdim(*words: object) -> subprocess.CompletedProcess[str]:
         whole = [sys.executable, "-m", "autocrossdim", *words[:1], raw, "--work", tmp_path / "work", *words[1:]]
-        return subprocess.run([str(word) for word in whole], capture_output=True, text=True, check=False)
+        return subprocess.run([str(word) for word in whole], capture_output=True, encoding="utf-8", check=False)
 
     small = ("--encoder", "test_efficientnet", "--patch-size", "16,16,16", "--batch-size", "2", "--no-trial")
     assert autocrossdim("plan_and_preprocess", *small).returncode == 0

@@ -67,7 +67,7 @@ def eventually(true: Callable[[], bool], seconds: float = 300, why: Callable[[],
 
 
 def output(*words: object) -> str:
-    return subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True).stdout
+    return subprocess.run([str(word) for word in words], check=True, capture_output=True, encoding="utf-8").stdout
 
 
 def state(job: str) -> str:
@@ -129,7 +129,9 @@ def start(folder: Path, programs: Mapping[str, str | None]) -> Iterator[Path]:
                 if words[0] == "munged":
                     eventually((folder / "munge.socket").exists, 10)
             eventually(
-                lambda: "idle" in subprocess.run(["sinfo", "-h"], capture_output=True, text=True, check=False).stdout,
+                lambda: (
+                    "idle" in subprocess.run(["sinfo", "-h"], capture_output=True, encoding="utf-8", check=False).stdout
+                ),
                 30,
                 lambda: "\n".join(file.read_text(errors="replace") for file in folder.glob("slurm*.log")),
             )
@@ -175,7 +177,7 @@ def submit(raw: Path, work: Path, *words: object) -> subprocess.CompletedProcess
 
 def autocrossdim(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "autocrossdim", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 
 def submitted(raw: Path, work: Path, *words: object) -> list[str]:

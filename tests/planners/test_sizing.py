@@ -18,7 +18,7 @@ def sizer(memory: float = 8.0, kind: Kind = "unet", **choices: Any) -> Sizer:
     return Sizer(
         channels=1,
         labels=Labels.from_dataset_json({"background": 0, "organ": 1}),
-        **options,
+        options=options,
         mixed=False,
         budget_bytes=int(memory * GIGABYTE),
         kind=kind,

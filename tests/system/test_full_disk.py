@@ -55,7 +55,7 @@ print(json.dumps(told))
 
 def written(folder: Path, limit: int) -> dict[str, str]:
     command = [sys.executable, "-c", WRITERS, str(folder), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     result: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -82,7 +82,7 @@ def test_preprocessing_and_training_end_in_one_line(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "autocrossdim", *map(str, words), "--work", str(work)],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
             env=ENVIRONMENT,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),

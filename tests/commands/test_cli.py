@@ -122,7 +122,7 @@ def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path
     process.send_signal(signal.SIGKILL)
     process.wait()
     said = succeed(*words)
-    assert "going on after step" in said or "already trained" in said
+    assert "resuming after step" in said or "already trained" in said
     epochs = [json.loads(line)["epoch"] for line in latest.with_name("history.jsonl").read_text().splitlines()]
     assert epochs == [1, 2, 3, 4, 5, 6]
 

@@ -246,7 +246,7 @@ def test_a_job_that_loses_its_place_goes_on_from_its_checkpoint(cluster: Path, r
     eventually(lambda: has_ended(job), why=lambda: log(work, job))
     assert state(job) == "COMPLETED", log(work, job)
     assert restarts(job) == 1
-    assert "going on after" in log(work, job)
+    assert "resuming after" in log(work, job)
     assert epochs_of(fold) == list(range(1, len(epochs_of(fold)) + 1))
     assert (fold / "validation" / "summary.json").exists()
 

@@ -116,9 +116,10 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                 )
             if fabric.is_global_zero:
                 history.add(entry)
-                if state.complete or state.epoch % EPOCHS_BETWEEN_FIGURES == 0:
-                    history.draw(folder.progress)
             _write(run, learner, state, sources, fabric, is_best=is_best)
+            # After the checkpoint: a figure that cannot be written costs no training.
+            if fabric.is_global_zero and (state.complete or state.epoch % EPOCHS_BETWEEN_FIGURES == 0):
+                history.draw(folder.progress)
             done = progress(state, settings)
             say(epoch_line(run.name, entry, seconds_left=state.seconds * (1 - done) / max(done, 1e-6)))
 

@@ -79,7 +79,7 @@ def transfer(
     plan = target.plan
     for field, there, here in (
         ("kind", source_plan.kind, plan.kind),
-        ("preset", source_plan.network, plan.network),
+        ("network", source_plan.network, plan.network),
         ("encoder", arch_of(source_plan.encoder), arch_of(plan.encoder)),
     ):
         if there != here:

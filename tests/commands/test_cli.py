@@ -210,7 +210,7 @@ def test_predict_never_replaces_an_image(volumes: Path, tmp_path: Path) -> None:
     before = (folder / "b.nii.gz").read_bytes()
     result = command("predict", volumes, *work, "-i", folder, "-o", folder, "--overwrite")
     assert result.returncode == 2
-    assert "replace the image" in result.stderr
+    assert "this is the directory of the images" in result.stderr
     assert (folder / "b.nii.gz").read_bytes() == before
     # Probabilities asked for later are made, though the segmentations are there.
     succeed("predict", volumes, *work, "-i", folder, "-o", tmp_path / "out")

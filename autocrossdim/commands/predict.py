@@ -1,5 +1,6 @@
 """`autocrossdim predict`: segment images with an ensemble of folds and configurations."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -110,7 +111,7 @@ def predict(
         return []
     from autocrossdim.inference.inputs import check_paths, find_inputs, part_of
 
-    created = not output.exists()
+    created = not os.path.lexists(output)  # false, rather than an error, for an impossible path
     check_paths(input, output)
     from autocrossdim.inference.folder import segment_folder
     from autocrossdim.inference.predictor import Predictor

@@ -189,7 +189,7 @@ def submitted(raw: Path, work: Path, *words: object) -> list[str]:
 
 def log(work: Path, job: str) -> str:
     file = work / "Dataset901_Nodules" / "slurm" / f"{job}_0_log.out"
-    return file.read_text() if file.exists() else ""
+    return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 def epochs_of(fold: Path) -> list[int]:
@@ -221,12 +221,12 @@ def test_jobs_segment_a_folder_together(cluster: Path, raw: Path, work: Path, tm
     assert len(jobs) == 2, result.stderr
     for job in jobs:
         eventually(lambda job=job: has_ended(job))
-        assert state(job) == "COMPLETED", (segmented / "slurm" / f"{job}_0_log.out").read_text()
+        assert state(job) == "COMPLETED", (segmented / "slurm" / f"{job}_0_log.out").read_text(encoding="utf-8")
     labels = {file.name for file in (raw / "labelsTs").iterdir()}
     assert {file.name for file in segmented.iterdir()} == {*labels, "slurm"}
     refused = autocrossdim(*predict, "--slurm", "partition=shared,time=10", "--overwrite")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "queued again would begin again" in refused.stderr
+    assert "a requeued job would start over" in refused.stderr
 
 
 @pytest.mark.parametrize("how", ["requeued by hand", "pre-empted", "out of time"])

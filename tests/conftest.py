@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -118,6 +120,37 @@ def edit_json() -> Callable[..., None]:
         file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
     return edit
+
+
+@pytest.fixture
+def command(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in this process, which has loaded torch already: `command("plan", dataset, "--json")`."""
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        from autocrossdim.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["autocrossdim", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(words, int(end.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def succeed(command: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., str]:
+    """Run the command line in this process, expect success, and return what it printed."""
+
+    def run(*words: object) -> str:
+        result = command(*words)
+        assert result.returncode == 0, result.stderr
+        return result.stdout + result.stderr
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,12 @@ QUICK = [
 ]
 
 
-def command(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command line in a process of its own."""
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Succeed = Callable[..., str]
+
+
+def process(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "autocrossdim", *map(str, words)],
         capture_output=True,
@@ -35,12 +40,6 @@ def command(*words: object, **environment: str) -> subprocess.CompletedProcess[s
         timeout=300,
         check=False,
     )
-
-
-def succeed(*words: object) -> str:
-    result = command(*words)
-    assert result.returncode == 0, result.stderr
-    return result.stdout + result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def test_help_is_quick_and_does_not_import_torch() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["volumes", "thick_slices"])
-def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path, succeed: Succeed) -> None:
     raw: Path = request.getfixturevalue(name)
     before = {file: file.stat().st_mtime_ns for file in raw.rglob("*")}
     work = ["--work", tmp_path]
@@ -109,7 +108,7 @@ def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path: Path, succeed: Succeed) -> None:
     work = ["--work", tmp_path]
     succeed("plan_and_preprocess", volumes, *work, "--memory", "2")
     words = ["train", volumes, *work, "--fold", "0", "--weights", "random", "--epochs", "6"]
@@ -128,7 +127,9 @@ def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_mistakes_end_in_one_clear_line_and_exit_code_2(volumes: Path, tmp_path: Path) -> None:
+def test_mistakes_end_in_one_clear_line_and_exit_code_2(
+    volumes: Path, tmp_path: Path, succeed: Succeed, command: Command
+) -> None:
     work = ["--work", tmp_path]
     succeed("plan_and_preprocess", volumes, *work, "--memory", "2")
     predict = ["predict", volumes, *work, "-i", volumes / "imagesTs", "-o", tmp_path / "out"]
@@ -150,7 +151,7 @@ def test_mistakes_end_in_one_clear_line_and_exit_code_2(volumes: Path, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_option_is_an_error(volumes: Path) -> None:
+def test_an_unknown_option_is_an_error(volumes: Path, command: Command) -> None:
     for words, named in [
         (("train", volumes, "--epoch", "3"), "--epoch"),
         (("trian", volumes), "trian"),
@@ -163,7 +164,7 @@ def test_an_unknown_option_is_an_error(volumes: Path) -> None:
         assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
-def test_every_fault_is_printed_at_once_and_nothing_is_written(volumes: Path, tmp_path: Path) -> None:
+def test_every_fault_is_printed_at_once_and_nothing_is_written(volumes: Path, tmp_path: Path, command: Command) -> None:
     raw = tmp_path / volumes.name
     for file in volumes.rglob("*.*"):
         target = raw / file.relative_to(volumes)
@@ -180,8 +181,11 @@ def test_every_fault_is_printed_at_once_and_nothing_is_written(volumes: Path, tm
     assert not (tmp_path / "work").exists()
 
 
-def test_a_plan_is_shown_and_printed_as_json_without_preprocessing(volumes: Path, tmp_path: Path) -> None:
-    result = command("plan", volumes, "--work", tmp_path, "--no-trial", "--batch-size", "3", COLUMNS="160")
+def test_a_plan_is_shown_and_printed_as_json_without_preprocessing(
+    volumes: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    result = command("plan", volumes, "--work", tmp_path, "--no-trial", "--batch-size", "3")
     assert result.returncode == 0, result.stderr
     for expected in ("5 3D cases", "organ (5), nodule (5)", "Decision: dx", "dx (chosen)", "omnia", "batch_size = 3"):
         assert expected in result.stdout
@@ -192,7 +196,7 @@ def test_a_plan_is_shown_and_printed_as_json_without_preprocessing(volumes: Path
 
 
 @pytest.mark.slow
-def test_dsnet_is_planned_and_trained_when_asked_for(volumes: Path, tmp_path: Path) -> None:
+def test_dsnet_is_planned_and_trained_when_asked_for(volumes: Path, tmp_path: Path, succeed: Succeed) -> None:
     work = ["--work", tmp_path]
     succeed("plan_and_preprocess", volumes, *work, "--planner", "ds", "--memory", "2", "--no-trial")
     succeed("train", volumes, *work, *QUICK, "--fold", "0")
@@ -200,7 +204,7 @@ def test_dsnet_is_planned_and_trained_when_asked_for(volumes: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_predict_never_replaces_an_image(volumes: Path, tmp_path: Path) -> None:
+def test_predict_never_replaces_an_image(volumes: Path, tmp_path: Path, succeed: Succeed, command: Command) -> None:
     work = ["--work", tmp_path]
     succeed("plan_and_preprocess", volumes, *work, "--memory", "2", "--no-trial")
     succeed("train", volumes, *work, *QUICK, "--fold", "0")
@@ -218,7 +222,9 @@ def test_predict_never_replaces_an_image(volumes: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "b.npz").exists()
 
 
-def test_a_dataset_json_changed_after_planning_is_noticed(volumes: Path, tmp_path: Path) -> None:
+def test_a_dataset_json_changed_after_planning_is_noticed(
+    volumes: Path, tmp_path: Path, succeed: Succeed, command: Command
+) -> None:
     raw = tmp_path / volumes.name
     shutil.copytree(volumes, raw)
     succeed("plan", raw, "--work", tmp_path / "work", "--no-trial")
@@ -230,6 +236,6 @@ def test_a_dataset_json_changed_after_planning_is_noticed(volumes: Path, tmp_pat
 
 
 def test_a_plan_can_be_shown_where_there_is_only_ascii(volumes: Path, tmp_path: Path) -> None:
-    result = command("plan", volumes, "--work", tmp_path, "--no-trial", PYTHONIOENCODING="ascii")
+    result = process("plan", volumes, "--work", tmp_path, "--no-trial", PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr
     assert "dx (chosen)" in result.stdout

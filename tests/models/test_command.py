@@ -1,21 +1,11 @@
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "autocrossdim", *map(str, words)],
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
-        timeout=300,
-        check=False,
-    )
-
-
-def test_a_file_is_exported_and_a_damaged_one_refused_in_one_line(trained: Path, tmp_path: Path) -> None:
+def test_a_file_is_exported_and_a_damaged_one_refused_in_one_line(
+    trained: Path, tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     file = tmp_path / "tiny.acd"
     words = ["export", trained.name, "--work", trained.parent, "-o", file, "--fold", "1"]
     result = command(*words)

@@ -68,7 +68,12 @@ def test_under_torchrun(planned: tuple[Path, Path], work: Path) -> None:
         *("--set", "slices_first=false"),
     ]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=200,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("epoch 1,") == 1, "only the first process reports"

@@ -280,7 +280,7 @@ def test_one_image_is_segmented_from_python(train: Train) -> None:
     assert found.probabilities is not None
     np.testing.assert_allclose(found.probabilities.astype(float).sum(axis=0), 1, atol=5e-3)
     with pytest.raises(UserError, match=r"1 channel\(s\): phantom"):
-        predictor(np.zeros((2, 9, 9, 9)), (1.0, 1.0, 1.0))
+        predictor(np.zeros((2, 9, 9, 9)), spacing=(1.0, 1.0, 1.0))
 
 
 def test_a_frozen_encoder_does_not_change(train: Train) -> None:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autocrossdim.commands.convert import convert
     from autocrossdim.commands.ensemble import ensemble
     from autocrossdim.commands.evaluate import evaluate
     from autocrossdim.commands.export import export
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Predictor",
+    "convert",
     "ensemble",
     "evaluate",
     "export",

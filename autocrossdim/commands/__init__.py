@@ -2,6 +2,7 @@
 
 COMMANDS = (
     "run",
+    "convert",
     "verify",
     "plan",
     "plan_and_preprocess",

@@ -161,9 +161,37 @@ def series_files(folder: Path) -> list[str]:
             f"{folder / min(left_out)}: not a slice of the series beside it (damaged, or another kind of file). "
             "Copy it again, or take it out of the directory."
         )
-    if len(files) > 1:
-        origins, directions = _positions(files)
-        return [files[index] for index in _stacking_order(folder, origins, directions)]
+    return stacked(folder, files)
+
+
+def stacked(folder: Path, files: list[str]) -> list[str]:
+    """Return slices, given in any order, ordered along their normal.
+
+    Args:
+        folder: directory of the slices, for messages.
+        files: DICOM files with one slice each.
+
+    Raises:
+        UserError: a file cannot be read; several slices at one position; slices that are not parallel, not stacked
+            along their normal, or unevenly spaced.
+    """
+    if len(files) < 2:
+        return files
+    origins, directions = _positions(files)
+    return [files[index] for index in _stacking_order(folder, origins, directions)]
+
+
+@reading()
+def slice_files(folder: Path) -> list[Path]:
+    """Return the DICOM files that directly lie in `folder`, sorted by name, whatever series they declare.
+
+    Raises:
+        UserError: the directory cannot be read, or a file is damaged.
+    """
+    files = _marked(folder)
+    for file in files:
+        library_path(file)
+        check_dicom(file)
     return files
 
 

@@ -77,13 +77,8 @@ def check_mha(path: Path, *, is_label: bool = False) -> None:
     Raises:
         UserError: invalid header, or voxels missing or far too many.
     """
-    fields: dict[str, str] = {}
     with path.open("rb") as file:
-        for line in _lines(file):
-            name, _, value = line.partition("=")
-            fields[name.strip()] = value.strip()
-            if "ElementDataFile" in fields:
-                break
+        fields = _mha_fields(file)
         declared = _mha_bytes(path, fields)
         elsewhere = fields.get("ElementDataFile") != "LOCAL"
         if elsewhere or fields.get("BinaryData", "").lower().startswith(("f", "0")):
@@ -98,6 +93,27 @@ def check_mha(path: Path, *, is_label: bool = False) -> None:
         if compressed:
             check_declared(path, declared, is_label=is_label)
             _check_compressed(path, file, declared)
+
+
+def mhd_bytes(path: Path) -> int:
+    """Return the number of bytes that the voxels of an MHD file have, by its header.
+
+    Raises:
+        UserError: invalid header.
+    """
+    with path.open("rb") as file:
+        return _mha_bytes(path, _mha_fields(file))
+
+
+def _mha_fields(file: BinaryIO) -> dict[str, str]:
+    """Return the header of an MHA or MHD file, up to the name of the file with the voxels."""
+    fields: dict[str, str] = {}
+    for line in _lines(file):
+        name, _, value = line.partition("=")
+        fields[name.strip()] = value.strip()
+        if "ElementDataFile" in fields:
+            break
+    return fields
 
 
 def _mha_bytes(path: Path, fields: Mapping[str, str]) -> int:

@@ -166,7 +166,15 @@ def read_dicom_series(folder: Path) -> Image:
     Raises:
         UserError: no series or several, several slices at one position, uneven gaps, unreadable files.
     """
-    files = dicom.series_files(folder)
+    return read_dicom_slices(folder, dicom.series_files(folder))
+
+
+def read_dicom_slices(folder: Path, files: list[str]) -> Image:
+    """Read slices, in the order of `dicom.stacked`, as an image of shape (1, Z, Y, X), or (3, Z, Y, X) in colour.
+
+    Raises:
+        UserError: the files, which are in `folder`, cannot be read as one volume.
+    """
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
     try:
@@ -203,6 +211,19 @@ def write_array(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None
     if file_ending(Path(path)) in (".png", ".bmp"):
         raise UserError(f"{path}: cannot hold fractions. Write .tif or .nii.gz instead.")
     _write(array.astype(np.float32), geometry, Path(path))
+
+
+def write_image(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
+    """Write one channel of an image, shape (Z, Y, X): as uint8, int16 or uint16 if that is exact, else float32.
+
+    Raises:
+        UserError: a format or directory that cannot hold it.
+    """
+    if np.isfinite(array).all() and (array == np.round(array)).all():
+        for kind in (np.uint8, np.int16, np.uint16):
+            if array.size and np.iinfo(kind).min <= array.min() and array.max() <= np.iinfo(kind).max:
+                return _write(array.astype(kind), geometry, Path(path))
+    return write_array(array, geometry, path)
 
 
 @reading()

@@ -83,7 +83,7 @@ _TYPES = {
     1024: "i8",
     1280: "u8",
 }
-_CODES = {"uint8": 2, "uint16": 512, "float32": 16}
+_CODES = {"uint8": 2, "int16": 4, "uint16": 512, "float32": 16}
 _MARK = "nifti:"
 # zlib level 5: labels compress as well as at 9, float maps in half the time.
 COMPRESSION = 5
@@ -105,22 +105,76 @@ def read(path: Path, *, is_label: bool = False) -> tuple[Array, str]:
     Raises:
         UserError: not a NIfTI file, truncated, damaged, larger than it can be, or with a spacing of zero or NaN.
     """
+    voxels, header = _read_stored(path, is_label=is_label)
+    fields = _fields(header)
+    slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if math.isfinite(slope) and math.isfinite(inter) and slope != 0 and (slope, inter) != (1, 0):
+        voxels = voxels * slope + inter
+    return voxels, _MARK + base64.b64encode(header).decode()
+
+
+def volumes(path: Path) -> list[bytes]:
+    """Return the volumes of a 4D file as the contents of one uncompressed 3D file each.
+
+    Voxels and geometry stay bit by bit what they are in the 4D file.
+
+    Raises:
+        UserError: as `read`; or the file has another number of axes.
+    """
+    voxels, header = _read_stored(path)
+    fields = _fields(header)
+    if int(fields["dim"][0]) != 4:
+        raise UserError(f"{path}: {int(fields['dim'][0])} axes, but four are expected. Check the file.")
+    count = int(fields["dim"][4])
+    fields["dim"][0], fields["dim"][4], fields["vox_offset"] = 3, 1, len(header) + 4
+    head = bytes(header) + bytes(4)  # four zeros: no extension of the header follows
+    return [head + part.tobytes() for part in np.split(voxels, count)]
+
+
+def count_volumes(path: Path) -> int:
+    """Return the number of volumes of a file: 1 for a 3D file. Only its header is read.
+
+    Raises:
+        UserError: not a NIfTI file, truncated, or damaged.
+    """
+    with _opened(path) as (stream, _):
+        fields = _fields(_read_header(stream))
+        if fields is None:
+            raise UserError(f"{path}: not a NIfTI file (wrong first bytes). Convert or replace it.")
+        return int(fields["dim"][4]) if fields["dim"][0] >= 4 else 1
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO | gzip.GzipFile, bool]]:
+    """Yield a stream of a file's content, and whether the file is compressed."""
     with reading(path), path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         if not compressed:
-            return _read(path, file, compressed, is_label)
+            yield file, False
+            return
         try:
             with gzip.GzipFile(fileobj=file) as stream:
-                return _read(path, stream, compressed, is_label)
+                yield stream, True
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{path}: truncated or damaged ({error}). Copy the file again.") from error
 
 
-def _read(path: Path, stream: BinaryIO | gzip.GzipFile, compressed: bool, is_label: bool) -> tuple[Array, str]:
+def _read_header(stream: BinaryIO | gzip.GzipFile) -> bytearray:
     header = bytearray(stream.read(_BYTES_1))
     if header[4:8] == _MAGIC_2[:4]:
         header += stream.read(_BYTES_2 - _BYTES_1)
+    return header
+
+
+def _read_stored(path: Path, *, is_label: bool = False) -> tuple[Array, bytearray]:
+    """Return the voxels as they are stored, in the order of the file, and the header."""
+    with _opened(path) as (stream, compressed):
+        return _read(path, stream, compressed, is_label)
+
+
+def _read(path: Path, stream: BinaryIO | gzip.GzipFile, compressed: bool, is_label: bool) -> tuple[Array, bytearray]:
+    header = _read_header(stream)
     fields = _fields(header)
     if fields is None:
         raise UserError(f"{path}: not a NIfTI file (wrong first bytes). Convert or replace it.")
@@ -143,10 +197,7 @@ def _read(path: Path, stream: BinaryIO | gzip.GzipFile, compressed: bool, is_lab
     if compressed:
         _check_rest(path, stream, max(declared, MAX_TRAILING))
     voxels: Array = np.frombuffer(content, kind, count)
-    slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
-    if math.isfinite(slope) and math.isfinite(inter) and slope != 0 and (slope, inter) != (1, 0):
-        voxels = voxels * slope + inter
-    return voxels, _MARK + base64.b64encode(header).decode()
+    return voxels, header
 
 
 def _check_header(path: Path, fields: Any) -> None:
@@ -218,7 +269,7 @@ def is_header(text: str | None) -> bool:
 
 
 def write(path: Path, array: Array, header: str) -> None:
-    """Write `array`, (Z, Y, X) or (Y, X) of uint8, uint16 or float32, with a header that `read` returned."""
+    """Write `array`, (Z, Y, X) or (Y, X) of uint8, int16, uint16 or float32, with a header that `read` returned."""
     raw = bytearray(base64.b64decode(header.removeprefix(_MARK)))
     fields = _fields(raw)
     if _count(fields) != array.size:  # the source held several values per voxel

@@ -1,6 +1,8 @@
 """Integrity of a raw dataset: every error in one list, and what may be intended but should be known."""
 
 import hashlib
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autocrossdim.data.converting.layouts import detect
 from autocrossdim.data.dataset import Case, Dataset, channel_files, files_ending, parse_dataset
 from autocrossdim.data.images import Geometry, Image, read_image, read_label, same_place, spacing_file
 from autocrossdim.system.errors import UserError
@@ -77,10 +80,18 @@ def verify(path: str | Path, processes: int = 1) -> Report:
         UserError: a directory may not be read.
     """
     structure = check_structure(Path(path))
+    if structure.faults and (layout := detect(Path(path))) is not None:
+        return Report([_to_convert(Path(path), layout.name)], [])
     if structure.dataset is None:
         return summarise([structure])
     check = partial(_check_case_only, structure.dataset)
     return summarise([structure, *map_cases(check, structure.dataset.training_cases(), processes, "Verifying cases")])
+
+
+def _to_convert(path: Path, layout: str) -> str:
+    name = f"Dataset001_{re.sub('[^A-Za-z0-9]', '', path.resolve().name) or 'Name'}"
+    command = shlex.join(["autocrossdim", "convert", str(path), "-o", name, "--layout", layout])
+    return f"{path}: not a dataset in nnU-Net's format, but it looks like the layout {layout}. Convert it: {command}"
 
 
 @reading()

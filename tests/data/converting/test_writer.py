@@ -1,0 +1,101 @@
+"""What all layouts share: resuming, what the output may hold, and options."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import autocrossdim
+from autocrossdim.data.converting import writer
+from autocrossdim.system.errors import UserError
+
+
+@pytest.fixture
+def source(tmp_path: Path, write_image) -> Path:
+    for number in range(4):
+        array = np.random.default_rng(number).integers(0, 200, (4, 8, 6)).astype(np.int16)
+        write_image(tmp_path / "pairs" / "images" / f"c{number}.nii.gz", array)
+        write_image(tmp_path / "pairs" / "labels" / f"c{number}.nii.gz", (array > 100).astype(np.uint8))
+    return tmp_path / "pairs"
+
+
+def test_only_changed_cases_are_written_again(source: Path, tmp_path: Path, write_image) -> None:
+    assert autocrossdim.convert(source, tmp_path / "out", processes=1).written == 4
+    assert autocrossdim.convert(source, tmp_path / "out", processes=1).written == 0
+    write_image(source / "images" / "c2.nii.gz", np.full((4, 8, 6), 7, np.int16))
+    (tmp_path / "out" / "labelsTr" / "c3.nii.gz").unlink()
+    assert autocrossdim.convert(source, tmp_path / "out", processes=1).written == 2
+    copied = (tmp_path / "out" / "imagesTr" / "c2_0000.nii.gz").read_bytes()
+    assert copied == (source / "images" / "c2.nii.gz").read_bytes()
+
+
+def test_an_interrupted_conversion_resumes(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = writer._write_case
+    written: list[str] = []
+
+    def interrupted(description, output, case) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(case.name)
+        whole(description, output, case)
+
+    monkeypatch.setattr(writer, "_write_case", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        autocrossdim.convert(source, tmp_path / "out", processes=1)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    monkeypatch.undo()
+    converted = autocrossdim.convert(source, tmp_path / "out", processes=1)
+    assert (converted.training, converted.written) == (4, 2)
+    assert autocrossdim.verify(tmp_path / "out", processes=1).faults == []
+
+
+def test_what_no_conversion_wrote_is_left_alone(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds files that no conversion wrote"):
+        autocrossdim.convert(source, tmp_path / "out", processes=1)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
+def test_cases_that_would_stay_behind_are_a_fault(source: Path, tmp_path: Path) -> None:
+    autocrossdim.convert(source, tmp_path / "out", processes=1)
+    (source / "labels" / "c1.nii.gz").unlink()  # a test case from now on
+    (source / "images" / "c3.nii.gz").unlink()
+    (source / "labels" / "c3.nii.gz").unlink()
+    with pytest.raises(UserError, match="holds 2 cases of another conversion, .*: c1, c3"):
+        autocrossdim.convert(source, tmp_path / "out", processes=1)
+
+
+@pytest.mark.parametrize("output", ["pairs", "pairs/out", "."])
+def test_the_source_is_never_written_to(source: Path, tmp_path: Path, output: str) -> None:
+    with pytest.raises(UserError, match="overlaps with the source"):
+        autocrossdim.convert(source, tmp_path / output, processes=1)
+
+
+def test_workers_write_the_same(source: Path, tmp_path: Path) -> None:
+    for number, folder in enumerate(("one", "two"), start=1):
+        autocrossdim.convert(source, tmp_path / folder, processes=number)
+    for file in (tmp_path / "one" / "labelsTr").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / "labelsTr" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layout": "dicomm"}, "--layout dicomm: no such layout"),
+        ({"modality": "t1"}, "--modality: the layout pairs does not use it, only chaos do"),
+        ({"label": ["x"]}, "--label =x: use NAME=VALUE"),
+        ({"label": {"x": 1, "y": 1}}, "a name or a value is given more than once"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(source: Path, tmp_path: Path, options, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        autocrossdim.convert(source, tmp_path / "out", processes=1, **options)
+
+
+def test_an_unknown_layout_lists_those_that_are_known(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="none of the layouts is recognised here.*msd"):
+        autocrossdim.convert(tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(UserError, match="gone: no such file or directory"):
+        autocrossdim.convert(tmp_path / "gone", tmp_path / "out")

@@ -22,17 +22,21 @@ def convert(
     *,
     layout: Annotated[
         str | None,
-        Option("Layout: msd, camus, chaos, brats, pairs or csv (default: recognised from the files).", str | None),
+        Option(
+            "Layout: msd, camus, chaos, brats, pairs, csv or dicom (default: recognised from the files).", str | None
+        ),
     ] = None,
     modality: Annotated[str | None, Option("Scans of CHAOS to convert: ct, t1 or t2.", str | None)] = None,
     channel: Annotated[
         str | Sequence[str],
-        Option("Name of a channel, in order; repeat for several. For pairs.", list[str], metavar="NAME"),
+        Option("Name of a channel, in order; repeat for several. For pairs and dicom.", list[str], metavar="NAME"),
     ] = (),
     label: Annotated[
         Mapping[str, int] | Sequence[str],
         Option(
-            "Label and its value in the files; repeat for several. For pairs and csv.", list[str], metavar="NAME=VALUE"
+            "Label and its value (dicom: in the dataset); repeat for several. For pairs, csv and dicom.",
+            list[str],
+            metavar="NAME=VALUE",
         ),
     ] = (),
     processes: ProcessesOption = None,
@@ -47,8 +51,9 @@ def convert(
         output: Directory of the dataset.
         layout: Layout of the source; recognised from the files if None.
         modality: Scans of CHAOS to convert: `ct`, `t1` or `t2`.
-        channel: Names of the channels, for the layout `pairs`.
-        label: Name -> value in the label files, for the layouts `pairs` and `csv`; all values that occur if empty.
+        channel: Names of the channels, for the layouts `pairs` and `dicom`.
+        label: Name -> value in the label files, for the layouts `pairs` and `csv`; name of a structure -> value in the
+            dataset, for the layout `dicom`. All that occur if empty.
         processes: Worker processes; each holds one case in memory.
 
     Returns:

@@ -59,6 +59,12 @@ def _is_visible_file(path: Path) -> bool:
     return path.name[0] != "." and path.name.upper() != "DICOMDIR" and path.is_file()
 
 
+@reading()
+def is_dicom(path: Path) -> bool:
+    """Whether a path is a file that declares itself as DICOM, or begins as files without the declaration do."""
+    return _is_visible_file(path) and _is_marked(path)
+
+
 def _is_marked(path: Path) -> bool:
     """Whether a file declares itself as DICOM, or begins with an element of DICOM where the declaration is missing."""
     if path.stat().st_size <= _PREAMBLE:  # as the endless files in /proc, whose size is 0

@@ -43,7 +43,7 @@ class Layout:
 
 
 LAYOUTS: dict[str, Layout] = {}
-"""Layouts by name, in the order in which they are tried."""
+"""Layouts by name."""
 
 Describe = Callable[[Path, Wishes], Description]
 

@@ -1,11 +1,13 @@
 """What all layouts share: resuming, what the output may hold, and options."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import autocrossdim
+from autocrossdim.cli import app
 from autocrossdim.data.converting import writer
 from autocrossdim.system.errors import UserError
 
@@ -72,6 +74,7 @@ def test_the_source_is_never_written_to(source: Path, tmp_path: Path, output: st
         autocrossdim.convert(source, tmp_path / output, processes=1)
 
 
+@pytest.mark.slow
 def test_workers_write_the_same(source: Path, tmp_path: Path) -> None:
     for number, folder in enumerate(("one", "two"), start=1):
         autocrossdim.convert(source, tmp_path / folder, processes=number)
@@ -99,3 +102,13 @@ def test_an_unknown_layout_lists_those_that_are_known(tmp_path: Path) -> None:
         autocrossdim.convert(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(UserError, match="gone: no such file or directory"):
         autocrossdim.convert(tmp_path / "gone", tmp_path / "out")
+
+
+def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["convert", str(source), "-o", str(tmp_path / "out"), "--label", "organ=1", "--processes", "1"]
+    app(words, standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "4 training cases and 0 test cases of the layout pairs; 4 written, 0 unchanged." in shown
+    assert f"Next: autocrossdim verify {tmp_path / 'out'}" in shown
+    app([*words, "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["written"] == 0

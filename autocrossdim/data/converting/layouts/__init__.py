@@ -1,20 +1,24 @@
-"""One file per layout. Importing this package registers all of them, the most specific first."""
+"""One file per layout. Importing this package registers all of them."""
 
 from pathlib import Path
 
-from autocrossdim.data.converting.layouts import brats, camus, chaos, msd, pairs, table
+from autocrossdim.data.converting.layouts import annotated_dicom, brats, camus, chaos, msd, pairs, table
 from autocrossdim.data.converting.registry import LAYOUTS, Layout
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import reading
 from autocrossdim.system.text import shown_path
 
-__all__ = ["brats", "camus", "chaos", "detect", "find", "msd", "pairs", "table"]
+__all__ = ["annotated_dicom", "brats", "camus", "chaos", "detect", "find", "msd", "pairs", "table"]
+
+GENERAL = ("dicom", "pairs")
+"""Layouts that others resemble, so that they are tried last."""
 
 
 @reading()
 def detect(source: Path) -> Layout | None:
     """Return the layout that a directory or file seems to have; None if it has none of them."""
-    return next((layout for layout in LAYOUTS.values() if layout.detects(source)), None)
+    specific_first = sorted(LAYOUTS.values(), key=lambda layout: layout.name in GENERAL)
+    return next((layout for layout in specific_first if layout.detects(source)), None)
 
 
 @reading()

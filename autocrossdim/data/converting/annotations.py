@@ -1,0 +1,171 @@
+"""DICOM annotations: the segments of a DICOM-SEG file (through highdicom) and the contours of an RTSTRUCT file.
+
+Both become masks on the grid of an image. The packages are optional and imported where they are used.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autocrossdim.data.images import Geometry
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import listed, printable
+
+Mask = npt.NDArray[np.bool_]
+
+KINDS = ("SEG", "RTSTRUCT")
+"""Values of the element Modality of annotations."""
+
+GRID_TOLERANCE = 1e-2
+"""Difference allowed between the grids of segments and image; DICOM rounds positions and directions."""
+PLANE_TOLERANCE = 0.2
+"""Distance allowed between a contour and the centre of its slice, as a share of the distance of slices."""
+HALF = 0.5  # of a fractional segmentation, which holds probabilities or shares of a voxel
+
+
+def require_packages() -> None:
+    """Check that the packages for DICOM annotations are installed.
+
+    Raises:
+        UserError: They are not.
+    """
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"The layout dicom needs packages that are not installed ({error}). "
+            "Install them with: pip install 'autocrossdim[dicom]'"
+        ) from error
+
+
+def structure_names(path: Path) -> list[str]:
+    """Return the names of the segments or regions of interest in a file, in its order.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    from pydicom import dcmread
+
+    with _reported(path):
+        content = dcmread(path, stop_before_pixels=True)
+        if content.Modality == "SEG":
+            return [_name(segment.SegmentLabel) for segment in content.SegmentSequence]
+        return [_name(region.ROIName) for region in content.StructureSetROISequence]
+
+
+def structure_mask(path: Path, name: str, geometry: Geometry) -> Mask:
+    """Return where a structure is, shape (Z, Y, X) of the image; empty if the file does not hold it.
+
+    Args:
+        path: DICOM-SEG or RTSTRUCT file.
+        name: Name of the structure; structures of the same name are joined.
+        geometry: Geometry of the image.
+
+    Raises:
+        UserError: The file cannot be read, or does not fit the grid of the image.
+    """
+    from pydicom import dcmread
+
+    with _reported(path):
+        kind = dcmread(path, specific_tags=["Modality"], stop_before_pixels=True).Modality
+        return (_segments if kind == "SEG" else _contours)(path, name, geometry)
+
+
+def _segments(path: Path, name: str, geometry: Geometry) -> Mask:
+    import highdicom
+
+    content = highdicom.seg.segread(path)
+    numbers = [n for n in content.segment_numbers if _name(content.get_segment_description(n).segment_label) == name]
+    if not numbers:
+        return np.zeros(geometry.shape, np.bool_)
+    volume = content.get_volume(segment_numbers=numbers, combine_segments=False)
+    grid = highdicom.VolumeGeometry(_affine(geometry), geometry.shape, coordinate_system="PATIENT")
+    matched = volume.match_geometry(grid, tol=GRID_TOLERANCE)
+    if matched.array.astype(bool).sum() < volume.array.astype(bool).sum():
+        raise UserError(f"{path}: '{name}' reaches beyond the image. Check that they belong together.")
+    inside: Mask = (matched.array.astype(np.float32) >= HALF).any(axis=-1)
+    return inside
+
+
+def _contours(path: Path, name: str, geometry: Geometry) -> Mask:
+    """Return the pixels whose centres are inside the contours; contours within others in a slice are holes."""
+    from pydicom import dcmread
+    from skimage.draw import polygon2mask
+
+    content = dcmread(path)
+    numbers = {int(r.ROINumber) for r in content.StructureSetROISequence if _name(r.ROIName) == name}
+    mask = np.zeros(geometry.shape, np.bool_)
+    inverse = np.linalg.inv(_affine(geometry))
+    for region in content.get("ROIContourSequence", []):
+        if int(region.ReferencedROINumber) not in numbers:
+            continue
+        for contour in region.get("ContourSequence", []):
+            points = np.asarray(contour.ContourData, float).reshape(-1, 3)
+            if not str(contour.ContourGeometricType).startswith("CLOSED_PLANAR"):
+                continue  # points and open lines have no inside
+            index = np.c_[points, np.ones(len(points))] @ inverse[:3].T  # voxels (z, y, x)
+            z = round(float(index[:, 0].mean()))
+            if np.abs(index[:, 0] - z).max() > PLANE_TOLERANCE or not 0 <= z < geometry.shape[0]:
+                raise UserError(
+                    f"{path}: a contour of '{name}' does not lie in a slice of the image (it is at slice "
+                    f"{index[:, 0].mean():.2f}, counted from 0). Check that they belong together."
+                )
+            mask[z] ^= polygon2mask(geometry.shape[1:], index[:, 1:])
+    return mask
+
+
+def _affine(geometry: Geometry) -> npt.NDArray[np.float64]:
+    """Return the matrix from voxels (z, y, x) to positions in mm, in DICOM's coordinates (x, y, z)."""
+    affine = np.eye(4)
+    direction = np.array(geometry.direction).reshape(3, 3)
+    affine[:3, :3] = direction[:, ::-1] * np.array(geometry.spacing)
+    affine[:3, 3] = geometry.origin
+    return affine
+
+
+def _name(text: Any) -> str:
+    return printable(str(text).strip()) or "unnamed"
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Turn what pydicom and highdicom raise on unusual or damaged files into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of many kinds, depending on what is missing or malformed
+        reason = printable(str(error).partition("\n")[0].rstrip(".")) or type(error).__name__
+        raise UserError(
+            f"{path}: cannot be used ({reason}). Check that it belongs to the image beside it, or export it again."
+        ) from error
+
+
+def painted(paths: Sequence[Path], labels: dict[str, int], geometry: Geometry) -> tuple[npt.NDArray[np.uint16], int]:
+    """Return label values (Z, Y, X), later ones over earlier ones, and the number of voxels in several structures.
+
+    Args:
+        paths: Files with the annotations of one image.
+        labels: Name of a structure -> its value.
+        geometry: Geometry of the image.
+
+    Raises:
+        UserError: A file cannot be used.
+    """
+    label = np.zeros(geometry.shape, np.uint16)
+    shared = np.zeros(geometry.shape, np.bool_)
+    for name, value in sorted(labels.items(), key=lambda item: item[1]):
+        for path in paths:
+            mask = structure_mask(path, name, geometry)
+            shared |= mask & (label > 0) & (label != value)
+            label[mask] = value
+    return label, int(shared.sum())
+
+
+def described(names: Sequence[str]) -> str:
+    """Return names of structures for a message."""
+    return listed(sorted(set(names)), 20) or "none"

@@ -1,0 +1,187 @@
+"""DICOM series with DICOM-SEG (written by highdicom) and RTSTRUCT files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import autocrossdim
+from autocrossdim.data.converting import annotations
+from autocrossdim.data.images import read_image, read_label
+from autocrossdim.system.errors import UserError
+
+highdicom = pytest.importorskip("highdicom")
+pydicom = pytest.importorskip("pydicom")
+
+from pydicom.sr.codedict import codes  # noqa: E402
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid  # noqa: E402
+
+SHAPE = (5, 16, 12)
+SPACING = (4.0, 1.5, 0.75)  # mm (z, y, x)
+ORIGIN = (-4.0, 7.0, -100.0)  # mm (x, y, z)
+ORGAN = (slice(1, 4), slice(4, 12), slice(3, 9))
+TUMOUR = (slice(2, 3), slice(6, 8), slice(4, 7))
+
+
+def header(path: Path, storage: UID, series: str, study: str) -> "pydicom.Dataset":
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = storage, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    dataset.SOPClassUID, dataset.SOPInstanceUID = storage, meta.MediaStorageSOPInstanceUID
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
+    dataset.FrameOfReferenceUID = f"{study}.9"
+    dataset.PatientID, dataset.PatientName, dataset.PatientBirthDate, dataset.PatientSex = "p", "P^", "", "O"
+    dataset.StudyDate, dataset.StudyTime, dataset.StudyID, dataset.AccessionNumber = "20200101", "120000", "1", "1"
+    dataset.ReferringPhysicianName, dataset.Manufacturer = "", "none"
+    return dataset
+
+
+def image(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(-500, 500, SHAPE).astype(np.int16)
+
+
+def write_series(folder: Path, number: int, *, uid: int = 1) -> list["pydicom.Dataset"]:
+    """Write slices whose names do not follow their positions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    slices = []
+    for z, plane in enumerate(image(number)):
+        path = folder / f"s{(3 * z) % SHAPE[0]}_{uid}.dcm"
+        dataset = header(path, CTImageStorage, f"1.2.{number + 1}.{uid}", f"1.2.{number + 1}")
+        dataset.Modality, dataset.InstanceNumber, dataset.SeriesNumber = "CT", z + 1, uid
+        dataset.ImagePositionPatient = [ORIGIN[0], ORIGIN[1], ORIGIN[2] + SPACING[0] * z]
+        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        dataset.PixelSpacing, dataset.SliceThickness = [SPACING[1], SPACING[2]], SPACING[0]
+        dataset.Rows, dataset.Columns = plane.shape
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
+        dataset.PixelData = plane.tobytes()
+        dataset.save_as(path, enforce_file_format=True)
+        slices.append(dataset)
+    return slices
+
+
+def write_segments(path: Path, slices: list["pydicom.Dataset"], **segments: tuple[slice, ...]) -> None:
+    """Write a DICOM-SEG file, whose empty frames are left out."""
+    masks = np.zeros((*SHAPE, len(segments)), np.uint8)
+    for number, place in enumerate(segments.values()):
+        masks[(*place, number)] = 1
+    algorithm = highdicom.seg.SegmentAlgorithmTypeValues.MANUAL
+    described = [
+        highdicom.seg.SegmentDescription(number, name, codes.SCT.Organ, codes.SCT.Liver, algorithm)
+        for number, name in enumerate(segments, start=1)
+    ]
+    # Slices from top to bottom, against the order of the image.
+    highdicom.seg.Segmentation(
+        slices[::-1], masks[::-1], "BINARY", described, generate_uid(), 100, generate_uid(), 1, "none", "none", "1", "1"
+    ).save_as(path)
+
+
+def write_contours(path: Path, slices: list["pydicom.Dataset"], **structures: tuple[slice, ...]) -> None:
+    """Write an RTSTRUCT file with a rectangle per slice, half a pixel around the centres of its pixels."""
+    first = slices[0]
+    dataset = header(path, RTStructureSetStorage, f"{first.SeriesInstanceUID}.5", first.StudyInstanceUID)
+    dataset.Modality, dataset.StructureSetLabel = "RTSTRUCT", "drawn"
+    series, study, frame = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    series.SeriesInstanceUID = first.SeriesInstanceUID
+    study.RTReferencedSeriesSequence = [series]
+    frame.RTReferencedStudySequence = [study]
+    dataset.ReferencedFrameOfReferenceSequence = [frame]
+    dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
+    for number, (name, (z, y, x)) in enumerate(structures.items(), start=1):
+        region, drawn = pydicom.Dataset(), pydicom.Dataset()
+        region.ROINumber, region.ROIName = number, name
+        drawn.ReferencedROINumber, drawn.ContourSequence = number, []
+        for plane in range(z.start, z.stop):
+            contour = pydicom.Dataset()
+            corners = [(y.start, x.start), (y.start, x.stop), (y.stop, x.stop), (y.stop, x.start)]
+            points = [
+                (ORIGIN[0] + SPACING[2] * (b - 0.5), ORIGIN[1] + SPACING[1] * (a - 0.5), ORIGIN[2] + SPACING[0] * plane)
+                for a, b in corners
+            ]
+            contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(points)
+            contour.ContourData = [round(value, 4) for point in points for value in point]
+            drawn.ContourSequence.append(contour)
+        dataset.StructureSetROISequence.append(region)
+        dataset.ROIContourSequence.append(drawn)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def expected() -> np.ndarray:
+    label = np.zeros(SHAPE, np.uint8)
+    label[ORGAN], label[TUMOUR] = 1, 2
+    return label
+
+
+@pytest.mark.parametrize("write", [write_segments, write_contours])
+def test_structures_come_to_the_grid_of_their_series(tmp_path: Path, convert, write) -> None:
+    for number in range(2):
+        slices = write_series(tmp_path / "dicom" / f"p{number}" / "study" / "ct", number)
+        write_series(tmp_path / "dicom" / f"p{number}" / "study" / "other", number, uid=2)
+        write(tmp_path / "dicom" / f"p{number}" / "study" / "drawn.dcm", slices, organ=ORGAN, tumour=TUMOUR)
+    write_series(tmp_path / "dicom" / "p9", 9)
+    dataset, content = convert(tmp_path / "dicom")
+    assert content["channel_names"] == {"0": "CT"}
+    assert content["labels"] == {"background": 0, "organ": 1, "tumour": 2}
+    label, geometry = read_label(dataset / "labelsTr" / "p1.nii.gz")
+    np.testing.assert_array_equal(label, expected())
+    assert geometry.spacing == pytest.approx(SPACING)
+    assert geometry.origin == pytest.approx(ORIGIN)
+    np.testing.assert_array_equal(read_image([dataset / "imagesTr" / "p1_0000.nii.gz"]).array[0], image(1))
+    np.testing.assert_array_equal(read_image([dataset / "imagesTs" / "p9_0000.nii.gz"]).array[0], image(9))
+
+
+def test_structures_are_chosen_and_overlaps_reported(tmp_path: Path) -> None:
+    slices = write_series(tmp_path / "dicom" / "p0", 0)
+    write_segments(tmp_path / "dicom" / "p0" / "seg.dcm", slices, organ=ORGAN, tumour=TUMOUR)
+    write_contours(tmp_path / "dicom" / "p0" / "rt.dcm", slices, body=(slice(0, 5), slice(1, 15), slice(1, 11)))
+    labels = {"tumour": 2, "organ": 1}
+    converted = autocrossdim.convert(tmp_path / "dicom", tmp_path / "out", label=labels, processes=1)
+    (warning,) = converted.warnings
+    assert warning.startswith("p0: 6 voxels of 144 in several structures")
+    np.testing.assert_array_equal(read_label(tmp_path / "out" / "labelsTr" / "p0.nii.gz")[0], expected())
+    with pytest.raises(UserError, match="no annotation has the name liver. Names: body, organ, tumour"):
+        autocrossdim.convert(tmp_path / "dicom", tmp_path / "other", label=["liver=1"], processes=1)
+
+
+def test_a_hole_is_a_contour_inside_another(tmp_path: Path) -> None:
+    slices = write_series(tmp_path / "p0", 0)
+    write_contours(tmp_path / "rt.dcm", slices, ring=ORGAN)
+    content = pydicom.dcmread(tmp_path / "rt.dcm")
+    write_contours(tmp_path / "hole.dcm", slices, ring=TUMOUR)
+    hole = pydicom.dcmread(tmp_path / "hole.dcm").ROIContourSequence[0].ContourSequence
+    content.ROIContourSequence[0].ContourSequence.extend(hole)
+    content.save_as(tmp_path / "rt.dcm")
+    geometry = autocrossdim.data.images.read_dicom_series(tmp_path / "p0").geometry
+    mask = annotations.structure_mask(tmp_path / "rt.dcm", "ring", geometry)
+    np.testing.assert_array_equal(mask, expected() == 1)
+
+
+def test_annotations_that_do_not_fit_are_faults(tmp_path: Path) -> None:
+    slices = write_series(tmp_path / "dicom" / "between", 0)
+    write_contours(tmp_path / "dicom" / "between" / "rt.dcm", slices, organ=ORGAN)
+    content = pydicom.dcmread(tmp_path / "dicom" / "between" / "rt.dcm")
+    for contour in content.ROIContourSequence[0].ContourSequence:
+        contour.ContourData = [value + 2.0 * (n % 3 == 2) for n, value in enumerate(contour.ContourData)]
+    content.save_as(tmp_path / "dicom" / "between" / "rt.dcm")
+    slices = write_series(tmp_path / "dicom" / "stranger", 1)
+    write_series(tmp_path / "dicom" / "stranger", 1, uid=2)
+    for each in slices:
+        each.SeriesInstanceUID = "1.2.77"
+    write_segments(tmp_path / "dicom" / "stranger" / "seg.dcm", slices, organ=ORGAN)
+    write_series(tmp_path / "dicom" / "two", 2)
+    write_series(tmp_path / "dicom" / "two", 2, uid=2)
+    with pytest.raises(UserError) as error:
+        autocrossdim.convert(tmp_path / "dicom", tmp_path / "out", processes=1)
+    message = str(error.value)
+    assert "a contour of 'organ' does not lie in a slice of the image (it is at slice 1.50" in message
+    assert "seg.dcm: the series it refers to is not in" in message
+    assert "two: 2 series and no annotation" in message
+
+
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "dicom" / "p0", 0)
+    monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
+    with pytest.raises(UserError, match=r"pip install 'autocrossdim\[dicom\]'"):
+        autocrossdim.convert(tmp_path / "dicom", tmp_path / "out", processes=1)

@@ -132,10 +132,24 @@ def _name(text: Any) -> str:
 
 
 @contextmanager
+def lenient() -> Iterator[None]:
+    """Read values against the standard, such as identifiers changed by anonymising, without a warning for each."""
+    from pydicom import config
+
+    before = config.settings.reading_validation_mode
+    config.settings.reading_validation_mode = config.IGNORE
+    try:
+        yield
+    finally:
+        config.settings.reading_validation_mode = before
+
+
+@contextmanager
 def _reported(path: Path) -> Iterator[None]:
     """Turn what pydicom and highdicom raise on unusual or damaged files into a UserError."""
     try:
-        yield
+        with lenient():
+            yield
     except UserError:
         raise
     except Exception as error:  # of many kinds, depending on what is missing or malformed

@@ -1,5 +1,6 @@
 """DICOM series with DICOM-SEG (written by highdicom) and RTSTRUCT files."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +167,6 @@ def test_annotations_that_do_not_fit_are_faults(tmp_path: Path) -> None:
         contour.ContourData = [value + 2.0 * (n % 3 == 2) for n, value in enumerate(contour.ContourData)]
     content.save_as(tmp_path / "dicom" / "between" / "rt.dcm")
     slices = write_series(tmp_path / "dicom" / "stranger", 1)
-    write_series(tmp_path / "dicom" / "stranger", 1, uid=2)
     for each in slices:
         each.SeriesInstanceUID = "1.2.77"
     write_segments(tmp_path / "dicom" / "stranger" / "seg.dcm", slices, organ=ORGAN)
@@ -185,3 +185,41 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
     with pytest.raises(UserError, match=r"pip install 'autocrossdim\[dicom\]'"):
         autocrossdim.convert(tmp_path / "dicom", tmp_path / "out", processes=1)
+
+
+def test_an_oblique_series_gets_its_segments_back(real_data: Path, tmp_path: Path, convert) -> None:
+    """The label of a public case, drawn on the same heart as NIfTI, written as DICOM-SEG and converted."""
+    stored, geometry = read_label(real_data / "Dataset045_SunnybrookLV" / "labelsTr" / "SC-HF-I-1_ED.nii.gz")
+    folder = tmp_path / "dicom" / "heart"
+    shutil.copytree(real_data / "formats" / "dicom_sunnybrook" / "ED_series", folder)
+    slices = [pydicom.dcmread(file) for file in sorted(folder.iterdir())]
+    for each in slices:  # what anonymising left behind, and highdicom does not write
+        each.StudyDate = each.PatientBirthDate = "20000101"
+        each.FrameOfReferenceUID = slices[0].FrameOfReferenceUID
+    normal = np.cross(slices[0].ImageOrientationPatient[:3], slices[0].ImageOrientationPatient[3:])
+    slices.sort(key=lambda each: float(np.dot(each.ImagePositionPatient, normal)))
+    label = np.flip(stored, axis=[axis for axis, flipped in enumerate(_flips(geometry, slices[0])) if flipped])
+    algorithm = highdicom.seg.SegmentAlgorithmTypeValues.MANUAL
+    cavity = highdicom.seg.SegmentDescription(1, "cavity", codes.SCT.Organ, codes.SCT.Heart, algorithm)
+    highdicom.seg.Segmentation(
+        slices, label.astype(np.uint8), "BINARY", [cavity], generate_uid(), 9, generate_uid(), 1, "no", "no", "1", "1"
+    ).save_as(folder / "seg.dcm")
+    dataset, content = convert(tmp_path / "dicom")
+    assert content["channel_names"] == {"0": "MR"}
+    converted, place = read_label(dataset / "labelsTr" / "heart.nii.gz")
+    assert converted.sum() == stored.sum() > 0
+    np.testing.assert_allclose(_centre(converted, place), _centre(stored, geometry), atol=0.05)  # mm
+
+
+def _flips(geometry, first: "pydicom.Dataset") -> list[bool]:
+    """Whether the axes (z, y, x) of an image run against those of a series."""
+    row, column = np.array(first.ImageOrientationPatient[:3]), np.array(first.ImageOrientationPatient[3:])
+    direction = np.array(geometry.direction).reshape(3, 3)
+    axes = (np.cross(row, column), column, row)
+    return [bool(direction[:, 2 - number] @ axis < 0) for number, axis in enumerate(axes)]
+
+
+def _centre(mask: np.ndarray, geometry) -> np.ndarray:
+    """Return the centre of a structure in mm (x, y, z)."""
+    index = np.argwhere(mask > 0).mean(axis=0)[::-1] * np.array(geometry.spacing[::-1])
+    return np.array(geometry.origin) + np.array(geometry.direction).reshape(3, 3) @ index

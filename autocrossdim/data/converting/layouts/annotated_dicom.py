@@ -11,6 +11,7 @@ from autocrossdim.data import dicom
 from autocrossdim.data.converting.annotations import (
     KINDS,
     described,
+    lenient,
     painted,
     require_packages,
     structure_names,
@@ -181,8 +182,9 @@ def _search(folder: Path) -> Found:
             continue
         try:
             dicom.check_dicom(file)
-            header = dcmread(file, specific_tags=tags, stop_before_pixels=True)
-            modality, series = str(header.Modality), str(header.SeriesInstanceUID)
+            with lenient():
+                header = dcmread(file, specific_tags=tags, stop_before_pixels=True)
+                modality, series = str(header.Modality), str(header.SeriesInstanceUID)
             if modality in KINDS:
                 found.annotations[file] = _referenced(header)
                 found.names[file] = structure_names(file)
@@ -217,8 +219,9 @@ def _cases(folder: Path, found: Found, labels: dict[str, int], faults: list[str]
     """Return one case per annotated series; without annotations, the only series."""
     of_series: dict[str, list[Path]] = {}
     for file, named in found.annotations.items():
-        uid = named if named in found.images else next(iter(found.images)) if len(found.images) == 1 else None
-        if uid is None:
+        only = next(iter(found.images)) if len(found.images) == 1 else ""
+        uid = named or only
+        if uid not in found.images:
             faults.append(f"{file}: the series it refers to is not in {folder}. Add the series, or remove the file.")
         else:
             of_series.setdefault(uid, []).append(file)

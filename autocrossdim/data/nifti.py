@@ -131,8 +131,8 @@ def volumes(path: Path) -> list[bytes]:
     return [head + part.tobytes() for part in np.split(voxels, count)]
 
 
-def count_volumes(path: Path) -> int:
-    """Return the number of volumes of a file: 1 for a 3D file. Only its header is read.
+def count_volumes(path: Path) -> int | None:
+    """Return the number of volumes of a 4D file, None for a 3D file. Only the header is read.
 
     Raises:
         UserError: not a NIfTI file, truncated, or damaged.
@@ -141,7 +141,7 @@ def count_volumes(path: Path) -> int:
         fields = _fields(_read_header(stream))
         if fields is None:
             raise UserError(f"{path}: not a NIfTI file (wrong first bytes). Convert or replace it.")
-        return int(fields["dim"][4]) if fields["dim"][0] >= 4 else 1
+        return int(fields["dim"][4]) if fields["dim"][0] >= 4 else None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from autocrossdim.data import nifti
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import read_image, read_label, same_place, write_array, write_label
 from autocrossdim.data.verify import verify
@@ -165,3 +166,25 @@ def test_a_dataset_may_mix_both_versions(make_dataset: Callable[..., Path]) -> N
     report = verify(raw)
     assert report.faults == []
     assert load_dataset(raw).file_ending == ".nii.gz"
+
+
+@pytest.mark.parametrize("order", ["1", "<", ">"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_volumes_of_a_4d_file_keep_voxels_scaling_and_place(tmp_path: Path, order: str, count: int) -> None:
+    stored = np.stack([RAMP + 200 * number for number in range(count)])
+    image = sitk.JoinSeries([sitk.GetImageFromArray(volume) for volume in stored])
+    image.SetSpacing((0.5, 0.75, 3.0, 1.0))
+    image.SetOrigin((7.0, -3.0, 2.5, 0.0))
+    sitk.WriteImage(image, str(tmp_path / "4d.nii"))
+    content = bytearray((tmp_path / "4d.nii").read_bytes())
+    struct.pack_into("<h", content, 40, 4)  # ITK drops an axis of one volume
+    struct.pack_into("<2f", content, 112, 2.0, 5.0)  # scl_slope, scl_inter
+    (tmp_path / "4d.nii").write_bytes(content if order == "1" else as_version_2(bytes(content), order))
+    assert nifti.count_volumes(tmp_path / "4d.nii") == count
+    for number, volume in enumerate(nifti.volumes(tmp_path / "4d.nii")):
+        (tmp_path / "3d.nii").write_bytes(volume)
+        assert nifti.count_volumes(tmp_path / "3d.nii") is None
+        found = read_image([tmp_path / "3d.nii"])
+        np.testing.assert_array_equal(found.array[0], 2.0 * stored[number] + 5.0)
+        assert found.geometry.spacing == pytest.approx((3.0, 0.75, 0.5))
+        assert found.geometry.origin == pytest.approx((7.0, -3.0, 2.5))

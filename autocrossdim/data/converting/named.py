@@ -12,7 +12,7 @@ from autocrossdim.data.converting.sources import ImageFile, LabelFile
 from autocrossdim.data.images import file_ending, is_picture, read_image, read_label
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import map_cases
-from autocrossdim.system.text import counted
+from autocrossdim.system.text import counted, listed
 
 COLOURS = ("R", "G", "B")
 MAX_VALUES = 100  # more values than any annotation has: the files are images
@@ -89,6 +89,17 @@ def common_ending(cases: Sequence[SourceCase]) -> str:
     sources = [source for case in cases for source in (*case.channels, case.label)]
     endings = {file_ending(source.path) for source in sources if isinstance(source, ImageFile | LabelFile)}
     return endings.pop() if len(endings) == 1 else ".nii.gz"
+
+
+def without_label(cases: Sequence[SourceCase]) -> list[str]:
+    """Return a warning if only some cases have a label: a label may have been forgotten."""
+    names = [case.name for case in cases if case.label is None]
+    if not names or len(names) == len(cases):
+        return []
+    have = "has" if len(names) == 1 else "have"
+    return [
+        f"{counted(len(names), 'case')} of {len(cases)} {have} no label: {listed(names)}. imagesTs holds the images."
+    ]
 
 
 def unknown_about(source: Path) -> dict[str, str]:

@@ -247,12 +247,15 @@ def _volumes(path: Path) -> list[bytes]:
 
 
 def volume_sources(path: Path, channels: int) -> tuple[Source, ...]:
-    """Return the channels of a NIfTI file: the file itself if there is one, else the volumes of a 4D file.
+    """Return the channels of a NIfTI file: the volumes of a 4D file, or a 3D file itself.
 
     Raises:
         UserError: The file has another number of volumes.
     """
     found = nifti.count_volumes(path)
-    if found != channels:
-        raise UserError(f"{path}: {counted(found, 'volume')}, but {counted(channels, 'channel')} are declared.")
-    return (ImageFile(path),) if channels == 1 else tuple(Volume(path, number) for number in range(channels))
+    if (found or 1) != channels:
+        raise UserError(
+            f"{path}: {counted(found or 1, 'volume')}, but {counted(channels, 'channel')} declared. Unpack the file "
+            "again, or correct the list of channels."
+        )
+    return (ImageFile(path),) if found is None else tuple(Volume(path, number) for number in range(found))

@@ -31,6 +31,13 @@ def test_only_changed_cases_are_written_again(source: Path, tmp_path: Path, writ
     assert copied == (source / "images" / "c2.nii.gz").read_bytes()
 
 
+def test_a_case_without_a_label_is_named(source: Path, tmp_path: Path) -> None:
+    (source / "labels" / "c1.nii.gz").unlink()
+    converted = autocrossdim.convert(source, tmp_path / "out", processes=1)
+    assert converted.warnings == ["1 case of 4 has no label: c1. imagesTs holds the images."]
+    assert (tmp_path / "out" / "imagesTs" / "c1_0000.nii.gz").is_file()
+
+
 def test_an_interrupted_conversion_resumes(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = writer._write_case
     written: list[str] = []

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autocrossdim.data.converting.description import Description, SourceCase
+from autocrossdim.data.converting.named import without_label
 from autocrossdim.data.converting.registry import Wishes, layout
 from autocrossdim.data.converting.sources import ImageFile, LabelFile
 from autocrossdim.system.errors import UserError
@@ -87,6 +88,7 @@ def describe(source: Path, _: Wishes) -> Description:
             "description": "Values: 1 necrotic and non-enhancing tumour core, 2 oedema, 3 enhancing tumour.",
         },
         faults=faults,
+        warnings=without_label(cases),
     )
 
 

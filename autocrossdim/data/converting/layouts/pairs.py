@@ -4,7 +4,13 @@ import re
 from pathlib import Path
 
 from autocrossdim.data.converting.description import Description, SourceCase
-from autocrossdim.data.converting.named import channel_names, common_ending, labels_and_values, unknown_about
+from autocrossdim.data.converting.named import (
+    channel_names,
+    common_ending,
+    labels_and_values,
+    unknown_about,
+    without_label,
+)
 from autocrossdim.data.converting.registry import Wishes, layout
 from autocrossdim.data.converting.sources import ImageFile, LabelFile
 from autocrossdim.data.images import ENDINGS
@@ -71,6 +77,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
         file_ending=common_ending(cases),
         about=unknown_about(source),
         faults=[*faults, *wrong, *unreadable],
+        warnings=without_label(cases),
     )
 
 

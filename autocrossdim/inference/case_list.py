@@ -11,11 +11,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from autocrossdim.data.images import Geometry, write_array
 from autocrossdim.inference.uncertainty import Uncertainty
 from autocrossdim.records.calibration import CaseScore
+from autocrossdim.records.likeness import Familiarity
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json, write_text
 from autocrossdim.system.text import listed
 
 DIRECTORY = "uncertainty"  # inside the output directory, so that segmentations can be evaluated as a directory
+
+COLUMNS = (
+    "case",
+    "expected_dice",
+    "calibrated",
+    "fold_agreement",
+    "labels_not_found",
+    "unlike_training",
+    "unlike_in",
+)
 
 # Maps of 3D TIFF come with a file CASE_entropy.json that holds their spacing. No case can be named so that the two
 # kinds of JSON files share a name, because they end differently.
@@ -35,6 +46,8 @@ class CaseUncertainty(BaseModel):
         confidence: Expected Dice per label before calibration; None for labels that were not found.
         agreement: Mean Dice between any two members per label; None for labels that no member found, or if the
             ensemble has a single member.
+        unlike_training: Distance of the image to the training data in units of the limit; None if it is unknown.
+        unlike_in: Measure with that distance; None if it is unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,9 +59,13 @@ class CaseUncertainty(BaseModel):
     labels_not_found: tuple[str, ...]
     confidence: dict[str, float | None]
     agreement: dict[str, float | None] | None
+    unlike_training: float | None = None
+    unlike_in: str | None = None
 
 
-def describe(case: str, uncertainty: Uncertainty, score: CaseScore) -> CaseUncertainty:
+def describe(
+    case: str, uncertainty: Uncertainty, score: CaseScore, familiarity: Familiarity | None = None
+) -> CaseUncertainty:
     """Return the uncertainty of a case in numbers; `score` maps its confidence to the expected Dice."""
     confidence = _mean(uncertainty.confidence)
     return CaseUncertainty(
@@ -59,6 +76,8 @@ def describe(case: str, uncertainty: Uncertainty, score: CaseScore) -> CaseUncer
         labels_not_found=tuple(name for name, value in uncertainty.confidence.items() if math.isnan(value)),
         confidence=_without_nan(uncertainty.confidence),
         agreement=None if uncertainty.agreement is None else _without_nan(uncertainty.agreement),
+        unlike_training=None if familiarity is None else familiarity.score,
+        unlike_in=None if familiarity is None else familiarity.differs_in,
     )
 
 
@@ -73,7 +92,14 @@ def remove_from_list(output: Path, case: str) -> None:
 
 
 def write_uncertainty(
-    output: Path, case: str, uncertainty: Uncertainty, *, geometry: Geometry, ending: str, score: CaseScore
+    output: Path,
+    case: str,
+    uncertainty: Uncertainty,
+    *,
+    geometry: Geometry,
+    ending: str,
+    score: CaseScore,
+    familiarity: Familiarity | None = None,
 ) -> None:
     """Write `uncertainty/CASE_entropy`, `CASE_disagreement` and, last, `CASE_uncertainty.json` below `output`.
 
@@ -84,12 +110,13 @@ def write_uncertainty(
         geometry: Geometry of its image.
         ending: File ending of the dataset; `.nii.gz` is used instead of formats that cannot hold fractions.
         score: Maps the confidence of the case to the expected Dice.
+        familiarity: How like the training data the image is; None if it is unknown.
     """
     ending = ".nii.gz" if ending in (".png", ".bmp") else ending
     for name, values in (("entropy", uncertainty.entropy), ("disagreement", uncertainty.disagreement)):
         if values is not None:
             write_array(values, geometry, output / DIRECTORY / f"{case}_{name}{ending}")
-    write_json(_numbers(output, case), describe(case, uncertainty, score).model_dump(mode="json"))
+    write_json(_numbers(output, case), describe(case, uncertainty, score, familiarity).model_dump(mode="json"))
 
 
 def write_list(output: Path) -> list[CaseUncertainty]:
@@ -109,11 +136,12 @@ def write_list(output: Path) -> list[CaseUncertainty]:
     cases.sort(key=lambda case: (_unknown_first(case.expected_dice), _unknown_first(case.fold_agreement), case.case))
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["case", "expected_dice", "calibrated", "fold_agreement", "labels_not_found"])
+    rows.writerow([*COLUMNS])
     for case in cases:
-        numbers = ["" if n is None else f"{n:.4f}" for n in (case.expected_dice, case.fold_agreement)]
-        calibrated = "yes" if case.calibrated else "no"
-        rows.writerow([case.case, numbers[0], calibrated, numbers[1], "; ".join(case.labels_not_found)])
+        values = (case.expected_dice, case.fold_agreement, case.unlike_training)
+        expected, agreement, unlike = ("" if value is None else f"{value:.4f}" for value in values)
+        calibrated, missing = "yes" if case.calibrated else "no", "; ".join(case.labels_not_found)
+        rows.writerow([case.case, expected, calibrated, agreement, missing, unlike, case.unlike_in or ""])
     write_text(output / f"{DIRECTORY}.csv", text.getvalue())
     write_json(output / f"{DIRECTORY}.json", [case.model_dump(mode="json") for case in cases])
     return cases

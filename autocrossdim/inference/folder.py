@@ -19,7 +19,7 @@ from autocrossdim.inference.inputs import far_from_training
 from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.inference.predictor import Predictor, Prepared
 from autocrossdim.inference.segmentation import Segmentation
-from autocrossdim.system.console import say, track
+from autocrossdim.system.console import say, track, warn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import written_whole
 from autocrossdim.system.text import shown_path
@@ -67,8 +67,11 @@ def segment_folder(
             say(f"warning: {case.images[0]}: {warning}")
         return prepared
 
-    def segment(_: Case, prepared: Prepared) -> Segmentation:
-        return predictor.segment(prepared, probabilities=probabilities, uncertainty=uncertainty)
+    def segment(case: Case, prepared: Prepared) -> Segmentation:
+        result = predictor.segment(prepared, probabilities=probabilities, uncertainty=uncertainty)
+        if result.familiarity is not None and result.familiarity.is_unlike:
+            warn(f"{shown_path(case.name)}: {result.familiarity.sentence}")
+        return result
 
     done = overlapped(remaining, lambda case: shown_path(case.name), prepare, segment, files.write)
     for _ in track(done, "Predicting", len(remaining)):
@@ -114,6 +117,7 @@ class _Files:
                 geometry=result.geometry,
                 ending=self.ending,
                 score=self.score,
+                familiarity=result.familiarity,
             )
         write_label(result.label, result.geometry, self.segmentation(case))
 

@@ -47,12 +47,14 @@ class Model:
         configuration: Configuration of the plan.
         networks: One network per fold; on a GPU without room for all, some are moved there only while they compute.
         device: Device on which the networks compute.
+        folds: Fold of each network; empty if unknown.
     """
 
     plan: Plan
     configuration: Configuration
     networks: Sequence[nn.Module]
     device: torch.device = CPU
+    folds: Sequence[int | str] = ()
 
     @classmethod
     def load(cls, checkpoints: Sequence[Path], device: torch.device) -> "Model":
@@ -87,15 +89,17 @@ class Model:
         """
         together = together or SamePlan()
         networks: list[nn.Module] = []
+        folds: list[int | str] = []
         plan, configuration = None, None
         for path, checkpoint in checkpoints:
             together.add(path, checkpoint)
             plan, configuration = checkpoint.plan, checkpoint.plan.configuration(checkpoint.configuration)
             network = _network(path, checkpoint, plan, configuration)
             networks.append(settle(network, device, configuration.memory.inference_bytes + HELD_BYTES))
+            folds.append(checkpoint.fold)
         if plan is None or configuration is None:
             raise UserError("No trained fold was given.")
-        return cls(plan, configuration, networks, device)
+        return cls(plan, configuration, networks, device, folds)
 
     def window(self, *, mirroring: bool) -> Window:
         """Return the tiles: of the plan's patch size, in batches of the size that fitted into memory in training."""

@@ -1,5 +1,6 @@
 """Segmenting images with one model, or with an ensemble of models."""
 
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor
 from autocrossdim.data.images import Geometry
 from autocrossdim.inference.assembly import Assembly, average
 from autocrossdim.inference.inputs import ImageSource, name_of, read_source
+from autocrossdim.inference.likeness import feature_numbers, image_numbers
 from autocrossdim.inference.model import Model, ModelInput
 from autocrossdim.inference.postprocess import postprocess
 from autocrossdim.inference.residence import Visiting
@@ -19,6 +21,7 @@ from autocrossdim.inference.uncertainty import UncertaintyMaps, temper
 from autocrossdim.models.source import open_model
 from autocrossdim.records.best import Best, KeepLargest
 from autocrossdim.records.calibration import CaseScore
+from autocrossdim.records.likeness import LEAST_GROUPS, Familiarity
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.same_plan import SamePlan
 from autocrossdim.system.device import choose_device
@@ -45,8 +48,8 @@ class Predictor:
     Args:
         models: One model per configuration, all of the same dataset.
         mirroring: Average over mirrored versions of the image (test-time augmentation).
-        best: Result of `find_best` for these models: temperature, case score and post-processing; None if it does not
-            apply to them.
+        best: Result of `find_best` for these models: temperature, case score, reference cases and post-processing;
+            None if it does not apply to them.
         postprocessing: Apply the post-processing of `best`.
         notes: Sentences for the user about where the models come from.
 
@@ -76,7 +79,7 @@ class Predictor:
         self.mirroring = mirroring
         self.best = best
         self.steps: tuple[KeepLargest, ...] = best.postprocessing if best is not None and postprocessing else ()
-        self.notes = [*notes, *self._notes_on_memory(), *self._notes_on_postprocessing()]
+        self.notes = [*notes, *self._notes_on_memory(), *self._notes_on_postprocessing(), *self._notes_on_likeness()]
 
     @classmethod
     @renamed(folds="fold", configurations="config")
@@ -211,7 +214,20 @@ class Predictor:
             geometry=prepared.geometry,
             probabilities=assembly.restored_probabilities(),
             uncertainty=None if maps is None else maps.result(),
+            familiarity=self._compare(prepared),
         )
+
+    def _compare(self, prepared: Prepared) -> Familiarity | None:
+        """Compare an image with the training data; None if the models have no reference cases."""
+        likeness = None if self.best is None else self.best.likeness
+        if likeness is None:
+            return None
+        inputs = {
+            model.configuration.name: (model, case) for model, case in zip(self.models, prepared.inputs, strict=True)
+        }
+        _, case = inputs[likeness.configuration]
+        features = [feature_numbers(model, case.image) for model, case in inputs.values()]
+        return likeness.compare(image_numbers(case.image, case.placement), dict(ChainMap(*features)))
 
     def _strips(self, prepared: Prepared, *, apart: bool) -> int:
         """Return the number of strips that all models can keep in memory; `apart` keeps the folds' logits apart."""
@@ -247,6 +263,14 @@ class Predictor:
         return [
             f"The GPU has no room for {visiting} of {self.members} networks; they are moved there only while they "
             "compute. Prediction is faster with fewer folds or configurations (--fold, --config)."
+        ]
+
+    def _notes_on_likeness(self) -> list[str]:
+        if self.best is not None and self.best.likeness is not None:
+            return []
+        return [
+            "Images are not compared with the training data: this needs the result of `find_best` for these models, "
+            f"with {LEAST_GROUPS} or more held-out cases or patients."
         ]
 
     def _notes_on_postprocessing(self) -> list[str]:

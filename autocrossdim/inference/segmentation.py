@@ -7,6 +7,7 @@ import SimpleITK as sitk
 
 from autocrossdim.data.images import Geometry, to_itk
 from autocrossdim.inference.uncertainty import Uncertainty
+from autocrossdim.records.likeness import Familiarity
 
 
 @dataclass
@@ -18,12 +19,14 @@ class Segmentation:
         geometry: Geometry of the image.
         probabilities: Probabilities of the network's outputs, shape (K, Z, Y, X), float16; None unless requested.
         uncertainty: Maps and numbers; None unless requested.
+        familiarity: How like the training data the image is; None if the model has no reference cases.
     """
 
     label: np.ndarray
     geometry: Geometry
     probabilities: np.ndarray | None = None
     uncertainty: Uncertainty | None = None
+    familiarity: Familiarity | None = None
 
     def to_sitk(self) -> sitk.Image:
         """Return the label values as a SimpleITK image with the geometry of the input; 2D if the input was."""

@@ -70,6 +70,16 @@ def tile_starts(size: int, patch: int) -> list[int]:
     return [round(i * (size - patch) / (count - 1)) for i in range(count)]
 
 
+def some_tiles(image: Tensor, window: Window, count: int) -> Iterator[Tensor]:
+    """Yield at most `count` tiles (C, *patch) of an image (C, Z, Y, X), evenly spread over it."""
+    padded, _ = _pad(image, (window.patch[0] if window.dims == 3 else 1, *window.patch[1:]))
+    z, y, x = padded.shape[1:]
+    rows = tile_starts(z, window.patch[0]) if window.dims == 3 else range(z)
+    corners = list(itertools.product(rows, tile_starts(y, window.patch[1]), tile_starts(x, window.patch[2])))
+    for index in torch.linspace(0, len(corners) - 1, min(count, len(corners))).round().int().tolist():
+        yield _cut(padded, corners[index], window)
+
+
 def gaussian(patch: Sequence[int]) -> Tensor:
     """Return the weight of each voxel of a tile, shape `patch`: largest in the middle, positive everywhere."""
     weight = torch.ones(())

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autocrossdim.networks.encoder import arch_of, architecture
@@ -76,6 +76,13 @@ class SegmentationNetwork(nn.Module):
         if self.plan.network == "paper":
             names -= {f"{self.encoder_prefix}{architecture(arch_of(self.plan.encoder)).stem}.weight"}
         return names
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Return the encoder's features of an input (B, C, *spatial), finest first.
+
+        Each has shape (B', channels, *spatial / stride); DS-Net folds some of its channels into the batch.
+        """
+        raise NotImplementedError
 
     def image_layers(self) -> set[str]:
         """Names of the weights that take the image's channels, which can be adapted to other channels."""

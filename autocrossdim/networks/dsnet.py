@@ -74,6 +74,10 @@ class DSNet(SegmentationNetwork):
         folded = self.unet(slices.flatten(0, 1))
         return self.head(self.up(folded.unflatten(0, slices.shape[:2])))  # type: ignore[no-any-return]
 
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Return the features of the 2D encoder in the middle; see `SegmentationNetwork.encode`."""
+        return self.unet.encode(self.down(x).flatten(0, 1))
+
     def image_layers(self) -> set[str]:
         """The first 3D convolution's weight."""
         return {"down.0.0.weight"}

@@ -132,6 +132,11 @@ class UNet(SegmentationNetwork):
         logits: Tensor = self.head(x)
         return [logits, *coarse] if coarse else logits
 
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Return the encoder's features; see `SegmentationNetwork.encode`."""
+        features: list[Tensor] = self.encoder(self.pre(x) if self.plan.network == "paper" else x)
+        return features
+
     def image_layers(self) -> set[str]:
         """The pre-block's weight and, where the stem is fed the image, the stem's."""
         stem = set() if self.plan.network == "paper" else {f"{self.encoder_prefix}{self.encoder.first_conv}.weight"}

@@ -4,11 +4,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autocrossdim.records.calibration import Calibration, CaseScore
+from autocrossdim.records.likeness import Likeness
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import Unit
 from autocrossdim.records.workspace import FoldFolder, Workspace
@@ -74,6 +75,7 @@ class Best(BaseModel):
         dice_postprocessed: mean foreground Dice of the held-out cases after them.
         calibration: the temperature of the probabilities, and their calibration error.
         case_score: from a case's confidence to the Dice to expect.
+        likeness: what the training data are like, to compare new images with; None with too few held-out cases.
         contenders: everything that was compared.
         reasons: sentences.
         plan_digest: of what the plan says about these configurations.
@@ -90,10 +92,17 @@ class Best(BaseModel):
     dice_postprocessed: float
     calibration: Calibration = Calibration()
     case_score: CaseScore = CaseScore()
+    likeness: Likeness | None = None
     contenders: tuple[Contender, ...]
     reasons: tuple[str, ...]
     plan_digest: str
     checkpoints: dict[str, str]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.likeness is not None and self.likeness.configuration not in self.configurations:
+            raise ValueError("likeness is about another configuration")
+        return self
 
     @property
     def name(self) -> str:

@@ -1,0 +1,155 @@
+"""What the training data are like, and the distance from them up to which held-out cases lie."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from autocrossdim.inference.likeness import feature_numbers, image_numbers
+from autocrossdim.inference.model import Model
+from autocrossdim.preprocessing.dataset import preprocess_dataset
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.likeness import FEATURES, LEAST_GROUPS, Floats, Likeness, Measure, familiarity
+from autocrossdim.selection.cross_validation import CrossValidation
+from autocrossdim.selection.held_out import Names
+from autocrossdim.system.console import track
+from autocrossdim.system.device import choose_device
+
+LEVEL = 0.995  # of the one-sided prediction interval of each measure
+LEAST_LIMIT = 1.0  # deviations; where all cases are alike, the lower bounds of the deviations are what is tolerated
+SOFTENING = 0.5  # standard deviations added before the logarithm, so that distances near 0 do not widen the interval
+REFERENCE_CASES = 64  # most training cases per fold that features are compared with
+REFERENCE_NUMBERS = 2**14  # most numbers of features kept per network, some 100 kB in best.json
+FLOORS = {"intensity": 0.1, "texture": 0.2, "size": 0.15, "spacing": 0.3, FEATURES: 0.02}
+"""Lower bounds of the standard deviations: fractions of the normalised intensity, and logarithms. A data set in which
+all cases have one spacing does not make a slightly different one unusual; augmentation scales by 0.7 to 1.4."""
+PRIOR = 4  # cases that the mean variance of all numbers counts as, in the variance of each
+
+
+def find_likeness(work: CrossValidation, names: Names) -> Likeness | None:
+    """Return what the training data are like for a candidate; None with too few held-out cases.
+
+    Images are compared with all other cases. Features are compared with those of the training cases of the same
+    network, so that the distances of held-out cases are those of new cases.
+
+    Args:
+        work: Cross-validation of the candidate.
+        names: Configurations that are averaged.
+
+    Raises:
+        UserError: A checkpoint or a preprocessed case is damaged.
+    """
+    held_out = _shuffled([case for _, case in work.cases()])
+    groups = [work.dataset.groups.get(case, case) for case in held_out]
+    if len(set(groups)) < LEAST_GROUPS:
+        return None
+    stores = {name: _store(work, name) for name in names}
+    image = {case: _image_numbers(stores[names[0]], case) for case in held_out}
+    distances, measures = {}, {}
+    for name in image[held_out[0]]:
+        numbers = [image[case][name] for case in held_out]
+        distances[name] = left_out(numbers, groups, FLOORS[name])
+        measures[name] = reference(numbers, FLOORS[name])
+    features, by_case = _features(work, stores)
+    if features:
+        distances[FEATURES] = [by_case[case] for case in held_out]
+    limits = {name: limit(values, groups) for name, values in distances.items()}
+    scores = [
+        familiarity({name: values[index] for name, values in distances.items()}, limits)
+        for index in range(len(held_out))
+    ]
+    return Likeness(
+        configuration=names[0],
+        image=measures,
+        features=features,
+        limits=limits,
+        n_cases=len(held_out),
+        n_unlike=sum(score.is_unlike for score in scores),
+    )
+
+
+def _store(work: CrossValidation, name: str) -> Store:
+    store = Store(work.workspace.preprocessed(name))
+    preprocess_dataset(work.dataset, work.plan, work.plan.configuration(name), store, work.processes)
+    return store
+
+
+def _image_numbers(store: Store, case: str) -> dict[str, Floats]:
+    return image_numbers(store.open(case).image[:], store.record(case).placement)
+
+
+def _features(work: CrossValidation, stores: Mapping[str, Store]) -> tuple[dict[str, Measure], dict[str, float]]:
+    """Return the reference features of each network, and the distance of each held-out case to those of its fold."""
+    measures: dict[str, Measure] = {}
+    distances: dict[str, list[float]] = {case: [] for _, case in work.cases()}
+    device = choose_device(work.device)
+    for name, store in stores.items():
+        for fold, split in enumerate(track(work.splits, f"Features of {name}", len(work.splits))):
+            model = Model.load([work.workspace.fold(name, fold).latest], device)
+            known: dict[str, list[Floats]] = {}
+            for case in _shuffled(split.train)[:REFERENCE_CASES]:
+                for key, numbers in feature_numbers(model, store.open(case).image[:]).items():
+                    known.setdefault(key, []).append(numbers)
+            for key, cases in known.items():
+                measures[key] = reference(cases[: max(1, REFERENCE_NUMBERS // len(cases[0]))], FLOORS[FEATURES])
+            if not known:
+                continue
+            for case in split.val:
+                for key, numbers in feature_numbers(model, store.open(case).image[:]).items():
+                    distances[case].append(measures[key].distance(numbers))
+    return measures, {case: float(np.mean(values)) for case, values in distances.items() if values}
+
+
+def _shuffled(cases: Sequence[str]) -> list[str]:
+    """Return cases in random order, so that the order of their numbers tells nothing about their names."""
+    return [sorted(cases)[index] for index in np.random.default_rng(0).permutation(len(cases))]
+
+
+def reference(cases: Sequence[Floats], floor: float) -> Measure:
+    """Return reference cases of a measure.
+
+    The variance of each number is shrunk towards the mean variance, since there may be fewer cases than numbers.
+
+    Args:
+        cases: Numbers of each case, shape (n, numbers).
+        floor: Lower bound of the standard deviations.
+    """
+    values = np.asarray(cases, np.float64)
+    freedom = max(len(values) - 1, 0)
+    variance = values.var(axis=0, ddof=1) if freedom else np.zeros(values.shape[1])
+    deviation = np.sqrt(np.maximum((freedom * variance + PRIOR * variance.mean()) / (freedom + PRIOR), floor**2))
+    centre = values.mean(axis=0)
+    standardised = np.round((values - centre) / deviation, 3)
+    return Measure(
+        centre=tuple(centre.tolist()),
+        deviation=tuple(deviation.tolist()),
+        cases=tuple(tuple(case) for case in standardised.tolist()),
+    )
+
+
+def left_out(cases: Sequence[Floats], groups: Sequence[str], floor: float) -> list[float]:
+    """Return the distance of each case to the cases of all other groups (patients)."""
+    distances = []
+    for numbers, group in zip(cases, groups, strict=True):
+        others = [case for case, other in zip(cases, groups, strict=True) if other != group]
+        distances.append(reference(others, floor).distance(numbers))
+    return distances
+
+
+def limit(distances: Sequence[float], groups: Sequence[str]) -> float:
+    """Return the distance that a further case of the same kind exceeds with a probability of 1 - LEVEL.
+
+    With few cases, an empirical 99 % quantile is the largest distance, which one case in n + 1 exceeds. Therefore this
+    is the upper end of the prediction interval of the logarithm (Student's t), which accounts for n, and at least the
+    99 % quantile.
+
+    Args:
+        distances: Distance of each held-out case.
+        groups: Group (patient) of each case; cases of a patient count as one.
+    """
+    from scipy.stats import t
+
+    n = len(set(groups))
+    logarithm = np.log(np.asarray(distances) + SOFTENING)
+    width = t.ppf(LEVEL, n - 1) * logarithm.std(ddof=1) * np.sqrt(1 + 1 / n)
+    predicted = float(np.exp(logarithm.mean() + width)) - SOFTENING
+    return max(predicted, float(np.quantile(distances, 0.99)), LEAST_LIMIT)

@@ -214,11 +214,15 @@ class Predictor:
             geometry=prepared.geometry,
             probabilities=assembly.restored_probabilities(),
             uncertainty=None if maps is None else maps.result(),
-            familiarity=self._compare(prepared),
+            familiarity=self.compare(prepared),
         )
 
-    def _compare(self, prepared: Prepared) -> Familiarity | None:
-        """Compare an image with the training data; None if the models have no reference cases."""
+    def compare(self, prepared: Prepared) -> Familiarity | None:
+        """Compare what `prepare` returned with the training data, without segmenting it.
+
+        Returns:
+            How like the training data the image is; None if the models have no reference cases.
+        """
         likeness = None if self.best is None else self.best.likeness
         if likeness is None:
             return None

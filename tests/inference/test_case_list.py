@@ -18,6 +18,7 @@ from autocrossdim.inference.case_list import (
 )
 from autocrossdim.inference.uncertainty import Uncertainty
 from autocrossdim.records.calibration import CaseScore
+from autocrossdim.records.likeness import Familiarity
 from autocrossdim.system.errors import UserError
 
 
@@ -59,6 +60,8 @@ def test_maps_are_on_the_grid_of_the_image_and_the_least_certain_cases_come_firs
         "calibrated": "yes",
         "fold_agreement": "0.3000",
         "labels_not_found": "b",
+        "unlike_training": "",
+        "unlike_in": "",
     }
     assert rows[0]["expected_dice"] == ""
     assert json.loads((tmp_path / "uncertainty.json").read_text())[1]["case"] == "torn"
@@ -70,6 +73,23 @@ def test_maps_are_on_the_grid_of_the_image_and_the_least_certain_cases_come_firs
     (tmp_path / "uncertainty" / "torn_uncertainty.json").write_text("{}")
     with pytest.raises(UserError, match=r"torn_uncertainty\.json: the file is damaged"):
         write_list(tmp_path)
+
+
+def test_the_list_says_how_like_the_training_data_a_case_is(tmp_path: Path) -> None:
+    geometry = Geometry((2, 3, 4), (1.0, 1.0, 1.0), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1), 3)
+    write_uncertainty(
+        tmp_path,
+        "case",
+        uncertainty(0.5, 0.5),
+        geometry=geometry,
+        ending=".nii.gz",
+        score=CaseScore(),
+        familiarity=Familiarity(score=3.14159, differs_in="size"),
+    )
+    assert write_list(tmp_path)[0].unlike_training == 3.14159
+    with (tmp_path / "uncertainty.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["unlike_training"], row["unlike_in"]) == ("3.1416", "size")
 
 
 def test_maps_are_not_among_the_segmentations(tmp_path: Path) -> None:

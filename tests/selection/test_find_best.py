@@ -353,6 +353,35 @@ def test_uncertainty_is_written_with_the_cases_to_review_first(trained: Trained,
     assert {path.name for path in paths if path.stat().st_mtime_ns != before[path]} == {"b.nii.gz"}
 
 
+def test_an_altered_image_is_reported_as_unlike_the_training_data(
+    trained: Trained, tmp_path: Path, write_image: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained.train("dx", RIGHT)
+    best = trained.find_best()
+    assert best.likeness is not None
+    assert not best.likeness.features  # these networks have no encoder
+    assert any("New images are compared with the training data" in reason for reason in best.reasons)
+    images = tmp_path / "images"
+    images.mkdir()
+    for case in "ab":
+        shutil.copy(trained.raw / "imagesTr" / f"{case}_0000.nii.gz", images)
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(images / "a_0000.nii.gz")))
+    write_image(images / "inverted_0000.nii.gz", 140 - array, (2, 1, 1))
+    capsys.readouterr()
+    autocrossdim.predict(trained.space.root, images, tmp_path / "out", device="cpu", uncertainty=True)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert len(warnings) == 1
+    assert "inverted: unlike the training data (intensity distribution, " in warnings[0]
+    cases = {case["case"]: case for case in read_json(tmp_path / "out" / "uncertainty.json")}
+    assert cases["inverted"]["unlike_training"] > 1 > max(cases[name]["unlike_training"] for name in "ab")
+    assert cases["inverted"]["unlike_in"] == "intensity"
+
+    trained.space.best.unlink()
+    without = Predictor.load(trained.space.root, device="cpu")
+    assert "Images are not compared with the training data: this needs the result of `find_best`" in without.notes[-1]
+    assert without(images / "inverted_0000.nii.gz").familiarity is None
+
+
 def test_validation_writes_the_evidence_for_calibration(trained: Trained) -> None:
     trained.train("dx", RIGHT)
     evidence = Evidence.read(evidence_file(trained.space.fold("dx", 0), "a"))

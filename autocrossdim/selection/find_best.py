@@ -18,7 +18,7 @@ from autocrossdim.selection.cross_validation import (
     summarise_candidate,
 )
 from autocrossdim.selection.held_out import Names, evidence_file
-from autocrossdim.selection.likeness import find_likeness
+from autocrossdim.selection.likeness import NOT_COMPARED, find_likeness
 from autocrossdim.selection.postprocessing import choose_postprocessing
 from autocrossdim.system.console import say
 from autocrossdim.system.errors import UserError
@@ -88,7 +88,7 @@ def find_best(work: CrossValidation) -> Best:
     chosen = candidates[choice.name]
     postprocessing = choose_postprocessing(chosen.summary, plan.labels, processes=work.processes)
     calibration, score = _calibrate(work, chosen)
-    likeness = find_likeness(work, chosen.names)
+    likeness = find_likeness(work, chosen.names, digests)
     calibrated = {"calibration": SummaryCalibration(**calibration.model_dump(), case_score=score)}
     chosen.summary.model_copy(update=calibrated).write(workspace.summary(folder_name(chosen.names)))
     best = Best(
@@ -109,7 +109,7 @@ def find_best(work: CrossValidation) -> Best:
             *postprocessing.reasons,
             calibration.sentence,
             score.sentence,
-            *([] if likeness is None else [likeness.sentence]),
+            NOT_COMPARED if likeness is None else likeness.sentence,
         ),
         plan_digest=plan_digest(plan, chosen.names),
         checkpoints={key: value for key, value in digests.items() if key.partition("/")[0] in chosen.names},

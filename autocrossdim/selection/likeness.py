@@ -1,8 +1,10 @@
 """What the training data are like, and the distance from them up to which held-out cases lie."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from autocrossdim.inference.likeness import feature_numbers, image_numbers
 from autocrossdim.inference.model import Model
@@ -10,22 +12,27 @@ from autocrossdim.preprocessing.dataset import preprocess_dataset
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.likeness import FEATURES, LEAST_GROUPS, Floats, Likeness, Measure, familiarity
 from autocrossdim.selection.cross_validation import CrossValidation
-from autocrossdim.selection.held_out import Names
+from autocrossdim.selection.held_out import Names, evidence_file
 from autocrossdim.system.console import track
 from autocrossdim.system.device import choose_device
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json
 
 LEVEL = 0.995  # of the one-sided prediction interval of each measure
 LEAST_LIMIT = 1.0  # deviations; where all cases are alike, the lower bounds of the deviations are what is tolerated
 SOFTENING = 0.5  # standard deviations added before the logarithm, so that distances near 0 do not widen the interval
+NOT_COMPARED = (
+    f"New images are not compared with the training data: fewer than {LEAST_GROUPS} held-out cases or patients."
+)
 REFERENCE_CASES = 64  # most training cases per fold that features are compared with
-REFERENCE_NUMBERS = 2**14  # most numbers of features kept per network, some 100 kB in best.json
+REFERENCE_NUMBERS = 2**13  # most numbers of features kept per network: at most 150 kB each in best.json, of 4 MB in all
 FLOORS = {"intensity": 0.1, "texture": 0.2, "size": 0.15, "spacing": 0.3, FEATURES: 0.02}
 """Lower bounds of the standard deviations: fractions of the normalised intensity, and logarithms. A data set in which
 all cases have one spacing does not make a slightly different one unusual; augmentation scales by 0.7 to 1.4."""
 PRIOR = 4  # cases that the mean variance of all numbers counts as, in the variance of each
 
 
-def find_likeness(work: CrossValidation, names: Names) -> Likeness | None:
+def find_likeness(work: CrossValidation, names: Names, digests: Mapping[str, str]) -> Likeness | None:
     """Return what the training data are like for a candidate; None with too few held-out cases.
 
     Images are compared with all other cases. Features are compared with those of the training cases of the same
@@ -34,6 +41,7 @@ def find_likeness(work: CrossValidation, names: Names) -> Likeness | None:
     Args:
         work: Cross-validation of the candidate.
         names: Configurations that are averaged.
+        digests: SHA-256 of each checkpoint, by `CONFIGURATION/fold_K`.
 
     Raises:
         UserError: A checkpoint or a preprocessed case is damaged.
@@ -49,7 +57,7 @@ def find_likeness(work: CrossValidation, names: Names) -> Likeness | None:
         numbers = [image[case][name] for case in held_out]
         distances[name] = left_out(numbers, groups, FLOORS[name])
         measures[name] = reference(numbers, FLOORS[name])
-    features, by_case = _features(work, stores)
+    features, by_case = _features(work, stores, digests)
     if features:
         distances[FEATURES] = [by_case[case] for case in held_out]
     limits = {name: limit(values, groups) for name, values in distances.items()}
@@ -77,26 +85,62 @@ def _image_numbers(store: Store, case: str) -> dict[str, Floats]:
     return image_numbers(store.open(case).image[:], store.record(case).placement)
 
 
-def _features(work: CrossValidation, stores: Mapping[str, Store]) -> tuple[dict[str, Measure], dict[str, float]]:
+def _features(
+    work: CrossValidation, stores: Mapping[str, Store], digests: Mapping[str, str]
+) -> tuple[dict[str, Measure], dict[str, float]]:
     """Return the reference features of each network, and the distance of each held-out case to those of its fold."""
     measures: dict[str, Measure] = {}
     distances: dict[str, list[float]] = {case: [] for _, case in work.cases()}
-    device = choose_device(work.device)
     for name, store in stores.items():
         for fold, split in enumerate(track(work.splits, f"Features of {name}", len(work.splits))):
-            model = Model.load([work.workspace.fold(name, fold).latest], device)
-            known: dict[str, list[Floats]] = {}
-            for case in _shuffled(split.train)[:REFERENCE_CASES]:
-                for key, numbers in feature_numbers(model, store.open(case).image[:]).items():
-                    known.setdefault(key, []).append(numbers)
-            for key, cases in known.items():
-                measures[key] = reference(cases[: max(1, REFERENCE_NUMBERS // len(cases[0]))], FLOORS[FEATURES])
-            if not known:
+            key, training = f"{name}/fold_{fold}", _shuffled(split.train)[:REFERENCE_CASES]
+            numbers = _features_of_fold(work, store, key, digests[key], [*training, *split.val])
+            if not numbers:
                 continue
+            count = max(1, REFERENCE_NUMBERS // len(numbers[training[0]]))
+            measures[key] = reference([numbers[case] for case in training[:count]], FLOORS[FEATURES])
             for case in split.val:
-                for key, numbers in feature_numbers(model, store.open(case).image[:]).items():
-                    distances[case].append(measures[key].distance(numbers))
+                distances[case].append(measures[key].distance(numbers[case]))
     return measures, {case: float(np.mean(values)) for case, values in distances.items() if values}
+
+
+class FoldFeatures(BaseModel):
+    """Features of the cases of a fold, kept so that `find_best` need not compute them again.
+
+    Attributes:
+        checkpoint: SHA-256 of the checkpoint they were computed with.
+        numbers: Numbers of each case; empty if the network has no encoder.
+    """
+
+    checkpoint: str
+    numbers: dict[str, tuple[float, ...]]
+
+
+def _features_of_fold(
+    work: CrossValidation, store: Store, key: str, checkpoint: str, cases: Sequence[str]
+) -> dict[str, Floats]:
+    """Return the features of cases by the network `key`; those of an earlier call with the same checkpoint are reused.
+
+    An image that was corrected since is not read again: the network was trained on its earlier version.
+    """
+    name, _, fold = key.partition("/fold_")
+    folder = work.workspace.fold(name, fold)
+    file = evidence_file(folder, "features").with_suffix(".json")
+    known = _known_features(file)
+    if known is None or known.checkpoint != checkpoint or (known.numbers and known.numbers.keys() != set(cases)):
+        model = Model.load([folder.latest], choose_device(work.device))
+        found = {case: feature_numbers(model, store.open(case).image[:]) for case in cases}
+        numbers = {case: tuple(values[key].tolist()) for case, values in found.items() if key in values}
+        known = FoldFeatures(checkpoint=checkpoint, numbers=numbers)
+        write_json(file, known.model_dump())
+    return {case: np.array(values) for case, values in known.numbers.items()}
+
+
+def _known_features(file: Path) -> FoldFeatures | None:
+    try:
+        return FoldFeatures.model_validate(read_json(file))
+    except (UserError, ValidationError):  # missing or damaged: they are computed again
+        return None
 
 
 def _shuffled(cases: Sequence[str]) -> list[str]:

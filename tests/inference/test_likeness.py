@@ -14,6 +14,8 @@ from autocrossdim.networks.build import build_network
 from autocrossdim.preprocessing.case import Placement
 from autocrossdim.system.device import CPU
 
+DS = {"kind": "ds", "strides": ((1, 2, 2),) * 3}
+
 
 def placement(shape: tuple[int, int, int] = (12, 20, 16), margin: int = 0) -> Placement:
     full = tuple(n + margin for n in shape)
@@ -78,7 +80,7 @@ def test_tiles_are_spread_over_the_image(window: Window, shape: tuple[int, int, 
         assert max(float(tile.max()) for tile in tiles) == shape[0] - 1
 
 
-@pytest.mark.parametrize("options", [{}, {"dims": 2}, {"kind": "ds"}, {"network": "paper"}])
+@pytest.mark.parametrize("options", [{}, {"dims": 2}, DS, {"network": "paper"}])
 def test_features_belong_to_a_fold_and_depend_on_the_image(make_plan: Callable[..., Any], options: Any) -> None:
     plan = make_plan(**options)
     torch.manual_seed(0)

@@ -221,12 +221,33 @@ def best(plan: Plan, **changes: Any) -> bytes:
     return Best.model_validate(fields | changes).model_dump_json().encode()
 
 
+NUMBERS = {"intensity": 7, "texture": 1, "size": 3, "spacing": 3}
+LIKENESS: dict[str, Any] = {
+    "configuration": "dx",
+    "image": {name: {"centre": [9] * n, "deviation": [1] * n, "cases": [[0] * n]} for name, n in NUMBERS.items()},
+    "features": {},
+    "limits": dict.fromkeys(NUMBERS, 1.0),
+    "n_cases": 5,
+    "n_unlike": 0,
+}
+
+
 def test_what_find_best_found_travels_along(exported: Path, tmp_path: Path, repacked: Repack) -> None:
     plan = ModelFile.read(exported).plan
-    file = repacked(exported, tmp_path / "best.acd", **{"best.json": best(plan)})
+    file = repacked(exported, tmp_path / "best.acd", **{"best.json": best(plan, likeness=LIKENESS)})
     predictor = Predictor.load(file, device="cpu")
     assert [step.name for step in predictor.steps] == ["block"]
     assert predictor.temperature == 2
+    image = np.zeros((1, 8, 8, 8), np.float32)
+    image[0, 4:] = 1
+    familiarity = predictor(image, spacing=(1.0, 1.0, 1.0)).familiarity
+    assert familiarity is not None
+    assert familiarity.is_unlike
+    short = {"centre": [0], "deviation": [1], "cases": [[0]]}  # the encoder has more channels
+    tampered = {**LIKENESS, "features": {"dx/fold_0": short}, "limits": {**LIKENESS["limits"], "features": 1.0}}
+    file = repacked(exported, tmp_path / "tampered.acd", **{"best.json": best(plan, likeness=tampered)})
+    with pytest.raises(UserError, match="reference cases of 1 numbers, but this model has"):
+        Predictor.load(file, device="cpu")(image, spacing=(1.0, 1.0, 1.0))
 
 
 @pytest.mark.parametrize(

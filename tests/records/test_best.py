@@ -3,9 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from rich.console import Console
 
 from autocrossdim.records.best import Best, Contender, KeepLargest, checkpoint_digests, plan_digest
+from autocrossdim.records.likeness import IMAGE_MEASURES
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.terminal import best_table
 from autocrossdim.system.errors import UserError
@@ -46,6 +48,22 @@ def test_it_comes_back_from_its_file(space: Workspace, make_plan: Callable[..., 
     best.write(space.best)
     assert Best.read(space.best) == best
     assert set(best.checkpoints) == {"dx/fold_0", "dx/fold_1"}
+
+
+def test_what_the_training_data_are_like_refers_to_a_chosen_configuration(
+    space: Workspace, make_plan: Callable[..., Any]
+) -> None:
+    measure = {"centre": [0.0], "deviation": [1.0], "cases": [[0.0]]}
+    likeness = {
+        "configuration": "omnia",
+        "image": dict.fromkeys(IMAGE_MEASURES, measure),
+        "features": {},
+        "limits": dict.fromkeys(IMAGE_MEASURES, 1.0),
+        "n_cases": 5,
+        "n_unlike": 0,
+    }
+    with pytest.raises(ValidationError, match="likeness is about another configuration"):
+        best_of(space, make_plan(), likeness=likeness)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from autocrossdim.data.splits import Split
 from autocrossdim.inference.likeness import feature_numbers, image_numbers
 from autocrossdim.inference.model import Model
 from autocrossdim.networks.build import build_network
+from autocrossdim.records.best import checkpoint_digests
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.records.workspace import Workspace
@@ -25,13 +26,13 @@ from autocrossdim.system.device import CPU
 def test_few_further_cases_of_the_same_kind_are_unlike_and_far_ones_are(n: int, numbers: int) -> None:
     random = np.random.default_rng(n + numbers)
     false_alarms, found = [], []
-    for _ in range(40):
+    for _ in range(100):
         mixing = np.eye(numbers) + 0.7 * random.normal(size=(numbers, numbers)) / np.sqrt(numbers)
         cases, others = (random.normal(size=(count, numbers)) @ mixing for count in (n, 20))
         names = [str(index) for index in range(n)]
         measure, largest = reference(cases, 0.1), limit(left_out(cases, names, 0.1), names)
         false_alarms += [measure.distance(case) > largest for case in others]
-        found += [measure.distance(case + 20 * mixing.std(axis=0)) > largest for case in others]
+        found += [measure.distance(case + 20 * np.linalg.norm(mixing, axis=0)) > largest for case in others]
     assert np.mean(false_alarms) < 0.05 / 2  # several measures share 5 %
     assert np.mean(found) > 0.95
 
@@ -57,7 +58,8 @@ def test_a_limit_is_above_all_of_a_few_cases_and_grows_with_their_spread_and_sca
     names = [str(index) for index in range(40)]
     assert limit([0.0] * 8, names[:8]) == LEAST_LIMIT  # all cases have one spacing
     wide, narrow = [1.0, 2.0, 3.0, 4.0] * 2, [2.0, 2.2, 2.4, 2.6] * 2
-    assert 4 < limit(narrow, names[:8]) < limit(wide, names[:8])
+    assert 2.6 < limit(narrow, names[:8]) < limit(wide, names[:8])
+    assert limit(wide, names[:8]) > 4
     assert limit(wide * 5, names) < limit(wide, names[:8]) < limit(wide, ["a", "b", "c", "d"] * 2)
     assert limit([1.0] * 7 + [30.0], names[:8]) > 30
 
@@ -85,8 +87,10 @@ def work(tmp_path: Path, make_dataset: Callable[..., Path], make_plan: Callable[
 
 
 def test_held_out_cases_are_like_the_training_data_and_altered_ones_are_not(work: CrossValidation) -> None:
-    likeness = find_likeness(work, ("dx",))
+    digests = checkpoint_digests(work.workspace, ["dx"], range(3))
+    likeness = find_likeness(work, ("dx",), digests)
     assert likeness is not None
+    assert find_likeness(work, ("dx",), digests) == likeness  # from the features that were kept
     assert set(likeness.features) == {"dx/fold_0", "dx/fold_1", "dx/fold_2"}
     assert {len(measure.cases) for measure in likeness.features.values()} == {4}  # the training cases of each fold
     assert {len(measure.cases) for measure in likeness.image.values()} == {6}
@@ -111,4 +115,4 @@ def test_held_out_cases_are_like_the_training_data_and_altered_ones_are_not(work
 
 def test_too_few_patients_give_no_reference(work: CrossValidation) -> None:
     work.dataset.groups.update({"a": "one", "b": "one", "c": "two", "d": "two"})
-    assert find_likeness(work, ("dx",)) is None
+    assert find_likeness(work, ("dx",), {}) is None

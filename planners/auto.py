@@ -8,6 +8,7 @@ from autocrossdim.preprocessing.fingerprint import common_orientation, reoriente
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Configuration, Decision, Plan, PlanOptions
 from autocrossdim.system.errors import UserError
+from planners.annotation import annotation_notes
 from planners.configurations import plan_configurations
 from planners.decision import choose, mixed_note
 from planners.device import memory_budget, precision_bits
@@ -87,6 +88,7 @@ class AutoPlanner:
             _low_resolution_note(configurations),
             normalization_note(normalization),
             *mirroring.reasons,
+            *annotation_notes(dataset, fingerprint),
             "--slices 3 does not apply to 2D images." if dims == 2 and options.slices == 3 else None,
         )
         return Plan(

@@ -60,6 +60,7 @@ class Learner:
             regions=labels.has_regions,
             dice_weight=settings.dice_weight,
             cross_entropy_weight=settings.cross_entropy_weight,
+            class_sets=run.class_sets,
         )
         if resumed is not None:
             self.optimizer.load_state_dict(resumed.resume["optimizer"])

@@ -25,6 +25,7 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import die_with_parent
 from trainers.augment import apply_warp, change_intensities, draw_mirroring, draw_warp, source_shape
 from trainers.loss import IGNORED
+from trainers.partial import leave_open
 from trainers.settings import Settings
 
 UNDECLARED = -2  # target of a label value that dataset.json does not declare
@@ -36,7 +37,8 @@ class Batch:
 
     Attributes:
         data: Image patches, shape (B, C, *patch), float32.
-        target: Class indices (B, *patch) or regions (B, R, *patch), int16; -1 marks voxels to ignore.
+        target: Indices (B, *patch) of classes or sets of classes, or regions (B, R, *patch), int16; -1 marks voxels to
+            ignore.
         names: Cases that the patches are from.
     """
 
@@ -58,6 +60,8 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         names: Cases to draw from; each is drawn once before any is drawn again.
         configuration: Patch and batch size.
         labels: Labels that turn values into targets.
+        class_sets: Sets of classes that targets may name, see `trainers.partial`. Without them, background of cases in
+            which not every label was annotated is ignored.
         settings: Seed, share of foreground patches, and augmentation.
         first: Number of the first batch.
         workers: Number of worker processes that share the batches.
@@ -71,6 +75,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         *,
         configuration: Configuration,
         labels: Labels,
+        class_sets: Sequence[Sequence[int]] = (),
         settings: Settings,
         first: int = 0,
         workers: int = 1,
@@ -81,6 +86,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         self.names = names
         self.configuration = configuration
         self.labels = labels
+        self.class_sets = class_sets
         self.settings = settings
         self.next_batch = first
         self.foreground = max(1, round(configuration.batch_size * settings.foreground_share))
@@ -124,7 +130,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
                 random = np.random.default_rng((self.settings.seed, number, 2 + i))
                 image, label = self._patch(name, i >= self.batch_size - self.foreground, random)
                 data.append(image)
-                target.append(self._target(label))
+                target.append(self._target(label, self._case(name).annotated_labels))
         return Batch(np.stack(data), np.stack(target), [name for _, name in chosen])
 
     def _names(self, number: int) -> list[str]:
@@ -138,7 +144,12 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         order = {n: np.random.default_rng((self.settings.seed, n, 1)).permutation(count) for n in rounds}
         return [self.names[order[draw // count][draw % count]] for draw in draws]
 
-    def _target(self, label: np.ndarray) -> np.ndarray:
+    def _target(self, label: np.ndarray, annotated: Sequence[str] | None = None) -> np.ndarray:
+        """Return indices (*patch) of classes or sets of classes, or regions (R, *patch), int16."""
+        target = self._looked_up(label)
+        return target if annotated is None else leave_open(target, self.labels, annotated, self.class_sets)
+
+    def _looked_up(self, label: np.ndarray) -> np.ndarray:
         """Return class indices (*patch) or regions (R, *patch), int16."""
         if self._values_are_targets and label.max() <= self.labels.values[-1]:
             return label.astype(np.int16)
@@ -190,10 +201,11 @@ def _target_table(labels: Labels) -> Tensor:
     Looking values up is many times faster than the comparisons of `Labels.to_regions`.
     """
     values = np.array(labels.values)
-    table = np.full((len(labels.foreground) if labels.has_regions else 1, values[-1] + 2), UNDECLARED, dtype=np.int16)
+    highest = values[-1] if labels.unannotated is None else labels.unannotated
+    table = np.full((len(labels.foreground) if labels.has_regions else 1, highest + 2), UNDECLARED, dtype=np.int16)
     table[:, values] = labels.to_regions(values) if labels.has_regions else labels.to_index(values)
-    if labels.ignore is not None:
-        table[:, labels.ignore] = IGNORED
+    if labels.unannotated is not None:
+        table[:, labels.unannotated] = IGNORED
     return torch.from_numpy(table)
 
 
@@ -215,7 +227,7 @@ def _centre(
     patch: tuple[int, ...],
     random: np.random.Generator,
 ) -> tuple[int, ...]:
-    """Draw the centre of a patch: on a voxel of a random class that is present, or anywhere.
+    """Draw the centre of a patch: on a voxel of a random class that is present, or anywhere in an annotated slice.
 
     The patch stays inside the image along axes where it fits, and is centred on the image along the others.
     """
@@ -224,6 +236,8 @@ def _centre(
         wanted = positions[random.integers(len(positions))]
     else:
         wanted = random.integers(shape)
+        if case.annotated_slices:
+            wanted[0] = case.annotated_slices[random.integers(len(case.annotated_slices))]
     centre = []
     for n, p, c in zip(shape, patch, wanted, strict=True):
         low, high = p // 2, n - p + p // 2

@@ -100,6 +100,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                 checks,
                 loss=learner.loss,
                 labels=run.task.plan.labels,
+                class_sets=run.class_sets,
                 device=fabric.device,
                 autocast=fabric.autocast,
             )
@@ -197,6 +198,7 @@ def _training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractCont
         run.task.split.train,
         configuration=run.configuration,
         labels=run.task.plan.labels,
+        class_sets=run.class_sets,
         settings=run.settings,
         first=state.step * run.settings.accumulate,
         workers=max(1, workers),
@@ -215,6 +217,7 @@ def _validation_batches(run: Run) -> list[Batch]:
         run.task.split.val,
         configuration=run.configuration,
         labels=run.task.plan.labels,
+        class_sets=run.class_sets,
         settings=run.settings.model_copy(update={**changes, "seed": run.settings.seed + VALIDATION_SEED_OFFSET}),
     )
     return [loader.batch(number) for number in range(run.settings.validation_batches)]

@@ -1,4 +1,12 @@
-"""Soft Dice plus cross-entropy, for exclusive classes and for regions; ignored voxels are left out."""
+"""Soft Dice plus cross-entropy, for exclusive classes and for regions; ignored voxels are left out.
+
+Where structures were not annotated in every case, a voxel of background may belong to one of them: its target is a set
+of classes. The loss is then the marginal loss of Shi et al. (Medical Image Analysis 70, 2021), whose cross-entropy is
+the target adaptive loss of Fang and Yan (IEEE Transactions on Medical Imaging 39, 2020): the probability of a set is
+the sum over its classes, and the Dice of a class leaves out the voxels that may or may not belong to it.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +27,18 @@ class DiceCrossEntropy(nn.Module):
         regions: Whether outputs are regions, which may overlap, rather than exclusive classes.
         dice_weight: Weight of the Dice loss.
         cross_entropy_weight: Weight of the cross-entropy.
+        class_sets: Sets of classes; target K + i stands for "one of the classes of set i". For exclusive classes only.
     """
 
-    def __init__(self, regions: bool, dice_weight: float = 1.0, cross_entropy_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        regions: bool,
+        dice_weight: float = 1.0,
+        cross_entropy_weight: float = 1.0,
+        class_sets: Sequence[Sequence[int]] = (),
+    ) -> None:
         super().__init__()
+        self.class_sets = class_sets
         self.regions = regions
         self.dice_weight = dice_weight
         self.cross_entropy_weight = cross_entropy_weight
@@ -32,7 +48,8 @@ class DiceCrossEntropy(nn.Module):
 
         Args:
             logits: Shape (B, K, *patch).
-            target: Class indices (B, *patch), or regions (B, K, *patch) of 0 and 1; voxels of -1 are ignored.
+            target: Indices (B, *patch) of classes or of sets of classes, or regions (B, K, *patch) of 0 and 1; voxels
+                of -1 are ignored.
         """
         logits = logits.float()
         if self.regions:
@@ -43,12 +60,36 @@ class DiceCrossEntropy(nn.Module):
             dice = soft_dice(logits.sigmoid() * known, wanted * known)
         else:
             known = (target != IGNORED)[:, None]
-            entropy = functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
-            entropy = entropy / known.sum().clamp(min=1)
+            entropy = self._cross_entropy(logits, target) / known.sum().clamp(min=1)
+            if self.class_sets:
+                known = known & ~open_classes(target, self.class_sets, logits.shape[1])
+                target = target.masked_fill(target >= logits.shape[1], 0)
             one_hot = torch.zeros_like(logits).scatter_(1, target.clamp(min=0)[:, None], 1)
             # Background is left out of the Dice, as in nnU-Net.
             dice = soft_dice((logits.softmax(dim=1) * known)[:, 1:], (one_hot * known)[:, 1:])
         return self.cross_entropy_weight * entropy + self.dice_weight * (1 - dice.mean())
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the sum of the cross-entropy over all voxels that are not ignored."""
+        if not self.class_sets:
+            return functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+        single = logits.log_softmax(dim=1)
+        sets = [single[:, list(members)].logsumexp(dim=1, keepdim=True) for members in self.class_sets]
+        return functional.nll_loss(torch.cat([single, *sets], dim=1), target, ignore_index=IGNORED, reduction="sum")
+
+
+def open_classes(target: Tensor, class_sets: Sequence[Sequence[int]], classes: int) -> Tensor:
+    """Return whether each voxel may or may not belong to each class, bool (B, classes, *patch).
+
+    Args:
+        target: Indices of classes or of sets of classes, shape (B, *patch).
+        class_sets: Sets of classes, the first of which has the index `classes`.
+        classes: Number of classes.
+    """
+    result = torch.zeros(len(target), classes, *target.shape[1:], dtype=torch.bool, device=target.device)
+    for index, members in enumerate(class_sets, start=classes):
+        result[:, list(members)] |= (target == index)[:, None]
+    return result
 
 
 def soft_dice(probabilities: Tensor, target: Tensor) -> Tensor:

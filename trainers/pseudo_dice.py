@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autocrossdim.records.labels import Labels
 from trainers.loader import Batch
-from trainers.loss import IGNORED
+from trainers.loss import IGNORED, open_classes
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def score(
     *,
     loss: Callable[[Any, Tensor], Tensor],
     labels: Labels,
+    class_sets: Sequence[Sequence[int]] = (),
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Scores:
@@ -49,13 +50,14 @@ def score(
         batches: Validation patches.
         loss: Takes the output of the network and the target.
         labels: Labels of the dataset.
+        class_sets: Sets of classes that targets may name, see `trainers.partial`.
         device: Device of the network.
         autocast: Returns the context that sets the precision.
     """
     if not batches:
         return Scores(None, {})
     network.eval()
-    dice, losses = PseudoDice(labels), []
+    dice, losses = PseudoDice(labels, class_sets), []
     for batch in batches:
         data, target = batch.to(device)
         with autocast():
@@ -66,10 +68,16 @@ def score(
 
 
 class PseudoDice:
-    """Dice of hard predictions over all patches together, accumulated batch by batch."""
+    """Dice of hard predictions over all patches together, accumulated batch by batch.
 
-    def __init__(self, labels: Labels) -> None:
+    Args:
+        labels: Labels of the dataset.
+        class_sets: Sets of classes that targets may name. Voxels of a set are left out of the Dice of its classes.
+    """
+
+    def __init__(self, labels: Labels, class_sets: Sequence[Sequence[int]] = ()) -> None:
         self.labels = labels
+        self.class_sets = class_sets
         self.names = list(labels.foreground)
         self.overlap = torch.zeros(len(self.names), dtype=torch.float64)
         self.total = torch.zeros(len(self.names), dtype=torch.float64)
@@ -81,12 +89,13 @@ class PseudoDice:
             logits: Shape (B, K, *patch).
             target: Target as the loss takes it.
         """
+        unclear = open_classes(target, self.class_sets, logits.shape[1]) if self.class_sets else None
         for index in range(len(self.names)):
             if self.labels.has_regions:
                 known = target[:, index] != IGNORED
                 predicted, wanted = logits[:, index] > 0, target[:, index] == 1
             else:
-                known = target != IGNORED
+                known = target != IGNORED if unclear is None else (target != IGNORED) & ~unclear[:, index + 1]
                 predicted, wanted = logits.argmax(dim=1) == index + 1, target == index + 1
             self.overlap[index] += float((predicted & wanted & known).sum())
             self.total[index] += float((predicted & known).sum() + (wanted & known).sum())

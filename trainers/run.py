@@ -1,10 +1,12 @@
 """What one training run consists of: the fold to train, and the settings to train it with."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.records.plan import Configuration
 from autocrossdim.records.workspace import FoldFolder
+from trainers.partial import ClassSet, class_sets
 from trainers.settings import Settings, read_settings
 
 
@@ -49,6 +51,12 @@ class Run:
     def name(self) -> str:
         """Name of the run in messages."""
         return f"{self.configuration.name} fold {self.task.fold}"
+
+    @cached_property
+    def class_sets(self) -> tuple[ClassSet, ...]:
+        """Sets of classes that targets may name, because some cases were not annotated completely."""
+        records = [self.task.store.record(name) for name in (*self.task.split.train, *self.task.split.val)]
+        return class_sets(self.task.plan.labels, [record.annotated_labels for record in records])
 
     @property
     def learning_rate(self) -> float:

@@ -51,15 +51,22 @@ class OneDevice:
         return nullcontext()
 
 
-def make_loss(*, regions: bool, dice_weight: float = 1.0, cross_entropy_weight: float = 1.0) -> DeepSupervision:
+def make_loss(
+    *,
+    regions: bool,
+    dice_weight: float = 1.0,
+    cross_entropy_weight: float = 1.0,
+    class_sets: Sequence[Sequence[int]] = (),
+) -> DeepSupervision:
     """Return the loss: Dice plus cross-entropy, at every supervised resolution.
 
     Args:
         regions: Whether outputs are regions, which may overlap, rather than exclusive classes.
         dice_weight: Weight of the Dice loss.
         cross_entropy_weight: Weight of the cross-entropy loss.
+        class_sets: Sets of classes that targets may name, see `DiceCrossEntropy`.
     """
-    return DeepSupervision(DiceCrossEntropy(regions, dice_weight, cross_entropy_weight))
+    return DeepSupervision(DiceCrossEntropy(regions, dice_weight, cross_entropy_weight, class_sets))
 
 
 def make_optimizer(

@@ -47,8 +47,9 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
             name, stores={configuration: store}, models={configuration: model}, folders={(configuration,): folder}
         )
         output = folder.validation / f"{name}{model.plan.file_ending}"
-        reference = Path(store.record(name).label_path)
-        results.append(evaluate_case(Pair(output, reference, groups.get(name)), model.plan.labels))
+        record = store.record(name)
+        pair = Pair(output, Path(record.label_path), groups.get(name), record.annotated_labels)
+        results.append(evaluate_case(pair, model.plan.labels))
     summarise(results, model.plan.labels).write(folder.summary)
 
 

@@ -25,6 +25,9 @@ def evaluate(
         Option("Summary file (default: summary.json beside the predictions).", Path | None, ("-o", "--output")),
     ] = None,
     skip_missing: Annotated[bool, Option("Leave out cases without a prediction.")] = False,
+    all_slices: Annotated[
+        bool, Option("Count every slice of the references, also where dataset.json sets unannotated_slices.")
+    ] = False,
     processes: ProcessesOption = None,
 ) -> "Summary":
     """Compare segmentations with references: Dice, HD95, ASSD and NSD per label and case.
@@ -35,6 +38,7 @@ def evaluate(
         dataset: Dataset whose dataset.json names the labels; every value that occurs is a label if None.
         output: Summary file; `summary.json` beside the predictions if None.
         skip_missing: Leave out cases without a prediction instead of refusing to evaluate.
+        all_slices: Count every slice of the references, also where dataset.json sets `unannotated_slices`.
         processes: Cases compared at a time.
 
     Returns:
@@ -54,7 +58,7 @@ def evaluate(
     if raw is None:
         labels = labels_from(None, [references, predictions], file_ending=ending, processes=processes)
     else:
-        labels = raw.labels
+        labels = raw.labels.model_copy(update={"unannotated_slices": None}) if all_slices else raw.labels
     return evaluate_folder(
         predictions,
         references,
@@ -63,6 +67,7 @@ def evaluate(
         processes=processes,
         output=predictions / "summary.json" if output is None else Path(output),
         groups=None if raw is None else raw.groups,
+        annotated_labels=None if raw is None else raw.annotated_labels,
         skip_missing=skip_missing,
     )
 

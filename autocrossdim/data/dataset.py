@@ -2,10 +2,11 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from autocrossdim.data.annotation_keys import parse_annotated_labels, parse_unannotated_slices
 from autocrossdim.data.dicom import dicom_folders
 from autocrossdim.data.images import ENDINGS, PICTURES, spacing_file
 from autocrossdim.data.sides import parse_mirror_axes, parse_sides
@@ -27,11 +28,13 @@ class Case:
         name: as in the file names.
         images: one file per channel, or one RGB file, or the directory of a DICOM series.
         label: label file; None if the case has no label.
+        annotated_labels: names of the labels that were annotated; None if all were.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None
+    annotated_labels: tuple[str, ...] | None = None
 
     @property
     def source_files(self) -> tuple[Path, ...]:
@@ -60,6 +63,8 @@ class Dataset:
         groups: case -> group (patient); cases of one group are never split between training and validation.
         sides: pairs of labels that are the left and the right version of one structure.
         mirror_axes: names of the axes to mirror; None leaves the choice to the planner.
+        annotated_labels: case -> names of the labels that were annotated, in the order of `labels`; cases in which all
+            were are not listed.
         num_training: `numTraining` of dataset.json; None if missing.
         description: unchanged content of dataset.json.
     """
@@ -74,11 +79,12 @@ class Dataset:
     description: dict[str, Any]
     sides: tuple[tuple[str, str], ...] = ()
     mirror_axes: tuple[str, ...] | None = None
+    annotated_labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def training_cases(self) -> list[Case]:
         """Return the training cases, sorted by name; their files are those expected and may be missing."""
         if "dataset" in self.description:
-            return [
+            cases = [
                 Case(
                     name,
                     tuple(self.path / file for file in files["images"]),
@@ -86,7 +92,9 @@ class Dataset:
                 )
                 for name, files in sorted(self.description["dataset"].items())
             ]
-        return self._cases("imagesTr", "labelsTr")
+        else:
+            cases = self._cases("imagesTr", "labelsTr")
+        return [replace(case, annotated_labels=self.annotated_labels.get(case.name)) for case in cases]
 
     def test_cases(self) -> list[Case]:
         """Return the cases of imagesTs, sorted by name; `label` is None for cases without a file in labelsTs."""
@@ -198,6 +206,12 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
     faults += wrong if labels is not None else []
     mirror_axes, wrong = parse_mirror_axes(file, content.get("mirror_axes"))
     faults += wrong
+    unannotated_slices, wrong = parse_unannotated_slices(file, content.get("unannotated_slices"))
+    faults += wrong
+    annotated_labels, wrong = parse_annotated_labels(
+        file, content.get("annotated_labels", {}), () if labels is None else labels.names
+    )
+    faults += wrong if labels is not None else []
 
     if faults or labels is None:
         return None, faults
@@ -205,11 +219,12 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
         path=path,
         name=path.resolve().name,
         channel_names=channel_names,
-        labels=labels,
+        labels=labels if unannotated_slices is None else labels.model_copy(update={"unannotated_slices": "empty"}),
         file_ending=str(ending),
         groups={str(case): str(group) for case, group in groups.items()},
         sides=sides,
         mirror_axes=mirror_axes,
+        annotated_labels=annotated_labels,
         num_training=number,
         description=content,
     )

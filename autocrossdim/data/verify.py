@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autocrossdim.data.annotated_slices import labelled_slices
 from autocrossdim.data.converting.layouts import detect
 from autocrossdim.data.dataset import Case, Dataset, channel_files, files_ending, parse_dataset
 from autocrossdim.data.images import Geometry, Image, read_image, read_label, same_place, spacing_file
@@ -22,6 +23,7 @@ from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import counted, listed
 
 FEW = 5  # cases or groups needed for five folds
+SPARSE_SLICES = 3  # labelled slices that are needed to see that only every k-th one is (our choice)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class CaseCheck:
         image_hash: digest of the image's voxels; equal for cases with identical images.
         dims: 2 or 3; None if the image could not be read.
         orientation: orientation code of the image; None if it is unknown or 2D.
+        slices: number of slices of the label.
+        labelled: numbers of the slices that hold any label.
     """
 
     name: str
@@ -67,6 +71,8 @@ class CaseCheck:
     image_hash: str | None = None
     dims: int | None = None
     orientation: str | None = None
+    slices: int = 0
+    labelled: tuple[int, ...] = ()
 
 
 def verify(path: str | Path, processes: int = 1) -> Report:
@@ -135,6 +141,11 @@ def check_structure(path: Path) -> StructureCheck:
     for case in dataset.test_cases():
         faults += _missing_channels(case)
 
+    if unknown := sorted(set(dataset.annotated_labels) - names):
+        faults.append(
+            f"{dataset.path / 'dataset.json'}: annotated_labels names {listed(unknown, 10)}, but there is no such "
+            "training case. Correct the name."
+        )
     if dataset.groups:
         if unknown := sorted(set(dataset.groups) - names):
             structure.warnings.append(f"groups in dataset.json name cases that do not exist: {listed(unknown, 10)}.")
@@ -171,8 +182,15 @@ def check_case(dataset: Dataset, case: Case) -> CaseCheck:
 
     if image is not None:
         _check_image(dataset, case, image, check)
-    if label is not None:
+    if label is not None and geometry is not None:
         _check_label(dataset, case, label, check)
+        labelled = labelled_slices(label, geometry)
+        check.slices, check.labelled = len(labelled), tuple(np.flatnonzero(labelled).tolist())
+        if dataset.labels.unannotated_slices and not check.labelled:
+            check.faults.append(
+                f"{case.label}: holds no label, so no slice counts as annotated (unannotated_slices in dataset.json). "
+                "Remove the case, or annotate some of its slices."
+            )
     if image is not None and geometry is not None and (difference := same_place(image.geometry, geometry)):
         assert case.label is not None
         remedy = "Resample one of them"
@@ -212,7 +230,44 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
             for name, values in dataset.labels.foreground.items()
             if present.isdisjoint(values)
         ]
-    return Report(faults, warnings, _orientations(cases))
+        warnings += _sparse_slices(dataset, cases)
+    return Report(faults, warnings, [*_orientations(cases), *_annotated(datasets, cases)])
+
+
+def _sparse_slices(dataset: Dataset, cases: list[CaseCheck]) -> list[str]:
+    """Return a warning if slices without labels look as if they were not annotated, or as if they were after all."""
+    file = dataset.path / "dataset.json"
+    gaps = [np.diff(case.labelled) for case in cases if len(case.labelled) >= SPARSE_SLICES]
+    if dataset.labels.unannotated_slices:
+        if not gaps or any((gap > 1).any() for gap in gaps):
+            return []
+        return [
+            f"{file}: unannotated_slices leaves out all slices without labels, but no case has such a slice between "
+            "slices with labels. Remove the key if every slice was annotated."
+        ]
+    steps = [int(np.bincount(gap).argmax()) for gap in gaps if (gap > 1).all()]
+    if not steps or 2 * len(steps) < len(cases):
+        return []
+    return [
+        f"{file}: in {len(steps)} of {counted(len(cases), 'case')}, labels occur only in separate slices, most often "
+        f"{max(set(steps), key=steps.count)} slices apart. If the slices between were not annotated, add "
+        '"unannotated_slices": "empty".'
+    ]
+
+
+def _annotated(datasets: list[Dataset], cases: list[CaseCheck]) -> list[str]:
+    """Return sentences about slices and labels that were not annotated, if dataset.json declares any."""
+    notes = []
+    for dataset in datasets:
+        if dataset.labels.unannotated_slices:
+            labelled, total = sum(len(case.labelled) for case in cases), sum(case.slices for case in cases)
+            notes.append(f"Annotated slices: {labelled} of {total}; the others are left out (unannotated_slices).")
+        if dataset.annotated_labels:
+            notes.append(
+                f"Not every label was annotated in {len(dataset.annotated_labels)} of {counted(len(cases), 'case')} "
+                "(annotated_labels)."
+            )
+    return notes
 
 
 def _orientations(cases: list[CaseCheck]) -> list[str]:
@@ -273,8 +328,21 @@ def _check_label(dataset: Dataset, case: Case, label: npt.NDArray[Any], check: C
             f"{case.label}: holds label values that dataset.json does not declare: {listed(undeclared, 10)}. "
             "Declare them under 'labels', or correct the file."
         )
+    elif unexpected := _unexpected(dataset, case, check.values):
+        check.faults.append(
+            f"{case.label}: holds the label value {listed(unexpected)}, but annotated_labels in dataset.json says that "
+            f"only {listed(case.annotated_labels or (), 10)} was annotated. Correct one of the two."
+        )
     elif not {value for values in dataset.labels.foreground.values() for value in values} & set(check.values):
         check.warnings.append(f"{case.label}: holds background only.")
+
+
+def _unexpected(dataset: Dataset, case: Case, values: tuple[int, ...]) -> list[int]:
+    """Return the label values that belong only to labels that were not annotated in the case."""
+    if case.annotated_labels is None:
+        return []
+    annotated = {value for name in case.annotated_labels for value in dataset.labels.foreground[name]}
+    return [value for value in values if value not in {0, dataset.labels.ignore, *annotated}]
 
 
 def _missing_channels(case: Case) -> list[str]:

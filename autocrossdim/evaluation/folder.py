@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from autocrossdim.data.images import is_picture, read_label, same_place
+from autocrossdim.data.annotated_slices import labelled_slices, mark_unannotated
+from autocrossdim.data.images import Geometry, is_picture, read_label, same_place
 from autocrossdim.evaluation.metrics import case_metrics
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.records.labels import Labels
@@ -26,11 +29,13 @@ class Pair:
         prediction: Path of the predicted segmentation.
         reference: Path of the reference segmentation.
         group: Group (patient) of the case, if it shares one with other cases.
+        annotated_labels: Names of the labels that the reference annotates; None if it annotates all.
     """
 
     prediction: Path
     reference: Path
     group: str | None = None
+    annotated_labels: tuple[str, ...] | None = None
 
 
 def evaluate_case(pair: Pair, labels: Labels) -> CaseResult:
@@ -60,8 +65,20 @@ def evaluate_case(pair: Pair, labels: Labels) -> CaseResult:
         prediction_file=str(pair.prediction),
         group=pair.group,
         unit="pixels" if is_picture(pair.reference) and set(geometry.spacing) == {1.0} else "mm",
-        metrics=case_metrics(predicted, expected, labels, spacing=geometry.spacing),
+        annotated_slices=_annotated_slices(expected, geometry) if labels.unannotated_slices else None,
+        metrics=case_metrics(
+            predicted,
+            mark_unannotated(expected, geometry, labels),
+            labels,
+            spacing=geometry.spacing,
+            annotated=pair.annotated_labels,
+        ),
     )
+
+
+def _annotated_slices(reference: NDArray[np.integer[Any]], geometry: Geometry) -> tuple[int, int]:
+    labelled = labelled_slices(reference, geometry)
+    return int(labelled.sum()), len(labelled)
 
 
 def evaluate_cases(pairs: Sequence[Pair], labels: Labels, *, processes: int) -> list[CaseResult]:
@@ -82,6 +99,7 @@ def evaluate_folder(
     processes: int,
     output: Path,
     groups: Mapping[str, str] | None = None,
+    annotated_labels: Mapping[str, tuple[str, ...]] | None = None,
     skip_missing: bool = False,
 ) -> Summary:
     """Compare the files of the same name in two folders, and write the summary.
@@ -94,6 +112,8 @@ def evaluate_folder(
         processes: Number of cases compared in parallel.
         output: Path of the summary, usually `summary.json`.
         groups: Group (patient) of each case by its name. A case that is not listed is a group of its own.
+        annotated_labels: Names of the labels that were annotated in each case by its name. All were in a case that is
+            not listed.
         skip_missing: Leave out cases without a prediction, and list them in the summary, instead of failing.
 
     Raises:
@@ -109,10 +129,11 @@ def evaluate_folder(
         )
     if predicted - expected:
         raise UserError(f"{references}: no reference for {listed(sorted(predicted - expected))} of {predictions}.")
-    groups = groups or {}
+    groups, annotated_labels = groups or {}, annotated_labels or {}
+    cases = {name: name.removesuffix(file_ending) for name in sorted(predicted)}
     pairs = [
-        Pair(predictions / name, references / name, groups.get(name.removesuffix(file_ending)))
-        for name in sorted(predicted)
+        Pair(predictions / name, references / name, groups.get(case), annotated_labels.get(case))
+        for name, case in cases.items()
     ]
     summary = summarise(evaluate_cases(pairs, labels, processes=processes), labels, skipped=missing)
     summary.write(output)

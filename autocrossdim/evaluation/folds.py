@@ -55,7 +55,8 @@ def _merge(workspace: Workspace, configuration: str, folders: Sequence[FoldFolde
     summary = merge(summaries)
     summary.write(workspace.summary(configuration))
     dice = summary.foreground_mean["Dice"]
-    say(f"{configuration}, {len(summaries)} of {len(folders)} folds: mean Dice {dice:.3f}.")
+    scope = "" if summary.scope is None else f", {summary.scope}"
+    say(f"{configuration}, {len(summaries)} of {len(folders)} folds: mean Dice {dice:.3f}{scope}.")
     return summary
 
 

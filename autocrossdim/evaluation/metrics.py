@@ -1,7 +1,7 @@
 """Metrics of one case: overlap as nnU-Net computes it, and distances between surfaces."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ def case_metrics(
     *,
     spacing: Sequence[float],
     tolerance_mm: float = NSD_TOLERANCE_MM,
+    annotated: Collection[str] | None = None,
 ) -> dict[str, Metrics]:
     """Compare two segmentations of one case, label by label (or region by region).
 
@@ -59,8 +60,8 @@ def case_metrics(
     Means leave out NaN, because there was nothing to find and nothing was found. A missed label or a false alarm has
     the worst value instead, so that no failure is dropped from a mean.
 
-    Voxels that the reference marks as `labels.ignore` are excluded from all metrics. A mask that is cut off by them
-    has no surface at the cut. If a non-empty mask has no surface left, HD95, ASSD and NSD are NaN.
+    Voxels that the reference marks as `labels.unannotated` are excluded from all metrics. A mask that is cut off by
+    them has no surface at the cut. If a non-empty mask has no surface left, HD95, ASSD and NSD are NaN.
 
     Args:
         prediction: Label values, shape `(Z, Y, X)`.
@@ -68,6 +69,7 @@ def case_metrics(
         labels: Label values of each label or region.
         spacing: Voxel spacing in mm, in the order of the arrays' axes.
         tolerance_mm: Tolerance of NSD.
+        annotated: Names of the labels that the reference annotates; all if None. Every metric of the others is NaN.
 
     Returns:
         Metrics by label key as in nnU-Net: a label's value (`"1"`), or a region's values (`"(1, 2)"`).
@@ -82,14 +84,17 @@ def case_metrics(
     spacing = tuple(float(spacing[axis]) for axis in thick)
     prediction, reference = prediction.reshape(shape), reference.reshape(shape)
 
-    ignored = None if labels.ignore is None else reference == labels.ignore
+    ignored = None if labels.unannotated is None else reference == labels.unannotated
     counted = reference.size - (0 if ignored is None else int(np.count_nonzero(ignored)))
     diagonal = math.hypot(*(n * step for n, step in zip(shape, spacing, strict=True)))
     largest = max((value for values in labels.foreground.values() for value in values), default=0)
     boxes = [ndimage.find_objects(array, largest) for array in (prediction, reference)]
 
-    metrics = {}
-    for values in labels.foreground.values():
+    metrics: dict[str, Metrics] = {}
+    for name, values in labels.foreground.items():
+        if annotated is not None and name not in annotated:
+            metrics[label_key(values)] = dict.fromkeys(METRICS, math.nan)
+            continue
         # Everything is computed inside the label's bounding box, so that a small organ in a large scan costs little.
         box = _union_box([found[value - 1] for found in boxes for value in values], shape)
         predicted, expected = np.isin(prediction[box], values), np.isin(reference[box], values)

@@ -62,6 +62,7 @@ class Scores(_Part):
         level: of the intervals.
         foreground: metric -> mean over the labels.
         labels: label -> metric -> score.
+        scope: what the scores were computed on, as `Summary.scope`; None if all slices count.
     """
 
     cases: int
@@ -69,6 +70,7 @@ class Scores(_Part):
     level: float
     foreground: dict[str, Score]
     labels: dict[str, dict[str, Score]]
+    scope: str | None = None
 
 
 class Trained(_Part):
@@ -131,6 +133,7 @@ def scores(summary: Summary) -> Scores:
         level=ends.level,
         foreground=_scores(summary.foreground_mean, ends.foreground_mean),
         labels={summary.name(key): _scores(mean, ends.mean.get(key, {})) for key, mean in summary.mean.items()},
+        scope=summary.scope,
     )
 
 

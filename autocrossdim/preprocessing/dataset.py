@@ -2,8 +2,9 @@
 
 from functools import partial
 
+from autocrossdim.data.annotated_slices import read_annotation
 from autocrossdim.data.dataset import Case, Dataset
-from autocrossdim.data.images import read_image, read_label
+from autocrossdim.data.images import read_image
 from autocrossdim.preprocessing.case import preprocess
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.plan import Configuration, Plan
@@ -32,8 +33,13 @@ def preprocess_dataset(
         Names of the cases that were stored before and were preprocessed again.
 
     Raises:
-        UserError: a file cannot be read or written.
+        UserError: a file cannot be read or written, or the plan was made for another `unannotated_slices`.
     """
+    if dataset.labels.unannotated_slices != plan.labels.unannotated_slices:
+        raise UserError(
+            f"{dataset.path / 'dataset.json'}: unannotated_slices changed since the dataset was planned. Plan again "
+            "with --overwrite."
+        )
     store.prepare(plan, configuration)
     cases = dataset.training_cases()
     store.keep_only({case.name for case in cases})
@@ -55,7 +61,7 @@ def _preprocess_case(plan: Plan, configuration: Configuration, store: Store, cas
     assert case.label is not None
     source = file_versions(case.source_files)
     image = read_image(case.images)
-    label, _ = read_label(case.label)
+    label, _ = read_annotation(case.label, plan.labels)
     try:
         preprocessed = preprocess(
             image.array,

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from skimage.measure import regionprops
 
+from autocrossdim.data.annotated_slices import mark_unannotated
 from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.orientation import Reorientation
 from autocrossdim.data.verify import CaseCheck, Report, check_case, check_structure, summarise
@@ -89,16 +90,19 @@ def _check_and_measure(dataset: Dataset, max_samples: int, case: Case) -> _Measu
     if check.faults or image is None or label is None:
         return _Measured(check, None, None)
     box = nonzero_box(image.array)
+    label = mark_unannotated(label, image.geometry, dataset.labels)
     values, counts = np.unique(label, return_counts=True)
+    declared = set(dataset.labels.values)
     fingerprint = CaseFingerprint(
         name=case.name,
         shape=image.geometry.shape,
         cropped_shape=box_shape(box),
         spacing=image.geometry.spacing,
         orientation=image.geometry.orientation,
-        label_voxels={int(v): int(n) for v, n in zip(values, counts, strict=True)},
-        labels=_measure_labels(image.array, label, dataset.labels.ignore),
+        label_voxels={int(v): int(n) for v, n in zip(values, counts, strict=True) if int(v) in declared},
+        labels=_measure_labels(image.array, label, dataset.labels.unannotated),
         source=source,
+        annotated_slices=(len(check.labelled), check.slices) if dataset.labels.unannotated_slices else None,
     )
     cropped = crop(label, box)
     foreground = np.isin(cropped, [v for values in dataset.labels.foreground.values() for v in values])

@@ -37,6 +37,8 @@ class CaseRecord(BaseModel):
         geometry: geometry of the image as read.
         placement: position of the preprocessed case in the original grid.
         source: versions of the files it was preprocessed from; empty if written by version 0.1.
+        annotated_labels: names of the labels that were annotated; None if all were.
+        annotated_slices: numbers of the slices (axis 0) with annotated voxels; None if every slice was annotated.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,6 +48,8 @@ class CaseRecord(BaseModel):
     geometry: dict[str, object]
     placement: Placement
     source: tuple[FileVersion, ...] = ()
+    annotated_labels: tuple[str, ...] | None = None
+    annotated_slices: tuple[int, ...] | None = None
 
     def original_geometry(self) -> Geometry:
         """Return the geometry of the image as read."""
@@ -61,12 +65,16 @@ class StoredCase:
         image: (C, Z, Y, X); slicing reads only the blocks of the slice.
         label: (Z, Y, X), likewise.
         voxels: foreground class -> positions (n, 3) of some of its voxels; absent classes are left out.
+        annotated_labels: as in `CaseRecord`.
+        annotated_slices: as in `CaseRecord`.
     """
 
     name: str
     image: blosc2.NDArray
     label: blosc2.NDArray
     voxels: dict[str, np.ndarray]
+    annotated_labels: tuple[str, ...] | None = None
+    annotated_slices: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ class Store:
             return self._path(name, ".json").exists()
 
     def is_current(self, case: Case) -> bool:
-        """Whether the case is stored and its source files have the contents it was preprocessed from.
+        """Whether the case is stored and its source files and annotated labels are those it was preprocessed from.
 
         Files whose size and time are as recorded are not read. If only times changed, the record is updated.
 
@@ -119,12 +127,14 @@ class Store:
         present = file_versions(case.source_files, record.source)
         if not record.source or content_hash(present) != content_hash(record.source):
             return False
+        if record.annotated_labels != case.annotated_labels:
+            return False
         if present != record.source:
             self._write_record(record.model_copy(update={"source": present}))
         return True
 
     def source_hash(self, name: str) -> str:
-        """Return a digest of the image and label files that a case was preprocessed from.
+        """Return a digest of the image and label files that a case was preprocessed from, and its annotated labels.
 
         Raises:
             UserError: the case is not stored, its record is damaged, or it was written by version 0.1.
@@ -132,7 +142,7 @@ class Store:
         record = self.record(name)
         if not record.source:
             raise self._damaged(name)
-        return content_hash(record.source)
+        return content_hash(record.source, record.annotated_labels)
 
     def changed_since(self, hashes: Mapping[str, str]) -> list[str]:
         """Return the cases whose source files have other contents now, or that are no longer stored.
@@ -184,6 +194,8 @@ class Store:
             geometry=geometry.to_json(),
             placement=preprocessed.placement,
             source=source,
+            annotated_labels=case.annotated_labels,
+            annotated_slices=_annotated_slices(label, plan),
         )
         self._write_record(record)
 
@@ -193,6 +205,7 @@ class Store:
         Raises:
             UserError: one of its files is missing, damaged or cannot be read.
         """
+        record = self.record(name)
         try:
             with np.load(self._path(name, ".npz"), allow_pickle=False) as voxels:
                 positions = {key: voxels[key] for key in voxels.files}
@@ -201,6 +214,8 @@ class Store:
                 image=_open_array(self._path(name, ".image.b2nd")),
                 label=_open_array(self._path(name, ".label.b2nd")),
                 voxels=positions,
+                annotated_labels=record.annotated_labels,
+                annotated_slices=record.annotated_slices,
             )
         except PermissionError as error:
             raise from_os_error(error, action="read") from error
@@ -264,6 +279,13 @@ def _blocks(chunks: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
         longest = int(np.argmax(blocks))
         blocks[longest] = -(-blocks[longest] // 2)
     return tuple(blocks)
+
+
+def _annotated_slices(label: np.ndarray, plan: Plan) -> tuple[int, ...] | None:
+    """Return the slices (axis 0) with annotated voxels; None if the plan says that every slice was annotated."""
+    if plan.labels.unannotated_slices is None:
+        return None
+    return tuple(np.flatnonzero((~plan.labels.ignored(label)).any(axis=(1, 2))).tolist())
 
 
 def _voxels_per_class(label: np.ndarray, plan: Plan) -> dict[str, np.ndarray]:

@@ -77,6 +77,7 @@ class Best(BaseModel):
         case_score: from a case's confidence to the Dice to expect.
         likeness: what the training data are like, to compare new images with; None with too few held-out cases.
         contenders: everything that was compared.
+        scope: what the metrics were computed on, as `Summary.scope`; None if all slices count.
         reasons: sentences.
         plan_digest: of what the plan says about these configurations.
         checkpoints: `CONFIGURATION/fold_K` -> SHA-256 of the checkpoint all this was found with.
@@ -94,6 +95,7 @@ class Best(BaseModel):
     case_score: CaseScore = CaseScore()
     likeness: Likeness | None = None
     contenders: tuple[Contender, ...]
+    scope: str | None = None
     reasons: tuple[str, ...]
     plan_digest: str
     checkpoints: dict[str, str]

@@ -50,9 +50,10 @@ class CaseFingerprint(BaseModel):
         cropped_shape: voxels (z, y, x) of the bounding box of nonzero voxels.
         spacing: mm (z, y, x).
         orientation: code of the image as read (`autocrossdim.data.orientation`); None if it is unknown or 2D.
-        label_voxels: label value -> number of voxels.
+        label_voxels: label value -> number of voxels; slices that were not annotated are left out.
         labels: label value -> what was measured on its voxels, background left out.
         source: versions of the files that were measured; empty if written by version 0.1.
+        annotated_slices: number of annotated slices and of all slices; None if every slice was annotated.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,6 +66,7 @@ class CaseFingerprint(BaseModel):
     label_voxels: dict[int, int]
     labels: dict[int, LabelMeasurement] = {}
     source: tuple[FileVersion, ...] = ()
+    annotated_slices: tuple[int, int] | None = None
 
 
 class Fingerprint(BaseModel):

@@ -1,11 +1,12 @@
 """What the values of a label file mean, and how they become a network's outputs and come back."""
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Collection, Sequence
+from itertools import compress
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from autocrossdim.system.errors import UserError
 
@@ -25,6 +26,7 @@ class Labels(BaseModel):
             (classes: by value; regions: as declared).
         ignore: value of voxels that were not annotated, the highest of all; None if there is none.
         regions_class_order: value to paint for each region, later ones over earlier ones; None for classes.
+        unannotated_slices: "empty" if slices without any label were not annotated; None if every slice was.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +34,7 @@ class Labels(BaseModel):
     foreground: dict[str, tuple[int, ...]]
     ignore: int | None = None
     regions_class_order: tuple[int, ...] | None = None
+    unannotated_slices: Literal["empty"] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -46,6 +49,14 @@ class Labels(BaseModel):
         elif len(self.regions_class_order) != len(self.foreground) or not set(self.regions_class_order) <= set(values):
             raise ValueError("regions_class_order must name a value for each region")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `unannotated_slices` out where it is not used, so that earlier plans and stores remain valid."""
+        content: dict[str, Any] = dump(self)
+        if self.unannotated_slices is None:
+            content.pop("unannotated_slices", None)
+        return content
 
     @classmethod
     def from_dataset_json(cls, labels: dict[str, Any], regions_class_order: Sequence[int] | None = None) -> "Labels":
@@ -117,6 +128,25 @@ class Labels(BaseModel):
         foreground = {value for values in self.foreground.values() for value in values}
         return (0, *sorted(foreground), *(() if self.ignore is None else (self.ignore,)))
 
+    @property
+    def unannotated(self) -> int | None:
+        """Value in arrays of voxels that were not annotated: `ignore`, else one above all others; None if all were."""
+        if self.unannotated_slices is None or self.ignore is not None:
+            return self.ignore
+        return self.values[-1] + 1
+
+    def only(self, names: Collection[str]) -> "Labels":
+        """Return these labels with some of the classes or regions only."""
+        kept = [name in names for name in self.foreground]
+        order = self.regions_class_order
+        return self.model_copy(
+            update={
+                "ignore": self.unannotated,  # arrays keep this value, whichever labels are left
+                "foreground": dict(compress(self.foreground.items(), kept)),
+                "regions_class_order": None if order is None else tuple(compress(order, kept)),
+            }
+        )
+
     def to_index(self, seg: Array) -> npt.NDArray[np.int16]:
         """Map label values of any shape to output indices 0..n; voxels to ignore become -1. For classes only.
 
@@ -124,12 +154,12 @@ class Labels(BaseModel):
             UserError: a value that is not declared.
         """
         assert not self.has_regions, "regions overlap and have no index"
-        highest = self.values[-1]
+        highest = self.values[-1] if self.unannotated is None else self.unannotated
         undeclared = -2
         table = np.full(highest + 2, undeclared, np.int16)
         table[list(self.values)] = np.arange(len(self.values))
-        if self.ignore is not None:
-            table[self.ignore] = IGNORE_INDEX
+        if self.unannotated is not None:
+            table[self.unannotated] = IGNORE_INDEX
         # Whatever is out of range reads the table's last entry, which no declared value has.
         index: npt.NDArray[np.int16] = table[np.clip(seg.astype(np.int64, copy=False), -1, highest + 1)]
         if (index == undeclared).any():
@@ -143,7 +173,7 @@ class Labels(BaseModel):
 
     def ignored(self, seg: Array) -> npt.NDArray[np.bool_]:
         """Return where `seg` is not annotated, same shape."""
-        mask: npt.NDArray[np.bool_] = seg == (-1 if self.ignore is None else self.ignore)
+        mask: npt.NDArray[np.bool_] = seg == (-1 if self.unannotated is None else self.unannotated)
         return mask
 
     def from_index(self, index: Array) -> Array:

@@ -1,5 +1,6 @@
 """Versions of source files: how a corrected image or label is noticed without reading every file again."""
 
+import json
 import time
 from collections.abc import Sequence
 from hashlib import blake2b, file_digest
@@ -66,6 +67,13 @@ def _version(path: Path, known: FileVersion | None) -> FileVersion:
     )
 
 
-def content_hash(versions: Sequence[FileVersion]) -> str:
-    """Return one digest of the contents of several files, in their order."""
-    return blake2b("".join(version.content for version in versions).encode(), digest_size=DIGEST_BYTES).hexdigest()
+def content_hash(versions: Sequence[FileVersion], annotated_labels: Sequence[str] | None = None) -> str:
+    """Return one digest of the contents of several files, in their order, and of the labels annotated in them.
+
+    Args:
+        versions: versions of the files of one case.
+        annotated_labels: names of the labels that were annotated; None if all were.
+    """
+    content = "".join(version.content for version in versions)
+    content += "" if annotated_labels is None else json.dumps(list(annotated_labels))
+    return blake2b(content.encode(), digest_size=DIGEST_BYTES).hexdigest()

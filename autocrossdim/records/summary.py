@@ -39,13 +39,17 @@ class CaseResult(_Record):
         prediction_file: Path of the prediction.
         group: Group (patient) of the case. Cases of one group are resampled together; None means a group of its own.
         unit: Unit of distances: pixels for images without a voxel spacing (PNG), else mm.
-        metrics: Metrics by label key, as `evaluation.metrics.case_metrics` returns them.
+        annotated_slices: Number of annotated slices, the only ones that count, and of all slices; None if every slice
+            counts.
+        metrics: Metrics by label key, as `evaluation.metrics.case_metrics` returns them. All are NaN for a label that
+            was not annotated in this case.
     """
 
     reference_file: str
     prediction_file: str
     group: str | None = None
     unit: Unit = "mm"
+    annotated_slices: tuple[int, int] | None = None
     metrics: dict[str, Metrics]
 
     @model_validator(mode="after")
@@ -71,6 +75,10 @@ class CaseResult(_Record):
     def cluster(self) -> str:
         """Name of what the case is resampled with: its group, or the case alone."""
         return f"case {self.reference_file}" if self.group is None else f"group {self.group}"
+
+    def is_annotated(self, key: str) -> bool:
+        """Whether a label was annotated in this case."""
+        return not math.isnan(self.metrics[key]["n_ref"])
 
     def in_reference(self, key: str) -> bool:
         """Whether the reference contains a label."""
@@ -139,6 +147,8 @@ class Summary(_Record):
     def _with_counts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content = dump(self)
         cases = content.pop("metric_per_case")  # the longest entry last
+        if self.scope is not None:
+            content["scope"] = self.scope
         return {**content, **{name: getattr(self, name) for name in COUNTS}, "metric_per_case": cases}
 
     @property
@@ -150,6 +160,25 @@ class Summary(_Record):
     def n_groups(self) -> int:
         """Number of groups (patients) the cases belong to."""
         return len({case.cluster for case in self.metric_per_case})
+
+    @property
+    def n_annotated(self) -> dict[str, int]:
+        """Cases in which a label was annotated, whether it occurs or not, by label key."""
+        return {key: sum(case.is_annotated(key) for case in self.metric_per_case) for key in self.mean}
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether any label was not annotated in some case."""
+        return any(number < self.n_cases for number in self.n_annotated.values())
+
+    @property
+    def scope(self) -> str | None:
+        """What the metrics were computed on, in words that follow a title; None if all slices count."""
+        numbers = [case.annotated_slices for case in self.metric_per_case if case.annotated_slices is not None]
+        if not numbers:
+            return None
+        annotated, total = (sum(column) for column in zip(*numbers, strict=True))
+        return f"annotated slices only ({annotated:,} of {total:,})"
 
     @property
     def n_present(self) -> dict[str, int]:

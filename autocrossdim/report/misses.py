@@ -11,6 +11,16 @@ def unmatched_sentences(summary: Summary) -> list[str]:
     return [_sentence(summary, key) for key in summary.mean if summary.n_missed[key] or summary.n_false_alarms[key]]
 
 
+def partial_sentences(summary: Summary) -> list[str]:
+    """Return a sentence about each label that was not annotated in some case."""
+    return [
+        f"'{summary.name(key)}' was annotated in {number} of {counted(summary.n_cases, 'case')}; the others do not "
+        "count in its results."
+        for key, number in summary.n_annotated.items()
+        if number < summary.n_cases
+    ]
+
+
 def skipped_sentence(summary: Summary) -> list[str]:
     """Return a sentence about the cases without a prediction, if any were skipped."""
     if not summary.skipped:
@@ -27,7 +37,7 @@ def _sentence(summary: Summary, key: str) -> str:
     if missed:
         unmatched.append(f"{missed} of {_have(with_it, 'case', missed)} no prediction for '{name}'")
     if false_alarms:
-        without = counted(len(cases) - with_it, "case")
+        without = counted(summary.n_annotated[key] - with_it, "case")
         unmatched.append(f"{false_alarms} of {without} without '{name}' {_verb(false_alarms)} a false alarm")
     text = ", ".join(unmatched)
     if "HD95" not in summary.mean[key]:

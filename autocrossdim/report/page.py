@@ -19,7 +19,7 @@ from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
-from autocrossdim.report.misses import unmatched_sentences
+from autocrossdim.report.misses import partial_sentences, unmatched_sentences
 from autocrossdim.report.pictures import case_picture, dice_chart
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_text
@@ -213,7 +213,7 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
             f"The results rest on {groups} {unit} only. With so few, bootstrap intervals are too narrow, and results "
             "on new data may fall outside them."
         )
-    sentences += unmatched_sentences(summary)
+    sentences += [*partial_sentences(summary), *unmatched_sentences(summary)]
     known = [row for row in rows if math.isfinite(row.dice)]
     if len(known) > 1:
         first, third = np.percentile([row.dice for row in known], (25, 75))
@@ -222,9 +222,9 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
             f"{known[-1].dice:.3f}, and half of the cases lie between {first:.3f} and {third:.3f}."
         )
     for key in summary.mean:
-        annotated = sum(case.in_reference(key) for case in summary.metric_per_case)
-        if annotated < cases:
-            sentences.append(f"'{summary.name(key)}' is annotated in {annotated} of {cases} cases only.")
+        looked_at, present = summary.n_annotated[key], sum(case.in_reference(key) for case in summary.metric_per_case)
+        if present < looked_at:
+            sentences.append(f"'{summary.name(key)}' is annotated in {present} of {looked_at} cases only.")
     if best is None:
         sentences.append(
             "No model has been selected and probabilities are not calibrated. Run `autocrossdim find_best` for both."
@@ -255,7 +255,8 @@ def _pictures(
         if case is None or case.label is None or not all(map(Path.is_file, (*case.images, case.label, prediction))):
             not_drawn.append(row.name)
         else:
-            pictures.append(Picture(row, why, case_picture(case.images, case.label, prediction, plan.labels)))
+            labels = plan.labels if case.annotated_labels is None else plan.labels.only(case.annotated_labels)
+            pictures.append(Picture(row, why, case_picture(case.images, case.label, prediction, labels)))
     return pictures, not_drawn
 
 

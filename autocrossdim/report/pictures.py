@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import measure
 
+from autocrossdim.data.annotated_slices import read_annotation, slice_axis
 from autocrossdim.data.images import read_image, read_label
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.text import for_matplotlib, printable
@@ -37,16 +38,15 @@ def case_picture(images: Sequence[Path], reference: Path, prediction: Path, labe
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    expected, geometry = read_label(reference)
+    expected, geometry = read_annotation(reference, labels)
     predicted, _ = read_label(prediction)
     image = read_image(images).array[0]
-    # Slices as they were acquired: across the axis with the largest spacing.
-    axis = 0 if image.shape[0] == 1 else int(np.argmax(geometry.spacing))
+    axis = slice_axis(geometry)
     image, expected, predicted = (np.moveaxis(array, axis, 0) for array in (image, expected, predicted))
-    if labels.ignore is not None:
-        predicted = np.where(expected == labels.ignore, 0, predicted)
-        expected = np.where(expected == labels.ignore, 0, expected)
-    labelled = (expected > 0) | (predicted > 0)
+    ignored = labels.ignored(expected)
+    shown = {value for values in labels.foreground.values() for value in values}
+    labelled = (np.isin(expected, list(shown)) | np.isin(predicted, list(shown))) & ~ignored
+    predicted, expected = np.where(ignored, 0, predicted), np.where(ignored, 0, expected)
     number = int(labelled.sum(axis=(1, 2)).argmax()) if labelled.any() else len(image) // 2
     window = tuple(_window(labelled[number].any(axis=other)) for other in (1, 0))
     image, expected, predicted = (array[number][window] for array in (image, expected, predicted))

@@ -14,7 +14,7 @@ from autocrossdim.records.best import Best
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import GIGABYTE, Configuration, Plan
 from autocrossdim.records.summary import Summary
-from autocrossdim.report.misses import skipped_sentence, unmatched_sentences
+from autocrossdim.report.misses import partial_sentences, skipped_sentence, unmatched_sentences
 from autocrossdim.system.text import counted, printable
 
 BAR = 20  # characters of a memory bar
@@ -33,7 +33,8 @@ def plan_text(plan: Plan, fingerprint: Fingerprint) -> RenderableType:
 
 def best_table(best: Best) -> Table:
     """Return all models that were compared, best first, with the chosen one marked."""
-    table = Table(title=_plain(f"Cross-validation of {best.dataset}"), box=box.SIMPLE_HEAD, padding=0)
+    scope = "" if best.scope is None else f", {best.scope}"
+    table = Table(title=_plain(f"Cross-validation of {best.dataset}{scope}"), box=box.SIMPLE_HEAD, padding=0)
     table.add_column("model")
     unit = best.contenders[0].unit if best.contenders else "mm"
     for heading in (
@@ -64,7 +65,7 @@ def summary_text(summary: Summary) -> RenderableType:
     tables = [summary_table(summary)]
     if summary.has_unmatched:
         tables.append(unmatched_table(summary))
-    sentences = [*unmatched_sentences(summary), *skipped_sentence(summary)]
+    sentences = [*partial_sentences(summary), *unmatched_sentences(summary), *skipped_sentence(summary)]
     return Group(*tables, *(_plain(sentence) for sentence in sentences))
 
 
@@ -80,7 +81,8 @@ def summary_table(summary: Summary) -> Table:
         "HD95": f"HD95 ({summary.unit})",
         "ASSD": f"ASSD ({summary.unit})",
     }
-    counts = {"cases\nwith it": summary.n_present}
+    annotated = {"cases\nannotated": summary.n_annotated} if summary.is_partial else {}
+    counts = {**annotated, "cases\nwith it": summary.n_present}
     return _label_table(f"Means over {cases}{level}", summary, counts, headings)
 
 
@@ -103,6 +105,7 @@ def _label_table(
         headings: Column headings by metric. Metrics that the summary does not have are left out.
     """
     # Without lines and padding, and with folded cells, all intervals fit into the 80 columns of a pipe or log file.
+    title += "" if summary.scope is None else f", {summary.scope}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
     table.add_column("label", overflow="fold")
     for heading in counts:

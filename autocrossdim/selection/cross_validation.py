@@ -150,7 +150,7 @@ def _source(case: Case, stores: Mapping[str, Store]) -> str:
     for store in stores.values():
         if store.is_current(case):
             return store.source_hash(case.name)
-    return content_hash(file_versions(case.source_files))
+    return content_hash(file_versions(case.source_files), case.annotated_labels)
 
 
 def _clear_if_outdated(folder: FoldFolder, digests: Mapping[str, str]) -> None:
@@ -165,14 +165,15 @@ def _clear_if_outdated(folder: FoldFolder, digests: Mapping[str, str]) -> None:
 def summarise_candidate(work: CrossValidation, names: Names) -> Summary:
     """Return and write the summary of all folds of a candidate; folds without a summary are evaluated first."""
     ending = work.plan.file_ending
-    references = {case.name: _existing(case.label) for case in work.dataset.training_cases()}
+    cases = {case.name: case for case in work.dataset.training_cases()}
+    references = {name: _existing(case.label) for name, case in cases.items()}
     folds = []
     for fold, split in enumerate(work.splits):
         folder = work.fold(names, fold)
         predictions = {case: folder.validation / f"{case}{ending}" for case in sorted(split.val)}
         if not folder.summary.exists():
             pairs = [
-                Pair(prediction, references[case], work.dataset.groups.get(case))
+                Pair(prediction, references[case], work.dataset.groups.get(case), cases[case].annotated_labels)
                 for case, prediction in predictions.items()
             ]
             results = evaluate_cases(pairs, work.plan.labels, processes=work.processes)

@@ -101,6 +101,7 @@ def find_best(work: CrossValidation) -> Best:
         case_score=score,
         likeness=likeness,
         contenders=tuple(each.contender() for each in candidates.values()),
+        scope=chosen.summary.scope,
         reasons=(
             *problems,
             *changed,

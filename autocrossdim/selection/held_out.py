@@ -1,6 +1,6 @@
 """Held-out cases, segmented by the fold that was not trained on them, with evidence for calibration."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autocrossdim.data.images import read_label, write_label
+from autocrossdim.data.annotated_slices import read_annotation
+from autocrossdim.data.images import write_label
 from autocrossdim.inference.assembly import Assembly, average
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.restore import places
@@ -73,7 +74,7 @@ def predict_held_out(
         return
     records = {name: stores[name].record(case) for name in configurations}
     record = records[configurations[0]]
-    reference, _ = read_label(Path(record.label_path))
+    reference, _ = read_annotation(Path(record.label_path), plan.labels)
     reference = crop(record.placement.change.apply(reference), record.placement.box)
     strips = max(models[name].strips(records[name].placement, mirroring=True) for name in configurations)
     streams = [
@@ -81,7 +82,7 @@ def predict_held_out(
         for name in configurations
     ]
     assemblies = {names: Assembly(plan.labels, record.placement) for names in todo}
-    evidence = {names: EvidenceCollector(plan.labels) for names in todo}
+    evidence = {names: EvidenceCollector(plan.labels, annotated=record.annotated_labels) for names in todo}
     for where, slices in zip(places(record.placement, strips), zip(*streams, strict=True), strict=True):
         by_model = dict(zip(configurations, slices, strict=True))
         for names in todo:
@@ -101,10 +102,21 @@ class EvidenceCollector:
     Voxels are sampled uniformly from the segmented region and its in-plane surroundings of `REACH` voxels. The region
     depends on the prediction alone: selecting voxels by the reference would make any prediction look miscalibrated,
     and including all background would outweigh the voxels of interest.
+
+    Labels that were not annotated in the case are left out: of exclusive labels, their probabilities are added to that
+    of background, which is all that the reference can confirm; regions are left out altogether.
+
+    Args:
+        labels: Labels of the dataset.
+        voxels: Number of voxels to sample.
+        annotated: Names of the labels that were annotated in the case; None if all were.
     """
 
-    def __init__(self, labels: Labels, voxels: int = VOXELS_PER_CASE) -> None:
+    def __init__(
+        self, labels: Labels, voxels: int = VOXELS_PER_CASE, *, annotated: Collection[str] | None = None
+    ) -> None:
         self.labels, self.voxels = labels, voxels
+        self._unknown = np.array([annotated is not None and name not in annotated for name in labels.names])
         self._random = np.random.default_rng(0)
         self._keys = np.empty(0)
         self._values = np.empty((0, labels.num_outputs), np.float32)
@@ -135,9 +147,12 @@ class EvidenceCollector:
 
     def result(self) -> Evidence:
         """Return the evidence of the slices added so far."""
+        unknown, sums = self._unknown, self._sums * ~self._unknown  # a label without voxels has no soft Dice
         if not self.labels.has_regions:
-            return Evidence(self._values, self.labels.to_index(self._truth), self._sums)
-        inside = self._values.ravel()
-        return Evidence(
-            np.stack([1 - inside, inside], axis=1), self.labels.to_regions(self._truth).T.ravel(), self._sums
-        )
+            values = self._values.copy()
+            values[:, 0] += values[:, 1:][:, unknown].sum(axis=1)
+            values[:, 1:][:, unknown] = 0
+            return Evidence(values, self.labels.to_index(self._truth), sums)
+        inside = self._values[:, ~unknown].ravel()
+        truth = self.labels.to_regions(self._truth)[~unknown].T.ravel()
+        return Evidence(np.stack([1 - inside, inside], axis=1), truth, sums)

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
+from autocrossdim.data.annotated_slices import read_annotation
 from autocrossdim.data.images import read_label
-from autocrossdim.evaluation.metrics import case_metrics
+from autocrossdim.evaluation.metrics import case_metrics, label_key
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.inference.postprocess import postprocess
 from autocrossdim.records.best import KeepLargest
@@ -131,24 +131,13 @@ def _metrics_after(
 ) -> list[dict[str, Metrics]]:
     """Return, for each list of steps, the metrics of the labels that it changes."""
     predicted, _ = read_label(Path(case.prediction_file))
-    expected, geometry = read_label(Path(case.reference_file))
+    expected, geometry = read_annotation(Path(case.reference_file), labels)
+    annotated = [name for name, values in labels.foreground.items() if case.is_annotated(label_key(values))]
     changes: list[dict[str, Metrics]] = []
     for steps in specifications:
         processed = postprocess(predicted, steps)
         different = processed != predicted
         touched = {*np.unique(predicted[different]).tolist(), *np.unique(processed[different]).tolist()}
-        affected = _affected(labels, touched)
+        affected = labels.only([name for name in annotated if touched.intersection(labels.foreground[name])])
         changes.append(case_metrics(processed, expected, affected, spacing=geometry.spacing))
     return changes
-
-
-def _affected(labels: Labels, values: set[int]) -> Labels:
-    """Return the labels or regions that contain any of `values`."""
-    affected = [bool(values.intersection(own)) for own in labels.foreground.values()]
-    order = labels.regions_class_order
-    return labels.model_copy(
-        update={
-            "foreground": dict(compress(labels.foreground.items(), affected)),
-            "regions_class_order": None if order is None else tuple(compress(order, affected)),
-        }
-    )

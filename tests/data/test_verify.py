@@ -136,6 +136,86 @@ def test_a_fault_in_dataset_json_is_found(make_dataset, edit_json, changes: dict
     assert message in faults[0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unannotated_slices": "all"}, "unannotated_slices is 'all'. Write \"empty\""),
+        ({"unannotated_slices": True}, "unannotated_slices is True"),
+        ({"annotated_labels": ["first"]}, "annotated_labels is malformed"),
+        ({"annotated_labels": {"a": "first"}}, "annotated_labels is malformed"),
+        (
+            {"annotated_labels": {"a": ["third"]}},
+            "annotated_labels of case 'a' names third. Use names of labels: first",
+        ),
+        ({"annotated_labels": {"a": ["background"]}}, "annotated_labels of case 'a' names background"),
+        ({"annotated_labels": {"a": []}}, "annotated_labels of case 'a' is empty"),
+        ({"annotated_labels": {"z": ["first"]}}, "annotated_labels names z, but there is no such training case"),
+        ({"annotated_labels": {"a": ["first"]}}, "a.nii.gz: holds the label value 2, but annotated_labels"),
+    ],
+)
+def test_a_fault_in_what_was_not_annotated_is_found(make_dataset, changes: dict[str, Any], message: str):
+    dataset = make_dataset(labels={"background": 0, "first": 1, "second": 2}, **changes)
+    (fault,) = verify(dataset).faults
+    assert message in fault
+
+
+def test_values_that_belong_to_an_annotated_region_are_no_fault(make_dataset):
+    regions = {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
+    assert verify(make_dataset(annotated_labels={"a": ["whole"]}, **regions)).faults == []
+    (fault,) = verify(make_dataset("Dataset002_Core", annotated_labels={"a": ["core"]}, **regions)).faults
+    assert "holds the label value 1" in fault
+
+
+def test_listing_all_labels_is_the_same_as_not_listing_the_case(make_dataset):
+    both = {"background": 0, "first": 1, "second": 2}
+    dataset = load_dataset(make_dataset(labels=both, annotated_labels={"a": ["second", "first"], "b": ["second"]}))
+    assert dataset.annotated_labels == {"b": ("second",)}
+    assert [case.annotated_labels for case in dataset.training_cases()] == [None, ("second",), None, None, None]
+
+
+def keep_slices(dataset: Path, step: int) -> None:
+    """Remove the labels from all slices but every `step`-th one."""
+    for file in (dataset / "labelsTr").iterdir():
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+        array[np.arange(len(array)) % step != 0] = 0
+        change(file, array=array)
+
+
+def test_labels_in_every_third_slice_only_suggest_the_key(make_dataset, edit_json):
+    dataset = make_dataset()
+    assert verify(dataset).warnings == []
+    keep_slices(dataset, 3)
+    (warning,) = verify(dataset).warnings
+    assert "in 5 of 5 cases, labels occur only in separate slices, most often 3 slices apart" in warning
+    assert '"unannotated_slices": "empty"' in warning
+    edit_json(dataset, unannotated_slices="empty")
+    report = verify(dataset)
+    assert report.faults == report.warnings == []
+    assert "Annotated slices: 15 of 40; the others are left out (unannotated_slices)." in report.notes
+
+
+def test_the_key_without_any_gap_between_labelled_slices_is_a_warning(make_dataset):
+    (warning,) = verify(make_dataset(unannotated_slices="empty")).warnings
+    assert "no case has such a slice between slices with labels" in warning
+
+
+def test_a_case_without_any_annotated_slice_is_a_fault(make_dataset):
+    dataset = make_dataset(unannotated_slices="empty")
+    change(dataset / LABEL, array=np.zeros((8, 12, 10), np.uint8))
+    (fault,) = verify(dataset).faults
+    assert "a.nii.gz: holds no label, so no slice counts as annotated" in fault
+
+
+def test_what_was_not_annotated_is_noted(make_dataset):
+    both = {"background": 0, "first": 1, "second": 2}
+    dataset = make_dataset(labels=both, annotated_labels={"a": ["first"]})
+    label = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset / LABEL)))
+    change(dataset / LABEL, array=np.where(label == 2, 0, label))
+    report = verify(dataset)
+    assert report.faults == []
+    assert "Not every label was annotated in 1 of 5 cases (annotated_labels)." in report.notes
+
+
 def test_missing_folders_are_found(tmp_path: Path, make_dataset):
     assert verify(tmp_path / "gone").faults == [f"{tmp_path / 'gone'}: no such directory."]
     dataset = make_dataset()

@@ -136,6 +136,66 @@ def test_a_dataset_json_without_labels_is_named(tmp_path: Path, content: object)
         labels_from(path, [], file_ending=".png", processes=1)
 
 
+SPARSE = Labels(foreground={"liver": (1,), "tumour": (2,)}, unannotated_slices="empty")
+
+
+def test_only_annotated_slices_count(tmp_path: Path) -> None:
+    """Each slice is 3 mm thick. The prediction is right in slices 0 and 2, and wrong in the others."""
+    reference = np.zeros((4, 6, 7), np.uint8)
+    reference[0, 1:4, 1:4], reference[2, 2:5, 2:5] = 1, 2
+    prediction = reference.copy()
+    prediction[1], prediction[3, :2] = 2, 1
+    write(tmp_path / "references" / "a.nii.gz", reference)
+    write(tmp_path / "predictions" / "a.nii.gz", prediction)
+    folders = tmp_path / "predictions", tmp_path / "references"
+
+    summary = evaluate(folders, tmp_path / "sparse.json", SPARSE)
+    for key in ("1", "2"):
+        metrics = summary.metric_per_case[0].metrics[key]
+        assert (metrics["Dice"], metrics["HD95"], metrics["FP"], metrics["n_ref"]) == (1, 0, 0, 9)
+        assert metrics["TN"] == 2 * 6 * 7 - 9
+    assert summary.metric_per_case[0].annotated_slices == (2, 4)
+    assert json.loads((tmp_path / "sparse.json").read_text())["scope"] == "annotated slices only (2 of 4)"
+    assert Summary.read(tmp_path / "sparse.json").metric_per_case == summary.metric_per_case
+
+    dense = evaluate(folders, tmp_path / "dense.json")
+    assert dense.metric_per_case[0].metrics["2"]["FP"] == 42
+    assert dense.scope is None
+    written = json.loads((tmp_path / "dense.json").read_text())
+    assert "scope" not in written
+    assert "annotated_slices" not in written["metric_per_case"][0]
+
+
+def test_a_value_that_stands_for_unannotated_voxels_is_not_accepted_in_a_file(tmp_path: Path) -> None:
+    write(tmp_path / "references" / "a.nii.gz", np.full((4, 6, 7), SPARSE.unannotated))
+    write(tmp_path / "predictions" / "a.nii.gz", np.ones((4, 6, 7)))
+    with pytest.raises(UserError, match="contains the value 3"):
+        evaluate((tmp_path / "predictions", tmp_path / "references"), tmp_path / "s.json", SPARSE)
+
+
+def test_labels_that_were_not_annotated_in_a_case_do_not_count(folders: Folders, tmp_path: Path) -> None:
+    """Every case has both labels predicted; tumour is not annotated in a and b."""
+    for name in ("a", "b"):
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(folders[1] / f"{name}.nii.gz")))
+        write(folders[1] / f"{name}.nii.gz", np.where(array == 2, 0, array))
+    everywhere = evaluate(folders, tmp_path / "s.json")
+    assert everywhere.n_false_alarms == {"1": 0, "2": 2}
+    assert not everywhere.is_partial
+
+    summary = evaluate(folders, tmp_path / "s.json", annotated_labels={"a": ("liver",), "b": ("liver",)})
+    assert summary.n_annotated == {"1": 3, "2": 1}
+    assert summary.n_present == {"1": 3, "2": 1}
+    assert summary.n_false_alarms == {"1": 0, "2": 0}
+    assert summary.mean["2"] == pytest.approx(
+        everywhere.metric_per_case[2].metrics["2"]
+        | {"HD95_found": summary.mean["2"]["HD95_found"], "ASSD_found": summary.mean["2"]["ASSD_found"]}
+    )
+    assert summary.mean["1"]["Dice"] == everywhere.mean["1"]["Dice"] == 1
+    assert all(math.isnan(value) for value in summary.metric_per_case[0].metrics["2"].values())
+    assert summary.metric_per_case[0].dice == 1
+    assert Summary.read(tmp_path / "s.json").n_annotated == summary.n_annotated
+
+
 def test_without_dataset_json_every_value_in_the_files_is_a_label(folders: Folders) -> None:
     write(folders[0] / "b.nii.gz", np.full((4, 6, 7), 9))
     labels = labels_from(None, folders, file_ending=".nii.gz", processes=1)

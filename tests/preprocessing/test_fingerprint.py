@@ -121,3 +121,17 @@ def test_a_damaged_file_is_named_with_its_remedy(tmp_path: Path) -> None:
     write_json(tmp_path / "fingerprint.json", {"version": 1, "dims": 3})
     with pytest.raises(UserError, match=r"fingerprint\.json: not a fingerprint. Plan again with --overwrite"):
         Fingerprint.read(tmp_path / "fingerprint.json")
+
+
+def test_background_of_slices_that_were_not_annotated_is_not_counted(raw: Path) -> None:
+    image, label = np.random.default_rng(0).random(GEOMETRY.shape), np.zeros(GEOMETRY.shape, dtype=np.uint8)
+    label[1, :5], label[3, :5] = 1, 2
+    write_array(image, GEOMETRY, raw / "imagesTr" / "case_00_0000.nii.gz")
+    write_label(label, GEOMETRY, raw / "labelsTr" / "case_00.nii.gz")
+    before = extract(load_dataset(raw), 1)[0].cases[0]
+    assert (before.label_voxels[0], before.annotated_slices) == (5 * 1600 - 400, None)
+    write_json(raw / "dataset.json", {**read_json(raw / "dataset.json"), "unannotated_slices": "empty"})
+    measured = extract(load_dataset(raw), 1)[0].cases[0]
+    assert measured.label_voxels == {0: 2 * 1600 - 400, 1: 200, 2: 200}
+    assert measured.annotated_slices == (2, 5)
+    assert measured.labels == before.labels

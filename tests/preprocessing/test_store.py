@@ -248,6 +248,43 @@ def test_an_interrupted_update_is_completed(
     np.testing.assert_array_equal(store.open("case_01").label[:], read_label(label)[0])
 
 
+# --- what was not annotated
+
+
+def test_a_case_whose_annotated_labels_change_is_preprocessed_again(
+    copied: tuple[Path, Store], plan: Plan, edit_json: Callable[..., None]
+) -> None:
+    raw, store = copied
+    before = {name: store.source_hash(name) for name in NAMES}
+    assert store.open("case_01").annotated_labels is None
+    edit_json(raw, annotated_labels={"case_01": ["organ"]})
+    assert preprocess(raw, plan, store) == ["case_01"]
+    assert store.open("case_01").annotated_labels == ("organ",)
+    assert store.changed_since(before) == ["case_01"]
+    assert preprocess(raw, plan, store) == []
+    edit_json(raw, annotated_labels=None)
+    assert preprocess(raw, plan, store) == ["case_01"]
+    assert store.changed_since(before) == []
+
+
+def test_unannotated_slices_are_planned_and_preprocessed_again(
+    copied: tuple[Path, Store], plan: Plan, edit_json: Callable[..., None]
+) -> None:
+    raw, store = copied
+    assert store.open("case_00").annotated_slices is None
+    edit_json(raw, unannotated_slices="empty")
+    with pytest.raises(UserError, match="unannotated_slices changed since the dataset was planned"):
+        preprocess(raw, plan, store)
+    sparse = plan.model_copy(update={"labels": load_dataset(raw).labels})
+    preprocess(raw, sparse, store)
+    stored = store.open("case_00")
+    labelled = np.flatnonzero((read_label(raw / "labelsTr" / "case_00.nii.gz")[0] > 0).any(axis=(1, 2)))
+    assert 0 < len(labelled) < len(stored.label)
+    assert stored.annotated_slices == tuple(labelled)
+    assert (np.delete(stored.label[:], labelled, axis=0) == 3).all()
+    assert (stored.label[:][labelled] <= 2).all()
+
+
 # --- damage
 
 

@@ -122,3 +122,30 @@ def test_nested_regions_survive_encoding_and_json(number: int, seed: int):
     assert Labels.model_validate_json(labels.model_dump_json()) == labels
     seg = np.random.default_rng(seed).integers(0, number + 1, (3, 4, 5))
     np.testing.assert_array_equal(labels.from_regions(labels.to_regions(seg).astype(bool)), seg)
+
+
+def test_slices_that_were_not_annotated_have_a_value_that_no_file_holds():
+    labels = Labels(foreground={"x": (1,), "y": (7,)}, unannotated_slices="empty")
+    assert labels.values == (0, 1, 7)
+    assert labels.unannotated == 8
+    np.testing.assert_array_equal(labels.to_index(np.array([0, 1, 7, 8])), [0, 1, 2, IGNORE_INDEX])
+    np.testing.assert_array_equal(labels.ignored(np.array([0, 7, 8])), [False, False, True])
+    assert labels.only(["x"]).unannotated == 8, "arrays keep their values"
+    declared = Labels(foreground={"x": (1,)}, ignore=4, unannotated_slices="empty")
+    assert declared.unannotated == 4
+    assert Labels(foreground={"x": (1,)}).unannotated is None
+
+
+def test_labels_without_unannotated_slices_are_written_as_before():
+    plain = Labels.from_dataset_json({"background": 0, "x": 1})
+    assert plain.model_dump() == {"foreground": {"x": (1,)}, "ignore": None, "regions_class_order": None}
+    sparse = Labels(foreground={"x": (1,)}, unannotated_slices="empty")
+    assert Labels.model_validate_json(sparse.model_dump_json()) == sparse
+    assert Labels.model_validate_json(plain.model_dump_json()) == plain
+
+
+def test_some_labels_or_regions_can_be_selected():
+    regions = Labels.from_dataset_json({"background": 0, "whole": [1, 2], "core": [2]}, [1, 2])
+    core = regions.only(["core"])
+    assert core.foreground == {"core": (2,)}
+    assert core.regions_class_order == (2,)

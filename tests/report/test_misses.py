@@ -3,7 +3,7 @@ import pytest
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.summary import CaseResult, Summary
-from autocrossdim.report.misses import skipped_sentence, unmatched_sentences
+from autocrossdim.report.misses import partial_sentences, skipped_sentence, unmatched_sentences
 
 LESION = Labels(foreground={"lesion": (1,)})
 
@@ -63,4 +63,18 @@ def test_skipped_cases_are_counted() -> None:
     assert skipped_sentence(summary_of((5, 5, 1.0))) == []
     assert skipped_sentence(summary_of((5, 5, 1.0), skipped=("a", "b"))) == [
         "2 cases have no prediction and were skipped: a, b."
+    ]
+
+
+def test_cases_in_which_a_label_was_not_annotated_are_neither_right_nor_wrong() -> None:
+    nan = float("nan")
+    unknown = CaseResult(
+        reference_file="x", prediction_file="x", metrics={"1": dict.fromkeys(("Dice", "n_pred", "n_ref", "HD95"), nan)}
+    )
+    known = summary_of((5, 5, 4.0), (5, 0, 20.0), (0, 0, nan))
+    summary = summarise([*known.metric_per_case, unknown], LESION)
+    assert unmatched_sentences(summary) == unmatched_sentences(known)
+    assert partial_sentences(known) == []
+    assert partial_sentences(summary) == [
+        "'lesion' was annotated in 3 of 4 cases; the others do not count in its results."
     ]

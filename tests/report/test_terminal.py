@@ -77,6 +77,25 @@ def test_missed_labels_are_shown_with_distances_of_the_cases_where_they_are_foun
     ) in " ".join(text.split())
 
 
+def test_every_table_says_that_only_annotated_slices_count() -> None:
+    cases = [case(name, 0.5, 0).model_copy(update={"annotated_slices": (3, 600)}) for name in "ab"]
+    summary = summarise(cases, TWO)
+    text = " ".join(printed(summary_text(summary), width=80).split())
+    assert "Means over 2 cases, with 95% intervals, annotated slices only (6 of 1,200)" in text
+    assert "both have the label, annotated slices only (6 of 1,200)" in text
+    assert "annotated slices only" not in printed(summary_text(summary_of(TWO, (0.5, 0.6))))
+
+
+def test_cases_in_which_a_label_was_not_annotated_are_counted() -> None:
+    partial = case("c", 0.5, NAN)
+    unknown = dict.fromkeys(partial.metrics["2"], NAN)
+    partial = partial.model_copy(update={"metrics": {**partial.metrics, "2": unknown}})
+    text = printed(summary_text(summarise([case("a", 0.5, 0.6), case("b", 0.7, NAN), partial], TWO)))
+    assert re.search(r"liver +3 +3 +0\.567", text)
+    assert re.search(r"tumour +2 +1 +0\.600", text)
+    assert "'tumour' was annotated in 2 of 3 cases" in text
+
+
 def test_skipped_cases_are_listed() -> None:
     text = printed(summary_text(summary_of(TWO, (0.5, 0.6), skipped=["b.nii.gz"])))
     assert "1 case has no prediction and was skipped: b.nii.gz." in text
@@ -133,6 +152,8 @@ def test_models_are_compared_with_their_training_budgets() -> None:
         plan_digest="",
         checkpoints={},
     )
+    sparse = best.model_copy(update={"scope": "annotated slices only (6 of 60)"})
+    assert "Dataset001_Tiny, annotated slices only (6 of 60)" in printed(best_table(sparse))
     text = printed(best_table(best), width=100)
     assert re.search(r"omnia +0\.700 \(0\.600–0\.800\) +3\.00 +1\.00e\+09 +5,000 +12\.0", text)
     assert text.index("dx") < text.index("omnia")

@@ -26,7 +26,7 @@ from autocrossdim.records.normalization import Normalization
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.run_state import RunState
 from autocrossdim.records.workspace import Workspace
-from autocrossdim.selection.calibration import VOXELS_PER_CASE, Evidence
+from autocrossdim.selection.calibration import VOXELS_PER_CASE, Evidence, confidence_at
 from autocrossdim.selection.held_out import EvidenceCollector, evidence_file
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
@@ -419,6 +419,25 @@ def test_evidence_leaves_out_ignored_voxels_and_treats_regions_as_binary() -> No
     found = collector.result()
     np.testing.assert_allclose(found.probabilities, [[0.1, 0.9], [0.6, 0.4]], rtol=1e-6)
     assert found.target.tolist() == [1, 0]
+
+
+def test_evidence_says_nothing_about_labels_that_were_not_annotated() -> None:
+    three = Labels(foreground={"first": (1,), "second": (2,)})
+    values = torch.tensor([[[0.2, 0.1]], [[0.1, 0.8]], [[0.7, 0.1]]])
+    complete, partial = EvidenceCollector(three), EvidenceCollector(three, annotated=("first",))
+    for collector in (complete, partial):
+        collector.add(values, np.array([[0, 1]]))
+    found = partial.result()
+    order = np.argsort(found.target)
+    np.testing.assert_allclose(found.probabilities[order], [[0.9, 0.1, 0], [0.2, 0.8, 0]], rtol=1e-6)
+    assert found.target[order].tolist() == [0, 1]
+    assert confidence_at(found, 1.0) == pytest.approx(2 * 0.8 / (0.9 + 1))
+    assert confidence_at(complete.result(), 1.0) < confidence_at(found, 1.0)
+
+    regions = Labels.from_dataset_json({"background": 0, "whole": [1, 2], "core": [2]}, [1, 2])
+    collector = EvidenceCollector(regions, annotated=("whole",))
+    collector.add(torch.tensor([[[0.9]], [[0.4]]]), np.array([[1]]))
+    np.testing.assert_allclose(collector.result().probabilities, [[0.1, 0.9]], rtol=1e-6)
 
 
 def test_the_command_prints_the_comparison_and_the_reasons(trained: Trained) -> None:

@@ -121,6 +121,26 @@ def test_islands_that_every_case_has_are_removed(tmp_path: Path) -> None:
         assert case.metrics["1"]["FP"] == 0
 
 
+def test_islands_where_nothing_was_annotated_do_not_count(tmp_path: Path) -> None:
+    """The islands of the prediction are in slices without annotation, or of a label that was not annotated."""
+    random = np.random.default_rng(0)
+    cases = [organs(random) for _ in range(6)]
+    for found, _ in cases:
+        found[0, 3, 20], found[2, 3, 20] = 1, 2
+    sparse = CLASSES.model_copy(update={"unannotated_slices": "empty"})
+    whole = summary_of(tmp_path / "whole", sparse, cases)
+    choice = choose_postprocessing(whole, sparse, processes=1)
+    assert [step.name for step in choice.steps] == ["foreground"], "the island of tumour is an error"
+
+    results = [
+        evaluate_case(Pair(Path(case.prediction_file), Path(case.reference_file), None, ("liver",)), sparse)
+        for case in whole.metric_per_case
+    ]
+    choice = choose_postprocessing(summarise(results, sparse), sparse, processes=1)
+    assert choice.steps == ()
+    assert np.isnan(choice.summary.mean["2"]["Dice"])
+
+
 def test_two_kidneys_are_both_kept(tmp_path: Path) -> None:
     expected = np.zeros((4, 10, 20), np.uint8)
     expected[1:3, 2:6, 2:6] = expected[1:3, 2:6, 12:16] = 1

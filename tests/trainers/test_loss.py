@@ -1,7 +1,9 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from trainers.loss import IGNORED, DeepSupervision, DiceCrossEntropy, soft_dice
+from trainers.loss import IGNORED, DeepSupervision, DiceCrossEntropy, open_classes, soft_dice
 
 
 def test_a_perfect_prediction_has_no_loss() -> None:
@@ -60,3 +62,82 @@ def test_deep_supervision_works_with_odd_sizes() -> None:
     target = torch.randint(0, 3, (1, 7, 9))
     loss = DeepSupervision(DiceCrossEntropy(regions=False))
     assert torch.isfinite(loss([torch.randn(1, 3, 7, 9), torch.randn(1, 3, 4, 5), torch.randn(1, 3, 2, 3)], target))
+
+
+# --- structures that were not annotated everywhere: of four classes, background (0), 1, 2 and 3
+
+CLASSES = 4
+SETS = ((0, 1, 2, 3), (0, 2), (0, 2, 3))
+NOTHING, NO_SECOND, ONLY_FIRST = range(CLASSES, CLASSES + len(SETS))  # targets of background
+
+
+def marginal(**weights: float) -> DiceCrossEntropy:
+    return DiceCrossEntropy(regions=False, class_sets=SETS, **weights)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_where_everything_was_annotated_the_marginal_loss_is_the_plain_loss(seed: int) -> None:
+    torch.manual_seed(seed)
+    logits, target = torch.randn(2, CLASSES, 5, 6), torch.randint(-1, CLASSES, (2, 5, 6))
+    plain = DiceCrossEntropy(regions=False)(logits, target)
+    torch.testing.assert_close(marginal()(logits, target), plain)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([NO_SECOND, ONLY_FIRST]))
+def test_the_marginal_loss_is_the_plain_loss_of_the_classes_that_were_annotated(seed: int, background: int) -> None:
+    """In a case in which some classes were not annotated, they and background are one class."""
+    torch.manual_seed(seed)
+    merged = SETS[background - CLASSES]
+    annotated = [index for index in range(CLASSES) if index not in merged]
+    logits = torch.randn(2, CLASSES, 5, 6)
+    plain_target = torch.randint(0, 1 + len(annotated), (2, 5, 6))
+    target = torch.tensor([background, *annotated])[plain_target]
+    fewer = torch.cat([logits[:, list(merged)].logsumexp(dim=1, keepdim=True), logits[:, annotated]], dim=1)
+    weights = {"dice_weight": 0.0, "cross_entropy_weight": 1.0}
+    expected = DiceCrossEntropy(regions=False, **weights)(fewer, plain_target)
+    torch.testing.assert_close(marginal(**weights)(logits, target), expected)
+    # The Dice of annotated classes is the same; that of the others rests on the voxels of annotated classes alone.
+    known = ~open_classes(target, SETS, CLASSES)
+    assert known[:, annotated].all()
+    probabilities = logits.softmax(dim=1)
+    one_hot = torch.nn.functional.one_hot(target.clamp(max=CLASSES), CLASSES + 1).movedim(-1, 1)[:, :CLASSES]
+    dice = soft_dice((probabilities * known)[:, 1:], (one_hot * known)[:, 1:])
+    torch.testing.assert_close(marginal(cross_entropy_weight=0.0)(logits, target), 1 - dice.mean())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_class_that_was_not_annotated_is_not_unlearned_on_background(seed: int) -> None:
+    torch.manual_seed(seed)
+    target = torch.where(torch.rand(2, 5, 6) < 0.3, torch.tensor(1), torch.tensor(NO_SECOND))
+
+    def gradient(loss: DiceCrossEntropy, target: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(seed)
+        logits = torch.randn(2, CLASSES, 5, 6, requires_grad=True)
+        loss(logits, target).backward()
+        assert logits.grad is not None
+        return logits.grad
+
+    background = target == NO_SECOND
+    assert (gradient(marginal(), target)[:, 2][background] <= 1e-7).all(), "gradient descent never lowers its logit"
+    assert (gradient(marginal(), target)[:, 3][background] > 0).all(), "class 3 was annotated and is not there"
+    plain = gradient(DiceCrossEntropy(regions=False), target.masked_fill(background, 0))
+    assert (plain[:, 2][background] > 0).all(), "the plain loss does lower it"
+
+
+def test_a_case_in_which_nothing_was_annotated_has_no_loss() -> None:
+    logits = torch.randn(2, CLASSES, 5, 6, requires_grad=True)
+    loss = marginal()(logits, torch.full((2, 5, 6), NOTHING))
+    loss.backward()
+    assert abs(loss.item()) < 1e-5
+    assert logits.grad is not None
+    assert logits.grad.abs().max() < 1e-6
+
+
+def test_sets_of_classes_work_with_deep_supervision_and_ignored_voxels() -> None:
+    target = torch.full((1, 8, 8), NO_SECOND)
+    target[:, :4], target[:, 6:] = 1, IGNORED
+    loss = DeepSupervision(marginal())([torch.randn(1, CLASSES, 8, 8), torch.randn(1, CLASSES, 4, 4)], target)
+    assert torch.isfinite(loss)

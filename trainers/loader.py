@@ -28,6 +28,7 @@ from trainers.loss import IGNORED
 from trainers.partial import leave_open
 from trainers.settings import Settings
 
+UNLABELLED_CHANGES = 3  # times that intensities are changed for the network that a teacher guides (stronger: UniMatch)
 UNDECLARED = -2  # target of a label value that dataset.json does not declare
 
 
@@ -40,16 +41,26 @@ class Batch:
         target: Indices (B, *patch) of classes or sets of classes, or regions (B, R, *patch), int16; -1 marks voxels to
             ignore.
         names: Cases that the patches are from.
+        clean: Image patches before their intensities were changed; None unless the cases are unlabelled.
     """
 
     data: np.ndarray
     target: np.ndarray
     names: list[str]
+    clean: np.ndarray | None = None
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return data (channels last) and target (int64, as cross-entropy needs it) on a device."""
-        data, target = torch.from_numpy(self.data).to(device), torch.from_numpy(self.target).to(device)
-        return data.contiguous(memory_format=memory_format_for(data.ndim - 2)), target.long()
+        return _patches(self.data, device), torch.from_numpy(self.target).to(device).long()
+
+    def unlabelled(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the patches before and after their intensities were changed (channels last) on a device."""
+        assert self.clean is not None
+        return _patches(self.clean, device), _patches(self.data, device)
+
+
+def _patches(data: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(data).to(device).contiguous(memory_format=memory_format_for(data.ndim - 2))
 
 
 class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
@@ -66,6 +77,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         first: Number of the first batch.
         workers: Number of worker processes that share the batches.
         share: Numbers of the patches of each batch that this process draws, of several that train together.
+        unlabelled: Whether the cases have no labels; their patches are then also given with unchanged intensities.
     """
 
     def __init__(
@@ -80,6 +92,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         first: int = 0,
         workers: int = 1,
         share: slice = slice(None),
+        unlabelled: bool = False,
     ) -> None:
         super().__init__(None, configuration.batch_size, workers)
         self.store = store
@@ -91,6 +104,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         self.next_batch = first
         self.foreground = max(1, round(configuration.batch_size * settings.foreground_share))
         self.share = share
+        self.unlabelled = unlabelled
         self._targets = _target_table(labels)
         # In most datasets, values are the classes 0, 1, 2, ... and none is to be ignored.
         self._values_are_targets = not labels.has_regions and torch.equal(
@@ -123,15 +137,17 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         """Return batch `number`, or this process's share of it."""
         chosen = list(enumerate(self._names(number)))[self.share]
         # Arrays rather than tensors: a tensor cannot be opened any more once the worker that sent it has ended.
-        data, target = [], []
+        data, target, clean = [], [], []
         with _one_thread():
             for i, name in chosen:
                 # A patch depends on its own number only: another process may draw the rest of the batch.
                 random = np.random.default_rng((self.settings.seed, number, 2 + i))
-                image, label = self._patch(name, i >= self.batch_size - self.foreground, random)
+                image, label, unchanged = self._patch(name, i >= self.batch_size - self.foreground, random)
                 data.append(image)
                 target.append(self._target(label, self._case(name).annotated_labels))
-        return Batch(np.stack(data), np.stack(target), [name for _, name in chosen])
+                clean.append(unchanged)
+        names = [name for _, name in chosen]
+        return Batch(np.stack(data), np.stack(target), names, np.stack(clean) if self.unlabelled else None)
 
     def _names(self, number: int) -> list[str]:
         """Return the cases of a batch: all cases in random order, then all in another order, and so on.
@@ -164,8 +180,10 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
             )
         return target if self.labels.has_regions else target[0]
 
-    def _patch(self, name: str, on_class: bool, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return image (C, *patch), float32, and label (*patch) around a random centre."""
+    def _patch(
+        self, name: str, on_class: bool, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return image (C, *patch), float32, label (*patch) around a random centre, and the image before it changed."""
         case = self._case(name)
         patch, settings = self.configuration.patch_size, self.settings
         warp = draw_warp(patch, random, settings.elastic, settings.affine) if settings.augment else None
@@ -183,11 +201,13 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         image = np.ascontiguousarray(image, dtype=np.float32)
         if warp is not None:
             image, label = apply_warp(image, label, patch, warp)
+        clean = image.copy() if self.unlabelled else image
         if settings.augment:
-            change_intensities(torch.from_numpy(image), random)
+            for _ in range(UNLABELLED_CHANGES if self.unlabelled else 1):
+                change_intensities(torch.from_numpy(image), random)
             mirrored = draw_mirroring(len(patch), random, self.configuration.mirrored)
-            image, label = image[mirrored], label[mirrored]
-        return image, label
+            image, label, clean = image[mirrored], label[mirrored], clean[mirrored]
+        return image, label, clean
 
     def _case(self, name: str) -> StoredCase:
         if name not in self._cases:

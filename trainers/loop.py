@@ -14,17 +14,19 @@ from autocrossdim.records.run_state import RunState
 from autocrossdim.system.console import say
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.processes import default_processes
+from autocrossdim.system.text import counted
 from trainers.distributed import SyncedBatchNorm, summed
 from trainers.history import History, epoch_line
 from trainers.learner import Learner
 from trainers.loader import Batch, PatchLoader
 from trainers.monitor import monitor_for
 from trainers.pseudo_dice import Scores, score
-from trainers.resume import state_of
+from trainers.resume import split_of, state_of
 from trainers.run import Run
 from trainers.schedule import Clock, learning_rate_factor, progress, reaches_plateau, shorten
 from trainers.signals import StopRequest
 from trainers.step import set_learning_rate, training_step
+from trainers.teacher import begins, has_collapsed, is_taught, lesson
 from trainers.workers import batches
 
 EPOCHS_BETWEEN_FIGURES = 10
@@ -44,7 +46,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         UserError: The loss is not finite, or a batch could not be prepared.
         Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
     """
-    settings, folder = run.settings, run.folder
+    settings, folder, labels = run.settings, run.folder, run.task.plan.labels
     state = state_of(resumed)
     sources = {name: run.task.store.source_hash(name) for name in run.task.split.train}
     history = History(folder.history, epochs=state.epoch, monitor=monitor_for(run))
@@ -52,12 +54,16 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
     if resumed is not None:
         source = resumed.provenance["report"]["source"]
         say(f"{run.name}: resuming after step {state.step} (started from {source}).")
+    is_teaching = is_taught(run)
+    if is_teaching and run.task.unlabelled is not None:
+        say(f"{run.name}: learns from {counted(len(run.task.unlabelled.names), 'unlabelled scan')} as well.")
     with ExitStack() as stack:
         if fabric.world_size > 1:
             stack.enter_context(SyncedBatchNorm())
         # Workers start inside: a SIGTERM to all processes must not end them before the last step.
         stop = stack.enter_context(StopRequest())
         training = stack.enter_context(_training_batches(run, state, fabric))
+        taught = stack.enter_context(_unlabelled_batches(run, state, fabric)) if is_teaching else None
         clock = Clock(state)
 
         while not state.complete:
@@ -73,15 +79,24 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                 accumulated = [next(training) for _ in range(settings.accumulate)]
                 state.epoch_waited += time.monotonic() - started
 
-                loss = training_step(
+                shown = [batch.to(fabric.device) for batch in accumulated]
+                weights = [1 / len(shown)] * len(shown)
+                if taught is not None and begins(state, progress(state, settings)):
+                    clean, changed = next(taught).unlabelled(fabric.device)
+                    with fabric.autocast():
+                        shown.append(lesson(learner.evaluated, clean, changed, regions=labels.has_regions))
+                    weights.append(settings.unlabelled)
+                    state.taught_steps += 1
+                losses = training_step(
                     learner.model,
                     learner.loss,
                     learner.optimizer,
-                    [batch.to(fabric.device) for batch in accumulated],
+                    shown,
+                    weights=weights,
                     gradient_clip=settings.gradient_clip,
                     engine=fabric,
                 )
-                mean_loss, is_stopping = _over_processes(loss, stop, fabric)
+                mean_loss, is_stopping = _over_processes(losses[: len(accumulated)].mean(), stop, fabric)
                 if not math.isfinite(mean_loss):
                     raise _not_finite(mean_loss, state, accumulated)
                 state.step += 1
@@ -99,7 +114,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                 learner.evaluated,
                 checks,
                 loss=learner.loss,
-                labels=run.task.plan.labels,
+                labels=labels,
                 class_sets=run.class_sets,
                 device=fabric.device,
                 autocast=fabric.autocast,
@@ -108,6 +123,13 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             is_best = scores.mean_dice is not None and (state.best is None or scores.mean_dice > state.best)
             state.best = scores.mean_dice if is_best else state.best
             state.losses, state.epoch_seconds, state.epoch_waited = [], 0.0, 0.0
+            if taught is not None and state.taught_steps and not state.untaught:
+                state.untaught = has_collapsed(state, scores.mean_dice)
+                if state.untaught:
+                    say(
+                        f"{run.name}: the validation score fell from {state.taught_from:.3f} to {scores.mean_dice:.3f} "
+                        "while learning from unlabelled scans. The rest of the training leaves them out."
+                    )
             is_shortened = state.complete or state.shortened_step is not None
             if not is_shortened and reaches_plateau(state, scores.mean_dice, settings.patience):
                 shorten(state, settings)
@@ -145,6 +167,7 @@ def _entry(run: Run, state: RunState, scores: Scores, learning_rate: float) -> d
         "learning_rate": learning_rate,
         "seconds": state.epoch_seconds,
         "waited_for_data": state.epoch_waited,
+        "unlabelled_steps": state.taught_steps,
         "patches": steps * run.settings.accumulate * run.configuration.batch_size,
     }
 
@@ -174,7 +197,7 @@ def _write(
             plan=task.plan,
             configuration=run.configuration.name,
             fold=task.fold,
-            split={"train": list(task.split.train), "val": list(task.split.val)},
+            split=split_of(task),
             network=learner.evaluated.state_dict(),
             settings=run.requested.model_dump(),
             provenance=learner.provenance,
@@ -190,9 +213,7 @@ def _write(
 
 def _training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Batch]]:
     """Return the batches from the next step on, this process's share of each."""
-    workers = run.settings.workers
-    if workers is None:
-        workers = max(1, default_processes() // fabric.world_size - 1)
+    workers = _workers(run, fabric)
     loader = PatchLoader(
         run.task.store,
         run.task.split.train,
@@ -205,6 +226,30 @@ def _training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractCont
         share=slice(fabric.global_rank, None, fabric.world_size),
     )
     return batches(loader, workers)
+
+
+def _unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Batch]]:
+    """Return the batches of unlabelled scans from the next one on, as `_training_batches`."""
+    assert run.task.unlabelled is not None
+    workers = _workers(run, fabric)
+    loader = PatchLoader(
+        run.task.unlabelled.store,
+        run.task.unlabelled.names,
+        configuration=run.configuration,
+        labels=run.task.plan.labels,
+        settings=run.settings,
+        first=state.taught_steps,
+        workers=max(1, workers),
+        share=slice(fabric.global_rank, None, fabric.world_size),
+        unlabelled=True,
+    )
+    return batches(loader, workers)
+
+
+def _workers(run: Run, fabric: Fabric) -> int:
+    """Return the number of processes that prepare batches for this process."""
+    workers = run.settings.workers
+    return max(1, default_processes() // fabric.world_size - 1) if workers is None else workers
 
 
 def _validation_batches(run: Run) -> list[Batch]:

@@ -4,6 +4,7 @@ import json
 from copy import deepcopy
 from typing import Any
 
+from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError
@@ -38,7 +39,7 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
             f"{file}: started with --weights {started_from}, not {task.weights}. Resume with --weights {started_from}, "
             "or start over with --restart."
         )
-    if checkpoint.split != {"train": list(task.split.train), "val": list(task.split.val)}:
+    if checkpoint.split != split_of(task):
         raise UserError(f"{file}: trained on other cases than the fold has now. Train again with --restart.")
     outdated = task.store.changed_since(checkpoint.sources)
     if outdated:
@@ -61,6 +62,12 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
             f"{file}: {state} with other settings ({changes}). Use the former settings ({former}), or start over with "
             "--restart."
         )
+
+
+def split_of(task: FoldTask) -> dict[str, list[str]]:
+    """Return the names of the cases of a fold as a checkpoint records them."""
+    split = {"train": list(task.split.train), "val": list(task.split.val)}
+    return split if task.unlabelled is None else {**split, "unlabelled": list(task.unlabelled.names)}
 
 
 def is_finished(run: Run, checkpoint: Checkpoint) -> bool:

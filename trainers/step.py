@@ -102,30 +102,33 @@ def training_step(
     optimizer: Any,
     batches: Sequence[tuple[Tensor, Tensor]],
     *,
+    weights: Sequence[float] | None = None,
     gradient_clip: float = GRADIENT_CLIP,
     engine: Engine | None = None,
 ) -> Tensor:
-    """Change the weights once, by the mean gradient of one or several batches.
+    """Change the weights once, by the weighted sum of the gradients of one or several batches.
 
     Args:
         network: Network in training mode.
         loss: Takes the output of the network and the target.
         optimizer: Optimiser of the network's parameters.
         batches: Pairs of data (B, C, *patch) and target, on the device of the network.
+        weights: Weight of the loss of each batch (default: all equal, with sum 1).
         gradient_clip: Maximum norm of the gradient.
         engine: What depends on devices and precision (default: one device).
 
     Returns:
-        Mean loss over the batches, detached.
+        Loss of each batch, detached, shape (n,).
     """
     engine = engine or OneDevice()
     optimizer.zero_grad(set_to_none=True)
+    weights = [1 / len(batches)] * len(batches) if weights is None else weights
     losses: list[Tensor] = []
-    for number, (data, target) in enumerate(batches, start=1):
+    for number, ((data, target), weight) in enumerate(zip(batches, weights, strict=True), start=1):
         with engine.no_backward_sync(network, enabled=number < len(batches)):
             value = loss(network(data), target)
-            engine.backward(value / len(batches))
+            engine.backward(value * weight)
         losses.append(value.detach())
     engine.clip_gradients(network, optimizer, max_norm=gradient_clip, error_if_nonfinite=False)
     optimizer.step()
-    return torch.stack(losses).mean()
+    return torch.stack(losses)

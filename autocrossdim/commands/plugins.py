@@ -44,6 +44,19 @@ class Planner(Protocol):
 
 
 @dataclass(frozen=True)
+class Unlabelled:
+    """Scans without labels that a fold may learn from.
+
+    Attributes:
+        store: The preprocessed scans; their stored labels are empty and mean nothing.
+        names: Those that share no patient with a validation case of the fold.
+    """
+
+    store: Store
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FoldTask:
     """One fold to train.
 
@@ -60,6 +73,7 @@ class FoldTask:
         devices: Number of devices that train the fold together.
         settings: Training settings that differ from their defaults.
         restart: Discard existing checkpoints and start over.
+        unlabelled: Scans without labels; None if the dataset has none.
     """
 
     plan: Plan
@@ -74,6 +88,7 @@ class FoldTask:
     devices: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     restart: bool = False
+    unlabelled: Unlabelled | None = None
 
 
 @runtime_checkable

@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 from autocrossdim.commands.arguments import Fold
-from autocrossdim.data.dataset import Dataset, find_dataset, load_dataset
+from autocrossdim.data.dataset import Case, Dataset, find_dataset, load_dataset
 from autocrossdim.data.splits import Split, load_or_make_splits
-from autocrossdim.preprocessing.dataset import preprocess_dataset
+from autocrossdim.preprocessing.dataset import preprocess_cases
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
@@ -67,10 +67,27 @@ class Project:
     def store(self, configuration: str, *, processes: int | None = None) -> Store:
         """Return the preprocessed cases of a configuration; cases that are missing or outdated are preprocessed."""
         store = Store(self.workspace.preprocessed(configuration))
-        preprocess_dataset(
-            self.dataset, self.plan, self.plan.configuration(configuration), store, processes or default_processes()
-        )
+        self._preprocess(self.dataset.training_cases(), configuration, store, processes)
         return store
+
+    def unlabelled_store(self, configuration: str, *, processes: int | None = None) -> Store:
+        """Return the preprocessed unlabelled scans of a configuration, as `store` does the training cases."""
+        store = Store(self.workspace.unlabelled(configuration))
+        cases = self.dataset.unlabelled_cases()
+        if cases:
+            self._preprocess(cases, configuration, store, processes)
+        return store
+
+    def _preprocess(self, cases: list[Case], configuration: str, store: Store, processes: int | None) -> None:
+        plan = self.plan
+        preprocess_cases(cases, plan, plan.configuration(configuration), store, processes or default_processes())
+
+    def unlabelled(self, fold: Fold) -> tuple[str, ...]:
+        """Return the unlabelled scans a fold may learn from: those of no patient (group) it validates on."""
+        groups = self.dataset.groups
+        held_out = {groups.get(name, name) for name in self.split(fold).val}
+        names = (case.name for case in self.dataset.unlabelled_cases())
+        return tuple(name for name in names if groups.get(name, name) not in held_out)
 
     def folds(self, wanted: Collection[Fold]) -> list[Fold]:
         """Return the folds to train: those wanted, or all of the cross-validation.

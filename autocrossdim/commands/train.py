@@ -87,7 +87,7 @@ def train(
             fold failed, or the jobs cannot be submitted.
         Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
     """
-    from autocrossdim.commands.plugins import FoldTask, find_trainer
+    from autocrossdim.commands.plugins import FoldTask, Unlabelled, find_trainer
     from autocrossdim.commands.project import Project
     from autocrossdim.evaluation.folds import summarise_folds
     from autocrossdim.preprocessing.store import Store
@@ -106,6 +106,7 @@ def train(
     workspace, name = project.workspace, configuration.name
     # Other processes of the same training wait for the first one to preprocess.
     store = project.store(name) if is_first_process() else Store(workspace.preprocessed(name))
+    unlabelled = project.unlabelled_store(name) if is_first_process() else Store(workspace.unlabelled(name))
     tasks = {
         number: FoldTask(
             plan=project.plan,
@@ -120,6 +121,7 @@ def train(
             devices=devices,
             settings=settings,
             restart=restart,
+            unlabelled=Unlabelled(unlabelled, names) if (names := project.unlabelled(number)) else None,
         )
         for number in folds
     }

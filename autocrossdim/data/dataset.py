@@ -104,6 +104,10 @@ class Dataset:
                 for case in self._cases("imagesTs", "labelsTs")
             ]
 
+    def unlabelled_cases(self) -> list[Case]:
+        """Return the cases of imagesUn, sorted by name, without labels."""
+        return [replace(case, label=None) for case in self._cases("imagesUn", "labelsUn")]
+
     def _cases(self, images: str, labels: str) -> list[Case]:
         channels, _ = channel_files(self.path / images, self.file_ending)
         return [

@@ -76,7 +76,7 @@ class CaseCheck:
 
 
 def verify(path: str | Path, processes: int = 1) -> Report:
-    """Check the dataset in directory `path`, reading each training case once; nothing is written.
+    """Check the dataset in directory `path`, reading each training case and unlabelled scan once; nothing is written.
 
     Args:
         path: directory of the dataset.
@@ -90,8 +90,8 @@ def verify(path: str | Path, processes: int = 1) -> Report:
         return Report([_to_convert(Path(path), layout.name)], [])
     if structure.dataset is None:
         return summarise([structure])
-    check = partial(_check_case_only, structure.dataset)
-    return summarise([structure, *map_cases(check, structure.dataset.training_cases(), processes, "Verifying cases")])
+    cases = [*structure.dataset.training_cases(), *structure.dataset.unlabelled_cases()]
+    return summarise([structure, *map_cases(partial(findings, structure.dataset), cases, processes, "Verifying cases")])
 
 
 def _to_convert(path: Path, layout: str) -> str:
@@ -137,9 +137,14 @@ def check_structure(path: Path) -> StructureCheck:
             )
     elif not cases:
         faults.append(f"{dataset.path / 'dataset.json'}: the key 'dataset' is empty. List the training cases there.")
-    faults += _misnamed(dataset, "imagesTs")
+    faults += _misnamed(dataset, "imagesTs") + _misnamed(dataset, "imagesUn")
     for case in dataset.test_cases():
         faults += _missing_channels(case)
+    unlabelled = {case.name for case in dataset.unlabelled_cases()}
+    faults += [
+        f"{dataset.path / 'imagesUn'}: case '{name}' is a training case too. Remove or rename one of them."
+        for name in sorted(unlabelled & names)
+    ]
 
     if unknown := sorted(set(dataset.annotated_labels) - names):
         faults.append(
@@ -147,7 +152,7 @@ def check_structure(path: Path) -> StructureCheck:
             "training case. Correct the name."
         )
     if dataset.groups:
-        if unknown := sorted(set(dataset.groups) - names):
+        if unknown := sorted(set(dataset.groups) - names - unlabelled):
             structure.warnings.append(f"groups in dataset.json name cases that do not exist: {listed(unknown, 10)}.")
         if ungrouped := sorted(names - set(dataset.groups)):
             structure.warnings.append(
@@ -162,7 +167,7 @@ def check_structure(path: Path) -> StructureCheck:
 
 
 def check_case(dataset: Dataset, case: Case) -> CaseCheck:
-    """Read one training case and check it by itself; faults are collected, never raised."""
+    """Read one training case or unlabelled scan and check it by itself; faults are collected, never raised."""
     check = CaseCheck(case.name)
     image = label = None
     geometry: Geometry | None = None
@@ -173,7 +178,7 @@ def check_case(dataset: Dataset, case: Case) -> CaseCheck:
     except UserError as error:
         check.faults.append(str(error))
     try:
-        if _is_missing(case.label):
+        if case.label is not None and _is_missing(case.label):
             check.faults.append(f"{case.label}: no such file, but every training case needs a label. Add it.")
         elif case.label is not None:
             label, geometry = read_label(case.label)
@@ -231,7 +236,12 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
             if present.isdisjoint(values)
         ]
         warnings += _sparse_slices(dataset, cases)
-    return Report(faults, warnings, [*_orientations(cases), *_annotated(datasets, cases)])
+    notes = [
+        f"{counted(number, 'unlabelled scan')} in imagesUn, from which training learns as well."
+        for dataset in datasets
+        if (number := len(dataset.unlabelled_cases()))
+    ]
+    return Report(faults, warnings, [*_orientations(cases), *_annotated(datasets, cases), *notes])
 
 
 def _sparse_slices(dataset: Dataset, cases: list[CaseCheck]) -> list[str]:
@@ -286,7 +296,7 @@ def _orientations(cases: list[CaseCheck]) -> list[str]:
     return [f"Orientation (z, y, x): {stored}."]
 
 
-def _check_case_only(dataset: Dataset, case: Case) -> CaseCheck:
+def findings(dataset: Dataset, case: Case) -> CaseCheck:
     """As `check_case`, without the arrays, so that they are not sent between processes."""
     check = check_case(dataset, case)
     check.image = check.label = None
@@ -353,9 +363,9 @@ def _missing_channels(case: Case) -> list[str]:
     ]
 
 
-def _is_missing(path: Path | None) -> bool:
+def _is_missing(path: Path) -> bool:
     with reading():
-        return path is None or not path.exists()
+        return not path.exists()
 
 
 def _misnamed(dataset: Dataset, folder: str) -> list[str]:

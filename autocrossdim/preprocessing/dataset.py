@@ -1,5 +1,6 @@
-"""Preprocessing of a dataset's training cases for one configuration."""
+"""Preprocessing of cases for one configuration."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from autocrossdim.data.annotated_slices import read_annotation
@@ -18,19 +19,7 @@ from autocrossdim.system.text import counted, listed
 def preprocess_dataset(
     dataset: Dataset, plan: Plan, configuration: Configuration, store: Store, processes: int
 ) -> list[str]:
-    """Preprocess every training case that is not stored yet, or whose image or label files changed since.
-
-    Cases that are no longer in the dataset are removed from the store.
-
-    Args:
-        dataset: raw dataset.
-        plan: axis order, normalisation and labels.
-        configuration: target spacing and patch size.
-        store: destination.
-        processes: number of worker processes, each of which holds one case in memory.
-
-    Returns:
-        Names of the cases that were stored before and were preprocessed again.
+    """Preprocess the training cases of a dataset; see `preprocess_cases`.
 
     Raises:
         UserError: a file cannot be read or written, or the plan was made for another `unannotated_slices`.
@@ -40,8 +29,30 @@ def preprocess_dataset(
             f"{dataset.path / 'dataset.json'}: unannotated_slices changed since the dataset was planned. Plan again "
             "with --overwrite."
         )
+    return preprocess_cases(dataset.training_cases(), plan, configuration, store, processes)
+
+
+def preprocess_cases(
+    cases: Sequence[Case], plan: Plan, configuration: Configuration, store: Store, processes: int
+) -> list[str]:
+    """Preprocess every case that is not stored yet, or whose image or label files changed since.
+
+    Other cases are removed from the store.
+
+    Args:
+        cases: training cases of the dataset, or its unlabelled scans.
+        plan: axis order, normalisation and labels.
+        configuration: target spacing and patch size.
+        store: destination.
+        processes: number of worker processes, each of which holds one case in memory.
+
+    Returns:
+        Names of the cases that were stored before and were preprocessed again.
+
+    Raises:
+        UserError: a file cannot be read or written.
+    """
     store.prepare(plan, configuration)
-    cases = dataset.training_cases()
     store.keep_only({case.name for case in cases})
     changed = [case.name for case in cases if store.has(case.name) and not store.is_current(case)]
     if changed:
@@ -58,10 +69,9 @@ def preprocess_dataset(
 
 
 def _preprocess_case(plan: Plan, configuration: Configuration, store: Store, case: Case) -> None:
-    assert case.label is not None
     source = file_versions(case.source_files)
     image = read_image(case.images)
-    label, _ = read_annotation(case.label, plan.labels)
+    label = None if case.label is None else read_annotation(case.label, plan.labels)[0]
     try:
         preprocessed = preprocess(
             image.array,

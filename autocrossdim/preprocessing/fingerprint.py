@@ -13,7 +13,7 @@ from skimage.measure import regionprops
 from autocrossdim.data.annotated_slices import mark_unannotated
 from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.orientation import Reorientation
-from autocrossdim.data.verify import CaseCheck, Report, check_case, check_structure, summarise
+from autocrossdim.data.verify import CaseCheck, Report, check_case, check_structure, findings, summarise
 from autocrossdim.preprocessing.crop import box_shape, crop, nonzero_box
 from autocrossdim.records.fingerprint import CaseFingerprint, Fingerprint, Intensities, LabelMeasurement
 from autocrossdim.records.sources import FileVersion, content_hash, file_versions
@@ -50,7 +50,10 @@ def extract(dataset: Dataset, processes: int) -> tuple[Fingerprint, Report]:
     cases = dataset.training_cases()
     measure = partial(_check_and_measure, dataset, MAX_SAMPLES // max(1, len(cases)))
     measured = map_cases(measure, cases, processes, "Reading cases")
-    report = summarise([structure, *(m.check for m in measured)])
+    unlabelled = map_cases(
+        partial(findings, dataset), dataset.unlabelled_cases(), processes, "Reading unlabelled scans"
+    )
+    report = summarise([structure, *(m.check for m in measured), *unlabelled])
     if report.faults:
         raise UserError(f"{dataset.path}: {counted(len(report.faults), 'fault')} found.\n" + "\n".join(report.faults))
     fingerprints = tuple(m.case for m in measured if m.case is not None)

@@ -33,7 +33,7 @@ class CaseRecord(BaseModel):
 
     Attributes:
         name: name of the case.
-        label_path: absolute path of its label file.
+        label_path: absolute path of its label file; empty for an unlabelled scan.
         geometry: geometry of the image as read.
         placement: position of the preprocessed case in the original grid.
         source: versions of the files it was preprocessed from; empty if written by version 0.1.
@@ -173,16 +173,16 @@ class Store:
         """Store one preprocessed case.
 
         Args:
-            case: raw case, which has a label.
+            case: raw case; without a label, an empty one is stored, which nothing may take for an annotation.
             geometry: geometry of the image as read.
             preprocessed: the case after preprocessing.
             plan: its labels decide of which voxels positions are stored.
             patch: patch size (Z, Y, X), which determines the size of the compressed chunks.
             source: versions of the case's files, determined before they were read.
         """
-        assert preprocessed.label is not None
-        assert case.label is not None
         label = preprocessed.label
+        if label is None:
+            label = np.zeros(preprocessed.image.shape[1:], np.uint8)
         chunk = tuple(min(n, p) for n, p in zip(label.shape, patch, strict=True))
         _write_array(self._path(case.name, ".image.b2nd"), preprocessed.image, (1, *chunk))
         _write_array(self._path(case.name, ".label.b2nd"), label, chunk)
@@ -190,7 +190,7 @@ class Store:
             np.savez(file, allow_pickle=False, **_voxels_per_class(label, plan))
         record = CaseRecord(
             name=case.name,
-            label_path=str(case.label.resolve()),
+            label_path="" if case.label is None else str(case.label.resolve()),
             geometry=geometry.to_json(),
             placement=preprocessed.placement,
             source=source,

@@ -27,6 +27,9 @@ class RunState:
         plateau_epoch: Epoch of `plateau_score`.
         shortened_step: Step at which the rest of the schedule was shortened; None if it was not.
         shortened_progress: Progress of the run at that step, 0 to 1.
+        taught_steps: Number of steps that used unlabelled scans.
+        taught_from: Validation score when unlabelled scans were first used; None before that.
+        untaught: Whether unlabelled scans are no longer used, because the validation score fell.
     """
 
     epoch: Count = 0
@@ -41,3 +44,6 @@ class RunState:
     plateau_epoch: Count = 0
     shortened_step: Count | None = None
     shortened_progress: Annotated[float, Field(ge=0, le=1)] = 0.0
+    taught_steps: Count = 0
+    taught_from: float | None = None
+    untaught: bool = False

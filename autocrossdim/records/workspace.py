@@ -67,6 +67,10 @@ class Workspace:
         """Store of preprocessed cases of a configuration."""
         return self.root / "preprocessed" / configuration
 
+    def unlabelled(self, configuration: str) -> Path:
+        """Store of the preprocessed unlabelled scans of a configuration."""
+        return self.root / "preprocessed" / f"{configuration}_unlabelled"
+
     def model(self, configuration: str) -> Path:
         """Folder of all folds of a configuration."""
         return self.root / "models" / configuration

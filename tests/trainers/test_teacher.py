@@ -1,0 +1,134 @@
+"""Learning from unlabelled scans: what the teacher answers, what the network is shown, and complete runs."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autocrossdim.commands.project import Project
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.run_state import RunState
+from autocrossdim.records.workspace import FoldFolder, Workspace
+from autocrossdim.system.errors import UserError
+from trainers import loop, teacher
+from trainers.loss import IGNORED
+from trainers.teacher import COLLAPSE, begins, confident, has_collapsed, lesson
+
+Train = Callable[..., FoldFolder]
+
+
+class Oracle(nn.Module):
+    """Knows the answer: voxels above 0 are the structure; it is unsure of those at 0."""
+
+    def forward(self, data: Tensor) -> Tensor:
+        return torch.cat([-50 * data, 50 * data], dim=1)
+
+
+def test_only_confident_answers_count() -> None:
+    logits = torch.tensor([[[5.0, 1.0, -5.0]], [[-5.0, 0.5, 5.0]]]).transpose(0, 1)  # (1, 2, 3)
+    assert confident(logits, regions=False).tolist() == [[0, IGNORED, 1]]
+    assert confident(logits, regions=True).tolist() == [[[1, IGNORED, 0], [0, IGNORED, 1]]]
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 12, 10), (2, 1, 6, 8, 7)])
+def test_the_answer_belongs_to_what_is_shown(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    clean = torch.randn(shape).sign()
+    clean[:, :, :2] = 0
+    data, target = lesson(Oracle(), clean, 3 * clean, regions=False)
+    expected = torch.where(data > 0, 1, torch.where(data < 0, 0, IGNORED))[:, 0]
+    assert torch.equal(target, expected)
+    assert not torch.equal(data, 3 * clean), "a box of another patch is pasted"
+    assert set(data.unique().tolist()) == {-3.0, 0.0, 3.0}, "the network sees the changed intensities"
+
+
+def test_a_score_far_below_the_one_at_the_start_is_a_collapse() -> None:
+    state = RunState()
+    assert not has_collapsed(state, None)
+    assert not has_collapsed(state, 0.8)
+    assert not has_collapsed(state, 0.8 - 0.9 * COLLAPSE)
+    assert has_collapsed(state, 0.8 - 1.1 * COLLAPSE)
+    assert begins(state, 0.9)
+    assert not begins(replace(state, untaught=True), 0.9)
+    assert not begins(state, 0.1)
+
+
+@pytest.fixture
+def scans(planned: tuple[Path, Path]) -> Iterator[Path]:
+    """Put the test cases of the dataset into imagesUn for the time of a test."""
+    raw = planned[0]
+    unlabelled = raw / "imagesUn"
+    shutil.copytree(raw / "imagesTs", unlabelled)
+    yield unlabelled
+    shutil.rmtree(unlabelled)
+
+
+def history(folder: FoldFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in folder.history.read_text().splitlines()]
+
+
+class PowerCut(Exception):
+    """Ends a run without warning."""
+
+
+def test_an_interrupted_run_learns_the_same_from_unlabelled_scans(
+    scans: Path, another_work: Callable[[str], Path], train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"epochs": 4, "patience": 0}
+    expected = train(work=another_work("whole"), **settings)
+    assert [line["unlabelled_steps"] for line in history(expected)] == [0, 2, 4, 6]
+    names = Checkpoint.read(expected.latest).split["unlabelled"]
+    assert names == sorted(file.name.removesuffix("_0000.nii.gz") for file in scans.iterdir())
+
+    write, written = loop._write, []
+
+    def power_cut(*arguments: Any, **named: Any) -> None:
+        write(*arguments, **named)
+        written.append(1)
+        if len(written) == 3:
+            raise PowerCut
+
+    monkeypatch.setattr(loop, "_write", power_cut)
+    interrupted = another_work("interrupted")
+    with pytest.raises(PowerCut):
+        train(work=interrupted, **settings)
+    found = train(work=interrupted, **settings)
+    one, other = Checkpoint.read(expected.latest).network, Checkpoint.read(found.latest).network
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+    supervised = train(work=another_work("supervised"), unlabelled=0, **settings)
+    three = Checkpoint.read(supervised.latest).network
+    assert any(not torch.equal(tensor, three[name]) for name, tensor in one.items())
+
+
+def test_a_teacher_needs_the_average(scans: Path, train: Train) -> None:
+    with pytest.raises(UserError, match="averaging=0 turns off"):
+        train(averaging=0)
+
+
+def test_a_collapse_ends_the_teaching_and_says_so(
+    scans: Path, train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(teacher, "COLLAPSE", -1.0)  # any score is too low
+    folder = train(epochs=4)
+    assert [line["unlabelled_steps"] for line in history(folder)] == [0, 2, 2, 2]
+    assert "while learning from unlabelled scans" in capsys.readouterr().err
+
+
+def test_scans_of_a_patient_who_is_validated_are_left_out(
+    scans: Path, planned: tuple[Path, Path], edit_json: Callable[..., None]
+) -> None:
+    raw, work = planned
+    names = sorted(file.name.removesuffix("_0000.nii.gz") for file in scans.iterdir())
+    project = Project.open(raw, work=work)
+    held_out = project.splits[0].val[0]
+    grouped = replace(project.dataset, groups={names[0]: "one patient", held_out: "one patient"})
+    project = Project(grouped, Workspace.of(raw.name, work))
+    assert project.unlabelled(0) == tuple(names[1:])
+    assert project.unlabelled("all") == tuple(names)

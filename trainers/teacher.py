@@ -1,0 +1,99 @@
+"""Learning from scans without labels: the running average of the weights teaches the network that is trained.
+
+The average segments an unlabelled patch as it is; the network has to answer the same for the patch with other
+intensities and with a box of another patch pasted into it, wherever the average is confident. This is a mean teacher
+(Tarvainen and Valpola 2017) with the confidence threshold of FixMatch (Sohn et al. 2020) and CutMix (Yun et al. 2019),
+the elements that UniMatch (Yang et al. 2023) found to matter in segmentation. The teacher is part of the fold itself,
+so it has never seen the fold's validation cases.
+"""
+
+from types import EllipsisType
+
+import torch
+from torch import Tensor, nn
+
+from autocrossdim.records.run_state import RunState
+from autocrossdim.system.errors import UserError
+from trainers.loss import IGNORED
+from trainers.run import Run
+
+START = 0.25  # progress of the run at which the teacher begins; before, it knows less than the labelled cases show
+CONFIDENCE = 0.95  # probability from which on the teacher's answer counts (FixMatch, UniMatch: 0.95)
+COLLAPSE = 0.05  # fall of the validation pseudo-Dice below its value at the start that ends the teaching
+BOX = (0.3, 0.7)  # edge length of the pasted box relative to the patch
+
+
+def is_taught(run: Run) -> bool:
+    """Return whether a run learns from unlabelled scans.
+
+    Raises:
+        UserError: It should, but keeps no average of the weights that could teach.
+    """
+    if run.task.unlabelled is None or not run.settings.unlabelled:
+        return False
+    if not run.settings.averaging:
+        raise UserError(
+            "Unlabelled scans are segmented by the running average of the weights, which averaging=0 turns off. Set it "
+            "above 0, or leave the unlabelled scans out with --set unlabelled=0."
+        )
+    return True
+
+
+def begins(state: RunState, progress: float) -> bool:
+    """Return whether the unlabelled scans are used in the next step."""
+    return progress >= START and not state.untaught
+
+
+@torch.no_grad()
+def lesson(teacher: nn.Module, clean: Tensor, changed: Tensor, *, regions: bool) -> tuple[Tensor, Tensor]:
+    """Return what the network is shown and what it should answer.
+
+    Randomness comes from torch's generator, which the training loop seeds at every step.
+
+    Args:
+        teacher: Network in evaluation mode.
+        clean: Patches as the teacher sees them, shape (B, C, *patch).
+        changed: The same patches with other intensities, for the network.
+        regions: Whether outputs are regions, which may overlap, rather than exclusive classes.
+
+    Returns:
+        Data (B, C, *patch), and class indices (B, *patch) or regions (B, R, *patch), -1 where the teacher is unsure.
+    """
+    target = confident(teacher(clean), regions=regions)
+    box = _draw_box(clean.shape[2:])
+    data = changed.clone(memory_format=torch.preserve_format)
+    data[box] = changed.roll(1, 0)[box]
+    mixed = target.clone()
+    mixed[box] = target.roll(1, 0)[box]
+    return data, mixed
+
+
+def confident(logits: Tensor, *, regions: bool) -> Tensor:
+    """Return the most probable answers; -1 where the probability is below `CONFIDENCE`."""
+    if regions:
+        probabilities = logits.float().sigmoid()
+        target = (probabilities > 0.5).long()
+        certainty = torch.maximum(probabilities, 1 - probabilities)
+    else:
+        certainty, target = logits.float().softmax(dim=1).max(dim=1)
+    return target.masked_fill(certainty < CONFIDENCE, IGNORED)
+
+
+def has_collapsed(state: RunState, score: float | None) -> bool:
+    """Record the validation score at which the teaching began, and return whether it has fallen far below that."""
+    if score is None:
+        return False
+    if state.taught_from is None:
+        state.taught_from = score
+    return score < state.taught_from - COLLAPSE
+
+
+def _draw_box(patch: torch.Size) -> tuple[EllipsisType | slice, ...]:
+    """Draw a box inside a patch, as an index (..., *axes)."""
+    box: list[EllipsisType | slice] = [...]
+    for n in patch:
+        low, high = BOX
+        size = max(1, round(n * float(torch.empty(()).uniform_(low, high))))
+        start = int(torch.randint(n - size + 1, ()))
+        box.append(slice(start, start + size))
+    return tuple(box)

@@ -235,7 +235,7 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
             for name, values in dataset.labels.foreground.items()
             if present.isdisjoint(values)
         ]
-        warnings += _sparse_slices(dataset, cases)
+        warnings += _sparse_slices(dataset, [case for case in cases if case.slices])
     notes = [
         f"{counted(number, 'unlabelled scan')} in imagesUn, from which training learns as well."
         for dataset in datasets

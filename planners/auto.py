@@ -110,7 +110,7 @@ class AutoPlanner:
             configurations=configurations,
             precision_bits=16 if bits == 16 else 32,
             notes=tuple(note for note in notes if note),
-            overrides=_overrides(options, self.configuration),
+            overrides=options.overrides(self.configuration),
         )
 
 
@@ -133,16 +133,6 @@ def _low_resolution_note(configurations: dict[str, Configuration]) -> str | None
         "A patch of dx covers less than a quarter of a typical image. dx_lowres covers more of it at a coarser "
         "resolution; train it as well and ensemble the two."
     )
-
-
-def _overrides(options: PlanOptions, configuration: str | None) -> dict[str, str]:
-    """Return what the user chose instead of the planner, by option; whether to run a trial is no such choice."""
-    chosen = {
-        name: str(value)
-        for name, value in options.model_dump().items()
-        if name != "trial" and value != PlanOptions.model_fields[name].default
-    }
-    return chosen | ({"planner": configuration} if configuration else {})
 
 
 auto = AutoPlanner()

@@ -12,6 +12,7 @@ from autocrossdim.system.console import say
 from autocrossdim.system.device import memory_format_for
 from trainers.average import Average
 from trainers.compiled import can_be_compiled
+from trainers.resume import require_held_out
 from trainers.run import Run
 from trainers.start import starting_network
 from trainers.step import make_loss, make_optimizer
@@ -91,6 +92,7 @@ def _network(run: Run, resumed: Checkpoint | None) -> tuple[SegmentationNetwork,
     plan = run.task.plan.network_plan(run.configuration)
     if resumed is None:
         network, provenance = starting_network(plan, run.start, run.folder)
+        require_held_out(run, provenance.get("cases", ()))
         say(f"Starting weights: {network.load_report}")
         return network, {**provenance, "asked": run.task.weights}
     network = build_network(plan, None)

@@ -167,6 +167,7 @@ def _entry(run: Run, state: RunState, scores: Scores, learning_rate: float) -> d
         "learning_rate": learning_rate,
         "seconds": state.epoch_seconds,
         "waited_for_data": state.epoch_waited,
+        "training_cases": len(run.task.split.train),
         "unlabelled_steps": state.taught_steps,
         "patches": steps * run.settings.accumulate * run.configuration.batch_size,
     }
@@ -205,9 +206,11 @@ def _write(
             sources=sources,
             resume=learner.resume_state(),
         )
-        checkpoint.write(run.folder.latest)
         if is_best:
             checkpoint.write(run.folder.best)
+        elif state.best is None:
+            run.folder.best.unlink(missing_ok=True)  # of an earlier training that this one started from
+        checkpoint.write(run.folder.latest)
     fabric.barrier()
 
 
@@ -256,7 +259,7 @@ def _validation_batches(run: Run) -> list[Batch]:
     """Return a few fixed batches of foreground patches, the same in every epoch, so that scores can be compared."""
     if not run.task.split.val:
         return []
-    changes: dict[str, Any] = {"foreground_share": 1.0, "augment": False}
+    changes: dict[str, Any] = {"foreground_share": 1.0, "augment": False, "channel_dropout": 0.0}
     loader = PatchLoader(
         run.task.store,
         run.task.split.val,

@@ -1,6 +1,7 @@
 """Which checkpoint a run resumes from, whether it may, and whether anything is left to train."""
 
 import json
+from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
@@ -11,6 +12,7 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import listed
 from trainers.run import Run
 from trainers.settings import Settings, read_settings
+from trainers.start import PREVIOUS
 
 NEUTRAL = frozenset({"workers", "compile", "monitor"})  # settings that do not influence the result
 BUDGET = frozenset({"epochs", "max_seconds"})  # settings that may be increased once a run is complete
@@ -18,7 +20,9 @@ SCHEDULE = BUDGET | {"patience", "cooldown"}  # settings that may change as long
 
 
 def existing_checkpoint(run: Run) -> Checkpoint | None:
-    """Return the checkpoint of a run; None if it was not started.
+    """Return the checkpoint that a run resumes from or ends with; None if it is to be started.
+
+    With `--weights previous`, a run is started if the training cases of the fold, their files or the plan have changed.
 
     Raises:
         UserError: The checkpoint is damaged, or belongs to another run.
@@ -26,12 +30,31 @@ def existing_checkpoint(run: Run) -> Checkpoint | None:
     if not run.folder.latest.exists():
         return None
     checkpoint = Checkpoint.read(run.folder.latest)
+    if run.task.weights == PREVIOUS:
+        if _is_outdated(run, checkpoint):
+            return None
+        if checkpoint.complete and not _is_continued(run, checkpoint):
+            require_held_out(run, checkpoint.trained_cases)
+            return checkpoint  # there is nothing new to learn from
     require_same_run(run, checkpoint)
     return checkpoint
 
 
+def require_held_out(run: Run, trained: Collection[str]) -> None:
+    """Raise a UserError if a case that weights were trained on is a validation case of the fold now."""
+    leaked = sorted(set(trained) & set(run.task.split.val))
+    if leaked:
+        raise UserError(
+            f"{run.folder.latest}: trained on other cases than the fold has now: {listed(leaked)}, which it was "
+            "trained on, would validate it. Train again with --restart and weights that do not know these cases."
+        )
+
+
 def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
-    """Raise a UserError unless a checkpoint belongs to a run: same weights, cases, plan and settings."""
+    """Raise a UserError unless a checkpoint belongs to a run: same weights, cases, plan and settings.
+
+    A complete run may have been trained on fewer cases than the fold has now (`Checkpoint.outgrown`).
+    """
     file, task = run.folder.latest, run.task
     started_from = checkpoint.provenance.get("asked", task.weights)
     if started_from != task.weights:
@@ -39,13 +62,17 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
             f"{file}: started with --weights {started_from}, not {task.weights}. Resume with --weights {started_from}, "
             "or start over with --restart."
         )
-    if checkpoint.split != split_of(task):
-        raise UserError(f"{file}: trained on other cases than the fold has now. Train again with --restart.")
-    outdated = task.store.changed_since(checkpoint.sources)
+    require_held_out(run, checkpoint.trained_cases)
+    if not checkpoint.complete and checkpoint.split["train"] != list(task.split.train):
+        raise UserError(
+            f"{file}: interrupted while it was trained on other cases than the fold has now. Start from its weights "
+            "with --weights previous, or start over with --restart."
+        )
+    outdated = _corrected(run, checkpoint)
     if outdated:
         raise UserError(
             f"{file}: trained on earlier versions of {listed(outdated)}, whose files have changed. Train again with "
-            "--restart."
+            "--restart, or with --weights previous to start from its weights."
         )
     different = checkpoint.plan.differences(task.plan, [run.configuration.name])
     if checkpoint.configuration != run.configuration.name or different:
@@ -71,9 +98,16 @@ def split_of(task: FoldTask) -> dict[str, list[str]]:
 
 
 def is_finished(run: Run, checkpoint: Checkpoint) -> bool:
-    """Return whether a checkpoint of a run is its end; a run that was given more epochs or time goes on."""
+    """Return whether a checkpoint of a run is its end; a run that was given more epochs or time goes on.
+
+    A run on cases that are no longer those of the fold does not go on.
+    """
+    if not checkpoint.complete:
+        return False
+    if checkpoint.outgrown(run.task.split.train) or not _is_continued(run, checkpoint):
+        return True
     before, now = _saved_settings(run, checkpoint), run.requested
-    return checkpoint.complete and not any(_is_longer(getattr(now, name), getattr(before, name)) for name in BUDGET)
+    return not any(_is_longer(getattr(now, name), getattr(before, name)) for name in BUDGET)
 
 
 def state_of(checkpoint: Checkpoint | None) -> RunState:
@@ -87,6 +121,26 @@ def state_of(checkpoint: Checkpoint | None) -> RunState:
     if state.complete:
         state.complete, state.shortened_step, state.plateau_epoch = False, None, state.epoch
     return state
+
+
+def _is_continued(run: Run, checkpoint: Checkpoint) -> bool:
+    """Return whether the training of a checkpoint started from the weights that the run asks for."""
+    return bool(checkpoint.provenance.get("asked", run.task.weights) == run.task.weights)
+
+
+def _is_outdated(run: Run, checkpoint: Checkpoint) -> bool:
+    """Return whether the training cases of the fold, their files or the plan changed since a checkpoint was written."""
+    return bool(
+        checkpoint.outgrown(run.task.split.train)
+        or _corrected(run, checkpoint)
+        or checkpoint.plan.differences(run.task.plan, [run.configuration.name])
+    )
+
+
+def _corrected(run: Run, checkpoint: Checkpoint) -> list[str]:
+    """Return the training cases of the fold whose files have changed since they were trained on."""
+    present = set(run.task.split.train)
+    return run.task.store.changed_since({name: known for name, known in checkpoint.sources.items() if name in present})
 
 
 def _changed_settings(run: Run, checkpoint: Checkpoint) -> dict[str, tuple[Any, Any]]:

@@ -17,6 +17,7 @@ from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.errors import UserError
 
 OMNIA = "omnia"  # starting weights: the trained Omnia-Net of the same dataset and fold
+PREVIOUS = "previous"  # starting weights: those of the same fold, trained before cases were added to the dataset
 
 
 def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tuple[SegmentationNetwork, dict[str, Any]]:
@@ -24,9 +25,9 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
 
     Args:
         plan: The network.
-        weights: `random`; `imagenet`, `noisy_student`, a full timm name or a file of encoder weights; `omnia`; the
-            directory or checkpoint of a trained model; or an exported file.
-        folder: Directory of the fold to train, which tells where `omnia` is.
+        weights: `random`; `imagenet`, `noisy_student`, a full timm name or a file of encoder weights; `omnia`;
+            `previous`; the directory or checkpoint of a trained model; or an exported file.
+        folder: Directory of the fold to train, which tells where `omnia` and `previous` are.
 
     Returns:
         The network, and as JSON-able values where its weights came from.
@@ -49,14 +50,18 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
             raise UserError(f"{file}: its weights do not fit the planned network. Train it again with --restart.")
         network = build_network(plan, None)
         transfer(checkpoint.network, source_plan, network, str(file))
-        provenance = {"model": str(file), "started_from": checkpoint.provenance}
+        provenance = {"model": str(file), "steps": checkpoint.run.step, "started_from": checkpoint.provenance}
+        if weights == PREVIOUS:
+            provenance["cases"] = sorted(checkpoint.trained_cases)
     return network, {**provenance, "report": asdict(network.load_report)}
 
 
 def is_model(weights: str) -> bool:
     """Return whether `weights` names a trained model rather than encoder weights or `random`."""
     path = Path(weights)
-    return weights == OMNIA or weights.endswith(SUFFIX) or path.is_dir() or path.name.startswith("checkpoint_")
+    return (
+        weights in (OMNIA, PREVIOUS) or weights.endswith(SUFFIX) or path.is_dir() or path.name.startswith("checkpoint_")
+    )
 
 
 def _trained(weights: str, folder: FoldFolder) -> tuple[Path, Checkpoint] | None:
@@ -87,6 +92,15 @@ def _checkpoint_file(weights: str, folder: FoldFolder) -> Path | None:
             raise UserError(
                 f"--weights omnia: {path} does not exist. Train it first: `autocrossdim train DATASET --config omnia "
                 f"--fold {folder.fold}`."
+            )
+        return path
+    if weights == PREVIOUS:
+        # A fold without validation cases has no best epoch.
+        path = folder.best if folder.best.exists() else folder.latest
+        if not path.exists():
+            raise UserError(
+                f"--weights previous: {path} does not exist, so there are no previous weights to start from. Train "
+                "this fold with other starting weights first, for example --weights imagenet."
             )
         return path
     path = Path(weights)

@@ -19,7 +19,10 @@ from trainers.resume import existing_checkpoint, is_finished
 from trainers.run import Run
 from trainers.settings import read_settings
 from trainers.slices import run_on_slices, run_on_volumes, starts_on_slices
+from trainers.start import PREVIOUS
 from trainers.validation import validate
+
+CONTINUE = "It is kept. To train on the present cases, continue from its weights with --weights previous."
 
 
 class DefaultTrainer:
@@ -38,7 +41,8 @@ class DefaultTrainer:
             Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
         """
         run = Run.of(task)
-        discarded = [task.folder.root] if task.restart else []
+        # Previous weights are kept until the first new checkpoint replaces them.
+        discarded = [task.folder.root] if task.restart and task.weights != PREVIOUS else []
         if starts_on_slices(run):
             if task.restart or not task.folder.latest.exists():
                 slices = run_on_slices(run)
@@ -59,9 +63,11 @@ def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:
         run: What to train.
         discarded: Directories to start over from; they are removed once the starting weights were loaded.
     """
-    resumed = None if discarded else existing_checkpoint(run)
+    is_new = bool(discarded) or (run.task.restart and run.task.weights == PREVIOUS)
+    resumed = None if is_new else existing_checkpoint(run)
     if resumed is not None and is_finished(run, resumed):
-        say(f"{run.name}: already trained.")
+        outgrown = resumed.outgrown(run.task.split.train)
+        say(f"{run.name}: {f'{outgrown}. {CONTINUE}' if outgrown else 'already trained.'}")
         if fabric.is_global_zero and not run.folder.progress.exists():  # killed before it was drawn
             History(run.folder.history, epochs=resumed.run.epoch).draw(run.folder.progress)
         return

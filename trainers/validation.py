@@ -21,7 +21,7 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
     """Segment and evaluate the validation cases of a fold.
 
     Writes `validation/CASE.ext`, `validation/summary.json` and, for `find_best`, `validation/calibration`. Results that
-    exist are kept, unless the files of their case have changed.
+    exist are kept, unless the files of their case have changed. Those of cases that left the fold are removed.
 
     Args:
         folder: Directory of the trained fold.
@@ -32,14 +32,24 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
     """
     if not split.val:
         return
+    gone = [name for name in _validated(folder) if name not in split.val]
     if folder.summary.exists():
         outdated = [name for name in sorted(split.val) if not _is_current(folder, store, name)]
-        if not outdated:
+        if not outdated and not gone:
             return
-        say(f"{folder.root}: {listed(outdated)} changed since they were validated. Validating them again.")
+        new = [name for name in outdated if not evidence_file(folder, name).exists()]
+        if changed := [name for name in outdated if name not in new]:
+            say(f"{folder.root}: {listed(changed)} changed since they were validated. Validating them again.")
+        if new or gone:
+            say(
+                f"{folder.root}: other validation cases (new: {listed(new) or 'none'}; gone: {listed(gone) or 'none'})."
+            )
         # Removed first: after an interruption, it would be taken for a summary of the present files.
         folder.summary.unlink()
     model = Model.load([folder.latest], choose_device(device))
+    for name in gone:
+        (folder.validation / f"{name}{model.plan.file_ending}").unlink(missing_ok=True)
+        evidence_file(folder, name).unlink()
     configuration = model.configuration.name
     results = []
     for name in track(sorted(split.val), f"Validating {folder.root.name}", len(split.val)):
@@ -51,6 +61,11 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
         pair = Pair(output, Path(record.label_path), groups.get(name), record.annotated_labels)
         results.append(evaluate_case(pair, model.plan.labels))
     summarise(results, model.plan.labels).write(folder.summary)
+
+
+def _validated(folder: FoldFolder) -> list[str]:
+    """Return the names of the cases that have been validated."""
+    return sorted(file.stem for file in evidence_file(folder, "any").parent.glob("[!.]*.npz"))
 
 
 def _is_current(folder: FoldFolder, store: Store, name: str) -> bool:

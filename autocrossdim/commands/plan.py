@@ -1,6 +1,7 @@
 """`autocrossdim plan`: measure a dataset, decide between 2D and 3D, and size the networks."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from autocrossdim.commands.arguments import DatasetArgument, ProcessesOption, WorkOption, numbers
@@ -11,6 +12,7 @@ from autocrossdim.system.errors import UserError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from autocrossdim.commands.growth import CaseChange
     from autocrossdim.commands.project import Project
     from autocrossdim.records.fingerprint import Fingerprint
 
@@ -32,6 +34,8 @@ def plan(
 ) -> Plan:
     """Check and measure a dataset, decide between 2D and 3D, and show the plan.
 
+    If cases were added to a planned dataset or removed from it, the plan is kept and the folds are updated.
+
     Args:
         dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
         work: Directory of all results (default: `$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`).
@@ -44,8 +48,10 @@ def plan(
         The plan, which is also written to plan.json.
 
     Raises:
-        UserError: The dataset has faults, or nothing fits the memory; nothing is written then.
+        UserError: The dataset has faults, nothing fits the memory, or dataset.json or the images changed so that the
+            plan cannot be kept; nothing is written then.
     """
+    from autocrossdim.commands.growth import CaseChange, explain_kept, find_change, kept_plan
     from autocrossdim.commands.plugins import find_planner
     from autocrossdim.commands.project import Project
     from autocrossdim.data.splits import load_or_make_splits
@@ -58,18 +64,57 @@ def plan(
     planning = find_planner(planner)
     planning.check_options(chosen)
     workspace = project.workspace
-    fingerprint = _fingerprint(project, processes or default_processes(), overwrite)
-    result = planning.plan(project.dataset, fingerprint, chosen)
-    write_json(workspace.dataset_json, project.dataset.description)
+    change = CaseChange() if overwrite else find_change(project)
+    fingerprint = _fingerprint(project, change, processes or default_processes(), overwrite)
+    kept = kept_plan(project, fingerprint, chosen, planner)
+    if kept is None:
+        result = planning.plan(project.dataset, fingerprint, chosen)
+        asked = chosen.overrides(None if planner == "auto" else planner)
+        result = result.model_copy(update={"overrides": {**result.overrides, **asked}})
+        fingerprint = fingerprint.model_copy(update={"grown": False})
+    else:
+        result = kept
+        if change:
+            candidate = planning.plan(project.dataset, fingerprint, chosen.model_copy(update={"trial": False}))
+            for sentence in explain_kept(kept, candidate):
+                say(sentence)
+    if change:
+        _update(project, change, fingerprint)
+    write_json(workspace.dataset_json, {**project.dataset.description, "numTraining": len(fingerprint.cases)})
     fingerprint.write(workspace.fingerprint)
     if overwrite:
         workspace.splits.unlink(missing_ok=True)
-    presence = {case.name: case.label_voxels.keys() for case in fingerprint.cases}
-    _, folds = load_or_make_splits(project.dataset, workspace.splits, presence)
+    _, folds = load_or_make_splits(project.dataset, workspace.splits, fingerprint.presence)
     result.write(workspace.plan)
     say(folds)
+    if change:
+        _name_outgrown_folds(dataset, work)
     say(f"Decision: {result.decision.configuration}. The plan was written to {workspace.plan}.")
     return result
+
+
+def _update(project: "Project", change: "CaseChange", fingerprint: "Fingerprint") -> None:
+    """Assign new cases to folds, and remove what is stored of cases that are gone.
+
+    This comes before the fingerprint is written: after an interruption, the change is found again.
+    """
+    from autocrossdim.commands.growth import remove_stored
+    from autocrossdim.data.splits import update_splits
+    from autocrossdim.system.console import say
+
+    _, sentence = update_splits(project.dataset, project.workspace.splits, change.added, fingerprint.presence)
+    say(sentence)
+    if project.workspace.plan.exists():
+        remove_stored(project, change.removed)
+
+
+def _name_outgrown_folds(dataset: str | Path, work: Path | str | None) -> None:
+    from autocrossdim.commands.growth import outgrown_folds
+    from autocrossdim.commands.project import Project
+    from autocrossdim.system.console import say
+
+    for sentence in outgrown_folds(Project.open(dataset, work=work), dataset=str(dataset)):
+        say(sentence)
 
 
 def _checked(options: dict[str, Any]) -> PlanOptions:
@@ -85,29 +130,30 @@ def _checked(options: dict[str, Any]) -> PlanOptions:
         raise UserError(f"--{name}: {first_fault(error).partition(': ')[2]}.") from error
 
 
-def _fingerprint(project: "Project", processes: int, overwrite: bool) -> "Fingerprint":
-    """Return the stored fingerprint if it is of the same files, else a new one."""
+def _fingerprint(project: "Project", change: "CaseChange", processes: int, overwrite: bool) -> "Fingerprint":
+    """Return the stored fingerprint if it is of the same files, else a new one.
+
+    All cases are measured again: percentiles of intensities cannot be updated, and checks compare cases.
+    """
     from autocrossdim.preprocessing.fingerprint import changed_cases, extract
     from autocrossdim.system.console import say
-    from autocrossdim.system.files import read_json
     from autocrossdim.system.text import counted, listed
 
     dataset, workspace = project.dataset, project.workspace
+    grown = False
     if not overwrite and workspace.fingerprint.exists():
-        if {case.name for case in project.fingerprint.cases} != {case.name for case in dataset.training_cases()}:
-            raise UserError(f"{dataset.path}: its cases changed since it was planned. Plan again with --overwrite.")
-        if read_json(workspace.dataset_json) != dataset.description:
-            raise UserError(
-                f"{dataset.path / 'dataset.json'}: changed since it was planned. Plan again with --overwrite."
-            )
+        grown = bool(change) or project.fingerprint.grown
         changed = changed_cases(dataset, project.fingerprint)
-        if not changed:
+        if not changed and not change:
             return project.fingerprint
-        say(f"{counted(len(changed), 'case')} changed since the dataset was measured: {listed(changed, 10)}.")
+        if change:
+            say(change.sentence)
+        if changed:
+            say(f"{counted(len(changed), 'case')} changed since the dataset was measured: {listed(changed, 10)}.")
     fingerprint, report = extract(dataset, processes)
     for warning in report.warnings:
         say(f"warning: {warning}")
-    return fingerprint
+    return fingerprint.model_copy(update={"grown": grown})
 
 
 def present(plan: Plan, *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":

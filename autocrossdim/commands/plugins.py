@@ -68,7 +68,8 @@ class FoldTask:
         fold: Number of the fold, or "all".
         split: Names of its training and validation cases.
         folder: Directory for checkpoints, history and validation results.
-        weights: Starting weights: `imagenet`, `random`, a timm name, a file or a trained model.
+        weights: Starting weights: `imagenet`, `random`, a timm name, a file, a trained model, or `previous`: those of
+            this fold, which has been trained on other cases.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         devices: Number of devices that train the fold together.
         settings: Training settings that differ from their defaults.

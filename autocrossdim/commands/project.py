@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 from autocrossdim.commands.arguments import Fold
-from autocrossdim.data.dataset import Case, Dataset, find_dataset, load_dataset
+from autocrossdim.data.dataset import Dataset, find_dataset, load_dataset
 from autocrossdim.data.splits import Split, load_or_make_splits
-from autocrossdim.preprocessing.dataset import preprocess_cases
+from autocrossdim.preprocessing.dataset import preprocess_cases, preprocess_dataset
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
@@ -67,20 +67,24 @@ class Project:
     def store(self, configuration: str, *, processes: int | None = None) -> Store:
         """Return the preprocessed cases of a configuration; cases that are missing or outdated are preprocessed."""
         store = Store(self.workspace.preprocessed(configuration))
-        self._preprocess(self.dataset.training_cases(), configuration, store, processes)
+        plan = self.plan
+        preprocess_dataset(
+            self.dataset, plan, plan.configuration(configuration), store, processes or default_processes()
+        )
         return store
+
+    def unplanned(self) -> list[str]:
+        """Return the training cases that were added since the dataset was planned and are therefore in no fold."""
+        known = set(self.fingerprint.names)
+        return [case.name for case in self.dataset.training_cases() if case.name not in known]
 
     def unlabelled_store(self, configuration: str, *, processes: int | None = None) -> Store:
         """Return the preprocessed unlabelled scans of a configuration, as `store` does the training cases."""
         store = Store(self.workspace.unlabelled(configuration))
-        cases = self.dataset.unlabelled_cases()
+        cases, plan = self.dataset.unlabelled_cases(), self.plan
         if cases:
-            self._preprocess(cases, configuration, store, processes)
+            preprocess_cases(cases, plan, plan.configuration(configuration), store, processes or default_processes())
         return store
-
-    def _preprocess(self, cases: list[Case], configuration: str, store: Store, processes: int | None) -> None:
-        plan = self.plan
-        preprocess_cases(cases, plan, plan.configuration(configuration), store, processes or default_processes())
 
     def unlabelled(self, fold: Fold) -> tuple[str, ...]:
         """Return the unlabelled scans a fold may learn from: those of no patient (group) it validates on."""

@@ -45,7 +45,8 @@ def train(
         str,
         Option(
             "Starting weights: imagenet, noisy_student, random, a full timm name, a file, omnia (the trained Omnia-Net "
-            "of this dataset), the directory of a trained model, or an exported file."
+            "of this dataset), previous (each fold's own, after cases were added), a trained model's directory, or an "
+            "exported file."
         ),
     ] = "imagenet",
     device: DeviceOption = "auto",
@@ -71,7 +72,8 @@ def train(
         fold: Fold numbers, or "all" for one model trained on every case; every fold if empty.
         epochs: Number of epochs.
         max_time: Training time per fold, in seconds or as text such as `30m`.
-        weights: Starting weights: `imagenet`, `noisy_student`, `random`, a full timm name, a file or a trained model.
+        weights: Starting weights: `imagenet`, `noisy_student`, `random`, a full timm name, a file, a trained model, or
+            `previous`: the weights that each fold has, to continue after cases were added to the dataset.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         devices: Number of devices that train one fold together; under torchrun, the processes it started.
         restart: Discard existing checkpoints and start over.
@@ -91,7 +93,8 @@ def train(
     from autocrossdim.commands.project import Project
     from autocrossdim.evaluation.folds import summarise_folds
     from autocrossdim.preprocessing.store import Store
-    from autocrossdim.system.console import is_first_process
+    from autocrossdim.system.console import is_first_process, warn
+    from autocrossdim.system.text import listed
 
     if parallel is not None and slurm is not None:
         raise UserError("--parallel cannot be combined with --slurm: SLURM decides how many jobs run at a time.")
@@ -104,6 +107,12 @@ def train(
     trainer = find_trainer(configuration.trainer)
     trainer.check_settings(settings)
     workspace, name = project.workspace, configuration.name
+    unplanned = project.unplanned()
+    if unplanned:
+        warn(
+            f"{listed(unplanned, 10)} {'is' if len(unplanned) == 1 else 'are'} new and in no fold. Run "
+            "`autocrossdim plan_and_preprocess` to add new cases to the folds."
+        )
     # Other processes of the same training wait for the first one to preprocess.
     store = project.store(name) if is_first_process() else Store(workspace.preprocessed(name))
     unlabelled = project.unlabelled_store(name) if is_first_process() else Store(workspace.unlabelled(name))
@@ -131,7 +140,7 @@ def train(
     if not _side_by_side(project.dataset.path, workspace.root, tasks, parallel):
         for task in tasks.values():
             trainer.train_fold(task)
-    return summarise_folds(workspace, name, folds=len(project.splits)) if is_first_process() else None
+    return summarise_folds(workspace, name, project.splits) if is_first_process() else None
 
 
 def _commands(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]") -> dict[Fold, list[str]]:

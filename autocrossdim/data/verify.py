@@ -116,10 +116,15 @@ def check_structure(path: Path) -> StructureCheck:
 
     if dataset.num_training is None:
         faults.append(f"{dataset.path / 'dataset.json'}: numTraining is missing. Set it to {len(cases)}.")
-    elif dataset.num_training != len(cases):
+    elif dataset.num_training > len(cases):
         faults.append(
             f"{dataset.path / 'dataset.json'}: numTraining is {dataset.num_training}, but there are "
             f"{counted(len(cases), 'training case')}. Correct the number or add the missing cases."
+        )
+    elif dataset.num_training < len(cases):  # a growing dataset
+        structure.warnings.append(
+            f"{dataset.path / 'dataset.json'}: numTraining is {dataset.num_training}, but there are "
+            f"{counted(len(cases), 'training case')}. All of them are used; nnU-Net needs the exact number."
         )
     if "dataset" not in dataset.description:
         folders = [folder for folder in ("imagesTr", "labelsTr") if not (dataset.path / folder).is_dir()]

@@ -1,15 +1,17 @@
 """The folds of a configuration, merged into one summary."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from autocrossdim.data.splits import Split
 from autocrossdim.evaluation.summary import merge
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import Summary
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.console import say
+from autocrossdim.system.text import listed
 
 
-def summarise_folds(workspace: Workspace, configuration: str, *, folds: int) -> Summary | None:
+def summarise_folds(workspace: Workspace, configuration: str, splits: Sequence[Split]) -> Summary | None:
     """Merge the validation summaries of all validated folds into the configuration's summary.json.
 
     Folds trained in separate processes may finish at the same time. Each process therefore merges again until no
@@ -18,7 +20,7 @@ def summarise_folds(workspace: Workspace, configuration: str, *, folds: int) -> 
     Args:
         workspace: Workspace of the dataset.
         configuration: Name of the configuration.
-        folds: Number of folds in splits.json.
+        splits: Folds in splits.json. Cases that a fold no longer validates are left out, and missing ones are named.
 
     Returns:
         The merged summary; None if no fold has been validated.
@@ -26,7 +28,7 @@ def summarise_folds(workspace: Workspace, configuration: str, *, folds: int) -> 
     Raises:
         UserError: A checkpoint or summary is damaged.
     """
-    folders = [workspace.fold(configuration, fold) for fold in range(folds)]
+    folders = {workspace.fold(configuration, fold): split.val for fold, split in enumerate(splits)}
     merged, summary = None, None
     while merged != (current := [_modified(folder) for folder in folders]):
         merged = current
@@ -34,22 +36,23 @@ def summarise_folds(workspace: Workspace, configuration: str, *, folds: int) -> 
     return summary
 
 
-def _merge(workspace: Workspace, configuration: str, folders: Sequence[FoldFolder]) -> Summary | None:
+def _merge(workspace: Workspace, configuration: str, folders: Mapping[FoldFolder, Collection[str]]) -> Summary | None:
     from autocrossdim.records.checkpoint import Checkpoint  # imports torch, which evaluating files does not need
 
     plan = Plan.read(workspace.plan)
     summaries = []
-    for folder in folders:
+    for folder, cases in folders.items():
         if not folder.summary.exists():
             continue
         other = plan.differences(Checkpoint.read(folder.latest).plan, [configuration])
         if not other:
-            summaries.append(Summary.read(folder.summary))
+            summaries.append(_of_cases(folder, cases, plan))
         else:
             say(
                 f"{folder.root}: trained under another plan (different: {', '.join(other)}), so it is left out of the "
                 "summary. Train it again with --restart."
             )
+    summaries = [summary for summary in summaries if summary.metric_per_case]
     if not summaries:
         return None
     summary = merge(summaries)
@@ -58,6 +61,19 @@ def _merge(workspace: Workspace, configuration: str, folders: Sequence[FoldFolde
     scope = "" if summary.scope is None else f", {summary.scope}"
     say(f"{configuration}, {len(summaries)} of {len(folders)} folds: mean Dice {dice:.3f}{scope}.")
     return summary
+
+
+def _of_cases(folder: FoldFolder, cases: Collection[str], plan: Plan) -> Summary:
+    """Return the summary of a fold for its present validation cases; cases without a result are named."""
+    summary = Summary.read(folder.summary)
+    results = {case.file.removesuffix(plan.file_ending): case for case in summary.metric_per_case}
+    if missing := sorted(set(cases) - results.keys()):
+        say(
+            f"{folder.root}: {listed(missing)} {'has' if len(missing) == 1 else 'have'} no result yet. Run "
+            "`autocrossdim train` for this fold to validate all of its cases."
+        )
+    present = tuple(case for name, case in results.items() if name in cases)
+    return summary.model_copy(update={"metric_per_case": present})  # `merge` computes means from the cases
 
 
 def _modified(folder: FoldFolder) -> int | None:

@@ -1,6 +1,7 @@
 """The checkpoint of a fold: tensors and JSON, nothing that could execute when it is opened."""
 
 import zipfile
+from collections.abc import Collection
 from dataclasses import asdict, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from autocrossdim.records.plan import Plan
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError, first_fault, from_os_error
 from autocrossdim.system.files import written_whole
+from autocrossdim.system.text import counted, listed
 
 CHECKPOINT_VERSION = 3
 
@@ -50,6 +52,29 @@ class Checkpoint:
     def complete(self) -> bool:
         """Whether training has reached its end."""
         return self.run.complete
+
+    @property
+    def trained_cases(self) -> set[str]:
+        """Cases that its weights were trained on, in this training and in those that it continues."""
+        return {*self.split.get("train", ()), *self.provenance.get("cases", ())}
+
+    @property
+    def channel_dropout(self) -> float:
+        """Probability with which a channel was left out of a patch in training."""
+        return float(self.settings.get("channel_dropout", 0))
+
+    def outgrown(self, train: Collection[str]) -> str | None:
+        """Return on which cases it was trained, to follow "fold 1 was"; None if on just these.
+
+        Args:
+            train: Present training cases of its fold.
+        """
+        before, now = set(self.split.get("train", ())), set(train)
+        if before == now:
+            return None
+        text = f"trained on {len(before & now)} of now {counted(len(now), 'training case')}"
+        gone = sorted(before - now)
+        return f"{text} and on {listed(gone)}, no longer among them" if gone else text
 
     def write(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""

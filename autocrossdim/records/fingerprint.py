@@ -70,7 +70,15 @@ class CaseFingerprint(BaseModel):
 
 
 class Fingerprint(BaseModel):
-    """Measurements of a dataset: its cases, and foreground intensities per channel. `dims` is 2 for flat images."""
+    """Measurements of a dataset.
+
+    Attributes:
+        version: version of the file's format.
+        dims: 2 for flat images, else 3.
+        cases: its cases.
+        intensities: foreground intensities per channel.
+        grown: whether cases were added or removed since the plan was made, which is therefore kept.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -78,6 +86,17 @@ class Fingerprint(BaseModel):
     dims: int
     cases: tuple[CaseFingerprint, ...]
     intensities: tuple[Intensities, ...]
+    grown: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the cases."""
+        return [case.name for case in self.cases]
+
+    @property
+    def presence(self) -> dict[str, Collection[int]]:
+        """Label values that each case holds, by the name of the case."""
+        return {case.name: case.label_voxels.keys() for case in self.cases}
 
     def median_spacing(self) -> np.ndarray:
         """Return the median spacing of each axis, mm (z, y, x)."""

@@ -52,6 +52,19 @@ class PlanOptions(NetworkChoices):
     )
     trial: bool = Field(True, description="Run a few real training steps to measure time and memory.")
 
+    def overrides(self, planner: str | None) -> dict[str, str]:
+        """Return what the user chose, by option; whether to run a trial is no such choice.
+
+        Args:
+            planner: Name of the requested planner; None if none was requested.
+        """
+        chosen = {
+            name: str(value)
+            for name, value in self.model_dump().items()
+            if name != "trial" and value != type(self).model_fields[name].default
+        }
+        return chosen | ({"planner": planner} if planner else {})
+
 
 class Memory(BaseModel):
     """Memory in bytes.
@@ -140,8 +153,11 @@ class Configuration(NetworkChoices):
         return not self.differing_fields(other)
 
     def differing_fields(self, other: "Configuration") -> list[str]:
-        """Return the names of the fields in which two configurations differ, memory and cost left out."""
-        names = type(self).model_fields.keys() - {"memory", "cost"}
+        """Return the names of the fields in which two configurations differ, without those that do not affect training.
+
+        These are memory, cost, and the median shape, which describes the cases.
+        """
+        names = type(self).model_fields.keys() - {"memory", "cost", "median_shape"}
         return sorted(name for name in names if getattr(self, name) != getattr(other, name))
 
     @property

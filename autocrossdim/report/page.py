@@ -201,7 +201,9 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
     unit = "cases" if groups == cases else "patients (groups)"
     sentences = []
     if missing:
-        sentences.append(f"Not all folds are included: {', '.join(missing)} must still be trained under this plan.")
+        sentences.append(
+            f"Not all folds are included: {', '.join(missing)} must still be trained or validated under this plan."
+        )
     low, high = summary.ends("Dice")
     if math.isfinite(low):
         sentences.append(
@@ -266,27 +268,37 @@ def _folds(workspace: Workspace, configurations: Sequence[str], splits: Sequence
     for configuration in configurations:
         for number, split in enumerate(splits):
             folder = workspace.fold(configuration, number)
-            epochs, epochs_in_2d = _seconds(folder.history), _seconds(folder.slices.history)
+            epochs, epochs_in_2d = _history(folder.history), _history(folder.slices.history)
             if epochs:
                 folds.append(
                     Fold(
                         name=f"{configuration} fold {number}",
-                        cases=len(split.train),
+                        # A fold that was trained before cases were added has fewer than the split.
+                        cases=epochs[-1].cases or len(split.train),
                         epochs=len(epochs),
                         epochs_in_2d=len(epochs_in_2d),
-                        minutes=sum((*epochs_in_2d, *epochs)) / 60,
+                        minutes=sum(epoch.seconds for epoch in (*epochs_in_2d, *epochs)) / 60,
                         picture=folder.progress.read_bytes() if folder.progress.exists() else None,
                     )
                 )
     return folds
 
 
-def _seconds(history: Path) -> list[float]:
-    """Return the duration of each epoch of a history; empty if there is no history."""
+@dataclass(frozen=True)
+class _Epoch:
+    """An epoch of a history: its duration, and the number of training cases if it is known."""
+
+    seconds: float
+    cases: int | None
+
+
+def _history(history: Path) -> list[_Epoch]:
+    """Return the epochs of a history; empty if there is no history."""
     if not history.exists():
         return []
     try:
-        return [float(json.loads(line)["seconds"]) for line in history.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+        return [_Epoch(float(line["seconds"]), line.get("training_cases")) for line in lines]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{history}: damaged. Train this fold again with --restart.") from error
 

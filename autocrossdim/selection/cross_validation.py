@@ -16,7 +16,7 @@ from autocrossdim.records.best import folder_name
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.sources import content_hash, file_versions
-from autocrossdim.records.summary import Summary
+from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.selection.budget import Budget
 from autocrossdim.selection.held_out import Names, predict_held_out, predicted_from
@@ -78,6 +78,16 @@ def complete_configurations(work: CrossValidation) -> tuple[dict[str, list[Budge
     return complete, problems
 
 
+def outgrown(work: CrossValidation, configurations: Sequence[str]) -> list[str]:
+    """Return a sentence for each fold that was not trained on just its present training cases."""
+    return [
+        f"{name} fold {fold} was {text}."
+        for name in configurations
+        for fold, split in enumerate(work.splits)
+        if (text := Checkpoint.read(work.workspace.fold(name, fold).latest).outgrown(split.train))
+    ]
+
+
 def _usable(work: CrossValidation, name: str, fold: int) -> Budget | str:
     """Return the budget of a fold or, if it cannot be used, the reason in words that follow `fold 1 is`."""
     folder = work.workspace.fold(name, fold)
@@ -92,7 +102,7 @@ def _usable(work: CrossValidation, name: str, fold: int) -> Budget | str:
         return "not fully trained"
     if other := work.plan.differences(checkpoint.plan, [name]):
         return f"trained under another plan (different: {', '.join(other)}; add --restart)"
-    if sorted(checkpoint.split["val"]) != sorted(work.splits[fold].val):
+    if not checkpoint.trained_cases.isdisjoint(work.splits[fold].val):
         return "trained on other cases than splits.json lists now (add --restart)"
     if not folder.summary.exists():
         return "not validated"
@@ -103,13 +113,15 @@ def predict_candidates(work: CrossValidation, candidates: Sequence[Names], diges
     """Segment the held-out cases of every fold with every candidate; current predictions are kept.
 
     Returns:
-        A sentence about the cases whose image or label was corrected since they were segmented, if there are any.
+        Sentences about the cases whose image or label was corrected since they were segmented, and about those that
+        were added since the folds were validated, if there are any.
     """
     ending = work.plan.file_ending
     stores = {name: Store(work.workspace.preprocessed(name)) for names in candidates for name in names}
     sources = {case.name: _source(case, stores) for case in work.dataset.training_cases()}
     prepared: set[str] = set()
     corrected: set[str] = set()
+    added: set[str] = set()
     for fold, split in enumerate(work.splits):
         folders = {names: work.fold(names, fold) for names in candidates}
         for names, folder in folders.items():
@@ -124,6 +136,8 @@ def predict_candidates(work: CrossValidation, candidates: Sequence[Names], diges
         if not todo:
             continue
         corrected |= {case for (_, case), source in found.items() if source not in (None, sources[case])}
+        # The folds themselves were validated: what they lack came later.
+        added |= {case for (names, case), source in found.items() if source is None and folders[names].summary.exists()}
         needed = sorted({name for names in todo for name in names})
         for name in needed:
             if name not in prepared:
@@ -136,13 +150,19 @@ def predict_candidates(work: CrossValidation, candidates: Sequence[Names], diges
         models = {name: Model.load([work.workspace.fold(name, fold).latest], device) for name in needed}
         for case in track(sorted(split.val), f"Fold {fold}, held-out cases", len(split.val)):
             predict_held_out(case, stores=stores, models=models, folders=todo)
-    if not corrected:
-        return []
-    return [
-        f"{counted(len(corrected), 'case')} changed since the folds were validated ({listed(sorted(corrected))}), so "
-        "they were segmented and evaluated again. The folds were trained on the earlier versions; run "
-        "`autocrossdim train` with --restart to train on the present ones."
-    ]
+    sentences = []
+    if corrected:
+        sentences.append(
+            f"{counted(len(corrected), 'case')} changed since the folds were validated ({listed(sorted(corrected))}), "
+            "so they were segmented and evaluated again. The folds were trained on the earlier versions; run "
+            "`autocrossdim train` with --restart to train on the present ones."
+        )
+    if added:
+        sentences.append(
+            f"{counted(len(added), 'case')} had no result yet ({listed(sorted(added))}) and "
+            f"{'was' if len(added) == 1 else 'were'} segmented and evaluated now."
+        )
+    return sentences
 
 
 def _source(case: Case, stores: Mapping[str, Store]) -> str:
@@ -171,20 +191,15 @@ def summarise_candidate(work: CrossValidation, names: Names) -> Summary:
     for fold, split in enumerate(work.splits):
         folder = work.fold(names, fold)
         predictions = {case: folder.validation / f"{case}{ending}" for case in sorted(split.val)}
-        if not folder.summary.exists():
+        evaluated = _evaluated(folder, ending)
+        if evaluated.keys() != predictions.keys():  # not yet, or before cases were added or removed
             pairs = [
                 Pair(prediction, references[case], work.dataset.groups.get(case), cases[case].annotated_labels)
                 for case, prediction in predictions.items()
             ]
             results = evaluate_cases(pairs, work.plan.labels, processes=work.processes)
             summarise(results, work.plan.labels).write(folder.summary)
-        evaluated = {case.file.removesuffix(ending): case for case in Summary.read(folder.summary).metric_per_case}
-        if evaluated.keys() != predictions.keys():
-            raise UserError(
-                f"{folder.summary}: evaluated on other cases than fold {fold} of {work.workspace.splits} holds out "
-                f"({listed(sorted(evaluated.keys() ^ predictions.keys()))}). Delete it and run "
-                f"`autocrossdim train {work.dataset.path}` to validate again."
-            )
+            evaluated = _evaluated(folder, ending)
         # The work folder or the dataset may have been moved since the fold was evaluated.
         current = [
             case.model_copy(update={"reference_file": str(references[name]), "prediction_file": str(predictions[name])})
@@ -194,6 +209,13 @@ def summarise_candidate(work: CrossValidation, names: Names) -> Summary:
     summary = merge(folds)
     summary.write(work.workspace.summary(folder_name(names)))
     return summary
+
+
+def _evaluated(folder: FoldFolder, ending: str) -> dict[str, CaseResult]:
+    """Return the results of a fold by the name of the case; none without a summary."""
+    if not folder.summary.exists():
+        return {}
+    return {case.file.removesuffix(ending): case for case in Summary.read(folder.summary).metric_per_case}
 
 
 def _existing(label: Path | None) -> Path:

@@ -14,6 +14,7 @@ from autocrossdim.selection.choose import choose
 from autocrossdim.selection.cross_validation import (
     CrossValidation,
     complete_configurations,
+    outgrown,
     predict_candidates,
     summarise_candidate,
 )
@@ -105,6 +106,7 @@ def find_best(work: CrossValidation) -> Best:
         reasons=(
             *problems,
             *changed,
+            *outgrown(work, list(budgets)),
             *differences(budgets),
             *choice.reasons,
             *postprocessing.reasons,

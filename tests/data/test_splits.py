@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from autocrossdim.data.dataset import load_dataset
-from autocrossdim.data.splits import load_or_make_splits, make_splits
+from autocrossdim.data.splits import (
+    Split,
+    extend_splits,
+    is_cross_validation,
+    load_or_make_splits,
+    make_splits,
+    update_splits,
+)
 from autocrossdim.system.errors import UserError
 
 
@@ -129,3 +136,71 @@ def test_a_rare_label_is_in_every_fold_it_can_be_in():
 def test_labels_that_every_case_holds_leave_nnunets_folds():
     names = [f"case_{number:02d}" for number in range(13)]
     assert make_splits(names, {}, {name: {0, 1} for name in names}) == make_splits(names, {})
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_no_case_moves_when_others_come_and_go_and_groups_stay_together(data: st.DataObject):
+    patients = data.draw(st.lists(st.integers(0, 12), min_size=4, max_size=40))
+    names = [f"case{number:02d}" for number in range(len(patients))]
+    groups = {name: f"p{patient}" for name, patient in zip(names, patients, strict=True) if patient < 10}
+    presence = {name: data.draw(st.sets(st.integers(0, 3))) for name in names}
+    before = data.draw(st.lists(st.sampled_from(names), min_size=3, unique=True))
+    now = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    splits, _ = make_splits(before, groups, {name: presence[name] for name in before})
+    if not splits:
+        return
+    grown = extend_splits(splits, now, groups, {name: presence[name] for name in now})
+    assert len(grown) == len(splits)
+    for old, new in zip(splits, grown, strict=True):
+        assert set(old.val) & set(now) <= set(new.val)
+        assert set(old.train) & set(now) <= set(new.train)
+        assert not set(old.train) & set(new.val), "a fold would validate what it was trained on"
+        assert set(new.train) | set(new.val) == set(now)
+        assert not {groups.get(n, n) for n in new.train} & {groups.get(n, n) for n in new.val}
+    assert sorted(name for split in grown for name in split.val) == sorted(now)
+    assert is_cross_validation(grown)
+
+
+def test_new_cases_go_where_their_labels_and_cases_are_fewest():
+    splits = [Split(("c", "d"), ("a", "b")), Split(("a", "b"), ("c", "d"))]
+    presence = {"a": {2}, "b": {1}, "c": {1}, "d": {1}, "e": {1, 2}, "f": {1}, "g": {1}}
+    grown = extend_splits(splits, list(presence), {"f": "p", "a": "p"}, presence)
+    assert grown[0] == Split(("c", "d", "e"), ("a", "b", "f", "g"))
+    assert grown[1] == Split(("a", "b", "f", "g"), ("c", "d", "e"))
+
+
+def test_a_fold_left_without_cases_gets_the_first_new_one():
+    splits, _ = make_splits(["a", "b", "c"], {})
+    assert [split.val for split in extend_splits(splits, ["a", "c", "x"], {})] == [("a",), ("x",), ("c",)]
+
+
+def test_own_folds_are_taken_over_if_they_cover_the_new_cases(make_dataset, tmp_path: Path):
+    dataset = load_dataset(make_dataset())
+    path = tmp_path / "splits.json"
+    write = (dataset.path / "splits_final.json").write_text
+    write(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
+    load_or_make_splits(dataset, path)
+    with pytest.raises(UserError, match=r"splits_final\.json: no fold names d, e, which were added"):
+        update_splits(dataset, path, ["d", "e"], {})
+    write(json.dumps([{"train": ["a", "b", "d"], "val": ["c", "e"]}]))
+    splits, sentence = update_splits(dataset, path, ["d", "e"], {})
+    assert splits == [Split(("a", "b", "d"), ("c", "e"))]
+    assert "splits_final.json. New cases are validated: e by fold 0." in sentence
+    assert load_or_make_splits(dataset, path)[0] == splits
+
+
+def test_folds_that_are_no_cross_validation_are_not_extended(make_dataset, tmp_path: Path):
+    dataset = load_dataset(make_dataset())
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
+    with pytest.raises(UserError, match=r"not validated exactly once, so it is not known where d, e belong"):
+        update_splits(dataset, path, ["d", "e"], {})
+
+
+def test_folds_of_cases_that_are_gone_name_the_command_to_run(make_dataset, tmp_path: Path):
+    dataset = load_dataset(make_dataset())
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps([{"train": ["a", "gone"], "val": ["c"]}]))
+    with pytest.raises(UserError, match=r"names gone.*run `autocrossdim plan_and_preprocess` again"):
+        load_or_make_splits(dataset, path)

@@ -216,6 +216,14 @@ def test_what_was_not_annotated_is_noted(make_dataset):
     assert "Not every label was annotated in 1 of 5 cases (annotated_labels)." in report.notes
 
 
+def test_more_cases_than_stated_are_used_and_said(make_dataset, edit_json):
+    dataset = make_dataset()
+    edit_json(dataset, numTraining=4)
+    report = verify(dataset)
+    assert report.faults == []
+    assert any("numTraining is 4, but there are 5 training cases. All of them are used" in w for w in report.warnings)
+
+
 def test_missing_folders_are_found(tmp_path: Path, make_dataset):
     assert verify(tmp_path / "gone").faults == [f"{tmp_path / 'gone'}: no such directory."]
     dataset = make_dataset()
@@ -253,14 +261,14 @@ def test_a_file_named_in_dataset_json_that_is_not_there_is_found(make_dataset, e
 
 def test_all_faults_are_in_one_list(make_dataset, edit_json):
     dataset = make_dataset()
-    edit_json(dataset, numTraining=4)
+    edit_json(dataset, numTraining=9)
     (dataset / "labelsTr/a.nii.gz").unlink()
     change(dataset / "labelsTr/b.nii.gz", first=[9])
     change(dataset / "imagesTr/b_0000.nii.gz", first=[np.nan])
     (dataset / "imagesTr/c_0000.nii.gz").write_bytes(b"")
     faults = "\n".join(verify(dataset).faults)
     for words in (
-        "numTraining is 4",
+        "numTraining is 9",
         "a.nii.gz: no such file, but every training case needs a label",
         "declare: 9",
         "NaN",

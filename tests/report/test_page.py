@@ -178,6 +178,15 @@ def test_files_that_were_moved_are_named_and_the_rest_is_shown(trained: tuple[Pa
     assert "Cross-validation of dx" in page
 
 
+def test_a_fold_from_before_cases_were_added_has_its_own_number_of_cases(trained: tuple[Path, Workspace]) -> None:
+    path, space = trained
+    line = {"epoch": 1, "seconds": 90.0, "training_cases": 2}
+    space.fold("dx", 1).history.write_text(json.dumps(line) + "\n")
+    page = page_of(path, space)
+    assert "dx fold 0: 4 training cases" in page
+    assert "dx fold 1: 2 training cases" in page
+
+
 def test_a_damaged_history_or_summary_is_named(trained: tuple[Path, Workspace]) -> None:
     path, space = trained
     space.fold("dx", 1).history.write_text("{")

@@ -25,6 +25,7 @@ from autocrossdim.records.labels import Labels
 from autocrossdim.records.normalization import Normalization
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.run_state import RunState
+from autocrossdim.records.summary import Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.selection.calibration import VOXELS_PER_CASE, Evidence, confidence_at
 from autocrossdim.selection.held_out import EvidenceCollector, evidence_file
@@ -191,7 +192,7 @@ def test_configurations_without_all_folds_are_left_out_and_named(
     ("damage", "said"),
     [
         (lambda checkpoint: setattr(checkpoint.run, "complete", False), "fold 2 is not fully trained"),
-        (lambda checkpoint: checkpoint.split.update(val=["a"]), "fold 2 is trained on other cases"),
+        (lambda checkpoint: checkpoint.split.update(train=["e"]), "fold 2 is trained on other cases"),
         (
             lambda checkpoint: setattr(checkpoint, "plan", changed(checkpoint.plan)),
             "fold 2 is trained under another plan (different: configuration dx (batch_size); add --restart)",
@@ -268,6 +269,28 @@ def test_a_corrected_label_is_evaluated_again_and_the_case_is_named(trained: Tra
     trained.loaded.clear()
     assert trained.find_best().contenders == after.contenders
     assert trained.loaded == []
+
+
+def test_folds_from_before_cases_came_and_went_are_compared_and_named(trained: Trained) -> None:
+    """Case c is gone, and f came: fold 1 has fewer cases, and fold 2 validates f although it was not trained for it."""
+    trained.train("dx", RIGHT)
+    folder = trained.space.fold("dx", 2)
+    checkpoint = Checkpoint.read(folder.latest)
+    for name in ("f.nii.gz", "calibration/f.npz"):
+        (folder.validation / name).unlink()
+    summary = Summary.read(folder.summary)
+    summary.model_copy(update={"metric_per_case": summary.metric_per_case[:1]}).write(folder.summary)
+    checkpoint.split = {"train": ["a", "b", "c", "d"], "val": ["e"]}
+    checkpoint.write(folder.latest)
+    vals = ("ab", "d", "ef")
+    write_json(
+        trained.space.splits,
+        [{"train": [c for c in "abdef" if c not in val], "val": list(val)} for val in vals],
+    )
+    best = trained.find_best()
+    assert Summary.read(trained.space.summary("dx")).n_cases == 5
+    assert any("1 case had no result yet (f) and was segmented" in reason for reason in best.reasons)
+    assert "dx fold 2 was trained on 3 of now 3 training cases and on c, no longer among them." in best.reasons
 
 
 def test_a_corrected_image_is_segmented_again(trained: Trained) -> None:

@@ -1,0 +1,174 @@
+"""What `plan` does with a planned dataset to which cases were added, or from which cases were removed.
+
+Plan, folds and preprocessed cases are kept, so that trained folds remain usable and old results comparable. What is new
+is measured, assigned to a fold and preprocessed. A change of what the labels or images mean is refused.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autocrossdim.commands.project import Project
+from autocrossdim.preprocessing.fingerprint import common_orientation
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.plan import Plan, PlanOptions
+from autocrossdim.system.console import say, warn
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json
+from autocrossdim.system.text import counted, listed
+
+# Keys of dataset.json that list the cases or describe the dataset to people.
+FREE = frozenset({"numTraining", "numTest", "training", "test", "groups"}) | frozenset(
+    {"name", "description", "reference", "licence", "license", "release", "citation"}
+)
+OVERWRITE = (
+    "Undo the change, or plan again with --overwrite: the dataset is then measured, split and preprocessed again, and "
+    "trained folds have to be trained again with --restart."
+)
+
+
+@dataclass(frozen=True)
+class CaseChange:
+    """The cases that came and went since a dataset was measured, sorted by name."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed)
+
+    @property
+    def sentence(self) -> str:
+        """The change in words."""
+        parts = [
+            f"{counted(len(names), 'case')} {'was' if len(names) == 1 else 'were'} {what} ({listed(names, 10)})"
+            for names, what in ((self.added, "added"), (self.removed, "removed"))
+            if names
+        ]
+        return f"{' and '.join(parts)} since the dataset was planned."
+
+
+def find_change(project: Project) -> CaseChange:
+    """Return which cases came and went since a dataset was measured; none if it never was.
+
+    Raises:
+        UserError: dataset.json changed in something else than its cases.
+    """
+    dataset, workspace = project.dataset, project.workspace
+    if not workspace.fingerprint.exists():
+        return CaseChange()
+    before, now = set(project.fingerprint.names), {case.name for case in dataset.training_cases()}
+    change = CaseChange(tuple(sorted(now - before)), tuple(sorted(before - now)))
+    keys = incompatible_keys(read_json(workspace.dataset_json), dataset.description, before ^ now)
+    if keys:
+        raise UserError(
+            f"{dataset.path / 'dataset.json'}: {listed(keys)} changed since the dataset was planned. {OVERWRITE}"
+        )
+    return change
+
+
+def incompatible_keys(before: Mapping[str, Any], now: Mapping[str, Any], changed: Iterable[str]) -> list[str]:
+    """Return the keys of dataset.json that changed in more than the cases that came and went, sorted.
+
+    Args:
+        before: Content when the dataset was planned.
+        now: Present content.
+        changed: Names of the cases that came and went; what a key says about them by name may change.
+    """
+    cases = set(changed)
+
+    def of_others(value: Any) -> Any:
+        return {k: v for k, v in value.items() if k not in cases} if isinstance(value, dict) else value
+
+    return sorted(
+        key
+        for key in (before.keys() | now.keys()) - FREE
+        if (of_others(before.get(key)) or None) != (of_others(now.get(key)) or None)
+    )
+
+
+def kept_plan(project: Project, fingerprint: Fingerprint, options: PlanOptions, planner: str) -> Plan | None:
+    """Return the existing plan if it is kept: cases came or went since it was made, and the options are the same.
+
+    Raises:
+        UserError: The new cases do not fit it.
+    """
+    workspace = project.workspace
+    if not fingerprint.grown or not workspace.plan.exists():
+        return None
+    plan = project.plan
+    before, now = plan.overrides, options.overrides(None if planner == "auto" else planner)
+    if before != now:
+        names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+        changes = [f"{name}: {before.get(name, 'default')} -> {now.get(name, 'default')}" for name in names]
+        say(f"The options differ from those of the existing plan ({listed(changes)}), so the dataset is planned anew.")
+        return None
+    if plan.dims != fingerprint.dims:
+        raise UserError(
+            f"{workspace.plan}: made for {plan.dims}D images, but the images are {fingerprint.dims}D now. {OVERWRITE}"
+        )
+    orientation = common_orientation(fingerprint)
+    if plan.orientation is None and orientation is not None and not options.keep_orientation:
+        raise UserError(
+            f"{workspace.plan}: made for images of unknown orientation, but there are images of orientation "
+            f"{orientation} now, so it is unclear whether they agree. {OVERWRITE}"
+        )
+    return plan
+
+
+def explain_kept(plan: Plan, candidate: Plan) -> list[str]:
+    """Return what to say about a plan that is kept, one sentence each.
+
+    Args:
+        plan: The plan.
+        candidate: What would be planned for the present cases.
+    """
+    sentences = []
+    different = plan.differences(candidate, sorted(plan.configurations.keys() | candidate.configurations.keys()))
+    if plan.decision.configuration != candidate.decision.configuration:
+        different.append(f"decision ({candidate.decision.configuration})")
+    if different:
+        sentences.append(
+            f"The plan is kept, so that trained folds remain usable. With --overwrite, it would differ in: "
+            f"{', '.join(different)}."
+        )
+    else:
+        sentences.append("The plan is kept; the present cases would give the same one.")
+    if any(channel.scheme == "ct" for channel in plan.normalization):
+        sentences.append("CT intensities are still normalised with the statistics of the cases it was made for.")
+    return sentences
+
+
+def remove_stored(project: Project, removed: Iterable[str]) -> None:
+    """Remove preprocessed cases that are no longer in the dataset from every configuration."""
+    for name in project.plan.configurations:
+        Store(project.workspace.preprocessed(name)).remove(removed)
+
+
+def outgrown_folds(project: Project, *, dataset: str) -> list[str]:
+    """Return which trained folds were trained on other cases than they have now, and what to run.
+
+    Args:
+        project: The dataset with its present folds.
+        dataset: Name of the dataset for the command.
+    """
+    from autocrossdim.records.checkpoint import Checkpoint  # imports torch
+
+    found, commands = [], []
+    for name in project.plan.configurations:
+        for fold in (*range(len(project.splits)), "all"):
+            latest = project.workspace.fold(name, fold).latest
+            if not latest.exists():
+                continue
+            try:
+                text = Checkpoint.read(latest).outgrown(project.split(fold).train)
+            except UserError as error:
+                warn(str(error))
+                continue
+            if text:
+                found.append(f"{name} fold {fold} was {text}.")
+                commands.append(f"`autocrossdim train {dataset} --config {name} --weights previous`")
+    if commands:
+        found.append(f"To continue from their weights, run {' and '.join(dict.fromkeys(commands))}.")
+    return found

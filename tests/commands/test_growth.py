@@ -1,0 +1,146 @@
+"""A planned dataset to which cases are added, or from which cases are removed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autocrossdim
+from autocrossdim.commands.growth import incompatible_keys
+from autocrossdim.commands.project import Project
+from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.errors import UserError
+
+CASES = ["a", "b", "c", "d", "e"]
+OPTIONS = {"memory": 1.0, "trial": False, "processes": 1}
+
+
+class Growing:
+    """A dataset of CT images that was planned and preprocessed once."""
+
+    def __init__(self, write: Callable[..., Path], work: Path) -> None:
+        self._write, self._work = write, work
+        self.has(CASES)
+        self.plan()
+        self.space = Workspace.of(self.raw.name, work)
+
+    def has(self, cases: list[str], **more: Any) -> None:
+        """Write the dataset anew with these cases; those that were there before have the same content."""
+        names = CASES + sorted(set(cases) - set(CASES))  # the content of a case depends on its position
+        self.raw = self._write(cases=names, shape=(16, 20, 18), channel_names={"0": "CT"}, **more)
+        for name in set(names) - set(cases):
+            (self.raw / "imagesTr" / f"{name}_0000.nii.gz").unlink()
+            (self.raw / "labelsTr" / f"{name}.nii.gz").unlink()
+
+    def plan(self, **options: Any) -> Plan:
+        return autocrossdim.plan_and_preprocess(self.raw, work=self._work, **{**OPTIONS, **options})
+
+    @property
+    def validated(self) -> list[list[str]]:
+        return [split["val"] for split in json.loads(self.space.splits.read_text())]
+
+
+@pytest.fixture
+def growing(make_dataset: Callable[..., Path], tmp_path: Path) -> Growing:
+    return Growing(make_dataset, tmp_path / "work")
+
+
+def test_new_cases_are_picked_up_by_the_same_command(growing: Growing, capfd: pytest.CaptureFixture[str]) -> None:
+    before, folds = growing.space.plan.read_text(), growing.validated
+    plan = Plan.read(growing.space.plan)
+    store = Store(growing.space.preprocessed(plan.decision.configuration))
+    stored = {file: file.stat().st_mtime_ns for file in store.root.glob("*.b2nd")}
+    growing.has([*CASES, "f", "g"], numTraining=5)
+    capfd.readouterr()
+    growing.plan()
+    said = capfd.readouterr().err
+    assert "2 cases were added (f, g) since the dataset was planned." in said
+    assert "The plan is kept" in said
+    assert "CT intensities are still normalised with the statistics of the cases it was made for." in said
+    assert "numTraining is 5, but there are 7 training cases" in said
+    assert growing.space.plan.read_text() == before
+    assert store.names() == [*CASES, "f", "g"]
+    assert {file: file.stat().st_mtime_ns for file in stored} == stored
+    assert Fingerprint.read(growing.space.fingerprint).names == [*CASES, "f", "g"]
+    assert json.loads(growing.space.dataset_json.read_text())["numTraining"] == 7
+    assert [val[: len(old)] for val, old in zip(growing.validated, folds, strict=True)] == folds
+    assert sorted(name for val in growing.validated for name in val) == [*CASES, "f", "g"]
+    # Once more: nothing is left to do, and the plan is still kept.
+    splits = growing.space.splits.read_text()
+    growing.plan()
+    assert (growing.space.plan.read_text(), growing.space.splits.read_text()) == (before, splits)
+
+
+def test_a_removed_case_leaves_its_fold_and_every_store(growing: Growing, capfd: pytest.CaptureFixture[str]) -> None:
+    plan = Plan.read(growing.space.plan)
+    project = Project.open(growing.raw, work=growing.space.root.parent)
+    stores = [project.store(name, processes=1) for name in plan.configurations]
+    folds = growing.validated
+    gone = folds[1][0]
+    growing.has([*(name for name in CASES if name != gone), "f"], numTraining=5)
+    growing.plan()
+    assert f"1 case was added (f) and 1 case was removed ({gone})" in capfd.readouterr().err
+    assert growing.validated == [*folds[:1], ["f"], *folds[2:]]
+    assert [gone in store.names() for store in stores] == [False] * len(stores)
+    assert not list(growing.space.root.glob(f"preprocessed/*/{gone}.*"))
+
+
+def test_a_fold_without_cases_is_an_error_and_nothing_changes(growing: Growing) -> None:
+    before = growing.space.splits.read_text(), growing.space.fingerprint.read_text()
+    growing.has(CASES[1:], numTraining=4)
+    with pytest.raises(UserError, match=r"has an empty 'val'. Make new folds with --overwrite"):
+        growing.plan()
+    assert (growing.space.splits.read_text(), growing.space.fingerprint.read_text()) == before
+    growing.plan(overwrite=True)
+    assert sorted(name for val in growing.validated for name in val) == CASES[1:]
+
+
+def test_other_labels_are_refused_with_what_overwrite_would_do(growing: Growing) -> None:
+    before = growing.space.plan.read_text()
+    growing.has([*CASES, "f"], labels={"background": 0, "block": 1, "other": 2})
+    with pytest.raises(UserError, match=r"labels changed since the dataset was planned\. .*--overwrite.*--restart"):
+        growing.plan()
+    assert growing.space.plan.read_text() == before
+    assert growing.plan(overwrite=True).labels.names == ("block", "other")
+
+
+def test_other_options_plan_anew(growing: Growing, capfd: pytest.CaptureFixture[str]) -> None:
+    growing.has([*CASES, "f"])
+    plan = growing.plan(batch_size=3)
+    assert plan.configuration().batch_size == 3
+    assert "batch_size: default -> 3), so the dataset is planned anew" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "now"),
+    [
+        ("labels", {"background": 0, "a": 1}, {"background": 0, "b": 1}),
+        ("channel_names", {"0": "T1"}, {"0": "T1", "1": "T2"}),
+        ("file_ending", ".nii.gz", ".nrrd"),
+        ("mirror_axes", None, ["x"]),
+        ("dataset", {"old": {"label": "one"}}, {"old": {"label": "other"}}),
+        ("key_of_another_program", {"old": 1}, {"old": 2}),
+    ],
+)
+def test_what_changes_more_than_the_cases_is_incompatible(key: str, before: Any, now: Any) -> None:
+    assert incompatible_keys({key: before}, {key: now}, {"new"}) == [key]
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "now"),
+    [
+        ("numTraining", 5, 6),
+        ("description", "five cases", "six cases"),
+        ("groups", {"old": "p"}, {"old": "q"}),
+        ("dataset", {"old": {"label": "one"}}, {"old": {"label": "one"}, "new": {"label": "two"}}),
+        ("key_of_another_program", {"old": 1}, {"old": 1, "new": 2}),
+        ("key_of_another_program", None, {"new": 2}),
+    ],
+)
+def test_what_concerns_new_cases_alone_is_compatible(key: str, before: Any, now: Any) -> None:
+    assert incompatible_keys({key: before}, {key: now}, {"new"}) == []

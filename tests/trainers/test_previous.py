@@ -1,0 +1,162 @@
+"""Training after cases were added: each fold continues from its own weights, and never validates what it has seen."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autocrossdim
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.summary import Summary
+from autocrossdim.records.workspace import FoldFolder, Workspace
+from autocrossdim.system.errors import UserError
+from trainers import loop
+
+NEW = ("case_06", "case_05")  # the test cases of the planned dataset; fold 0 validates the first
+PLAN = {"memory": 1, "trial": False, "processes": 1}
+
+
+class Growing:
+    """A copy of the planned dataset, to which its test cases are added."""
+
+    def __init__(self, planned: tuple[Path, Path], folder: Path, quick: dict[str, object]) -> None:
+        raw, work = planned
+        self.raw = Path(shutil.copytree(raw, folder / raw.name))
+        self.work = Path(shutil.copytree(work, folder / "own"))
+        self.space, self.quick = Workspace.of(raw.name, self.work), quick
+
+    def grow(self) -> None:
+        for name in NEW:
+            for kind, file in (("images", f"{name}_0000.nii.gz"), ("labels", f"{name}.nii.gz")):
+                (self.raw / f"{kind}Ts" / file).rename(self.raw / f"{kind}Tr" / file)
+        self.plan()
+
+    def plan(self) -> None:
+        autocrossdim.plan_and_preprocess(self.raw, work=self.work, **PLAN)
+
+    def train(self, fold: int | str = 0, *, weights: str = "random", restart: bool = False, **more: Any) -> FoldFolder:
+        settings = {**self.quick, **more}
+        autocrossdim.train(
+            self.raw, work=self.work, config="dx", fold=fold, weights=weights, restart=restart, set=settings
+        )
+        return self.space.fold("dx", fold)
+
+    @property
+    def splits(self) -> list[dict[str, list[str]]]:
+        content: list[dict[str, list[str]]] = json.loads(self.space.splits.read_text())
+        return content
+
+    def of_new(self) -> int:
+        """Return the fold that validates the first new case."""
+        return next(fold for fold, split in enumerate(self.splits) if NEW[0] in split["val"])
+
+
+@pytest.fixture
+def growing(planned: tuple[Path, Path], tmp_path: Path, quick: dict[str, object]) -> Growing:
+    return Growing(planned, tmp_path, quick)
+
+
+def validated(folder: FoldFolder) -> list[str]:
+    return [case.file.removesuffix(".nii.gz") for case in Summary.read(folder.summary).metric_per_case]
+
+
+@pytest.mark.slow
+def test_a_fold_is_kept_until_it_is_asked_to_continue(growing: Growing, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = growing.train(0)
+    first = Checkpoint.read(folder.latest)
+    capfd.readouterr()
+    growing.grow()
+    said = capfd.readouterr().err
+    assert growing.of_new() == 0
+    assert "dx fold 0 was trained on 4 of now 5 training cases." in said
+    assert f"`autocrossdim train {growing.raw} --config dx --weights previous`" in said
+
+    growing.train(0)
+    assert "dx fold 0: trained on 4 of now 5 training cases. It is kept." in capfd.readouterr().err
+    assert Checkpoint.read(folder.latest).run == first.run
+    assert validated(folder) == growing.splits[0]["val"] == [*first.split["val"], NEW[0]]
+
+    best = Checkpoint.read(folder.best)
+    growing.train(0, weights="previous", epochs=1)
+    second = Checkpoint.read(folder.latest)
+    assert second.provenance["model"] == str(folder.best)
+    assert second.provenance["steps"] == best.run.step
+    assert second.provenance["started_from"] == first.provenance
+    assert second.provenance["report"]["parameters"]["new"] == 0
+    assert sorted(second.split["train"]) == sorted([*first.split["train"], NEW[1]])
+    assert second.trained_cases == set(second.split["train"])
+    assert second.run.step == 2
+    assert Checkpoint.read(folder.best).provenance == second.provenance
+
+    written = folder.latest.stat().st_mtime_ns
+    growing.train(0, weights="previous", epochs=1)
+    assert "already trained" in capfd.readouterr().err
+    assert folder.latest.stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_an_interruption_before_the_first_new_checkpoint_loses_nothing(
+    growing: Growing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = growing.train(0)
+    growing.grow()
+    before = Checkpoint.read(folder.latest).run
+
+    def power_cut(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    for restart in (False, True):
+        with monkeypatch.context() as patched:
+            patched.setattr(loop, "training_step", power_cut)
+            with pytest.raises(KeyboardInterrupt):
+                growing.train(0, weights="previous", restart=restart)
+        assert folder.best.exists()
+        assert Checkpoint.read(folder.latest).run == before
+    growing.train(0, weights="previous")
+    assert NEW[1] in Checkpoint.read(folder.latest).split["train"]
+
+
+def test_a_fold_without_previous_weights_is_an_error(growing: Growing) -> None:
+    with pytest.raises(UserError, match=r"--weights previous: .*fold_0.* does not exist.*--weights imagenet"):
+        growing.train(0, weights="previous")
+
+
+@pytest.mark.slow
+def test_a_fold_never_validates_what_its_weights_were_trained_on(growing: Growing) -> None:
+    folder = growing.train(0, epochs=1)
+    growing.grow()
+    splits = growing.splits
+    # A file of the user moves a case that fold 0 was trained on to its validation cases.
+    seen = splits[0]["train"][0]
+    moved = [{"train": [n for n in splits[0]["train"] if n != seen], "val": [*splits[0]["val"], seen]}, *splits[1:]]
+    growing.space.splits.write_text(json.dumps(moved))
+    for weights in ("random", "previous"):
+        with pytest.raises(UserError, match=rf"trained on other cases than the fold has now: {seen}"):
+            growing.train(0, weights=weights)
+    # Nor is it forgotten when the weights were trained again without the case.
+    checkpoint = Checkpoint.read(folder.latest)
+    checkpoint.split["train"].remove(seen)
+    checkpoint.provenance["cases"] = [seen]
+    for path in (folder.latest, folder.best):
+        checkpoint.write(path)
+    with pytest.raises(UserError, match=rf"than the fold has now: {seen}"):
+        growing.train(0, weights="previous")
+
+
+@pytest.mark.slow
+def test_a_fold_with_the_same_training_cases_has_nothing_new_to_learn(
+    growing: Growing, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = growing.train("all", epochs=1)
+    assert not folder.best.exists()
+    written = folder.latest.stat().st_mtime_ns
+    growing.train("all", weights="previous", epochs=5)
+    assert "dx fold all: already trained." in capfd.readouterr().err
+    assert folder.latest.stat().st_mtime_ns == written
+    # Without a best epoch, the last checkpoint is continued.
+    growing.grow()
+    growing.train("all", weights="previous", epochs=1)
+    assert Checkpoint.read(folder.latest).provenance["model"] == str(folder.latest)
+    assert len(Checkpoint.read(folder.latest).split["train"]) == 7

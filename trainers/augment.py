@@ -258,6 +258,23 @@ def _moments(values: Tensor) -> tuple[float, float]:
     return mean, max(float(torch.dot(line, line)) / line.numel() - mean**2, 0.0) ** 0.5
 
 
+def drop_channels(image: np.ndarray, probability: float, random: np.random.Generator, slices: int = 1) -> None:
+    """Set each channel to 0 with a probability, in place; at least one channel is kept.
+
+    0 is the mean of a channel that is normalised to zero mean, and what prediction puts in place of a missing channel.
+
+    Args:
+        image: Patch, shape (channels * slices, *patch), float32; the slices of a channel follow one another.
+        probability: Probability for each channel, 0 to 1.
+        random: Source of randomness.
+        slices: Neighbouring slices per channel.
+    """
+    dropped = random.random(len(image) // slices) < probability
+    if dropped.all():
+        dropped[random.integers(len(dropped))] = False
+    image[np.repeat(dropped, slices)] = 0
+
+
 def draw_mirroring(
     dims: int, random: np.random.Generator, axes: Collection[int] | None = None
 ) -> tuple[EllipsisType | slice, ...]:

@@ -23,7 +23,7 @@ from autocrossdim.records.plan import Configuration
 from autocrossdim.system.device import memory_format_for
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import die_with_parent
-from trainers.augment import apply_warp, change_intensities, draw_mirroring, draw_warp, source_shape
+from trainers.augment import apply_warp, change_intensities, draw_mirroring, draw_warp, drop_channels, source_shape
 from trainers.loss import IGNORED
 from trainers.partial import leave_open
 from trainers.settings import Settings
@@ -207,6 +207,8 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
                 change_intensities(torch.from_numpy(image), random)
             mirrored = draw_mirroring(len(patch), random, self.configuration.mirrored)
             image, label, clean = image[mirrored], label[mirrored], clean[mirrored]
+        if settings.channel_dropout:
+            drop_channels(image, settings.channel_dropout, random, self.configuration.slices)
         return image, label, clean
 
     def _case(self, name: str) -> StoredCase:

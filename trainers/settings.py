@@ -97,6 +97,12 @@ class Settings(BaseModel):
     elastic: float = Field(
         0.0, ge=0, le=1, description="Probability of an elastic deformation of a patch (nnU-Net: 0)."
     )
+    channel_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Probability that a channel of a patch is left out, after which cases without it can be predicted.",
+    )
     workers: int | None = Field(
         None, ge=0, le=256, description="Processes that load and augment patches (default: depends on the CPU cores)."
     )

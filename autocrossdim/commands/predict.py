@@ -128,7 +128,8 @@ def predict(
             postprocessing=postprocessing,
         )
         plan = predictor.plan
-        cases = part_of(find_inputs(input, len(plan.channel_names), plan.file_ending), part)
+        found = find_inputs(input, len(plan.channel_names), plan.file_ending, incomplete=predictor.accepts_incomplete)
+        cases = part_of(found, part)
     except UserError:
         if created:
             with suppress(OSError):  # something else wrote into it

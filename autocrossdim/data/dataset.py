@@ -236,11 +236,12 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
 
 
 @reading()
-def cases_in_folder(folder: Path, num_channels: int, file_ending: str) -> list[Case]:
+def cases_in_folder(folder: Path, num_channels: int, file_ending: str, *, incomplete: bool = False) -> list[Case]:
     """Return the cases to predict in `folder`, sorted by name, without labels.
 
     A case is `CASE_0000.ext`, one file per channel; if a case needs a single file, `CASE.ext` is accepted too. A
-    directory of DICOM slices is one case, named after the directory; so is each subdirectory with DICOM slices.
+    directory of DICOM slices is one case, named after the directory; so is each subdirectory with DICOM slices. With
+    `incomplete`, a case may lack channels, whose files are named all the same.
 
     Raises:
         UserError: no case, a case without all its channels, a file that belongs to no case, or no access.
@@ -264,9 +265,10 @@ def cases_in_folder(folder: Path, num_channels: int, file_ending: str) -> list[C
         for name, found in channels.items():
             images = _expected(folder, name, set(found), num_channels, file_ending)
             for image in images:
-                if not image.is_file():
+                if not image.is_file() and not incomplete:
                     raise UserError(
-                        f"{image}: no such file, but case '{name}' needs {counted(num_channels, 'channel')}. Add it."
+                        f"{image}: no such file, but case '{name}' needs {counted(num_channels, 'channel')}. Add it. "
+                        "Only models trained with --set channel_dropout=... segment cases without it."
                     )
             cases.append(Case(name, images, None))
         return cases

@@ -24,6 +24,7 @@ COLUMNS = (
     "calibrated",
     "fold_agreement",
     "labels_not_found",
+    "missing_channels",
     "unlike_training",
     "unlike_in",
 )
@@ -48,6 +49,7 @@ class CaseUncertainty(BaseModel):
             ensemble has a single member.
         unlike_training: Distance of the image to the training data in units of the limit; None if it is unknown.
         unlike_in: Measure with that distance; None if it is unknown.
+        missing_channels: Channels that the case lacks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +63,7 @@ class CaseUncertainty(BaseModel):
     agreement: dict[str, float | None] | None
     unlike_training: float | None = None
     unlike_in: str | None = None
+    missing_channels: tuple[str, ...] = ()
 
 
 def describe(
@@ -100,6 +103,7 @@ def write_uncertainty(
     ending: str,
     score: CaseScore,
     familiarity: Familiarity | None = None,
+    missing_channels: Sequence[str] = (),
 ) -> None:
     """Write `uncertainty/CASE_entropy`, `CASE_disagreement` and, last, `CASE_uncertainty.json` below `output`.
 
@@ -111,12 +115,16 @@ def write_uncertainty(
         ending: File ending of the dataset; `.nii.gz` is used instead of formats that cannot hold fractions.
         score: Maps the confidence of the case to the expected Dice.
         familiarity: How like the training data the image is; None if it is unknown.
+        missing_channels: Channels that the case lacks.
     """
     ending = ".nii.gz" if ending in (".png", ".bmp") else ending
     for name, values in (("entropy", uncertainty.entropy), ("disagreement", uncertainty.disagreement)):
         if values is not None:
             write_array(values, geometry, output / DIRECTORY / f"{case}_{name}{ending}")
-    write_json(_numbers(output, case), describe(case, uncertainty, score, familiarity).model_dump(mode="json"))
+    numbers = describe(case, uncertainty, score, familiarity).model_copy(
+        update={"missing_channels": tuple(missing_channels)}
+    )
+    write_json(_numbers(output, case), numbers.model_dump(mode="json"))
 
 
 def write_list(output: Path) -> list[CaseUncertainty]:
@@ -140,8 +148,9 @@ def write_list(output: Path) -> list[CaseUncertainty]:
     for case in cases:
         values = (case.expected_dice, case.fold_agreement, case.unlike_training)
         expected, agreement, unlike = ("" if value is None else f"{value:.4f}" for value in values)
-        calibrated, missing = "yes" if case.calibrated else "no", "; ".join(case.labels_not_found)
-        rows.writerow([case.case, expected, calibrated, agreement, missing, unlike, case.unlike_in or ""])
+        calibrated = "yes" if case.calibrated else "no"
+        names = ["; ".join(each) for each in (case.labels_not_found, case.missing_channels)]
+        rows.writerow([case.case, expected, calibrated, agreement, *names, unlike, case.unlike_in or ""])
     write_text(output / f"{DIRECTORY}.csv", text.getvalue())
     write_json(output / f"{DIRECTORY}.json", [case.model_dump(mode="json") for case in cases])
     return cases

@@ -15,7 +15,7 @@ from autocrossdim.inference.case_list import (
     write_list,
     write_uncertainty,
 )
-from autocrossdim.inference.inputs import far_from_training
+from autocrossdim.inference.inputs import existing_files, far_from_training
 from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.inference.predictor import Predictor, Prepared
 from autocrossdim.inference.segmentation import Segmentation
@@ -62,9 +62,13 @@ def segment_folder(
     configurations = [model.configuration for model in predictor.models]
 
     def prepare(case: Case) -> Prepared:
-        prepared = predictor.prepare(case.images)
+        present = existing_files(case)
+        if missing := files.missing_channels(case):
+            names = ", ".join(missing)
+            warn(f"{shown_path(case.name)}: segmented without {names}, which is missing. Check the result.")
+        prepared = predictor.prepare(present)
         for warning in far_from_training(prepared.geometry, predictor.plan, configurations):
-            say(f"warning: {case.images[0]}: {warning}")
+            say(f"warning: {next(filter(None, present))}: {warning}")
         return prepared
 
     def segment(case: Case, prepared: Prepared) -> Segmentation:
@@ -88,12 +92,17 @@ class _Files:
 
     def __init__(self, predictor: Predictor, output: Path) -> None:
         self.output, self.ending, self.score = output, predictor.plan.file_ending, predictor.case_score
+        self.channels = predictor.plan.channel_names
 
     def segmentation(self, case: Case) -> Path:
         return self.output / f"{case.name}{self.ending}"
 
     def probabilities(self, case: Case) -> Path:
         return self.output / f"{case.name}.npz"
+
+    def missing_channels(self, case: Case) -> tuple[str, ...]:
+        """Return the names of the channels that a case lacks; it has at least one."""
+        return tuple(name for name, file in zip(self.channels, existing_files(case), strict=False) if file is None)
 
     def exist(self, case: Case, *, probabilities: bool, uncertainty: bool) -> bool:
         return (
@@ -118,6 +127,7 @@ class _Files:
                 ending=self.ending,
                 score=self.score,
                 familiarity=result.familiarity,
+                missing_channels=self.missing_channels(case),
             )
         write_label(result.label, result.geometry, self.segmentation(case))
 

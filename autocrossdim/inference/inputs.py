@@ -11,7 +11,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from autocrossdim.data.dataset import Case, cases_in_folder
-from autocrossdim.data.images import Geometry, Image, file_ending, image_from_itk, read_image
+from autocrossdim.data.images import PICTURES, Geometry, Image, file_ending, image_from_itk, read_image
 from autocrossdim.data.orientation import Reorientation
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.system.errors import UserError
@@ -21,8 +21,11 @@ from autocrossdim.system.text import shown_path
 FAR = 2.0  # ratio of spacings from which on to warn; augmentation shows the network 0.7 to 1.4
 
 File = str | os.PathLike[str]
-ImageSource: TypeAlias = File | Sequence[File] | sitk.Image | npt.NDArray[Any]
-"""One image: a file or DICOM directory, one file per channel, a SimpleITK image, or an array (C, Z, Y, X)."""
+ImageSource: TypeAlias = File | Sequence[File | None] | sitk.Image | npt.NDArray[Any]
+"""One image: a file or DICOM directory, one file per channel, a SimpleITK image, or an array (C, Z, Y, X).
+
+Of the files, those of missing channels are None.
+"""
 
 
 @reading()
@@ -47,13 +50,14 @@ def check_paths(source: Path, output: Path) -> None:
 
 
 @reading()
-def find_inputs(source: Path, channels: int, ending: str) -> list[Case]:
+def find_inputs(source: Path, channels: int, ending: str, *, incomplete: bool = False) -> list[Case]:
     """Return the cases to segment.
 
     Args:
         source: Directory with images, the first file of a case, or the directory of one or several DICOM series.
         channels: Number of channels of the model.
         ending: File ending of the images on which the model was trained.
+        incomplete: Accept cases without some of the channels, whose files do not exist.
 
     Raises:
         UserError: There are no images, or a channel is missing.
@@ -61,13 +65,15 @@ def find_inputs(source: Path, channels: int, ending: str) -> list[Case]:
     if not source.exists():
         raise UserError(f"{shown_path(source)}: no such file or directory. Check the path.")
     if source.is_dir():
-        return cases_in_folder(source, channels, ending)
+        return cases_in_folder(source, channels, ending, incomplete=incomplete)
     ending = file_ending(source)
     stem = source.name[: -len(ending)]
-    if channels > 1 and stem.endswith("_0000"):
-        files = tuple(source.with_name(f"{stem[:-5]}_{channel:04d}{ending}") for channel in range(channels))
-        if files[1].exists():
-            return [Case(stem[:-5], files, None)]
+    if channels > 1 and (match := re.fullmatch(r"(.+)_(\d{4})", stem)):
+        files = tuple(source.with_name(f"{match[1]}_{channel:04d}{ending}") for channel in range(channels))
+        alone = not any(file.exists() for file in files[1:])
+        is_colour = alone and channels == 3 and ending in PICTURES
+        if (match[2] == "0000" and files[1].exists()) or (incomplete and source in files and not is_colour):
+            return [Case(match[1], files, None)]
     return [Case(stem.removesuffix("_0000"), (source,), None)]
 
 
@@ -107,9 +113,9 @@ def read_source(source: ImageSource, *, spacing: Sequence[float] | None, channel
     if isinstance(source, sitk.Image):
         return image_from_itk(source)
     if not isinstance(source, str | os.PathLike):
-        if not source:
+        if not any(source):
             raise UserError("No file was given. Give one file per channel.")
-        return read_image([Path(file) for file in source])
+        return read_image([Path(file) for file in source if file is not None])
     cases = find_inputs(Path(source), channels, ending)
     if len(cases) > 1:
         raise UserError(
@@ -123,7 +129,20 @@ def name_of(source: ImageSource) -> str | None:
     """Return what messages call an image: its first file or directory; None for an image in memory."""
     if isinstance(source, np.ndarray | sitk.Image):
         return None
-    return str(source if isinstance(source, str | os.PathLike) else source[0])
+    return str(source if isinstance(source, str | os.PathLike) else next(filter(None, source), None))
+
+
+def channel_numbers(source: ImageSource) -> list[int] | None:
+    """Return the numbers of the channels that an image has; None if none of its files is marked as missing."""
+    if not isinstance(source, list | tuple) or all(source):
+        return None
+    return [number for number, file in enumerate(source) if file]
+
+
+def existing_files(case: Case) -> tuple[Path | None, ...]:
+    """Return the files of a case, with None for each that does not exist."""
+    with reading():
+        return tuple(file if file.exists() else None for file in case.images)
 
 
 def _from_array(array: npt.NDArray[Any], spacing: Sequence[float] | None) -> Image:

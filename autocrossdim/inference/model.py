@@ -48,6 +48,7 @@ class Model:
         networks: One network per fold; on a GPU without room for all, some are moved there only while they compute.
         device: Device on which the networks compute.
         folds: Fold of each network; empty if unknown.
+        channel_dropout: Whether all networks were trained with channel dropout, so that a channel may be missing.
     """
 
     plan: Plan
@@ -55,6 +56,7 @@ class Model:
     networks: Sequence[nn.Module]
     device: torch.device = CPU
     folds: Sequence[int | str] = ()
+    channel_dropout: bool = False
 
     @classmethod
     def load(cls, checkpoints: Sequence[Path], device: torch.device) -> "Model":
@@ -91,15 +93,17 @@ class Model:
         networks: list[nn.Module] = []
         folds: list[int | str] = []
         plan, configuration = None, None
+        channel_dropout = True
         for path, checkpoint in checkpoints:
             together.add(path, checkpoint)
             plan, configuration = checkpoint.plan, checkpoint.plan.configuration(checkpoint.configuration)
             network = _network(path, checkpoint, plan, configuration)
             networks.append(settle(network, device, configuration.memory.inference_bytes + HELD_BYTES))
             folds.append(checkpoint.fold)
+            channel_dropout &= checkpoint.channel_dropout > 0
         if plan is None or configuration is None:
             raise UserError("No trained fold was given.")
-        return cls(plan, configuration, networks, device, folds)
+        return cls(plan, configuration, networks, device, folds, channel_dropout=channel_dropout)
 
     def window(self, *, mirroring: bool) -> Window:
         """Return the tiles: of the plan's patch size, in batches of the size that fitted into memory in training."""
@@ -114,14 +118,35 @@ class Model:
             mirror_axes=self.configuration.mirrored if mirroring else (),
         )
 
-    def prepare(self, image: np.ndarray, spacing: Spacing, *, orientation: str | None = None) -> ModelInput:
-        """Preprocess an image (C, Z, Y, X) with its spacing in mm (z, y, x) and its orientation code, if it is known.
+    def prepare(
+        self,
+        image: np.ndarray,
+        spacing: Spacing,
+        *,
+        orientation: str | None = None,
+        channels: Sequence[int] | None = None,
+    ) -> ModelInput:
+        """Preprocess an image.
+
+        Args:
+            image: Image as read, shape (C, Z, Y, X).
+            spacing: Voxel spacing in mm (z, y, x).
+            orientation: Orientation code of the image, if it is known.
+            channels: Numbers of the channels that the image has; all of them if None. Missing ones become 0 after
+                normalisation, as channel dropout leaves them out in training.
 
         Raises:
             UserError: At the spacing of the plan, the image would be larger than any scan.
         """
-        case = preprocess(image, spacing, self.plan, self.configuration, orientation=orientation)
-        return ModelInput(case.image, case.placement, find_body(image, case.placement, self.plan))
+        plan = self.plan
+        if channels is not None:
+            plan = plan.model_copy(update={"normalization": tuple(plan.normalization[number] for number in channels)})
+        case = preprocess(image, spacing, plan, self.configuration, orientation=orientation)
+        values = case.image
+        if channels is not None:
+            values = np.zeros((len(self.plan.channel_names), *case.placement.shape), case.image.dtype)
+            values[list(channels)] = case.image
+        return ModelInput(values, case.placement, find_body(image, case.placement, plan))
 
     def strips(self, placement: Placement, *, mirroring: bool, members: int = 1) -> int:
         """Return the number of strips of lines in which a case is processed to limit memory.

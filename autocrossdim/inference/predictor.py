@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autocrossdim.data.images import Geometry
 from autocrossdim.inference.assembly import Assembly, average
-from autocrossdim.inference.inputs import ImageSource, name_of, read_source
+from autocrossdim.inference.inputs import ImageSource, channel_numbers, name_of, read_source
 from autocrossdim.inference.likeness import feature_numbers, image_numbers
 from autocrossdim.inference.model import Model, ModelInput
 from autocrossdim.inference.postprocess import postprocess
@@ -127,6 +127,11 @@ class Predictor:
         return self.models[0].plan
 
     @property
+    def accepts_incomplete(self) -> bool:
+        """Whether all networks were trained with channel dropout, so that images may lack some of the channels."""
+        return all(model.channel_dropout for model in self.models)
+
+    @property
     def members(self) -> int:
         """Number of networks that are averaged: the folds of all configurations."""
         return sum(len(model.networks) for model in self.models)
@@ -153,8 +158,9 @@ class Predictor:
         """Segment one image.
 
         Args:
-            image: Path of an image or of the directory of a DICOM series; paths of the channels; a 2D or 3D SimpleITK
-                image, whose components are channels if it is a vector image; or an array of shape (C, Z, Y, X).
+            image: Path of an image or of the directory of a DICOM series; paths of the channels, with None for a
+                missing one if the model was trained with channel dropout; a 2D or 3D SimpleITK image, whose components
+                are channels if it is a vector image; or an array of shape (C, Z, Y, X).
             spacing: Voxel spacing in mm (z, y, x); required for an array, not allowed otherwise.
             probabilities: Also return the probabilities, calibrated if `find_best` was run.
             uncertainty: Also return entropy, disagreement, confidence and agreement.
@@ -182,10 +188,12 @@ class Predictor:
         plan = self.plan
         loaded = read_source(image, spacing=spacing, channels=len(plan.channel_names), ending=plan.file_ending)
         try:
-            self._require_usable(loaded.array)
+            channels = channel_numbers(image)
+            self._require_usable(loaded.array, image, channels)
             geometry = loaded.geometry
             inputs = [
-                model.prepare(loaded.array, geometry.spacing, orientation=geometry.orientation) for model in self.models
+                model.prepare(loaded.array, geometry.spacing, orientation=geometry.orientation, channels=channels)
+                for model in self.models
             ]
         except UserError as error:
             if (name := name_of(image)) is None:
@@ -248,9 +256,16 @@ class Predictor:
             streams.append(slices(case.image, case.placement, mirroring=self.mirroring, strips=strips, body=case.body))
         return streams
 
-    def _require_usable(self, array: np.ndarray) -> None:
+    def _require_usable(self, array: np.ndarray, source: ImageSource, present: Sequence[int] | None) -> None:
         channels = self.plan.channel_names
-        if len(array) != len(channels):
+        if present is not None:
+            if not self.accepts_incomplete:
+                raise UserError(
+                    "A channel is missing. Only models trained with --set channel_dropout=... segment such cases."
+                )
+            if not isinstance(source, list | tuple) or len(source) != len(channels) or len(array) != len(present):
+                raise UserError(f"Give one file, or None, for each of {len(channels)} channels: {', '.join(channels)}.")
+        elif len(array) != len(channels):
             raise UserError(
                 f"An image of shape {array.shape} was given; the model needs (C, Z, Y, X) with {len(channels)} "
                 f"channel(s): {', '.join(channels)}."

@@ -36,12 +36,13 @@ class Start(_Part):
 
 
 class Fold(_Part):
-    """How one fold was trained."""
+    """How one fold was trained. With `channel_dropout`, cases without some of the channels can be predicted."""
 
     training_cases: int
     validation_cases: int
     epochs: int
     steps: int
+    channel_dropout: float = 0.0
     start: Start
 
 

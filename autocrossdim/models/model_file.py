@@ -141,14 +141,15 @@ class ModelFile:
         expected = self._network_state(self.plan.configurations[configuration])
         for fold in folds:
             number = fold.removeprefix("fold_")
+            trained = self.about.configurations[configuration].folds[fold]
             checkpoint = Checkpoint(
                 plan=self.plan,
                 configuration=configuration,
                 fold=int(number) if number.isdecimal() else number,
                 split={},
                 network=self._weights(weights_name(configuration, number), expected),
-                settings={},
-                provenance=self.about.configurations[configuration].folds[fold].start.model_dump(),
+                settings={"channel_dropout": trained.channel_dropout},
+                provenance=trained.start.model_dump(),
                 run=RunState(complete=True),
             )
             yield self.path, checkpoint

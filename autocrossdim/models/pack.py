@@ -120,6 +120,7 @@ def _fold(checkpoint: Checkpoint) -> about.Fold:
         validation_cases=len(checkpoint.split["val"]),
         epochs=checkpoint.run.epoch,
         steps=checkpoint.run.step,
+        channel_dropout=checkpoint.channel_dropout,
         start=about.start(checkpoint.provenance),
     )
 

@@ -38,7 +38,13 @@ def test_maps_are_on_the_grid_of_the_image_and_the_least_certain_cases_come_firs
     for name, confidence, agreement in (("sure", 0.9, 0.9), ("doubt", 0.5, 0.9), ("torn", 0.5, 0.3)):
         assert not has_uncertainty(tmp_path, name)
         write_uncertainty(
-            tmp_path, name, uncertainty(confidence, agreement), geometry=geometry, ending=ending, score=score
+            tmp_path,
+            name,
+            uncertainty(confidence, agreement),
+            geometry=geometry,
+            ending=ending,
+            score=score,
+            missing_channels=("T2", "FLAIR"),
         )
         assert has_uncertainty(tmp_path, name)
     write_uncertainty(tmp_path, "none", uncertainty(math.nan, math.nan), geometry=geometry, ending=ending, score=score)
@@ -62,6 +68,7 @@ def test_maps_are_on_the_grid_of_the_image_and_the_least_certain_cases_come_firs
         "labels_not_found": "b",
         "unlike_training": "",
         "unlike_in": "",
+        "missing_channels": "T2; FLAIR",
     }
     assert rows[0]["expected_dice"] == ""
     assert json.loads((tmp_path / "uncertainty.json").read_text())[1]["case"] == "torn"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from autocrossdim.inference.inputs import find_inputs
+from autocrossdim.inference.inputs import existing_files, find_inputs
 from autocrossdim.system.errors import UserError
 
 
@@ -54,4 +54,16 @@ def test_a_single_file_brings_its_other_channels(tmp_path: Path, write_image: Ca
 def test_a_missing_channel_is_named(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     write_image(tmp_path / "a_0000.nii.gz", np.zeros((3, 4, 5), np.float32))
     with pytest.raises(UserError, match=r"a_0001\.nii\.gz: no such file, but case 'a' needs 2 channels"):
+        find_inputs(tmp_path, 2, ".nii.gz")
+
+
+def test_a_case_without_a_channel_is_found_for_models_that_accept_it(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    second = write_image(tmp_path / "a_0001.nii.gz", np.zeros((3, 4, 5), np.float32))
+    for source in (tmp_path, second):
+        (case,) = find_inputs(source, 2, ".nii.gz", incomplete=True)
+        assert (case.name, case.images) == ("a", (tmp_path / "a_0000.nii.gz", second))
+        assert existing_files(case) == (None, second)
+    with pytest.raises(UserError, match=r"a_0000\.nii\.gz: no such file.*channel_dropout"):
         find_inputs(tmp_path, 2, ".nii.gz")

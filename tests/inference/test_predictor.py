@@ -14,6 +14,7 @@ from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.inference.segmentation import Segmentation
 from autocrossdim.networks.build import build_network
+from autocrossdim.records.normalization import Normalization
 from autocrossdim.system.errors import UserError
 
 SHAPE, SPACING = (10, 12, 14), (2.0, 1.5, 1.0)
@@ -249,3 +250,26 @@ def test_calls_of_the_former_interface_name_the_present_one(predictor: Predictor
         call(noise(), keep_probabilities=True)
     with pytest.raises(TypeError, match=r"takes only image by position. Name the others: spacing="):
         call(noise(), SPACING)
+
+
+def test_a_missing_channel_is_0_after_normalisation(make_plan: Callable[..., Any], tmp_path: Path) -> None:
+    schemes = tuple(Normalization(scheme="zscore", inside_mask=inside) for inside in (True, False))
+    plan = make_plan(channel_names=("T1", "T2"), normalization=schemes)
+    files = [write(tmp_path / f"a_{n:04d}.nii.gz", array) for n, array in enumerate(50 + noise(2))]
+    predictor = untrained(plan)
+    complete = predictor.prepare(files).inputs[0].image
+    with pytest.raises(UserError, match=r"a_0001\.nii\.gz: A channel is missing\. .*channel_dropout"):
+        predictor([None, files[1]])
+    predictor.models[0].channel_dropout = True
+    for missing in (0, 1):
+        given = [None if number == missing else file for number, file in enumerate(files)]
+        prepared = predictor.prepare(given)
+        image = prepared.inputs[0].image
+        assert image.shape == complete.shape
+        assert not image[missing].any()
+        np.testing.assert_array_equal(image[1 - missing], complete[1 - missing])
+        assert prepared.geometry == read_image(files[1 - missing : 2 - missing]).geometry
+        assert predictor(given).label.shape == SHAPE
+    for wrong in ([None, None], [None, *files]):
+        with pytest.raises(UserError, match=r"one file"):
+            predictor(wrong)

@@ -143,3 +143,13 @@ def test_a_damaged_summary_is_named(copied: Path, tmp_path: Path, content: str) 
     (copied / "models" / "dx" / "summary.json").write_text(content)
     with pytest.raises(UserError, match=r"summary\.json: damaged"):
         export(copied, tmp_path / "tiny.acd")
+
+
+def test_a_file_keeps_whether_channels_may_be_missing(copied: Path, tmp_path: Path) -> None:
+    folds = sorted(copied.glob("models/*/fold_*/checkpoint_latest"))
+    for share in (0.0, 0.2):
+        for fold in folds:
+            change(fold, settings={**Checkpoint.read(fold).settings, "channel_dropout": share})
+        export(copied.name, tmp_path / f"{share}.acd", work=copied.parent)
+        (found, *_), *_ = ModelFile.read(tmp_path / f"{share}.acd").checkpoints()
+        assert found[1].channel_dropout == share

@@ -17,6 +17,7 @@ from trainers.augment import (
     change_intensities,
     draw_mirroring,
     draw_warp,
+    drop_channels,
     lower_resolution,
     source_shape,
 )
@@ -248,3 +249,24 @@ def test_every_axis_is_mirrored_half_of_the_time() -> None:
     drawn_axes = [draw_mirroring(3, np.random.default_rng(seed)) for seed in range(400)]
     shares = np.mean([[axis.step == -1 for axis in axes if axis is not ...] for axes in drawn_axes], axis=0)
     assert ((shares > 0.4) & (shares < 0.6)).all()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), st.sampled_from([1, 3]), st.floats(0, 0.99), st.integers(0, 2**32))
+def test_some_channels_are_dropped_with_all_of_their_slices(
+    channels: int, slices: int, probability: float, seed: int
+) -> None:
+    image = np.ones((channels * slices, 2, 3), np.float32)
+    drop_channels(image, probability, np.random.default_rng(seed), slices)
+    kept = image.reshape(channels, -1)
+    assert kept.any(), "at least one channel is kept"
+    assert (kept == kept[:, :1]).all()
+
+
+def test_each_channel_is_dropped_with_the_given_probability() -> None:
+    shares = np.zeros(3)
+    for seed in range(1000):
+        image = np.ones((3, 2, 2), np.float32)
+        drop_channels(image, 0.3, np.random.default_rng(seed))
+        shares += 1 - image[:, 0, 0]
+    assert np.abs(shares / 1000 - 0.3).max() < 0.05

@@ -21,6 +21,7 @@ EXTREME = [
     ("monitor", "paper"),
     ("augment", [[[[1]]]]),
     ("affine", {"a": "b" * 10**6}),
+    ("channel_dropout", 1),
 ]
 
 

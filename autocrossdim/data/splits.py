@@ -1,6 +1,6 @@
 """Cross-validation: the training and validation cases of each fold."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ def is_cross_validation(splits: Sequence[Split]) -> bool:
     )
 
 
-def _members(cases: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:
+def _members(cases: Iterable[str], groups: Mapping[str, str]) -> np.ndarray:
     """Return the group of each case, shape (n,), numbered from 0; a case without one is a group of its own."""
     keys = [("group", groups[name]) if name in groups else ("case", name) for name in cases]
     index = {key: number for number, key in enumerate(dict.fromkeys(keys))}

@@ -55,8 +55,8 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         source = resumed.provenance["report"]["source"]
         say(f"{run.name}: resuming after step {state.step} (started from {source}).")
     is_teaching = is_taught(run)
-    if is_teaching and run.task.unlabelled is not None:
-        say(f"{run.name}: learns from {counted(len(run.task.unlabelled.names), 'unlabelled scan')} as well.")
+    if is_teaching:
+        say(f"{run.name}: learns from {counted(len(run.unlabelled), 'unlabelled scan')} as well.")
     with ExitStack() as stack:
         if fabric.world_size > 1:
             stack.enter_context(SyncedBatchNorm())
@@ -198,7 +198,7 @@ def _write(
             plan=task.plan,
             configuration=run.configuration.name,
             fold=task.fold,
-            split=split_of(task),
+            split=split_of(run),
             network=learner.evaluated.state_dict(),
             settings=run.requested.model_dump(),
             provenance=learner.provenance,
@@ -237,7 +237,7 @@ def _unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractCo
     workers = _workers(run, fabric)
     loader = PatchLoader(
         run.task.unlabelled.store,
-        run.task.unlabelled.names,
+        run.unlabelled,
         configuration=run.configuration,
         labels=run.task.plan.labels,
         settings=run.settings,

@@ -5,7 +5,6 @@ from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
-from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError
@@ -68,6 +67,11 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
             f"{file}: interrupted while it was trained on other cases than the fold has now. Start from its weights "
             "with --weights previous, or start over with --restart."
         )
+    if not checkpoint.complete and has_other_scans(run, checkpoint):
+        raise UserError(
+            f"{file}: interrupted while it learned from other unlabelled scans than imagesUn holds now. Restore them, "
+            "or start over with --restart."
+        )
     outdated = _corrected(run, checkpoint)
     if outdated:
         raise UserError(
@@ -91,10 +95,15 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
         )
 
 
-def split_of(task: FoldTask) -> dict[str, list[str]]:
-    """Return the names of the cases of a fold as a checkpoint records them."""
-    split = {"train": list(task.split.train), "val": list(task.split.val)}
-    return split if task.unlabelled is None else {**split, "unlabelled": list(task.unlabelled.names)}
+def split_of(run: Run) -> dict[str, list[str]]:
+    """Return the names of the cases of a run as a checkpoint records them."""
+    split = {"train": list(run.task.split.train), "val": list(run.task.split.val)}
+    return {**split, "unlabelled": list(run.unlabelled)} if run.unlabelled else split
+
+
+def has_other_scans(run: Run, checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint learned from other unlabelled scans than the run would."""
+    return checkpoint.split.get("unlabelled", []) != list(run.unlabelled)
 
 
 def is_finished(run: Run, checkpoint: Checkpoint) -> bool:

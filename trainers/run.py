@@ -59,6 +59,12 @@ class Run:
         return class_sets(self.task.plan.labels, [record.annotated_labels for record in records])
 
     @property
+    def unlabelled(self) -> tuple[str, ...]:
+        """Names of the unlabelled scans that the run learns from."""
+        scans = self.task.unlabelled
+        return scans.names if scans is not None and self.settings.unlabelled else ()
+
+    @property
     def learning_rate(self) -> float:
         """Peak learning rate: that of the settings, else that of the configuration."""
         rate = self.settings.learning_rate

@@ -29,7 +29,7 @@ def is_taught(run: Run) -> bool:
     Raises:
         UserError: It should, but keeps no average of the weights that could teach.
     """
-    if run.task.unlabelled is None or not run.settings.unlabelled:
+    if not run.unlabelled:
         return False
     if not run.settings.averaging:
         raise UserError(

@@ -15,7 +15,7 @@ from trainers.history import History
 from trainers.launch import launch
 from trainers.learner import Learner
 from trainers.loop import train
-from trainers.resume import existing_checkpoint, is_finished
+from trainers.resume import existing_checkpoint, has_other_scans, is_finished
 from trainers.run import Run
 from trainers.settings import read_settings
 from trainers.slices import run_on_slices, run_on_volumes, starts_on_slices
@@ -68,6 +68,8 @@ def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:
     if resumed is not None and is_finished(run, resumed):
         outgrown = resumed.outgrown(run.task.split.train)
         say(f"{run.name}: {f'{outgrown}. {CONTINUE}' if outgrown else 'already trained.'}")
+        if has_other_scans(run, resumed):
+            say(f"{run.name}: trained with other unlabelled scans than are used now; --restart uses these.")
         if fabric.is_global_zero and not run.folder.progress.exists():  # killed before it was drawn
             History(run.folder.history, epochs=resumed.run.epoch).draw(run.folder.progress)
         return

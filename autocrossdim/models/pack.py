@@ -88,7 +88,7 @@ def _members(
         if fold in described.folds:
             raise UserError(f"{path}: another checkpoint is fold {checkpoint.fold} of {configuration} as well.")
         described.folds[fold] = _fold(checkpoint)
-        cases.update(*checkpoint.split.values())
+        cases.update(checkpoint.split["train"], checkpoint.split["val"])
         yield weights_name(configuration, checkpoint.fold), _safetensors(checkpoint, path)
     assert plan is not None
     assert first is not None

@@ -2,7 +2,7 @@
 
 from math import prod
 
-from autocrossdim.networks.encoder import arch_of, architecture
+from autocrossdim.networks.architecture import arch_of, architecture, check_tag
 from autocrossdim.records.plan import MAX_PATCH, PlanOptions
 from autocrossdim.system.errors import UserError
 from planners.topology import SMALLEST_FEATURE_MAP
@@ -14,8 +14,9 @@ def check_options(options: PlanOptions) -> None:
     """Check the options that do not depend on the dataset.
 
     Raises:
-        UserError: The encoder is unknown or not supported, or no network can be trained on the patch size.
+        UserError: The encoder or its tag is unknown or not supported, or no network can be trained on the patch size.
     """
+    check_tag(options.encoder)
     encoder_depths(options.encoder)
     if options.patch_size is not None:
         _check_patch_size(options.patch_size)

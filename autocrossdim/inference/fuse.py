@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from autocrossdim.networks.layers import AcsConv3d
+from autocrossdim.networks.twins import is_known
 from autocrossdim.networks.unet import DecoderBlock, UNet
 from autocrossdim.networks.upsampled import spread
 
@@ -33,7 +34,13 @@ def fuse(network: nn.Module) -> None:
 
 
 def _fold_norms(module: nn.Module) -> None:
-    """Fold each batch norm among the children of `module` into the convolution directly before it."""
+    """Fold each batch norm among the children of `module` into the convolution directly before it.
+
+    Not in blocks of other families, whose layers need not run in the order in which they are registered.
+    """
+    ours = type(module).__module__.startswith("autocrossdim.")
+    if not (ours or isinstance(module, nn.Sequential) or is_known(module)):
+        return
     for (_, conv), (name, norm) in itertools.pairwise(list(module.named_children())):
         if (
             isinstance(conv, _ConvNd | AcsConv3d)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autocrossdim.networks.encoder import arch_of, architecture
+from autocrossdim.networks.architecture import arch_of, architecture
 from autocrossdim.networks.report import LoadReport
 from autocrossdim.records.network import NetworkPlan
 

@@ -1,8 +1,8 @@
 """3D layers that torch lacks: the twins of timm's own, with the same names of parameters."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,41 @@ class AvgPool3dSame(nn.AvgPool3d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, Z, Y, X) -> (B, C, ceil(Z / stride), ...)."""
         return super().forward(pad_same(x, _triple(self.kernel_size), _triple(self.stride), (1, 1, 1)))
+
+
+class PaddedAvgPool3d(nn.Module):
+    """A mean over windows that reach into the padding, which counts along some axes only; for inputs of any size.
+
+    (`nn.AvgPool3d` takes no input that is smaller than its window, and has one rule for all axes.)
+
+    Args:
+        kernel: extents, one per axis.
+        stride: one per axis.
+        padding: zeros on either side, one per axis.
+        counted: axes along which padding counts as values of zero.
+    """
+
+    def __init__(
+        self, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], counted: Sequence[bool]
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.padding = tuple(kernel), tuple(stride), tuple(padding)
+        self.counted = tuple(counted)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, C, *spatial / stride)."""
+        pads = [pad for pad in reversed(self.padding) for _ in range(2)]  # F.pad counts axes from the last
+        mean = F.avg_pool3d(F.pad(x, pads), self.kernel_size, self.stride)
+        for dim, counted in enumerate(self.counted):
+            if not counted and self.padding[dim]:
+                mean = mean / self._share(x.shape[2 + dim], dim, x)
+        return mean
+
+    def _share(self, size: int, dim: int, like: Tensor) -> Tensor:
+        """Share of each window along one axis that is not padding, to broadcast."""
+        inside = F.pad(like.new_ones(1, 1, size), [self.padding[dim]] * 2)
+        share = F.avg_pool1d(inside, self.kernel_size[dim], self.stride[dim])
+        return share.view([-1 if axis == dim else 1 for axis in range(3)])
 
 
 def he_normal(weight: Tensor, mode: Literal["fan_in", "fan_out"], groups: int = 1) -> None:
@@ -179,74 +214,6 @@ class BatchNormAct3d(nn.BatchNorm3d):
         return self.act(self.drop(super().forward(x)))  # type: ignore[no-any-return]
 
 
-class SqueezeExcite3d(nn.Module):
-    """x times a gate computed from its mean over all spatial axes: squeeze-and-excitation and its relatives.
-
-    Args:
-        children: the layers between the mean and the gate's value, in order, by their names in timm.
-        add_maxpool: whether half of the mean is the maximum instead.
-    """
-
-    def __init__(self, children: Iterable[tuple[str, nn.Module]], add_maxpool: bool = False) -> None:
-        super().__init__()
-        self.add_maxpool = add_maxpool
-        for name, child in children:
-            self.add_module(name, child)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, Z, Y, X) -> the same shape."""
-        gate = x.mean((2, 3, 4), keepdim=True)
-        if self.add_maxpool:
-            gate = 0.5 * gate + 0.5 * x.amax((2, 3, 4), keepdim=True)
-        for child in self.children():
-            gate = child(gate)
-        return x * gate
-
-
-class ChannelAttention3d(nn.Module):
-    """x times a gate from its mean and its maximum, each through the same two layers: the twin of CBAM's first half.
-
-    Args:
-        layer: timm's ChannelAttn, its parts inflated.
-    """
-
-    fc1: nn.Module
-    act: nn.Module
-    fc2: nn.Module
-    gate: nn.Module
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        for name, child in layer.named_children():
-            self.add_module(name, child)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, Z, Y, X) -> the same shape."""
-        pooled = (x.mean((2, 3, 4), keepdim=True), x.amax((2, 3, 4), keepdim=True))
-        mean, largest = (self.fc2(self.act(self.fc1(values))) for values in pooled)
-        return x * self.gate(mean + largest)  # type: ignore[no-any-return]
-
-
-class EfficientChannelAttention3d(nn.Module):
-    """x times a gate computed by 1D convolutions over the channels' means: the twin of timm's EcaModule.
-
-    Args:
-        layer: timm's.
-    """
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        for name, child in layer.named_children():
-            self.add_module(name, child)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, Z, Y, X) -> the same shape."""
-        gate: Tensor = x.mean((2, 3, 4)).unsqueeze(1)
-        for child in self.children():
-            gate = child(gate)
-        return x * gate.reshape(*x.shape[:2], 1, 1, 1)
-
-
 class BlurPool(nn.Module):
     """A binomial filter with a stride, in 2D or 3D: timm's BlurPool2d with one extent and stride an axis.
 
@@ -289,29 +256,3 @@ class LayerNorm3d(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, Z, Y, X) -> the same shape."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
-
-
-class ConvNeXtBlock3d(nn.Module):
-    """The twin of timm's ConvNeXtBlock, made of the (already inflated) parts of one."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.use_conv_mlp: bool = block.use_conv_mlp
-        self.conv_dw: nn.Module = block.conv_dw
-        self.norm: nn.Module = block.norm
-        self.mlp: nn.Module = block.mlp
-        self.gamma: nn.Parameter | None = block.gamma
-        self.shortcut: nn.Module = block.shortcut
-        self.drop_path: nn.Module = block.drop_path
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, Z, Y, X) -> (B, O, Z, Y, X)."""
-        y: Tensor = self.conv_dw(x)
-        if not self.use_conv_mlp:  # layer norm and linear layers want channels last
-            y = y.movedim(1, -1)
-        y = self.mlp(self.norm(y))
-        if not self.use_conv_mlp:
-            y = y.movedim(-1, 1)
-        if self.gamma is not None:
-            y = y * self.gamma.reshape(1, -1, 1, 1, 1)
-        return self.drop_path(y) + self.shortcut(x)  # type: ignore[no-any-return]

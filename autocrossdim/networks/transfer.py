@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from autocrossdim.networks.architecture import arch_of
 from autocrossdim.networks.base import SegmentationNetwork
-from autocrossdim.networks.encoder import arch_of
-from autocrossdim.networks.inflation import Mode, fit_kernel
+from autocrossdim.networks.kernels import Mode, fit_kernel
 from autocrossdim.networks.report import LoadReport, Status
 from autocrossdim.records.network import NetworkPlan
 from autocrossdim.system.errors import UserError

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 from torch import Tensor
 
-from autocrossdim.networks.encoder import arch_of, architecture
+from autocrossdim.networks.architecture import arch_of, architecture, check_tag
 from autocrossdim.system.errors import UserError
 
 _WORDS = {
@@ -78,6 +78,7 @@ def resolve_weights(request: str, encoder: str) -> EncoderWeights | None:
     Raises:
         UserError: there are no such weights, they cannot be fetched or read, or do not fit the encoder.
     """
+    check_tag(encoder)
     if request == "random":
         return None
     arch = arch_of(encoder)

@@ -19,7 +19,7 @@ class NetworkChoices(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    encoder: str = Field("efficientnet_b0", description="timm architecture of the encoder.")
+    encoder: str = Field("efficientnet_b0", description="timm name of the encoder, a convolutional network.")
     network: Literal["default", "paper"] = Field(
         "default",
         description="`paper` builds the published networks; `default` feeds the image to the pretrained stem.",

@@ -7,8 +7,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from autocrossdim.networks.architecture import architecture
 from autocrossdim.networks.build import build_network
-from autocrossdim.networks.encoder import Encoder, architecture
+from autocrossdim.networks.encoder import Encoder
+from autocrossdim.networks.parity import perturb
 from autocrossdim.networks.weights import EncoderWeights
 from autocrossdim.records.network import NetworkPlan
 from autocrossdim.system.errors import UserError
@@ -52,15 +54,10 @@ def make_plan(encoder: str, geometry: str = "3D", **fields) -> NetworkPlan:
 
 
 def made_up_weights(encoder: str, seed: int = 0) -> EncoderWeights:
-    """Random ones, with batch-norm statistics as no initialisation leaves them."""
+    """Random ones, with statistics and LayerScale as no initialisation leaves them."""
     torch.manual_seed(seed)
     model = timm.create_model(encoder, num_classes=0)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            for values, low, high in ((layer.running_var, 0.5, 1.5), (layer.weight, 0.5, 1.5)):
-                nn.init.uniform_(values, low, high)
-            for values in (layer.running_mean, layer.bias):
-                nn.init.normal_(values, 0.0, 0.2)
+    perturb(model, seed)
     return EncoderWeights(encoder, model.state_dict(), "made up", None, None, "", (0.5,) * 3, (0.5,) * 3)
 
 
@@ -211,9 +208,9 @@ def test_random_3d_convolutions_have_the_variance_of_their_real_fan() -> None:
     ("encoder", "message"),
     [
         ("efficientnetb0", "timm has no such model. Near: efficientnet_b0"),
-        ("vit_tiny_patch16_224", "VisionTransformer is not supported; choose one of the families"),
+        ("vit_tiny_patch16_224", "VisionTransformer cannot be an encoder.*convnext_tiny.dinov3_lvd1689m"),
         ("test_efficientnet", "6 strides, but the encoder can end at levels 1, 2, 3, 4, 5 only"),
-        ("test_efficientnet_evos", "no 3D twin is known for the layer EvoNorm2dS0"),
+        ("test_efficientnet_evos", r"test_efficientnet_evos, bn1: the layer EvoNorm2dS0 fails on a volume"),
     ],
 )
 def test_encoders_that_cannot_be_had_are_errors(encoder: str, message: str) -> None:

@@ -5,11 +5,12 @@ import timm
 import torch
 from timm import layers as tl
 from timm.layers.cbam import CbamModule
+from timm.layers.split_attn import SplitAttn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autocrossdim.networks import inflate
-from autocrossdim.networks.inflation import fit_kernel
+from autocrossdim.networks.kernels import fit_kernel
 from autocrossdim.networks.layers import AcsConv3d
 from autocrossdim.system.errors import UserError
 
@@ -64,6 +65,19 @@ LAYERS = {
     "blur pool 5": lambda: tl.BlurPool2d(filt_size=5, stride=3),
     "efficient channel attention": lambda: tl.EcaModule(4),
     "efficient channel attention in two layers": lambda: tl.EcaModule(4, use_mlp=True),
+    "standardised conv": lambda: randomised(tl.StdConv2d(4, 6, 3, stride=2)),
+    "scaled standardised conv": lambda: randomised(tl.ScaledStdConv2d(4, 6, 3, groups=2)),
+    "scaled standardised conv same": lambda: tl.ScaledStdConv2dSame(4, 6, 3, stride=2),
+    "average pool with padding": lambda: nn.AvgPool2d(3, 2, 1),
+    "average pool with padding not counted": lambda: nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+    "upsample": lambda: nn.Upsample(scale_factor=2, mode="nearest"),
+    "layer scale": lambda: tl.LayerScale2d(4, 0.5),
+    "rms norm": lambda: tl.RmsNorm2d(4),
+    "simple norm": lambda: tl.SimpleNorm2d(4),
+    "layer norm act": lambda: tl.LayerNormAct2d(4),
+    "selective kernels": lambda: tl.SelectiveKernel(4, 6, split_input=False),
+    "split attention": lambda: SplitAttn(4, 6),
+    "global context": lambda: tl.GlobalContext(4, rd_channels=2, fuse_add=True),
     "channel and spatial attention": lambda: CbamModule(4, rd_channels=2, spatial_kernel_size=5),
 }
 
@@ -181,7 +195,6 @@ UNKNOWN = {
     "Bilinear": lambda: nn.Bilinear(4, 4, 4),
     "CecaModule": lambda: tl.create_attn("ceca", 4),  # a Conv1d inside
     "LightCbamModule": lambda: tl.create_attn("lcbam", 32),  # computes over axes 2 and 3 without own parameters
-    "StdConv2d": lambda: tl.StdConv2d(4, 4, 3),
     "PixelShuffle": lambda: nn.PixelShuffle(2),
     "LayerNorm": lambda: nn.LayerNorm([4, 8, 8]),
     "ConvTranspose2d": lambda: nn.ConvTranspose2d(4, 4, 3, 2),

@@ -15,6 +15,12 @@ def test_an_unknown_encoder_is_reported_with_similar_names() -> None:
         auto.check_options(PlanOptions(encoder="resnet181"))
 
 
+def test_an_unknown_tag_of_an_encoder_is_reported_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"encoder resnet18\.typo: resnet18 has no tag typo; it has a1_in1k"):
+        auto.check_options(PlanOptions(encoder="resnet18.typo"))
+    auto.check_options(PlanOptions(encoder="resnet18.a1_in1k"))
+
+
 @pytest.mark.parametrize("patch", [(1, 1, 1), (48, 7, 64), (64, 4)])
 def test_patches_that_no_network_can_halve_are_refused(patch: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=r"--patch-size .*at least 8 voxels"):

@@ -205,10 +205,10 @@ class Store:
         Raises:
             UserError: one of its files is missing, damaged or cannot be read.
         """
-        record = self.record(name)
         try:
             with np.load(self._path(name, ".npz"), allow_pickle=False) as voxels:
                 positions = {key: voxels[key] for key in voxels.files}
+            record = self.record(name)
             return StoredCase(
                 name=name,
                 image=_open_array(self._path(name, ".image.b2nd")),

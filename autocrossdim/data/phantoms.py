@@ -1,7 +1,7 @@
-"""Small made-up datasets in nnU-Net's raw format, for the demo and the tests.
+"""Small generated datasets in nnU-Net's raw format, for the demo and the tests.
 
-What is to be segmented cannot be had by a threshold: the same intensity means one thing inside a structure and
-another outside it, so a network has to look at the surroundings.
+A threshold cannot segment them: the same intensity has different meanings inside and outside a structure, so a
+network has to use the surroundings.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ def nodules(random: np.random.Generator, shape: tuple[int, int, int] = (36, 44, 
     """Return a volume with an organ (1) and the nodules inside it (2); nodules elsewhere look alike and are background.
 
     Args:
-        random: source of positions and noise.
-        shape: voxels (Z, Y, X).
+        random: Source of positions and noise.
+        shape: Shape (Z, Y, X) in voxels.
     """
     centre = [n / 2 + random.uniform(-2, 2) for n in shape]
     radii = [n * random.uniform(0.24, 0.3) for n in shape]
@@ -44,8 +44,8 @@ def chambers(random: np.random.Generator, shape: tuple[int, int, int] = (10, 72,
     """Return thick slices with a chamber (1) in its dark wall (2); bright discs without a wall are background.
 
     Args:
-        random: source of positions and noise.
-        shape: voxels (Z, Y, X).
+        random: Source of positions and noise.
+        shape: Shape (Z, Y, X) in voxels.
     """
     depth = shape[0]
     image, label = np.full(shape, 0.5), np.zeros(shape, dtype=np.uint8)
@@ -91,13 +91,13 @@ def write_dataset(
     """Write a raw dataset of phantoms; the test cases' labels go to labelsTs.
 
     Args:
-        folder: such as `Dataset901_Nodules`.
-        make: draws one case.
-        labels: names and values, background included.
-        spacing: mm (z, y, x).
-        training: number of training cases.
-        test: number of test cases.
-        seed: of the whole dataset.
+        folder: Directory of the dataset, such as `Dataset901_Nodules`.
+        make: Function that draws one case.
+        labels: Names and values, including the background.
+        spacing: Spacing in mm (z, y, x).
+        training: Number of training cases.
+        test: Number of test cases.
+        seed: Seed of the dataset.
     """
     random = np.random.default_rng(seed)
     for index in range(training + test):
@@ -135,7 +135,7 @@ def _disc(shape: tuple[int, ...], centre: tuple[float, float], radius: float) ->
 
 
 def _far_from(organ: np.ndarray) -> np.ndarray:
-    """Where a nodule touches neither the organ nor the border."""
+    """Return the voxels at which a nodule touches neither the organ nor the border."""
     border = np.ones_like(organ)
     border[4:-4, 4:-4, 4:-4] = False
     far: np.ndarray = gaussian_filter(organ.astype(float), 3) < 0.02

@@ -1,4 +1,4 @@
-"""Commands in processes of their own: several at a time on this machine, or as jobs of a cluster."""
+"""Commands as separate processes: side by side on this machine, or as jobs on a cluster."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Several commands at a time on this machine, each on GPUs and cores of its own."""
+"""Run several commands side by side on this machine, each with its own GPUs and cores."""
 
 import os
 import signal
@@ -24,11 +24,11 @@ SECONDS_TO_END = 60.0  # given to commands to write a checkpoint; a step of a la
 
 @dataclass(frozen=True)
 class Slot:
-    """What one command at a time has of this machine.
+    """Share of this machine for one command at a time.
 
     Attributes:
-        gpus: as CUDA_VISIBLE_DEVICES names them; with none, the variable is left as it is.
-        cores: numbers of the cores it may use; with none, all of them.
+        gpus: Names of the GPUs as in CUDA_VISIBLE_DEVICES; if empty, the variable is left unchanged.
+        cores: Numbers of the cores; if empty, all cores may be used.
     """
 
     gpus: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Slot:
 
 
 def visible_gpus(device: str) -> list[str]:
-    """Return the GPUs there are to choose from for `--device`, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs available for `--device`, named as in CUDA_VISIBLE_DEVICES."""
     if device not in ("auto", "cuda"):
         return []
     import torch
@@ -47,9 +47,9 @@ def visible_gpus(device: str) -> list[str]:
 
 
 def slots(count: int, gpus: Sequence[str], each: int = 1) -> list[Slot]:
-    """Divide this machine into `count` slots of `each` GPUs and equal shares of the cores.
+    """Divide this machine into `count` slots with `each` GPUs and equal numbers of cores.
 
-    With more slots than GPUs or cores, these are shared.
+    If there are more slots than GPUs or cores, slots share them.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     divided = []
@@ -61,18 +61,18 @@ def slots(count: int, gpus: Sequence[str], each: int = 1) -> list[Slot]:
 
 
 def run_together(commands: Mapping[str, Sequence[str]], slots: Sequence[Slot]) -> None:
-    """Run every command, one a slot at a time; each line they print is said with the command's name before it.
+    """Run all commands, one per slot at a time; their output is shown line by line, prefixed with the command's name.
 
-    One that fails does not stop the others. Ctrl-C, SIGTERM and SIGUSR1 end all: each gets SIGTERM and the time to
-    write a checkpoint. On Linux none is left behind even when this process is killed.
+    A command that fails does not stop the others. Ctrl-C, SIGTERM and SIGUSR1 stop all of them: each receives SIGTERM
+    and has time to write a checkpoint. On Linux, no process survives even if this one is killed.
 
     Args:
-        commands: words of a command, by the name it is shown under.
-        slots: what each may use.
+        commands: Command lines by the names under which they are shown.
+        slots: Shares of the machine.
 
     Raises:
-        UserError: commands that failed, with their last lines.
-        Interrupted: SIGTERM or SIGUSR1 came.
+        UserError: Commands failed; the message shows their last lines.
+        Interrupted: SIGTERM or SIGUSR1 arrived.
     """
     free: SimpleQueue[Slot] = SimpleQueue()
     for slot in slots:
@@ -113,7 +113,7 @@ def run_together(commands: Mapping[str, Sequence[str]], slots: Sequence[Slot]) -
         finally:
             pool.shutdown(cancel_futures=True)
     if failures:
-        raise UserError(f"{len(failures)} of {len(commands)} failed; the others are done.\n" + "\n".join(failures))
+        raise UserError(f"{len(failures)} of {len(commands)} failed; the others are complete.\n" + "\n".join(failures))
 
 
 def _start(words: Sequence[str], slot: Slot) -> "subprocess.Popen[str]":
@@ -135,13 +135,13 @@ def _start(words: Sequence[str], slot: Slot) -> "subprocess.Popen[str]":
         encoding="utf-8",
         errors="replace",
         env=environment,
-        start_new_session=True,  # Ctrl-C comes to this process alone, which then asks for checkpoints
+        start_new_session=True,  # Ctrl-C reaches this process only, which then requests checkpoints
         preexec_fn=prepare if sys.platform == "linux" else None,
     )
 
 
 def _end(processes: Sequence["subprocess.Popen[str]"]) -> None:
-    """Ask processes to end, and kill those that do not; a second request to stop kills them at once."""
+    """Terminate processes, and kill those that do not end in time; a second request to stop kills them at once."""
     try:
         for process in processes:
             process.terminate()
@@ -157,10 +157,10 @@ def _end(processes: Sequence["subprocess.Popen[str]"]) -> None:
 
 @contextmanager
 def _stop_requests() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 raise Interrupted inside, as Ctrl-C raises KeyboardInterrupt; in the main thread only."""
+    """Raise Interrupted on SIGTERM and SIGUSR1, as Ctrl-C raises KeyboardInterrupt; in the main thread only."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(f"Stopped by {signal.Signals(number).name}. Type the same command again to go on.")
+        raise Interrupted(f"Stopped by {signal.Signals(number).name}. Run the same command again to resume.")
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -174,5 +174,5 @@ def _stop_requests() -> Iterator[None]:
 
 
 def _ending(code: int) -> str:
-    """How a process ended, in words."""
+    """Describe how a process ended."""
     return f"was killed by {signal.Signals(-code).name}:" if code < 0 else f"ended with exit code {code}:"

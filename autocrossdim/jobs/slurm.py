@@ -1,13 +1,13 @@
-"""Jobs of a SLURM cluster, through submitit.
+"""Jobs on a SLURM cluster, through submitit.
 
-A job whose time is over, or whose place another job needs, is queued again and goes on from its checkpoint:
+A job that reaches its time limit or is pre-empted is queued again and resumes from its checkpoint:
 
     SLURM                         the job                                   training
     USR2, before the time limit   checkpoint(): SIGTERM to the training     writes a checkpoint, ends with 143
                                   alone; submitit queues the job again
     SIGTERM to every process      nothing                                   writes a checkpoint, ends with 143
       requeued or cancelled       ends                                      (SLURM knows what comes next)
-      pre-empted, time of grace   queues itself again
+      pre-empted, grace period    queues itself again
 """
 
 import io
@@ -27,19 +27,19 @@ from typing import Any
 from autocrossdim.system.console import say
 from autocrossdim.system.errors import UserError
 
-INTERRUPTED = 143  # exit code of a command that wrote a checkpoint because it was asked to end
-# Training ends by itself; this ends a job whose time limit is too short for it to get anywhere.
+INTERRUPTED = 143  # exit code of a command that was asked to stop and wrote a checkpoint
+# Times that a job may reach its time limit: training ends anyway, unless the limit is too short for any progress.
 TIME_LIMITS = 1000
 OURS = ("job-name", "output", "error", "open-mode", "signal", "array", "requeue", "wrap", "ntasks", "nodes")
 
 
 @dataclass
 class Job:
-    """One command as a job that can be queued again.
+    """A command as a job that can be queued again.
 
     Attributes:
-        words: of the command.
-        restart: file that exists as long as the command is still to be run with `--restart`, which removes it.
+        words: Words of the command line.
+        restart: File that exists until the command has run with `--restart`, which removes it.
     """
 
     words: Sequence[str]
@@ -51,12 +51,12 @@ class Job:
         again = ["--restart"] if self.restart is not None and self.restart.exists() else []
         self._process = subprocess.Popen(
             [*self.words, *again],
-            # lightning takes a step of SLURM with this name for one process that starts others itself.
+            # With this name, lightning does not expect SLURM to have started all processes of the training.
             env={**os.environ, "SLURM_JOB_NAME": "interactive"},
             preexec_fn=_ignore_usr2,
         )
         code = self._process.wait()
-        # One that ends within its time of grace counts as failed and would not be queued again.
+        # A job that ends within its grace period counts as failed and would not be queued again.
         if code in (INTERRUPTED, -signal.SIGTERM) and _state() == "RUNNING":
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
         if code != 0:
@@ -75,12 +75,12 @@ class Job:
 
 
 def _ignore_usr2() -> None:
-    """SLURM sends it to every process of a job, but it is meant for submitit."""
+    """Ignore SIGUSR2: SLURM sends it to every process of a job, but only submitit handles it."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def _state() -> str:
-    """What SLURM says of the job this process belongs to, such as RUNNING or COMPLETING."""
+    """Return the SLURM state of the job of this process, such as RUNNING or COMPLETING."""
     shown = subprocess.run(
         ["scontrol", "show", "job", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True, check=False
     )
@@ -89,18 +89,20 @@ def _state() -> str:
 
 
 def submit(jobs: Mapping[str, Job], folder: Path, options: Mapping[str, str]) -> None:
-    """Submit jobs; one of the same name that is still queued or running goes first.
+    """Submit jobs; each waits for queued or running jobs of the same name and directory.
 
     Args:
-        jobs: by name.
-        folder: of submission scripts and logs, seen by the nodes too; jobs are told apart by it and their name.
-        options: of `sbatch`, by their long names; `time` is needed.
+        jobs: Jobs by name.
+        folder: Directory for submission scripts and logs, visible to the nodes.
+        options: Options of `sbatch` by their long names; `time` is required.
 
     Raises:
-        UserError: no SLURM or no submitit here, or an option that `sbatch` does not take.
+        UserError: SLURM or submitit is missing, or `sbatch` does not accept an option.
     """
     if shutil.which("sbatch") is None:
-        raise UserError("--slurm: no `sbatch` here. Type this on a login node of the cluster, or leave --slurm out.")
+        raise UserError(
+            "--slurm: `sbatch` was not found. Run this command on a login node of the cluster, or without --slurm."
+        )
     try:
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -109,20 +111,20 @@ def submit(jobs: Mapping[str, Job], folder: Path, options: Mapping[str, str]) ->
     options = {key.replace("_", "-"): value for key, value in options.items()}
     for key in OURS:
         if key in options:
-            raise UserError(f"--slurm {key}=...: this is set for you; leave it out.")
+            raise UserError(f"--slurm {key}=...: this option is set automatically. Leave it out.")
     if "time" not in options:
         raise UserError(
-            "--slurm: time=... is needed, such as time=12:00:00; training that takes longer is queued again."
+            "--slurm: time=... is required, such as time=12:00:00. Training that takes longer is queued again."
         )
     executor = SlurmExecutor(folder.resolve(), max_num_timeout=TIME_LIMITS)
     executor.update_parameters(
         stderr_to_stdout=True,
-        # srun does not take it over from sbatch any more (SLURM 22.05).
+        # srun no longer inherits it from sbatch (SLURM 22.05).
         setup=['[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'],
         additional_parameters={
             **options,
             "requeue": True,
-            # Two jobs never write into one folder: SLURM starts jobs of one name and user one after another.
+            # Two jobs never write into one directory: SLURM runs jobs of the same name and user one after another.
             "dependency": ",".join(["singleton", *filter(None, [options.get("dependency")])]),
         },
     )
@@ -131,10 +133,10 @@ def submit(jobs: Mapping[str, Job], folder: Path, options: Mapping[str, str]) ->
     for name, job in jobs.items():
         executor.update_parameters(job_name=f"{name}-{place}".replace(" ", "_"))
         try:
-            with redirect_stderr(io.StringIO()):  # submitit would print the error, too
+            with redirect_stderr(io.StringIO()):  # submitit would also print the error
                 number = executor.submit(job).job_id
         except (FailedJobError, FailedSubmissionError) as error:
             before = f"Submitted before it: {', '.join(submitted)}." if submitted else "Nothing was submitted."
-            raise UserError(f"--slurm: {name} was not taken. {before} {' '.join(str(error).split())}") from error
+            raise UserError(f"--slurm: {name} was rejected. {before} {' '.join(str(error).split())}") from error
         submitted.append(number)
         say(f"{name}: job {number}, log {folder / f'{number}_0_log.out'}")

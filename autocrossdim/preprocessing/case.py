@@ -1,4 +1,4 @@
-"""One case on its way from the scanner's grid to the network's, and what is needed to go back."""
+"""A case on its way from the original grid to the grid of the network, and what is needed to go back."""
 
 import math
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from autocrossdim.system.errors import UserError
 
 Spacing = tuple[float, float, float]
 
-# What no scan has after resampling, and a spacing in the wrong unit leads to: more voxels along an axis than a
-# NIfTI file can hold, or 16 GiB a channel.
+# Sizes that no scan has after resampling, but that a spacing in the wrong unit leads to: more voxels along an axis
+# than a NIfTI file can hold, or 16 GiB per channel.
 MAX_AXIS, MAX_VOXELS = 2**15, 2**32
 
 
 class Placement(BaseModel):
-    """Where a preprocessed case lies in the original grid.
+    """Position of a preprocessed case in the original grid.
 
     Attributes:
-        original_shape: (Z, Y, X) of the image as read.
-        flipped: whether each axis in the plan's order is reversed.
-        transpose: original axis of each axis in the plan's order.
-        box: what was kept, in the plan's order.
-        spacing: mm, in the plan's order, before resampling.
-        target: mm, in the plan's order, after resampling.
-        shape: (Z, Y, X) after resampling.
+        original_shape: Shape (Z, Y, X) of the image as read.
+        transpose: Original axis of each axis in the plan's order.
+        flipped: Whether each axis in the plan's order is reversed.
+        box: Bounding box that was kept, in the plan's order.
+        spacing: Spacing in mm before resampling, in the plan's order.
+        target: Spacing in mm after resampling, in the plan's order.
+        shape: Shape (Z, Y, X) after resampling.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,8 +57,8 @@ class Placement(BaseModel):
         """Put an array that fills the box (plan's order, original resolution) back on the original grid.
 
         Args:
-            cropped: shape (..., Z, Y, X) of the box.
-            outside: value of the voxels that were cropped away.
+            cropped: Array (..., Z, Y, X) with the shape of the box.
+            outside: Value of the voxels that were cropped away.
         """
         lead = cropped.shape[:-3]
         full = self.change.permuted(self.original_shape)
@@ -88,15 +88,15 @@ def preprocess(
     """Reorient, transpose, crop, normalise and resample one case.
 
     Args:
-        image: shape (C, Z, Y, X), as read.
-        spacing: mm (z, y, x), as read.
-        plan: gives axis order and normalisation.
-        configuration: gives the target spacing.
-        label: shape (Z, Y, X), values as in the file.
-        orientation: Orientation code of the image; if None, it has that of the plan.
+        image: Image (C, Z, Y, X), as read.
+        spacing: Spacing in mm (z, y, x), as read.
+        plan: Plan with axis order and normalisation.
+        configuration: Configuration with the target spacing.
+        label: Label (Z, Y, X), values as in the file.
+        orientation: Orientation code of the image; that of the plan if None.
 
     Raises:
-        UserError: at the plan's spacing the image would be larger than any scan.
+        UserError: At the plan's spacing, the image would be larger than any scan.
     """
     change = Reorientation.between(orientation, plan.orientation).then_transposed(plan.transpose)
     original_shape = image.shape[1], image.shape[2], image.shape[3]
@@ -109,7 +109,8 @@ def preprocess(
     if max(shape) >= MAX_AXIS or math.prod(shape) > MAX_VOXELS:
         raise UserError(
             f"a spacing of {z:g} x {y:g} x {x:g} mm; the plan's is {target[0]:g} x {target[1]:g} x {target[2]:g} mm, "
-            f"at which the image would have {shape[0]} x {shape[1]} x {shape[2]} voxels. Mend the header; is it in mm?"
+            f"at which the image would have {shape[0]} x {shape[1]} x {shape[2]} voxels. Fix the header: spacings are "
+            "in mm."
         )
     image = resample_image(image, shape, orders_for(3, (z, y, x), target))
     if label is not None:

@@ -1,4 +1,4 @@
-"""The box that holds everything that was imaged."""
+"""Cropping to the bounding box of nonzero voxels."""
 
 import numpy as np
 
@@ -6,12 +6,13 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 def nonzero_box(image: np.ndarray) -> Box:
-    """Return the smallest box `((z0, z1), (y0, y1), (x0, x1))` holding every voxel that is not 0 in all channels.
+    """Return the bounding box `((z0, z1), (y0, y1), (x0, x1))` of the voxels that are nonzero in any channel.
 
-    nnU-Net's rule; it fills holes first, which cannot change the box. An image of zeros is its own box.
+    nnU-Net's rule; nnU-Net fills holes first, which cannot change the box. The box of an image of zeros is the complete
+    image.
 
     Args:
-        image: shape (C, Z, Y, X).
+        image: Image (C, Z, Y, X).
     """
     nonzero = (image != 0).any(axis=0)
     if not nonzero.any():
@@ -25,7 +26,7 @@ def nonzero_box(image: np.ndarray) -> Box:
 
 
 def crop(array: np.ndarray, box: Box) -> np.ndarray:
-    """Return a view of the last three axes of `array` inside `box`."""
+    """Return a view of `array` (..., Z, Y, X), cropped to `box`."""
     (z0, z1), (y0, y1), (x0, x1) = box
     return array[..., z0:z1, y0:y1, x0:x1]
 

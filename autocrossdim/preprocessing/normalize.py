@@ -1,4 +1,4 @@
-"""Intensities a network can work with, by nnU-Net's rules a channel name."""
+"""Intensity normalisation, chosen by the channel name as in nnU-Net."""
 
 import math
 
@@ -9,7 +9,7 @@ from autocrossdim.records.normalization import Normalization, Scheme
 
 
 def scheme_for(channel_name: str) -> Scheme:
-    """Return the scheme for a channel name, as nnU-Net maps them: anything it does not know is `zscore`."""
+    """Return the scheme for a channel name, as in nnU-Net: `zscore` for unknown names."""
     known: dict[str, Scheme] = {
         "ct": "ct",
         "nonorm": "nonorm",
@@ -21,7 +21,7 @@ def scheme_for(channel_name: str) -> Scheme:
 
 
 def normalize(image: np.ndarray, schemes: list[Normalization]) -> np.ndarray:
-    """Return the normalised image, float32, shape (C, Z, Y, X), one entry of `schemes` a channel."""
+    """Return the normalised image (C, Z, Y, X), float32; `schemes` has one entry per channel."""
     needs_mask = any(scheme.inside_mask for scheme in schemes)
     mask = binary_fill_holes((image != 0).any(axis=0)) if needs_mask else None
     result = image.astype(np.float32, order="C")
@@ -31,8 +31,8 @@ def normalize(image: np.ndarray, schemes: list[Normalization]) -> np.ndarray:
 
 
 def _normalize_channel(values: np.ndarray, scheme: Normalization, mask: np.ndarray | None) -> None:
-    """Normalise one channel in place: a copy of a scan is half a gigabyte."""
-    # Means and deviations are taken in float64: float32 sums of raw intensities up to 1e6 lose digits.
+    """Normalise one channel in place, because a copy of a scan can take half a gigabyte."""
+    # Means and standard deviations are computed in float64: float32 sums of intensities up to 1e6 lose digits.
     tiny = 1e-8
     if scheme.scheme == "ct":
         np.clip(values, scheme.lower, scheme.upper, out=values)
@@ -54,7 +54,7 @@ def _normalize_channel(values: np.ndarray, scheme: Normalization, mask: np.ndarr
 
 
 def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
-    """Return both in float64, as numpy would, but a million values at a time: it makes a copy in float64 of all."""
+    """Return mean and standard deviation in float64, a million values at a time: numpy would copy all values."""
     flat = values.reshape(-1)
     mean = float(flat.mean(dtype=np.float64))
     parts = (flat[start : start + 2**20] for start in range(0, len(flat), 2**20))

@@ -1,8 +1,8 @@
-"""Resampling by one small matrix an axis.
+"""Resampling with one small matrix per axis.
 
-Spline interpolation is separable and linear, so the response of `scipy.ndimage.zoom` to an identity is the
-whole operation along one axis. The values are those of nnU-Net's `skimage.transform.resize(order=3,
-mode="edge")` to 2e-6, in a quarter of the time or less; voxel centres are aligned as it aligns them.
+Spline interpolation is separable and linear, so the response of `scipy.ndimage.zoom` to an identity matrix is the
+complete operation along one axis. The values equal those of nnU-Net's `skimage.transform.resize(order=3, mode="edge")`
+to 2e-6, including the alignment of voxel centres, in a quarter of the time or less.
 """
 
 from functools import lru_cache
@@ -13,19 +13,19 @@ from scipy.ndimage import zoom
 Shape = tuple[int, int, int]
 Orders = tuple[int, int, int]
 
-SEPARATE_AXIS_RATIO = 3.0  # nnU-Net's: beyond it, interpolating between slices invents anatomy
+SEPARATE_AXIS_RATIO = 3.0  # nnU-Net's; with thicker slices, interpolation between them would invent anatomy
 
 
 def shape_for(shape: Shape, spacing: tuple[float, ...], target: tuple[float, ...]) -> Shape:
-    """Return the shape in voxels after going from `spacing` to `target` (mm), at least one voxel an axis."""
+    """Return the shape in voxels after resampling from `spacing` to `target` (mm), at least one voxel per axis."""
     z, y, x = (max(1, round(n * old / new)) for n, old, new in zip(shape, spacing, target, strict=True))
     return z, y, x
 
 
 def orders_for(order: int, spacing: tuple[float, ...], target: tuple[float, ...]) -> Orders:
-    """Return the spline order an axis: nearest neighbour along a single axis that is > 3x coarser, else `order`.
+    """Return the spline order per axis: nearest neighbour along a single axis that is > 3x coarser, else `order`.
 
-    nnU-Net's rule: the current spacing decides, else the new one.
+    nnU-Net's rule: the current spacing decides; if it is not anisotropic, the new one does.
     """
     for mm in (spacing, target):
         if max(mm) / min(mm) > SEPARATE_AXIS_RATIO:
@@ -59,12 +59,12 @@ def apply_along(matrix: np.ndarray, array: np.ndarray, axis: int) -> np.ndarray:
 
 
 def resample_image(image: np.ndarray, shape: Shape, orders: Orders = (3, 3, 3)) -> np.ndarray:
-    """Return the image on a grid of `shape`, clipped to each channel's own range.
+    """Return the image resampled to `shape`, clipped to the range of each channel.
 
     Args:
-        image: shape (C, Z, Y, X), float32.
-        shape: new (Z, Y, X).
-        orders: spline order an axis.
+        image: Image (C, Z, Y, X), float32.
+        shape: New shape (Z, Y, X).
+        orders: Spline order per axis.
     """
     if image.shape[1:] == shape:
         return image
@@ -77,14 +77,14 @@ def resample_image(image: np.ndarray, shape: Shape, orders: Orders = (3, 3, 3)) 
 
 
 def resample_label(label: np.ndarray, shape: Shape, orders: Orders = (1, 1, 1)) -> np.ndarray:
-    """Return the label on a grid of `shape`: every voxel takes the value with the largest interpolated share.
+    """Return the label resampled to `shape`: every voxel takes the value with the largest interpolated share.
 
-    No value appears that was not there. One value at a time, so memory does not grow with their number.
+    No new value appears. Values are processed one at a time, so memory does not grow with their number.
 
     Args:
-        label: shape (Z, Y, X), integers.
-        shape: new (Z, Y, X).
-        orders: spline order an axis, 0 or 1.
+        label: Label (Z, Y, X), integers.
+        shape: New shape (Z, Y, X).
+        orders: Spline order per axis, 0 or 1.
     """
     if label.shape == shape:
         return label
@@ -102,7 +102,7 @@ def resample_label(label: np.ndarray, shape: Shape, orders: Orders = (1, 1, 1)) 
 
 
 def _resample(values: np.ndarray, shape: Shape, orders: Orders) -> np.ndarray:
-    # Axes that shrink most go first: less to multiply afterwards.
+    # Axes that shrink most come first, which leaves less to multiply.
     for axis in sorted(range(3), key=lambda a: shape[a] / values.shape[a]):
         if values.shape[axis] != shape[axis]:
             values = apply_along(axis_matrix(values.shape[axis], shape[axis], orders[axis]), values, axis)

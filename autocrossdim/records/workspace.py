@@ -1,4 +1,4 @@
-"""Where everything of one dataset lies below the work folder. Paths only: nothing is read or made here."""
+"""Paths of all results of a dataset below the work directory; nothing is read or created here."""
 
 import os
 from dataclasses import dataclass
@@ -8,24 +8,24 @@ from autocrossdim.system.errors import UserError
 
 
 def default_work() -> Path:
-    """`$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`."""
+    """Return `$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`."""
     return Path(os.environ.get("AUTOCROSSDIM_WORK") or "autocrossdim_work")
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder `<work>/<DatasetXXX_Name>` and the names of what lies in it."""
+    """The directory `<work>/<DatasetXXX_Name>` and the paths inside it."""
 
     root: Path
 
     @classmethod
     def of(cls, dataset_name: str, work: Path | None) -> "Workspace":
-        """The workspace of a dataset below `work` (default: `default_work()`)."""
+        """Return the workspace of a dataset below `work` (default: `default_work()`)."""
         return cls((work or default_work()) / dataset_name)
 
     @classmethod
     def of_model(cls, folder: Path) -> "Workspace":
-        """The workspace that holds a model directory, `<workspace>/models/<configuration>`."""
+        """Return the workspace that contains a model directory, `<workspace>/models/<configuration>`."""
         return cls(folder.resolve().parent.parent)
 
     @property
@@ -40,27 +40,27 @@ class Workspace:
 
     @property
     def fingerprint(self) -> Path:
-        """What the data look like."""
+        """Measurements of the training cases."""
         return self.root / "fingerprint.json"
 
     @property
     def splits(self) -> Path:
-        """Cases to train on and to validate with, a fold."""
+        """Training and validation cases of each fold."""
         return self.root / "splits.json"
 
     @property
     def plan(self) -> Path:
-        """What was decided, and why."""
+        """The decision, its reasons, and the configurations."""
         return self.root / "plan.json"
 
     @property
     def best(self) -> Path:
-        """What `find_best` chose."""
+        """The choice of `find_best`."""
         return self.root / "best.json"
 
     @property
     def report(self) -> Path:
-        """The page on all of it."""
+        """The report."""
         return self.root / "report.html"
 
     def preprocessed(self, configuration: str) -> Path:
@@ -72,7 +72,7 @@ class Workspace:
         return self.root / "preprocessed" / f"{configuration}_unlabelled"
 
     def model(self, configuration: str) -> Path:
-        """Folder of all folds of a configuration."""
+        """Directory of all folds of a configuration."""
         return self.root / "models" / configuration
 
     def summary(self, configuration: str) -> Path:
@@ -80,7 +80,7 @@ class Workspace:
         return self.model(configuration) / "summary.json"
 
     def fold(self, configuration: str, fold: int | str) -> "FoldFolder":
-        """Folder of one fold of a configuration."""
+        """Directory of one fold of a configuration."""
         return FoldFolder(self.model(configuration) / f"fold_{fold}")
 
     def require_plan(self) -> None:
@@ -91,13 +91,13 @@ class Workspace:
 
 @dataclass(frozen=True)
 class FoldFolder:
-    """The folder of one trained fold and the names of what lies in it."""
+    """The directory of a trained fold and the paths inside it."""
 
     root: Path
 
     @property
     def workspace(self) -> Workspace:
-        """The workspace that the fold belongs to, by its path: `models` may be a link to another disk."""
+        """The workspace of the fold. Links are not resolved: `models` may be on another disk."""
         return Workspace(self.root.absolute().parents[2])
 
     @property
@@ -117,12 +117,12 @@ class FoldFolder:
 
     @property
     def slices(self) -> "FoldFolder":
-        """Folder of the same fold of DX-Net's 2D twin, which is trained before it."""
+        """Directory of the same fold of DX-Net's 2D twin, which is trained before it."""
         return FoldFolder(self.root.parent / "slices" / self.root.name)
 
     @property
     def latest(self) -> Path:
-        """Checkpoint after the last finished epoch; what training resumes from and prediction uses."""
+        """Checkpoint after the last finished epoch, from which training resumes and which prediction uses."""
         return self.root / "checkpoint_latest"
 
     @property
@@ -132,12 +132,12 @@ class FoldFolder:
 
     @property
     def history(self) -> Path:
-        """One JSON line an epoch."""
+        """Training history: one JSON line per epoch."""
         return self.root / "history.jsonl"
 
     @property
     def progress(self) -> Path:
-        """Picture of the history."""
+        """Figure of the training history."""
         return self.root / "progress.png"
 
     @property

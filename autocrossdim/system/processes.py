@@ -1,4 +1,4 @@
-"""Worker processes: one function over many cases, with the original error when one fails."""
+"""Worker processes: apply a function to many cases; if one fails, its original error is raised."""
 
 import ctypes
 import os
@@ -28,17 +28,17 @@ def map_cases(
 ) -> list[Result]:
     """Return `[function(item) for item in items]`, computed by worker processes.
 
-    Each worker holds one item in memory. The first exception ends the whole job: it is raised here as it was raised
+    Each worker holds one item in memory. The first exception ends the job: it is raised here as it was raised
     in the worker, with the worker's traceback. Ctrl-C ends the job at once.
 
     Args:
-        function: function of one item; it and the items are pickled.
-        items: for example the cases of a dataset.
-        processes: number of workers; with one, everything happens in this process.
-        description: name of the job, for its progress bar.
+        function: Function of one item; it and the items are pickled.
+        items: Items, such as the cases of a dataset.
+        processes: Number of workers; with one, everything is computed in this process.
+        description: Name of the job, for its progress bar.
 
     Raises:
-        UserError: a worker was killed (typically by the system, because memory ran out).
+        UserError: A worker was killed, typically by the system because memory ran out.
     """
     if processes <= 1 or len(items) <= 1:
         return list(track(map(function, items), description, len(items)))

@@ -90,7 +90,7 @@ def test_a_failed_command_is_named_with_its_last_lines_and_the_others_finish(tmp
     with pytest.raises(UserError) as error:
         run_together({"fold 0": fails, "fold 1": killed, "fold 2": works}, [Slot(), Slot()])
     lines = str(error.value).splitlines()
-    assert lines[0] == "2 of 3 failed; the others are done."
+    assert lines[0] == "2 of 3 failed; the others are complete."
     assert "fold 0 ended with exit code 1:\n    epoch 1\n    error: no space" in str(error.value)
     assert "fold 1 was killed by SIGKILL:" in lines
     assert (tmp_path / "done").exists()

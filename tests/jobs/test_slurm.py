@@ -302,4 +302,4 @@ def test_without_sbatch_it_says_so(raw: Path, work: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", "/nowhere")
     result = submit(raw, work, "--slurm", "time=10")
     assert result.returncode == 2
-    assert "no `sbatch` here" in result.stderr
+    assert "`sbatch` was not found" in result.stderr

@@ -95,24 +95,49 @@ def measure(
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Return the runs as a Markdown table, with the paired difference between the arms over cases and seeds."""
-    lines = [
-        "| network | cases | epochs | seed | Dice without | with | difference | CPU s without | with |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Return the runs as Markdown tables: each pair of runs, and the mean difference with its interval."""
     pairs: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
-    for r in records:
-        pairs[r["config"], r["cases"], r["epochs"], r["seed"], r["test"]][r["arm"]] = r
-    for (config, cases, epochs, seed, _), arms in sorted(pairs.items()):
+    for record in records:
+        key = ("imagesTs" if record["test"] else "other training cases", record["config"], record["cases"])
+        pairs[(*key, record["epochs"], record["seed"])][record["arm"]] = record
+    rows, differences = [], defaultdict(list)
+    for key, arms in sorted(pairs.items()):
         if set(arms) != set(ARMS):
             continue
         without, taught = (arms[arm] for arm in ARMS)
-        cost = " | ".join(f"{arms[arm]['training']['cpu_seconds']:.0f}" for arm in ARMS)
-        lines.append(
-            f"| {config} | {cases} | {epochs} | {seed} | {without['dice']:.4f} | {taught['dice']:.4f} | "
-            f"{taught['dice'] - without['dice']:+.4f} | {cost} |"
+        cells = [
+            f"{without[name]:.{digits}f} | {taught[name]:.{digits}f}" for name, digits in (("dice", 3), ("hd95", 2))
+        ]
+        seconds = [f"{each['training']['cpu_seconds']:.0f}" for each in (without, taught)]
+        rows.append(f"| {' | '.join(map(str, (*key, *cells, *seconds)))} |")
+        differences[key[:-1]].append(
+            [np.mean(taught["per_case"][case]) - np.mean(scores) for case, scores in without["per_case"].items()]
         )
-    return "\n".join(lines)
+    each = [
+        "| tested on | network | cases | epochs | seed | Dice without | with | HD95 without | with | CPU s | with |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+    mean = [
+        "| tested on | network | cases | epochs | seeds | difference in Dice, 95 % interval |",
+        "|---|---|---|---|---|---|",
+    ]
+    for key, per_seed in sorted(differences.items()):
+        low, high = interval(per_seed)
+        found = f"{np.mean([np.mean(cases) for cases in per_seed]):+.3f} ({low:+.3f} to {high:+.3f})"
+        mean.append(f"| {' | '.join(map(str, key))} | {len(per_seed)} | {found} |")
+    return "\n".join([*each, "", *mean])
+
+
+def interval(per_seed: list[list[float]]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of paired differences: seeds are drawn, then the cases of each."""
+    random = np.random.default_rng(0)
+    means = [
+        np.mean([np.mean(random.choice(per_seed[seed], len(per_seed[seed]))) for seed in seeds])
+        for seeds in random.integers(len(per_seed), size=(10_000, len(per_seed)))
+    ]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def main() -> None:

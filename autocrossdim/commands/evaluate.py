@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from autocrossdim.commands.arguments import ProcessesOption
 from autocrossdim.commands.signature import Option, command
+from autocrossdim.records.score import ScoreName
 from autocrossdim.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def evaluate(
         Option("Summary file (default: summary.json beside the predictions).", Path | None, ("-o", "--output")),
     ] = None,
     skip_missing: Annotated[bool, Option("Leave out cases without a prediction.")] = False,
+    score: Annotated[
+        ScoreName | None, Option("Score of a challenge, or detection of single lesions, to compute as well.")
+    ] = None,
     all_slices: Annotated[
         bool, Option("Count every slice of the references, also where dataset.json sets unannotated_slices.")
     ] = False,
@@ -38,6 +42,8 @@ def evaluate(
         dataset: Dataset whose dataset.json names the labels; every value that occurs is a label if None.
         output: Summary file; `summary.json` beside the predictions if None.
         skip_missing: Leave out cases without a prediction instead of refusing to evaluate.
+        score: Score to compute as well: that of the challenge `chaos`, `brats` or `camus`, or `lesions`, the detection
+            of single lesions.
         all_slices: Count every slice of the references, also where dataset.json sets `unannotated_slices`.
         processes: Cases compared at a time.
 
@@ -45,7 +51,8 @@ def evaluate(
         The summary.
 
     Raises:
-        UserError: A file has no partner, lies on another grid, or holds undeclared values.
+        UserError: A file has no partner, lies on another grid, or holds undeclared values; the score does not exist or
+            needs other labels.
     """
     from autocrossdim.data.dataset import find_dataset, load_dataset
     from autocrossdim.evaluation.folder import evaluate_folder, labels_from
@@ -69,11 +76,12 @@ def evaluate(
         groups=None if raw is None else raw.groups,
         annotated_labels=None if raw is None else raw.annotated_labels,
         skip_missing=skip_missing,
+        score=score,
     )
 
 
 def present(summary: "Summary", **_: object) -> "Iterator[RenderableType]":
-    """Yield what the command line prints: means and intervals per label."""
+    """Yield what the command line prints: means and intervals per label, and the score."""
     from autocrossdim.report.terminal import summary_text
 
     yield summary_text(summary)

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from autocrossdim.data.annotated_slices import labelled_slices, mark_unannotated
 from autocrossdim.data.images import Geometry, is_picture, read_label, same_place
-from autocrossdim.evaluation.metrics import case_metrics
+from autocrossdim.evaluation.metrics import LabelArray, axes_with_extent, case_metrics
+from autocrossdim.evaluation.scores import find
+from autocrossdim.evaluation.scores.registry import Case
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.records.labels import Labels
+from autocrossdim.records.score import Score
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
@@ -45,26 +48,12 @@ def evaluate_case(pair: Pair, labels: Labels) -> CaseResult:
         UserError: A file cannot be read, the two grids differ, or a file contains a value that `labels` does not
             declare.
     """
-    predicted, predicted_geometry = read_label(pair.prediction)
-    expected, geometry = read_label(pair.reference)
-    difference = same_place(predicted_geometry, geometry)
-    if difference is not None:
-        raise UserError(
-            f"{pair.prediction}: not on the grid of {pair.reference} ({difference}). "
-            "Compare segmentations on the original image's grid."
-        )
-    for path, array in ((pair.prediction, predicted), (pair.reference, expected)):
-        if not np.isin(array, labels.values).all():
-            unknown = sorted({int(value) for value in np.unique(array)} - set(labels.values))
-            raise UserError(
-                f"{path}: contains the value {listed(unknown)}, which is not among the labels {listed(labels.values)}. "
-                "Evaluate with the dataset.json that belongs to these files."
-            )
+    predicted, expected, geometry = _read(pair, labels)
     return CaseResult(
         reference_file=str(pair.reference),
         prediction_file=str(pair.prediction),
         group=pair.group,
-        unit="pixels" if is_picture(pair.reference) and set(geometry.spacing) == {1.0} else "mm",
+        unit="mm" if _is_in_mm(pair, geometry) else "pixels",
         annotated_slices=_annotated_slices(expected, geometry) if labels.unannotated_slices else None,
         metrics=case_metrics(
             predicted,
@@ -90,6 +79,52 @@ def evaluate_cases(pairs: Sequence[Pair], labels: Labels, *, processes: int) -> 
     return map_cases(partial(evaluate_case, labels=labels), pairs, processes, "Evaluating")
 
 
+def score_case(pair: Pair, labels: Labels, *, score: str, file_ending: str) -> tuple[str, Any]:
+    """Return the name of a case and what a score keeps of it.
+
+    Raises:
+        UserError: As for `evaluate_case`, or the score is not defined for such a case.
+    """
+    challenge = find(score)
+    predicted, expected, geometry = _read(pair, labels)
+    if challenge.needs_mm and not _is_in_mm(pair, geometry):
+        raise UserError(
+            f"{pair.reference}: has no voxel spacing, but --score {score} is defined in mm. Use NIfTI files."
+        )
+    axes = axes_with_extent(expected.shape)
+    shape = [expected.shape[axis] for axis in axes]
+    name = pair.reference.name.removesuffix(file_ending)
+    case = Case(
+        name,
+        predicted.reshape(shape),
+        mark_unannotated(expected, geometry, labels).reshape(shape),
+        tuple(geometry.spacing[axis] for axis in axes),
+        challenge.structures(labels),
+        labels.unannotated,
+    )
+    return name, challenge.measure(case)
+
+
+def score_cases(pairs: Sequence[Pair], labels: Labels, score: str, *, file_ending: str, processes: int) -> Score:
+    """Compute a score over many pairs of files, read one by one by each of `processes` workers.
+
+    Raises:
+        UserError: The score does not exist or needs other labels, a label was not annotated in some reference, or as
+            for `score_case`.
+    """
+    challenge = find(score)
+    challenge.structures(labels)  # refused before anything is read
+    partial_references = [str(pair.reference) for pair in pairs if pair.annotated_labels is not None]
+    if partial_references:
+        raise UserError(
+            f"--score {score}: not all labels were annotated in {listed(partial_references)} (annotated_labels in "
+            "dataset.json), but a score needs them all. Evaluate these cases without --score, in a directory of their "
+            "own."
+        )
+    measure = partial(score_case, labels=labels, score=score, file_ending=file_ending)
+    return challenge.report(dict(map_cases(measure, pairs, processes, "Scoring")))
+
+
 def evaluate_folder(
     predictions: Path,
     references: Path,
@@ -101,6 +136,7 @@ def evaluate_folder(
     groups: Mapping[str, str] | None = None,
     annotated_labels: Mapping[str, tuple[str, ...]] | None = None,
     skip_missing: bool = False,
+    score: str | None = None,
 ) -> Summary:
     """Compare the files of the same name in two folders, and write the summary.
 
@@ -115,10 +151,11 @@ def evaluate_folder(
         annotated_labels: Names of the labels that were annotated in each case by its name. All were in a case that is
             not listed.
         skip_missing: Leave out cases without a prediction, and list them in the summary, instead of failing.
+        score: Name of a score to compute as well, see `evaluation.scores`.
 
     Raises:
-        UserError: A folder is missing or has no such files, a file has no counterpart, or as for `evaluate_case`.
-            Nothing is written in this case.
+        UserError: A folder is missing or has no such files, a file has no counterpart, or as for `evaluate_case` and
+            `score_cases`. Nothing is written in this case.
     """
     predicted, expected = _names(predictions, file_ending), _names(references, file_ending)
     missing = sorted(expected - predicted)
@@ -135,7 +172,9 @@ def evaluate_folder(
         Pair(predictions / name, references / name, groups.get(case), annotated_labels.get(case))
         for name, case in cases.items()
     ]
+    scored = None if score is None else score_cases(pairs, labels, score, file_ending=file_ending, processes=processes)
     summary = summarise(evaluate_cases(pairs, labels, processes=processes), labels, skipped=missing)
+    summary = summary.model_copy(update={"score": scored})
     summary.write(output)
     return summary
 
@@ -165,6 +204,31 @@ def labels_from(dataset_json: Path | None, folders: Sequence[Path], *, file_endi
     if not found:
         raise UserError(f"{listed(folders)}: the {file_ending} files contain nothing but background (0).")
     return Labels.from_dataset_json({str(value): value for value in found})
+
+
+def _read(pair: Pair, labels: Labels) -> tuple[LabelArray, LabelArray, Geometry]:
+    """Return prediction and reference, shape `(Z, Y, X)`, and the geometry of both."""
+    predicted, predicted_geometry = read_label(pair.prediction)
+    expected, geometry = read_label(pair.reference)
+    difference = same_place(predicted_geometry, geometry)
+    if difference is not None:
+        raise UserError(
+            f"{pair.prediction}: not on the grid of {pair.reference} ({difference}). "
+            "Compare segmentations on the original image's grid."
+        )
+    for path, array in ((pair.prediction, predicted), (pair.reference, expected)):
+        if not np.isin(array, labels.values).all():
+            unknown = sorted({int(value) for value in np.unique(array)} - set(labels.values))
+            raise UserError(
+                f"{path}: contains the value {listed(unknown)}, which is not among the labels {listed(labels.values)}. "
+                "Evaluate with the dataset.json that belongs to these files."
+            )
+    return predicted, expected, geometry
+
+
+def _is_in_mm(pair: Pair, geometry: Geometry) -> bool:
+    """Whether the spacing is in mm: pictures without one have spacing 1."""
+    return not (is_picture(pair.reference) and set(geometry.spacing) == {1.0})
 
 
 def _values(path: Path) -> set[int]:

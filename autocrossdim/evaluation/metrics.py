@@ -79,7 +79,7 @@ def case_metrics(
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
-    thick = _axes_with_extent(reference.shape)
+    thick = axes_with_extent(reference.shape)
     shape = tuple(reference.shape[axis] for axis in thick)
     spacing = tuple(float(spacing[axis]) for axis in thick)
     prediction, reference = prediction.reshape(shape), reference.reshape(shape)
@@ -197,7 +197,7 @@ def _distance_to(voxels: Mask, spacing: Sequence[float]) -> NDArray[np.float32]:
     return array
 
 
-def _axes_with_extent(shape: Sequence[int]) -> list[int]:
+def axes_with_extent(shape: Sequence[int]) -> list[int]:
     """Return the axes with more than one voxel, such as the two of a 2D image `(1, Y, X)`; at least two."""
     axes = list(range(len(shape)))
     for axis in range(len(shape)):

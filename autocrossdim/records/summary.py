@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from autocrossdim.records.calibration import Calibration, CaseScore
+from autocrossdim.records.score import Score
 from autocrossdim.system.errors import UserError, first_fault
 from autocrossdim.system.files import read_json, write_json
 
@@ -125,6 +126,7 @@ class Summary(_Record):
         labels: Label names by label key.
         skipped: File names of cases that were left out because they have no prediction.
         calibration: Calibration of the chosen model's probabilities.
+        score: Score that was asked for with `autocrossdim evaluate --score`.
         metric_per_case: Metrics of every case, sorted by file name.
     """
 
@@ -134,6 +136,7 @@ class Summary(_Record):
     labels: dict[str, str] = {}
     skipped: tuple[str, ...] = ()
     calibration: SummaryCalibration | None = None
+    score: Score | None = None
     metric_per_case: Annotated[tuple[CaseResult, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from autocrossdim.evaluation.metrics import NSD_TOLERANCE_MM
 from autocrossdim.records.best import Best
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import GIGABYTE, Configuration, Plan
+from autocrossdim.records.score import ScoreTable
 from autocrossdim.records.summary import Summary
 from autocrossdim.report.misses import partial_sentences, skipped_sentence, unmatched_sentences
 from autocrossdim.system.text import counted, printable
@@ -66,6 +67,9 @@ def summary_text(summary: Summary) -> RenderableType:
     if summary.has_unmatched:
         tables.append(unmatched_table(summary))
     sentences = [*partial_sentences(summary), *unmatched_sentences(summary), *skipped_sentence(summary)]
+    if summary.score is not None:
+        tables += [score_table(table) for table in summary.score.tables]
+        sentences += summary.score.notes
     return Group(*tables, *(_plain(sentence) for sentence in sentences))
 
 
@@ -91,6 +95,18 @@ def unmatched_table(summary: Summary) -> Table:
     counts = {"missed": summary.n_missed, "false\nalarms": summary.n_false_alarms}
     headings = {"HD95_found": f"HD95 ({summary.unit})", "ASSD_found": f"ASSD ({summary.unit})"}
     return _label_table("Distances over cases where both have the label", summary, counts, headings)
+
+
+def score_table(scored: ScoreTable) -> Table:
+    """Return a table of a challenge score."""
+    table = Table(title=_plain(scored.title), box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("", overflow="fold")
+    columns = list(next(iter(scored.rows.values())))
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    for name, values in scored.rows.items():
+        table.add_row(_plain(name), *(_score(values[column]) for column in columns))
+    return table
 
 
 def _label_table(
@@ -186,6 +202,10 @@ def _duration(seconds: float | None) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None or math.isnan(value) else format(value, form)
+
+
+def _score(value: float) -> str:
+    return str(value) if isinstance(value, int) else _number(value, ".2f" if abs(value) >= 10 else ".3f")
 
 
 def _metric(metric: str, mean: float, ends: Sequence[float]) -> str:

@@ -22,7 +22,6 @@ RESUME = "Stopped. Run the same command again to resume.\n"
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Segment medical images with few annotated scans: plan, train, predict, and see how far to trust the result.",
@@ -146,7 +145,7 @@ def main() -> NoReturn:
         sys.stdout.reconfigure(errors="replace")
     code = 0
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(standalone_mode=False, prog_name="autocrossdim") or 0
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except UserError as error:

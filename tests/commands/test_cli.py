@@ -67,6 +67,13 @@ def test_help_is_quick_and_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_shell_completes_commands(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_AUTOCROSSDIM_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "autocrossdim pl")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert command().stdout.split() == ["plan", "plan_and_preprocess"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["volumes", "thick_slices"])
 def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path, succeed: Succeed) -> None:

@@ -78,7 +78,12 @@ def measure(
             weights="random" if weights is None else str(weights),
             device="cpu",
             epochs=epochs if arm == "with" else round(ratio * epochs),
-            set={"steps_per_epoch": STEPS_PER_EPOCH, "seed": seed, "workers": 0},
+            set={
+                "steps_per_epoch": STEPS_PER_EPOCH,
+                "seed": seed,
+                "workers": 0,
+                "unlabelled": 1.0 if arm == "with" else 0.0,
+            },
         )
     predictions = folder / "segmented"
     autocrossdim.predict(raw, folder / "images", predictions, work=work, config=config, device="cpu")

@@ -61,8 +61,7 @@ class Run:
     @property
     def unlabelled(self) -> tuple[str, ...]:
         """Names of the unlabelled scans that the run learns from."""
-        scans = self.task.unlabelled
-        return scans.names if scans is not None and self.settings.unlabelled else ()
+        return () if self.task.unlabelled is None else self.task.unlabelled.names
 
     @property
     def learning_rate(self) -> float:

@@ -82,7 +82,7 @@ class Settings(BaseModel):
     dice_weight: float = Field(1.0, ge=0, le=1000, description="Weight of the Dice loss (paper: equal weights).")
     cross_entropy_weight: float = Field(1.0, ge=0, le=1000, description="Weight of the cross-entropy loss.")
     unlabelled: float = Field(
-        1.0, ge=0, le=100, description="Weight of the loss on unlabelled scans, where there are any; 0 leaves them out."
+        0.0, ge=0, le=100, description="Weight of the loss on unlabelled scans (imagesUn); 0 leaves them out."
     )
     foreground_share: float = Field(
         0.33, ge=0, le=1, description="Fraction of the patches of a batch centred on a labelled voxel (nnU-Net: 0.33)."

@@ -34,7 +34,7 @@ def is_taught(run: Run) -> bool:
     if not run.settings.averaging:
         raise UserError(
             "Unlabelled scans are segmented by the running average of the weights, which averaging=0 turns off. Set it "
-            "above 0, or leave the unlabelled scans out with --set unlabelled=0."
+            "above 0, or leave the unlabelled scans out (unlabelled=0)."
         )
     return True
 

@@ -74,7 +74,7 @@ class FoldTask:
         devices: Number of devices that train the fold together.
         settings: Training settings that differ from their defaults.
         restart: Discard existing checkpoints and start over.
-        unlabelled: Scans without labels; None if the dataset has none.
+        unlabelled: Scans without labels to learn from; None unless the setting `unlabelled` asks for them.
     """
 
     plan: Plan

@@ -82,8 +82,7 @@ class Project:
         """Return the preprocessed unlabelled scans of a configuration, as `store` does the training cases."""
         store = Store(self.workspace.unlabelled(configuration))
         cases, plan = self.dataset.unlabelled_cases(), self.plan
-        if cases:
-            preprocess_cases(cases, plan, plan.configuration(configuration), store, processes or default_processes())
+        preprocess_cases(cases, plan, plan.configuration(configuration), store, processes or default_processes())
         return store
 
     def unlabelled(self, fold: Fold) -> tuple[str, ...]:

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from autocrossdim.commands.plugins import FoldTask
+    from autocrossdim.commands.project import Project
+    from autocrossdim.preprocessing.store import Store
     from autocrossdim.records.summary import Summary
     from autocrossdim.records.workspace import FoldFolder
+
+UNLABELLED = "unlabelled"  # setting that asks a trainer to learn from unlabelled scans
 
 
 @command(renamed={"settings": "set", "max_seconds": "max_time"})
@@ -115,7 +119,7 @@ def train(
         )
     # Other processes of the same training wait for the first one to preprocess.
     store = project.store(name) if is_first_process() else Store(workspace.preprocessed(name))
-    unlabelled = project.unlabelled_store(name) if is_first_process() else Store(workspace.unlabelled(name))
+    scans = _unlabelled_store(project, name, settings)
     tasks = {
         number: FoldTask(
             plan=project.plan,
@@ -130,7 +134,7 @@ def train(
             devices=devices,
             settings=settings,
             restart=restart,
-            unlabelled=Unlabelled(unlabelled, names) if (names := project.unlabelled(number)) else None,
+            unlabelled=None if scans is None else Unlabelled(scans, project.unlabelled(number)),
         )
         for number in folds
     }
@@ -141,6 +145,25 @@ def train(
         for task in tasks.values():
             trainer.train_fold(task)
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
+
+
+def _unlabelled_store(project: "Project", configuration: str, settings: Mapping[str, Any]) -> "Store | None":
+    """Return the preprocessed unlabelled scans if the setting `unlabelled` asks for them; else say how to use them."""
+    from autocrossdim.preprocessing.store import Store
+    from autocrossdim.system.console import is_first_process, say
+    from autocrossdim.system.text import counted
+
+    scans = len(project.dataset.unlabelled_cases())
+    if not settings.get(UNLABELLED):
+        if scans:
+            say(f"{counted(scans, 'unlabelled scan')} in imagesUn: not used. --set {UNLABELLED}=1 learns from them.")
+        return None
+    if not scans:
+        folder = project.dataset.path / "imagesUn"
+        raise UserError(f"{folder}: no images, but --set {UNLABELLED} asks for unlabelled scans. Add some.")
+    if is_first_process():
+        return project.unlabelled_store(configuration)
+    return Store(project.workspace.unlabelled(configuration))
 
 
 def _commands(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]") -> dict[Fold, list[str]]:

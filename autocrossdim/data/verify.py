@@ -242,7 +242,7 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
         ]
         warnings += _sparse_slices(dataset, [case for case in cases if case.slices])
     notes = [
-        f"{counted(number, 'unlabelled scan')} in imagesUn, from which training learns as well."
+        f"{counted(number, 'unlabelled scan')} in imagesUn, from which training can learn (--set unlabelled=1)."
         for dataset in datasets
         if (number := len(dataset.unlabelled_cases()))
     ]

@@ -80,7 +80,7 @@ class PowerCut(Exception):
 def test_an_interrupted_run_learns_the_same_from_unlabelled_scans(
     scans: Path, another_work: Callable[[str], Path], train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"epochs": 4, "patience": 0}
+    settings = {"epochs": 4, "patience": 0, "unlabelled": 1.0}
     expected = train(work=another_work("whole"), **settings)
     assert [line["unlabelled_steps"] for line in history(expected)] == [0, 2, 4, 6]
     names = Checkpoint.read(expected.latest).split["unlabelled"]
@@ -102,21 +102,33 @@ def test_an_interrupted_run_learns_the_same_from_unlabelled_scans(
     one, other = Checkpoint.read(expected.latest).network, Checkpoint.read(found.latest).network
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
-    supervised = train(work=another_work("supervised"), unlabelled=0, **settings)
+    supervised = train(work=another_work("supervised"), **{**settings, "unlabelled": 0})
     three = Checkpoint.read(supervised.latest).network
     assert any(not torch.equal(tensor, three[name]) for name, tensor in one.items())
 
 
 def test_a_teacher_needs_the_average(scans: Path, train: Train) -> None:
     with pytest.raises(UserError, match="averaging=0 turns off"):
-        train(averaging=0)
+        train(averaging=0, unlabelled=1)
+
+
+def test_scans_are_used_on_request_only(
+    scans: Path, planned: tuple[Path, Path], train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(epochs=1)
+    assert "2 unlabelled scans in imagesUn: not used. --set unlabelled=1 learns from them." in capsys.readouterr().err
+    assert "unlabelled" not in Checkpoint.read(folder.latest).split
+    for file in scans.iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match="imagesUn: no images"):
+        train(1, unlabelled=1)
 
 
 def test_a_collapse_ends_the_teaching_and_says_so(
     scans: Path, train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(teacher, "COLLAPSE", -1.0)  # any score is too low
-    folder = train(epochs=4)
+    folder = train(epochs=4, unlabelled=1)
     assert [line["unlabelled_steps"] for line in history(folder)] == [0, 2, 2, 2]
     assert "while learning from unlabelled scans" in capsys.readouterr().err
 

@@ -20,13 +20,21 @@ from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.misses import partial_sentences, unmatched_sentences
-from autocrossdim.report.pictures import case_picture, dice_chart
+from autocrossdim.report.pictures import agreement_chart, case_picture, dice_chart
+from autocrossdim.report.scans import read_scan
+from autocrossdim.report.sizes import Agreement, Measure, agreements, case_sizes
+from autocrossdim.report.table import results_table
+from autocrossdim.report.viewer import shared, single_slice, volume
+from autocrossdim.system.console import track
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_text
 from autocrossdim.system.templates import render
+from autocrossdim.system.text import listed
 
 FEW = 10  # patients (or cases) below which the page warns that an interval rests on few; our choice
 WORST, LISTED = 3, 100  # cases drawn and cases listed, starting with the lowest Dice
+WORST_VOLUMES = 6  # cases of which the viewer has all slices, besides the median and the highest Dice
+CHARTS = 8  # labels whose sizes are drawn
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Row:
         group: Group (patient) of the case, if it shares one.
         dice: Mean Dice over the labels; NaN if neither annotation nor segmentation has any.
         labels: Dice by label key; NaN likewise.
-        hd95: Largest HD95 of any label; NaN likewise.
+        hd95: Largest HD95 of the labels that both have; NaN if there is none.
         missed: Names of labels that only the annotation has.
         false_alarms: Names of labels that only the segmentation has.
     """
@@ -83,28 +91,65 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """The cases that are shown.
+
+    Attributes:
+        pictures: A few cases as PNG.
+        viewer: What the cases of the viewer have in common.
+        cases: The cases of the viewer.
+        missing: Names of cases that could not be drawn because a file is missing.
+    """
+
+    pictures: Sequence[Picture]
+    viewer: Mapping[str, Any]
+    cases: Sequence[Mapping[str, Any]]
+    missing: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Results:
     """Results of one model on held-out cases.
 
     Attributes:
         name: Name of the model, such as `dx` or `dx + omnia`.
+        ending: File ending of the cases.
         summary: Summary of all folds.
         rows: Cases, the lowest Dice first.
         cautions: Sentences that are needed to read the numbers.
         chart: PNG of the Dice of every case.
-        pictures: Some of the cases, drawn.
-        not_drawn: Names of cases that could not be drawn because a file is missing.
+        drawn: The cases as pictures and in the viewer.
+        measure: How sizes are measured.
+        agreements: Agreement of sizes by label.
+        agreement_charts: PNG by label name, of the first labels.
+        table: All labels and cases, for the script of the page.
         folds: Training of the folds.
     """
 
     name: str
+    ending: str
     summary: Summary
     rows: Sequence[Row]
     cautions: Sequence[str]
     chart: bytes
-    pictures: Sequence[Picture]
-    not_drawn: Sequence[str]
+    drawn: Drawn
+    measure: Measure
+    agreements: Sequence[Agreement]
+    agreement_charts: Mapping[str, bytes]
+    table: Mapping[str, Any]
     folds: Sequence[Fold]
+
+    def annotated(self, key: str) -> int:
+        """Return the number of cases in which a label is annotated."""
+        return sum(case.in_reference(key) for case in self.summary.metric_per_case)
+
+    def missed(self, key: str) -> list[str]:
+        """Return the names of the cases in which a label is annotated and not found."""
+        return [
+            case.file.removesuffix(self.ending)
+            for case in self.summary.metric_per_case
+            if case.in_reference(key) and not case.in_prediction(key)
+        ]
 
 
 def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Split], output: Path) -> None:
@@ -125,11 +170,22 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
     configurations = best.configurations if best is not None else tuple(trained[:1])
     if best is None and plan.decision.configuration in trained:
         configurations = (plan.decision.configuration,)
-    results = _results(dataset, plan, workspace, configurations, splits, best) if configurations else None
+    spaced = dataset.file_ending not in PICTURES or bool((fingerprint.median_spacing() != 1).any())
+    results = None
+    if configurations:
+        results = _results(dataset, plan, workspace, fingerprint, configurations, splits, best, spaced=spaced)
     page = render(
         "autocrossdim.report",
         "report.html.jinja",
-        {"png": _data_uri, "number": _number, "ends": _ends, "sizes": _sizes},
+        {
+            "png": _data_uri,
+            "number": _number,
+            "ends": _ends,
+            "sizes": _sizes,
+            "listed": listed,
+            "between": _between,
+            "described": _described,
+        },
         program=version("autocrossdim"),
         plan=plan,
         fingerprint=fingerprint,
@@ -140,7 +196,7 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
         outdated=best.outdated(workspace) if best is not None else None,
         results=results,
         others=[name for name in trained if name not in configurations],
-        unit="pixels" if dataset.file_ending in PICTURES and (fingerprint.median_spacing() == 1).all() else "mm",
+        unit="mm" if spaced else "pixels",
     )
     write_text(output, page)
 
@@ -149,9 +205,12 @@ def _results(
     dataset: Dataset,
     plan: Plan,
     workspace: Workspace,
+    fingerprint: Fingerprint,
     configurations: Sequence[str],
     splits: Sequence[Split],
     best: Best | None,
+    *,
+    spaced: bool,
 ) -> Results:
     folder = folder_name(configurations)
     summary = Summary.read(workspace.summary(folder))
@@ -163,21 +222,39 @@ def _results(
         for k, split in enumerate(splits)
         for case in split.val
     }
-    pictures, not_drawn = _pictures(dataset, plan, segmentations, rows)
+    drawn = _drawn(dataset, plan, segmentations, rows, summary.unit)
+    measure = Measure.of(fingerprint.dims, spaced=spaced)
+    sizes = case_sizes(summary, fingerprint, measure, dataset.file_ending)
+    agreement = agreements(summary, sizes)
     return Results(
         name=" + ".join(configurations),
+        ending=dataset.file_ending,
         summary=summary,
         rows=rows[:LISTED],
         cautions=_cautions(summary, rows, missing, best),
         chart=dice_chart({summary.name(key): [row.labels[key] for row in rows] for key in summary.mean}),
-        pictures=pictures,
-        not_drawn=not_drawn,
+        drawn=drawn,
+        measure=measure,
+        agreements=agreement,
+        agreement_charts={each.name: agreement_chart(each, measure) for each in agreement[:CHARTS] if each.cases},
+        table=results_table(
+            summary,
+            sizes,
+            measure,
+            ending=dataset.file_ending,
+            drawn=[case["name"] for case in drawn.cases],
+            name=f"{plan.dataset}_{folder}",
+        ),
         folds=_folds(workspace, configurations, splits),
     )
 
 
 def _row(case: CaseResult, summary: Summary, ending: str) -> Row:
-    distances = [float(metrics.get("HD95", math.nan)) for metrics in case.metrics.values()]
+    distances = [
+        float(metrics.get("HD95", math.nan))
+        for key, metrics in case.metrics.items()
+        if case.in_reference(key) and case.in_prediction(key)  # elsewhere it is the diagonal of the image
+    ]
     in_one = [key for key in case.metrics if case.in_reference(key) != case.in_prediction(key)]
     return Row(
         name=case.file.removesuffix(ending),
@@ -240,26 +317,65 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
     return sentences
 
 
-def _pictures(
-    dataset: Dataset, plan: Plan, segmentations: Mapping[str, Path], rows: Sequence[Row]
-) -> tuple[list[Picture], list[str]]:
-    """Draw a few cases; return them, and the names of cases of which a file is missing."""
-    known = [row for row in rows if math.isfinite(row.dice)]
-    chosen = [(row, "lowest Dice" if rank == 0 else "next lowest") for rank, row in enumerate(known[:WORST])]
-    if len(known) > 2 * WORST:
-        chosen.append((known[len(known) // 2], "median"))
-    if len(known) > WORST:
-        chosen.append((known[-1], "highest Dice"))
+def _drawn(dataset: Dataset, plan: Plan, segmentations: Mapping[str, Path], rows: Sequence[Row], unit: str) -> Drawn:
+    """Draw the cases: a few as pictures, more with all slices in the viewer, and one slice of the others."""
+    pictured, volumes = _chosen(rows, WORST), _chosen(rows, WORST_VOLUMES)
     cases = {case.name: case for case in dataset.training_cases()}
-    pictures, not_drawn = [], []
-    for row, why in chosen:
+    ct = plan.normalization[0].scheme == "ct"
+    pictures, views, missing = [], {}, []
+    shown = [row for number, row in enumerate(rows) if number < LISTED or row.name in volumes]
+    for row in track(shown, "Drawing cases", len(shown)):
         case, prediction = cases.get(row.name), segmentations.get(row.name, Path())
         if case is None or case.label is None or not all(map(Path.is_file, (*case.images, case.label, prediction))):
-            not_drawn.append(row.name)
-        else:
-            labels = plan.labels if case.annotated_labels is None else plan.labels.only(case.annotated_labels)
-            pictures.append(Picture(row, why, case_picture(case.images, case.label, prediction, labels)))
-    return pictures, not_drawn
+            missing.append(row.name)
+            continue
+        labels = plan.labels if case.annotated_labels is None else plan.labels.only(case.annotated_labels)
+        scan = read_scan(case.images, case.label, prediction, labels)
+        if row.name in pictured:
+            pictures.append(Picture(row, pictured[row.name], case_picture(scan, labels)))
+        view = volume if row.name in volumes else single_slice
+        why = f"{volumes[row.name]}: " if row.name in volumes else ""
+        views[row.name] = {
+            "name": row.name,
+            "title": f"{why}{row.name} (Dice {_number(row.dice)})",
+            "text": _described(row, unit),
+            **view(scan, plan.labels, ct=ct),
+        }
+    order = [name for name in volumes if name in views] + [name for name in views if name not in volumes]
+    return Drawn(
+        pictures=sorted(pictures, key=lambda picture: list(pictured).index(picture.row.name)),
+        viewer=shared(plan.labels, ct=ct),
+        cases=[views[name] for name in order],
+        missing=missing,
+    )
+
+
+def _chosen(rows: Sequence[Row], worst: int) -> dict[str, str]:
+    """Return cases to look at, and why: those with the lowest Dice, one per group, the median and the highest."""
+    known = [row for row in rows if math.isfinite(row.dice)]
+    lowest: dict[str, Row] = {}
+    for row in known:
+        lowest.setdefault(f"case {row.name}" if row.group is None else f"group {row.group}", row)
+    chosen = {row.name: "next lowest" for row in list(lowest.values())[:worst]}
+    if known:
+        chosen[known[0].name] = "lowest Dice"
+        if len(known) > 2 * worst:
+            chosen.setdefault(known[len(known) // 2].name, "median")
+        chosen.setdefault(known[-1].name, "highest Dice")
+    return chosen
+
+
+def _described(row: Row, unit: str) -> str:
+    """Return the results of a case in a sentence."""
+    parts = [f"Dice {_number(row.dice)}"]
+    if math.isfinite(row.hd95):
+        parts.append(f"HD95 {_number(row.hd95, 1)} {unit} where found")
+    parts += [
+        f"{what}: {', '.join(names)}"
+        for what, names in (("missed", row.missed), ("false alarm", row.false_alarms))
+        if names
+    ]
+    return f"{', '.join(parts)}."
 
 
 def _folds(workspace: Workspace, configurations: Sequence[str], splits: Sequence[Split]) -> list[Fold]:
@@ -313,6 +429,10 @@ def _number(value: Any, digits: int = 3) -> str:
 
 def _ends(ends: Sequence[float] | None, digits: int = 3) -> str:
     return "" if ends is None or not np.isfinite(ends).all() else f"{ends[0]:.{digits}f}–{ends[1]:.{digits}f}"
+
+
+def _between(ends: Sequence[float], digits: int = 2) -> str:
+    return "–" if not np.isfinite(ends).all() else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
 
 
 def _sizes(values: Sequence[float]) -> str:

@@ -1,75 +1,75 @@
-"""Pictures of the report as PNG bytes: cases with outlined labels, and the Dice of every case."""
+"""Pictures of the report as PNG bytes: cases with outlined labels, the Dice of every case, and how sizes agree."""
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage import measure
 
-from autocrossdim.data.annotated_slices import read_annotation, slice_axis
-from autocrossdim.data.images import read_image, read_label
 from autocrossdim.records.labels import Labels
+from autocrossdim.report.scans import Scan
+from autocrossdim.report.sizes import Agreement, Measure
 from autocrossdim.system.text import for_matplotlib, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARGIN = 0.5  # margin around the labelled box on each side, as a share of its extent
-LEAST_MARGIN = 12  # voxels
+PALETTE = ("#56b4e9", "#e69f00", "#f0e442", "#2fc79b", "#ff8f6b", "#e79ac7", "#c9b6ff")
+"""Colours of labels, after Okabe and Ito's set for the colour-blind, its dark ones lighter."""
+CASING = "#000000"  # drawn around each line, so that lines are visible on any grey
 LEGEND_ENTRIES, LEGEND_WIDTH = 6, 50  # labels and characters per line that fit below a picture
 LONGEST_NAME = 30  # characters of a label name that are drawn
 
 
-def case_picture(images: Sequence[Path], reference: Path, prediction: Path, labels: Labels) -> bytes:
-    """Draw the slice of a case that contains most labelled voxels.
+def case_picture(scan: Scan, labels: Labels) -> bytes:
+    """Draw the slice of a case that contains most labelled voxels, with letters for the patient's sides at its edges.
 
     Args:
-        images: Channels of the case; the first is shown.
-        reference: Annotation, drawn with solid outlines.
-        prediction: Segmentation, drawn with dashed outlines. Voxels to be ignored in the annotation are left out.
+        scan: The case. The annotation is drawn with solid outlines, the prediction with dashed ones.
         labels: Labels or regions to outline. Regions may overlap.
-
-    Raises:
-        UserError: A file cannot be read.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.patheffects import withStroke
 
-    expected, geometry = read_annotation(reference, labels)
-    predicted, _ = read_label(prediction)
-    image = read_image(images).array[0]
-    axis = slice_axis(geometry)
-    image, expected, predicted = (np.moveaxis(array, axis, 0) for array in (image, expected, predicted))
-    ignored = labels.ignored(expected)
-    shown = {value for values in labels.foreground.values() for value in values}
-    labelled = (np.isin(expected, list(shown)) | np.isin(predicted, list(shown))) & ~ignored
-    predicted, expected = np.where(ignored, 0, predicted), np.where(ignored, 0, expected)
-    number = int(labelled.sum(axis=(1, 2)).argmax()) if labelled.any() else len(image) // 2
-    window = tuple(_window(labelled[number].any(axis=other)) for other in (1, 0))
-    image, expected, predicted = (array[number][window] for array in (image, expected, predicted))
-    spacing = [mm for other, mm in enumerate(geometry.spacing) if other != axis]
+    plane = scan.acquired()
+    number = scan.fullest(plane.axis)
+    scan = scan.part(tuple(slice(number, number + 1) if a == plane.axis else slice(None) for a in range(3)))
+    scan = scan.around_labels()
+    image, expected, predicted = (plane.slice(array, 0) for array in (scan.image, scan.annotation, scan.prediction))
 
     figure = Figure(figsize=(3.2, 3.4), layout="constrained")
     plot = figure.subplots()
     low, high = np.percentile(image, (1, 99))
-    plot.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=spacing[0] / spacing[1])
+    grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    plot.imshow(
+        np.moveaxis(np.broadcast_to(grey, (3, *grey.shape[1:])), 0, -1),
+        aspect=scan.spacing[plane.rows] / scan.spacing[plane.columns],
+    )
     plot.autoscale(False)
     handles = []
-    for index, (name, values) in enumerate(labels.foreground.items()):
-        colour = f"C{index % 10}"
-        for label, style in ((expected, "solid"), (predicted, "dashed")):
+    for name, values, colour in zip(labels.names, labels.foreground.values(), colours(labels), strict=True):
+        for label, style in ((expected, "solid"), (predicted, (0, (3, 1.5)))):
             for outline in outlines(np.isin(label, values)):
-                plot.plot(outline[:, 1], outline[:, 0], color=colour, linestyle=style, linewidth=1.2)
+                (line,) = plot.plot(outline[:, 1], outline[:, 0], color=colour, linestyle=style, linewidth=1.2)
+                line.set_path_effects([withStroke(linewidth=2.6, foreground=CASING)])
         handles.append(Line2D([], [], color=colour, label=_drawn(name)))
+    for letter, (x, y) in zip(plane.marks, ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04)), strict=False):
+        mark = plot.text(x, y, letter, color="white", ha="center", va="center", transform=plot.transAxes)
+        mark.set_path_effects([withStroke(linewidth=2, foreground=CASING)])
     plot.set_axis_off()
     if len(handles) <= LEGEND_ENTRIES:
         longest = max(len(str(handle.get_label())) for handle in handles) + 4  # with its line
         columns = min(3, max(1, LEGEND_WIDTH // longest))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
     return _png(figure)
+
+
+def colours(labels: Labels) -> list[str]:
+    """Return the colour of each label. They repeat if there are many."""
+    return [PALETTE[index % len(PALETTE)] for index in range(len(labels.names))]
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
@@ -101,6 +101,30 @@ def dice_chart(dice: Mapping[str, Sequence[float]]) -> bytes:
     return _png(figure)
 
 
+def agreement_chart(agreement: Agreement, measure: Measure) -> bytes:
+    """Draw the sizes of one label: prediction against annotation, and their difference against their mean."""
+    from matplotlib.figure import Figure
+
+    annotated, predicted = np.array(agreement.annotated), np.array(agreement.predicted)
+    figure = Figure(figsize=(7.5, 2.9), layout="constrained")
+    figure.suptitle(_drawn(agreement.name), fontsize=10)
+    left, right = figure.subplots(1, 2)
+    ends = 0, 1.05 * max(annotated.max(), predicted.max())
+    left.plot(ends, ends, color="0.6", linewidth=1)
+    left.scatter(annotated, predicted, s=14, alpha=0.7, color="C0", linewidths=0)
+    left.set(xlim=ends, ylim=ends, xlabel=f"annotation ({measure.unit})", ylabel=f"prediction ({measure.unit})")
+    right.axhline(0, color="0.6", linewidth=1)
+    right.scatter((annotated + predicted) / 2, predicted - annotated, s=14, alpha=0.7, color="C0", linewidths=0)
+    right.axhline(agreement.bias, color="C3", linewidth=1.5)
+    for end in agreement.limits:
+        if np.isfinite(end):
+            right.axhline(end, color="C3", linewidth=1, linestyle="dashed")
+    right.set(xlabel=f"mean of both ({measure.unit})", ylabel=f"difference ({measure.unit})")
+    for plot in (left, right):
+        plot.grid(alpha=0.3)
+    return _png(figure)
+
+
 def _drawn(name: str) -> str:
     """Return a label's name as it is drawn: printable, shortened, and kept even if it starts with an underscore.
 
@@ -108,15 +132,6 @@ def _drawn(name: str) -> str:
     """
     short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
     return for_matplotlib(printable(f" {short}" if short.startswith("_") else short))
-
-
-def _window(occupied: NDArray[np.bool_]) -> slice:
-    """Return the labelled part of an axis with a margin; the whole axis if nothing is labelled."""
-    indices = np.flatnonzero(occupied)
-    if len(indices) == 0:
-        return slice(None)
-    margin = max(LEAST_MARGIN, int(MARGIN * (indices[-1] - indices[0] + 1)))
-    return slice(max(0, int(indices[0]) - margin), int(indices[-1]) + 1 + margin)
 
 
 def _png(figure: "Figure") -> bytes:

@@ -1,4 +1,4 @@
-"""The page shows what is known at every stage, contains all its pictures, and runs no scripts."""
+"""The page shows what is known at every stage, and contains all its pictures, styles and scripts."""
 
 import io
 import json
@@ -22,7 +22,9 @@ from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.report.page import Row, _chosen
 from autocrossdim.report.pictures import case_picture
+from autocrossdim.report.scans import read_scan
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_json, write_text
 
@@ -104,11 +106,51 @@ def test_after_a_cross_validation_the_page_shows_results_and_their_limits(traine
 def test_the_page_needs_no_other_file_and_names_are_never_markup(trained: tuple[Path, Workspace]) -> None:
     page = page_of(*trained)
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert len(sources) == 5  # the chart and four cases
+    assert len(sources) == 7  # the chart of Dice, four cases and the volumes of two labels
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
     assert "block &lt;b&gt;" in page
     assert "block <b>" not in page
-    assert "<script" not in page
+    assert "://" not in page
+
+
+def content(page: str, name: str) -> Any:
+    """Return the JSON that the page hands to its scripts."""
+    return json.loads(page.split(f'id="{name}">')[1].split("</script>")[0])
+
+
+def test_the_scripts_are_given_names_as_they_are_and_no_name_ends_a_script(
+    trained: tuple[Path, Workspace],
+) -> None:
+    path, space = trained
+    evil = "</script><script>alert(1)</script>"
+    file = space.summary("dx")
+    write_text(file, file.read_text(encoding="utf-8").replace("block <b>", evil).replace("patient a", evil))
+    page = page_of(path, space)
+    assert evil not in page
+    assert page.count("<script") == page.count("</script>") == 5
+    assert evil in {row[2] for row in content(page, "all-results-data")["rows"]}
+    assert evil in {row[1] for row in content(page, "all-results-data")["rows"]}
+    assert content(page, "viewer-shared")["labels"][0]["name"] == "block <b>"
+
+
+def test_the_viewer_begins_with_the_lowest_dice_and_has_every_case(trained: tuple[Path, Workspace]) -> None:
+    cases = content(page_of(*trained), "viewer-cases")
+    assert [case["name"] for case in cases] == ["f", "e", "d", "c", "b", "a"]
+    assert cases[0]["title"].startswith("lowest Dice: f (Dice 0.")
+    assert all(len(case["planes"]) == 3 for case in cases)
+
+
+def row(name: str, group: str | None, dice: float) -> Row:
+    return Row(name, group, dice, {}, np.nan, (), ())
+
+
+def test_each_patient_is_looked_at_once_among_the_worst() -> None:
+    rows = [row("a", "p", 0.1), row("b", "p", 0.2), row("c", "q", 0.3), row("d", None, 0.4), row("e", None, 0.5)]
+    rows += [row("f", "p", 0.6), row("g", "q", 0.7), row("h", None, np.nan)]
+    worst = {"a": "lowest Dice", "c": "next lowest", "d": "next lowest"}
+    assert _chosen(rows, 3) == worst | {"g": "highest Dice"}
+    assert list(_chosen(rows, 2).items())[2:] == [("d", "median"), ("g", "highest Dice")]
+    assert _chosen([row("h", None, np.nan)], 3) == {}
 
 
 def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(trained: tuple[Path, Workspace]) -> None:
@@ -147,6 +189,7 @@ def test_missed_labels_are_counted_named_and_left_out_of_the_distances_where_fou
     summarise(cases, raw.labels).write(space.summary("dx"))
     page = page_of(path, space)
     assert "HD95 where found" in page
+    assert "“rare” was not found in 1 of 3 cases with it: b." in page
     assert re.search(r"1 of 3 cases has no prediction for &#39;rare&#39; and counts as the image diagonal", page)
     assert re.search(r"<td>b</td><td>patient b</td><td>rare</td><td></td>", page)
     assert re.search(r'<td>rare</td><td class="n">3</td><td class="n">1</td><td class="n">0</td>', page)
@@ -213,7 +256,9 @@ def test_a_case_is_drawn_whatever_its_shape(
 
 
 def picture(image: Path, reference: Path, prediction: Path, labels: Labels) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(case_picture([image], reference, prediction, labels))).convert("RGB"))
+    return np.array(
+        Image.open(io.BytesIO(case_picture(read_scan([image], reference, prediction, labels), labels))).convert("RGB")
+    )
 
 
 def test_regions_are_outlined_with_all_their_values_and_ignored_voxels_are_not(

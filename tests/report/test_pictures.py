@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from autocrossdim.records.labels import Labels
 from autocrossdim.report.pictures import case_picture, dice_chart, outlines
+from autocrossdim.report.scans import read_scan
 
 
 def test_the_outline_of_a_voxel_passes_halfway_to_its_neighbours() -> None:
@@ -33,5 +34,6 @@ def test_any_label_name_can_be_drawn(name: str, write_image: Callable[..., Path]
     label[0, 5:9, 5:9] = 1
     image = write_image(tmp_path / "image.nii.gz", label * 9.0)
     reference = write_image(tmp_path / "label.nii.gz", label)
-    assert case_picture([image], reference, reference, Labels(foreground={name: (1,)}))
+    labels = Labels(foreground={name: (1,)})
+    assert case_picture(read_scan([image], reference, reference, labels), labels)
     assert dice_chart({name: [0.5, 0.7]})

@@ -106,8 +106,9 @@ def agreement_chart(agreement: Agreement, measure: Measure) -> bytes:
     from matplotlib.figure import Figure
 
     annotated, predicted = np.array(agreement.annotated), np.array(agreement.predicted)
-    figure = Figure(figsize=(7.5, 2.9), layout="constrained")
+    figure = Figure(figsize=(7.5, 2.9))
     figure.suptitle(_drawn(agreement.name), fontsize=10)
+    figure.subplots_adjust(left=0.1, right=0.98, bottom=0.18, top=0.88, wspace=0.3)
     left, right = figure.subplots(1, 2)
     ends = 0, 1.05 * max(annotated.max(), predicted.max())
     left.plot(ends, ends, color="0.6", linewidth=1)

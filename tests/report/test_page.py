@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.page import Row, _chosen
 from autocrossdim.report.pictures import case_picture
-from autocrossdim.report.scans import read_scan
+from autocrossdim.report.scans import Scan, read_scan
+from autocrossdim.report.viewer import volume
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_json, write_text
 
@@ -118,9 +121,7 @@ def content(page: str, name: str) -> Any:
     return json.loads(page.split(f'id="{name}">')[1].split("</script>")[0])
 
 
-def test_the_scripts_are_given_names_as_they_are_and_no_name_ends_a_script(
-    trained: tuple[Path, Workspace],
-) -> None:
+def test_the_viewer_begins_with_the_lowest_dice_and_no_name_ends_a_script(trained: tuple[Path, Workspace]) -> None:
     path, space = trained
     evil = "</script><script>alert(1)</script>"
     file = space.summary("dx")
@@ -131,13 +132,48 @@ def test_the_scripts_are_given_names_as_they_are_and_no_name_ends_a_script(
     assert evil in {row[2] for row in content(page, "all-results-data")["rows"]}
     assert evil in {row[1] for row in content(page, "all-results-data")["rows"]}
     assert content(page, "viewer-shared")["labels"][0]["name"] == "block <b>"
-
-
-def test_the_viewer_begins_with_the_lowest_dice_and_has_every_case(trained: tuple[Path, Workspace]) -> None:
-    cases = content(page_of(*trained), "viewer-cases")
+    cases = content(page, "viewer-cases")
     assert [case["name"] for case in cases] == ["f", "e", "d", "c", "b", "a"]
     assert cases[0]["title"].startswith("lowest Dice: f (Dice 0.")
     assert all(len(case["planes"]) == 3 for case in cases)
+
+
+BROWSER = shutil.which("chromium")
+LOOK = """
+setTimeout(() => {
+  const corners = [...document.querySelectorAll("#viewer canvas")].map((canvas) => {
+    const read = (x, y) => canvas.getContext("2d").getImageData(x, y, 1, 1).data[0] > 128;
+    const right = canvas.width - 3, bottom = canvas.height - 3;
+    return [[2, 2], [right, 2], [2, bottom], [right, bottom]].map(([x, y]) => Number(read(x, y))).join("");
+  });
+  document.body.dataset.seen = corners.join(" ");
+}, 500);
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
+def test_a_browser_shows_a_voxel_at_the_right_front_top_in_that_corner(
+    trained: tuple[Path, Workspace], tmp_path: Path
+) -> None:
+    label = np.zeros((9, 10, 11), np.uint8)
+    image = np.zeros((1, 9, 10, 11))
+    image[0, 7:, :2, :2] = 100  # in the order SPL: superior, anterior and right
+    label[8, 0, 0] = 1
+    scan = Scan(image, label, label, (2.0, 1.0, 1.0), oriented=True)
+    case = {"name": "x", "title": "x", "text": "", **volume(scan, Labels(foreground={"block": (1,)}), ct=False)}
+    page = page_of(*trained)
+    start = page.index('id="viewer-cases">') + len('id="viewer-cases">')
+    page = page[:start] + json.dumps([case]) + page[page.index("</script>", start) :]
+    page = page.replace('data-role="annotation" checked', 'data-role="annotation"')
+    page = page.replace('data-role="prediction" checked', 'data-role="prediction"')
+    file = tmp_path / "page.html"
+    file.write_text(page.replace("</body>", f"<script>{LOOK}</script></body>"), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom", file.as_uri()]
+    shown = subprocess.run([str(BROWSER), *options], capture_output=True, text=True, timeout=60, check=True).stdout
+    # Top left, top right, bottom left, bottom right: R and A, R and S, A and S are at the top left.
+    assert 'data-seen="1000 1000 1000"' in shown
 
 
 def row(name: str, group: str | None, dice: float) -> Row:

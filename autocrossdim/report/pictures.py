@@ -36,8 +36,7 @@ def case_picture(scan: Scan, labels: Labels) -> bytes:
 
     plane = scan.acquired()
     number = scan.fullest(plane.axis)
-    scan = scan.part(tuple(slice(number, number + 1) if a == plane.axis else slice(None) for a in range(3)))
-    scan = scan.around_labels()
+    scan = scan.one_slice(plane, number).around_labels()
     image, expected, predicted = (plane.slice(array, 0) for array in (scan.image, scan.annotation, scan.prediction))
 
     figure = Figure(figsize=(3.2, 3.4), layout="constrained")

@@ -109,17 +109,27 @@ class Scan:
         counts = np.moveaxis(self.labelled, axis, 0).sum(axis=(1, 2))
         return int(counts.argmax()) if counts.any() else len(counts) // 2
 
-    def part(self, box: tuple[slice, ...]) -> "Scan":
-        """Return a part of the scan; `box` has one slice per axis."""
+    def part(self, box: tuple[slice, slice, slice]) -> "Scan":
+        """Return a part of the scan."""
+        z, y, x = box
         return replace(
-            self, image=self.image[(..., *box)], annotation=self.annotation[box], prediction=self.prediction[box]
+            self, image=self.image[:, z, y, x], annotation=self.annotation[box], prediction=self.prediction[box]
         )
+
+    def one_slice(self, plane: Plane, number: int) -> "Scan":
+        """Return one slice of a plane as a scan."""
+        z, y, x = (slice(number, number + 1) if axis == plane.axis else slice(None) for axis in range(3))
+        return self.part((z, y, x))
 
     def around_labels(self) -> "Scan":
         """Return the part with labels, and a margin; all of it if nothing is labelled."""
         labelled = self.labelled
         return self.part(
-            tuple(_window(labelled.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3))
+            (
+                _window(np.any(labelled, axis=(1, 2))),
+                _window(np.any(labelled, axis=(0, 2))),
+                _window(np.any(labelled, axis=(0, 1))),
+            )
         )
 
     def reduced(self, most: int) -> "Scan":
@@ -178,7 +188,7 @@ def read_scan(images: Sequence[Path], reference: Path, prediction: Path, labels:
     )
 
 
-def _window(occupied: NDArray[np.bool_]) -> slice:
+def _window(occupied: Array) -> slice:
     """Return the labelled part of an axis with a margin; the whole axis if nothing is labelled."""
     indices = np.flatnonzero(occupied)
     if len(indices) == 0:

@@ -291,7 +291,7 @@
     if (find("case").value !== String(number)) return; // another case was chosen meanwhile
     const first = current === null;
     current = chosen;
-    find("notes").textContent = [current.text, ...current.notes].join(" ");
+    find("notes").textContent = `${current.name}: ${[current.text, ...current.notes].join(" ")}`;
     if (first || ["automatic", "full"].includes(find("preset").value)) setWindow();
     layOut();
     drawAll();

@@ -62,7 +62,7 @@ def single_slice(scan: Scan, labels: Labels, *, ct: bool) -> dict[str, Any]:
     """Return the slice of a case that has most labelled voxels."""
     plane = scan.acquired()
     number = scan.fullest(plane.axis)
-    part = scan.part(tuple(slice(number, number + 1) if a == plane.axis else slice(None) for a in range(3)))
+    part = scan.one_slice(plane, number)
     slices = scan.shape[plane.axis]
     notes = [f"Only slice {number + 1} of {slices} is included for this case."] if slices > 1 else []
     return _encoded(part, labels, ct=ct, voxels=SLICE_VOXELS, most=SLICE_BYTES, notes=notes)
@@ -122,7 +122,8 @@ def _levels(scan: Scan) -> tuple[tuple[float, float], ...]:
 
 def _grey(scan: Scan, levels: tuple[tuple[float, float], ...]) -> NDArray[np.uint8]:
     values, greys = zip(*levels, strict=True)
-    return np.interp(scan.image, values, greys).round().astype(np.uint8)
+    grey: NDArray[np.uint8] = np.interp(scan.image, values, greys).round().astype(np.uint8)
+    return grey
 
 
 def _tiled(volume: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:

@@ -99,7 +99,8 @@ def agreements(summary: Summary, sizes: Mapping[str, Mapping[str, tuple[float, f
     """Return the agreement of each label over the cases in which annotation or prediction has it."""
     found = []
     for key in summary.mean:
-        pairs = {name: labels[key] for name, labels in sizes.items() if any(labels[key])}
+        # Sizes of labels that were not annotated in a case are NaN.
+        pairs = {name: labels[key] for name, labels in sizes.items() if any(size > 0 for size in labels[key])}
         annotated, predicted = [a for a, _ in pairs.values()], [p for _, p in pairs.values()]
         found.append(Agreement(summary.name(key), list(pairs), annotated, predicted))
     return found

@@ -71,6 +71,8 @@ def _row(
 
 
 def _outcome(case: CaseResult, key: str) -> str:
+    if not case.is_annotated(key):
+        return "not annotated"
     if case.in_reference(key):
         return "found" if case.in_prediction(key) else "missed"
     return "false alarm" if case.in_prediction(key) else "absent"

@@ -87,3 +87,15 @@ def test_the_table_names_misses_and_gives_no_distance_for_them(summary: Summary,
     assert len(table["digits"]) == len(table["columns"])
     assert "NSD" in rows[0]  # unknown in a summary written by nnU-Net
     assert rows[0]["NSD"] is None
+
+
+def test_labels_that_were_not_annotated_are_left_out(fingerprint: Fingerprint) -> None:
+    partial = result("x", (1000, 500), (0, 0))
+    partial.metrics["2"] = dict.fromkeys(partial.metrics["2"], math.nan)
+    summary = summarise([partial, result("y", (0, 250), (8, 0))], LABELS)
+    sizes = case_sizes(summary, fingerprint, ML, ".nii.gz")
+    assert list(agreements(summary, sizes)[1].cases) == ["y"]
+    table = results_table(summary, sizes, ML, ending=".nii.gz", drawn=[], name="D")
+    (row,) = [row for row in table["rows"] if row[:3] == ["x", "", "b"]]
+    assert row[3] == "not annotated"
+    assert row[4:] == [None] * len(row[4:])

@@ -26,7 +26,7 @@ from trainers.run import Run
 from trainers.schedule import Clock, learning_rate_factor, progress, reaches_plateau, shorten
 from trainers.signals import StopRequest
 from trainers.step import set_learning_rate, training_step
-from trainers.teacher import begins, has_collapsed, is_taught, lesson
+from trainers.teacher import begins, has_collapsed, lesson
 from trainers.workers import batches
 
 EPOCHS_BETWEEN_FIGURES = 10
@@ -54,8 +54,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
     if resumed is not None:
         source = resumed.provenance["report"]["source"]
         say(f"{run.name}: resuming after step {state.step} (started from {source}).")
-    is_teaching = is_taught(run)
-    if is_teaching:
+    if run.unlabelled:
         say(f"{run.name}: learns from {counted(len(run.unlabelled), 'unlabelled scan')} as well.")
     with ExitStack() as stack:
         if fabric.world_size > 1:
@@ -63,7 +62,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         # Workers start inside: a SIGTERM to all processes must not end them before the last step.
         stop = stack.enter_context(StopRequest())
         training = stack.enter_context(_training_batches(run, state, fabric))
-        taught = stack.enter_context(_unlabelled_batches(run, state, fabric)) if is_teaching else None
+        taught = stack.enter_context(_unlabelled_batches(run, state, fabric)) if run.unlabelled else None
         clock = Clock(state)
 
         while not state.complete:
@@ -82,7 +81,8 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                 shown = [batch.to(fabric.device) for batch in accumulated]
                 weights = [1 / len(shown)] * len(shown)
                 if taught is not None and begins(state, progress(state, settings)):
-                    clean, changed = next(taught).unlabelled(fabric.device)
+                    accumulated.append(next(taught))
+                    clean, changed = accumulated[-1].unlabelled(fabric.device)
                     with fabric.autocast():
                         shown.append(lesson(learner.evaluated, clean, changed, regions=labels.has_regions))
                     weights.append(settings.unlabelled)
@@ -96,7 +96,10 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                     gradient_clip=settings.gradient_clip,
                     engine=fabric,
                 )
-                mean_loss, is_stopping = _over_processes(losses[: len(accumulated)].mean(), stop, fabric)
+                # Unlabelled scans do not count in the loss that is reported, but have to have a finite one too.
+                labelled = losses[: settings.accumulate].mean()
+                loss = torch.where(losses.isfinite().all(), labelled, torch.nan)
+                mean_loss, is_stopping = _over_processes(loss, stop, fabric)
                 if not math.isfinite(mean_loss):
                     raise _not_finite(mean_loss, state, accumulated)
                 state.step += 1
@@ -211,6 +214,7 @@ def _write(
         elif state.best is None:
             run.folder.best.unlink(missing_ok=True)  # of an earlier training that this one started from
         checkpoint.write(run.folder.latest)
+        run.folder.restart.unlink(missing_ok=True)
     fabric.barrier()
 
 

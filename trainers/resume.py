@@ -32,7 +32,7 @@ def existing_checkpoint(run: Run) -> Checkpoint | None:
     if run.task.weights == PREVIOUS:
         if _is_outdated(run, checkpoint):
             return None
-        if checkpoint.complete and not _is_continued(run, checkpoint):
+        if checkpoint.complete and (not _is_continued(run, checkpoint) or _changed_settings(run, checkpoint)):
             require_held_out(run, checkpoint.trained_cases)
             return checkpoint  # there is nothing new to learn from
     require_same_run(run, checkpoint)
@@ -109,11 +109,13 @@ def has_other_scans(run: Run, checkpoint: Checkpoint) -> bool:
 def is_finished(run: Run, checkpoint: Checkpoint) -> bool:
     """Return whether a checkpoint of a run is its end; a run that was given more epochs or time goes on.
 
-    A run on cases that are no longer those of the fold does not go on.
+    A run on cases or unlabelled scans that are no longer those of the fold does not go on.
     """
     if not checkpoint.complete:
         return False
-    if checkpoint.outgrown(run.task.split.train) or not _is_continued(run, checkpoint):
+    if checkpoint.outgrown(run.task.split.train) or has_other_scans(run, checkpoint):
+        return True
+    if not _is_continued(run, checkpoint) or (run.task.weights == PREVIOUS and _changed_settings(run, checkpoint)):
         return True
     before, now = _saved_settings(run, checkpoint), run.requested
     return not any(_is_longer(getattr(now, name), getattr(before, name)) for name in BUDGET)

@@ -117,6 +117,12 @@ class Settings(BaseModel):
             raise ValueError("dice_weight and cross_entropy_weight cannot both be 0")
         return self
 
+    @model_validator(mode="after")
+    def _has_a_teacher(self) -> Self:
+        if self.unlabelled and not self.averaging:
+            raise ValueError("unlabelled scans need the running average of the weights, which averaging=0 turns off")
+        return self
+
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
     """Return the settings, with defaults for those that were not given.

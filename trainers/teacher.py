@@ -13,30 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from autocrossdim.records.run_state import RunState
-from autocrossdim.system.errors import UserError
 from trainers.loss import IGNORED
-from trainers.run import Run
 
 START = 0.25  # progress of the run at which the teacher begins; before, it knows less than the labelled cases show
 CONFIDENCE = 0.95  # probability from which on the teacher's answer counts (FixMatch, UniMatch: 0.95)
 COLLAPSE = 0.05  # fall of the validation pseudo-Dice below its value at the start that ends the teaching
 BOX = (0.3, 0.7)  # edge length of the pasted box relative to the patch
-
-
-def is_taught(run: Run) -> bool:
-    """Return whether a run learns from unlabelled scans.
-
-    Raises:
-        UserError: It should, but keeps no average of the weights that could teach.
-    """
-    if not run.unlabelled:
-        return False
-    if not run.settings.averaging:
-        raise UserError(
-            "Unlabelled scans are segmented by the running average of the weights, which averaging=0 turns off. Set it "
-            "above 0, or leave the unlabelled scans out (unlabelled=0)."
-        )
-    return True
 
 
 def begins(state: RunState, progress: float) -> bool:

@@ -18,9 +18,9 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
 from autocrossdim.system.text import counted, listed
 
-# Keys of dataset.json that list the cases or describe the dataset to people.
-FREE = frozenset({"numTraining", "numTest", "training", "test", "groups"}) | frozenset(
-    {"name", "description", "reference", "licence", "license", "release", "citation"}
+# Keys of dataset.json that list the cases, say what was annotated in single cases, or describe the dataset to people.
+FREE = frozenset({"numTraining", "numTest", "training", "test", "groups", "annotated_labels"}) | frozenset(
+    {"name", "description", "reference", "licence", "license", "release", "citation", "converted_from"}
 )
 OVERWRITE = (
     "Undo the change, or plan again with --overwrite: the dataset is then measured, split and preprocessed again, and "
@@ -168,7 +168,8 @@ def outgrown_folds(project: Project, *, dataset: str) -> list[str]:
                 continue
             if text:
                 found.append(f"{name} fold {fold} was {text}.")
-                commands.append(f"`autocrossdim train {dataset} --config {name} --weights previous`")
+                chosen = " --fold all" if fold == "all" else ""
+                commands.append(f"`autocrossdim train {dataset} --config {name}{chosen} --weights previous`")
     if commands:
         found.append(f"To continue from their weights, run {' and '.join(dict.fromkeys(commands))}.")
     return found

@@ -2,19 +2,20 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from autocrossdim.commands.arguments import Fold
 from autocrossdim.data.dataset import Dataset, find_dataset, load_dataset
 from autocrossdim.data.splits import Split, load_or_make_splits
+from autocrossdim.data.verify import findings
 from autocrossdim.preprocessing.dataset import preprocess_cases, preprocess_dataset
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.processes import default_processes
+from autocrossdim.system.processes import default_processes, map_cases
 
 ALL = "all"  # the fold that trains on every case
 
@@ -79,9 +80,20 @@ class Project:
         return [case.name for case in self.dataset.training_cases() if case.name not in known]
 
     def unlabelled_store(self, configuration: str, *, processes: int | None = None) -> Store:
-        """Return the preprocessed unlabelled scans of a configuration, as `store` does the training cases."""
+        """Return the preprocessed unlabelled scans of a configuration, as `store` does the training cases.
+
+        Raises:
+            UserError: New scans have faults; the message lists all of them.
+        """
         store = Store(self.workspace.unlabelled(configuration))
         cases, plan = self.dataset.unlabelled_cases(), self.plan
+        # Scans may have been added since the dataset was planned and verified.
+        new = [case for case in cases if not store.is_current(case)]
+        checks = map_cases(
+            partial(findings, self.dataset), new, processes or default_processes(), "Checking unlabelled scans"
+        )
+        if faults := [fault for check in checks for fault in check.faults]:
+            raise UserError("\n".join(faults))
         preprocess_cases(cases, plan, plan.configuration(configuration), store, processes or default_processes())
         return store
 

@@ -215,18 +215,17 @@ def _side_by_side(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]", p
 
 
 def _restart_marker(folder: "FoldFolder", restart: bool) -> Path:
-    """Return a file that exists until the job has discarded the existing checkpoints, and whose deletion it causes.
+    """Return a file that exists until training has started over, which deletes it.
 
     A job that SLURM queues again therefore resumes, although it was submitted to start over.
     """
     from autocrossdim.system.files import write_text
 
-    marker = folder.root / "restart"
     if restart:
-        write_text(marker, "")
+        write_text(folder.restart, "")
     else:
-        marker.unlink(missing_ok=True)
-    return marker
+        folder.restart.unlink(missing_ok=True)
+    return folder.restart
 
 
 def present(summary: "Summary | None", **_: object) -> "Iterator[RenderableType]":

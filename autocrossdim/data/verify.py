@@ -246,7 +246,8 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
         for dataset in datasets
         if (number := len(dataset.unlabelled_cases()))
     ]
-    return Report(faults, warnings, [*_orientations(cases), *_annotated(datasets, cases), *notes])
+    labelled = [case for case in cases if case.slices]
+    return Report(faults, warnings, [*_orientations(labelled or cases), *_annotated(datasets, labelled), *notes])
 
 
 def _sparse_slices(dataset: Dataset, cases: list[CaseCheck]) -> list[str]:

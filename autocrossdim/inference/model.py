@@ -31,11 +31,13 @@ class ModelInput:
         image: Normalised and resampled image, shape (C, Z, Y, X).
         placement: Position of the image in the original grid.
         body: Imaged part of the case, where the plan tells it from the background.
+        is_complete: Whether the image has all channels.
     """
 
     image: np.ndarray
     placement: Placement
     body: Body | None = None
+    is_complete: bool = True
 
 
 @dataclass
@@ -146,7 +148,8 @@ class Model:
         if channels is not None:
             values = np.zeros((len(self.plan.channel_names), *case.placement.shape), case.image.dtype)
             values[list(channels)] = case.image
-        return ModelInput(values, case.placement, find_body(image, case.placement, plan))
+        body = find_body(image, case.placement, plan)
+        return ModelInput(values, case.placement, body, is_complete=len(values) == len(image))
 
     def strips(self, placement: Placement, *, mirroring: bool, members: int = 1) -> int:
         """Return the number of strips of lines in which a case is processed to limit memory.

@@ -229,10 +229,11 @@ class Predictor:
         """Compare what `prepare` returned with the training data, without segmenting it.
 
         Returns:
-            How like the training data the image is; None if the models have no reference cases.
+            How like the training data the image is; None if the models have no reference cases, or if the image lacks
+            a channel: the training data do not.
         """
         likeness = None if self.best is None else self.best.likeness
-        if likeness is None:
+        if likeness is None or not all(case.is_complete for case in prepared.inputs):
             return None
         inputs = {
             model.configuration.name: (model, case) for model, case in zip(self.models, prepared.inputs, strict=True)

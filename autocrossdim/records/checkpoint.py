@@ -55,8 +55,9 @@ class Checkpoint:
 
     @property
     def trained_cases(self) -> set[str]:
-        """Cases that its weights were trained on, in this training and in those that it continues."""
-        return {*self.split.get("train", ()), *self.provenance.get("cases", ())}
+        """Cases that its weights were trained on, labelled or not, in this training and in those that it continues."""
+        split = self.split
+        return {*split.get("train", ()), *split.get("unlabelled", ()), *self.provenance.get("cases", ())}
 
     @property
     def channel_dropout(self) -> float:

@@ -131,6 +131,11 @@ class FoldFolder:
         return self.root / "checkpoint_best"
 
     @property
+    def restart(self) -> Path:
+        """File that exists until a cluster job that was submitted with --restart has written its first checkpoint."""
+        return self.root / "restart"
+
+    @property
     def history(self) -> Path:
         """Training history: one JSON line per epoch."""
         return self.root / "history.jsonl"

@@ -24,6 +24,7 @@ SOFTENING = 0.5  # standard deviations added before the logarithm, so that dista
 NOT_COMPARED = (
     f"New images are not compared with the training data: fewer than {LEAST_GROUPS} held-out cases or patients."
 )
+IMAGE_CASES = 500  # most held-out cases that images are compared with; best.json keeps 21 numbers or more of each
 REFERENCE_CASES = 64  # most training cases per fold that features are compared with
 REFERENCE_NUMBERS = 2**13  # most numbers of features kept per network: at most 150 kB each in best.json, of 4 MB in all
 FLOORS = {"intensity": 0.1, "texture": 0.2, "size": 0.15, "spacing": 0.3, FEATURES: 0.02}
@@ -46,7 +47,7 @@ def find_likeness(work: CrossValidation, names: Names, digests: Mapping[str, str
     Raises:
         UserError: A checkpoint or a preprocessed case is damaged.
     """
-    held_out = _shuffled([case for _, case in work.cases()])
+    held_out = _shuffled([case for _, case in work.cases()])[:IMAGE_CASES]
     groups = [work.dataset.groups.get(case, case) for case in held_out]
     if len(set(groups)) < LEAST_GROUPS:
         return None

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,16 @@ def test_a_fold_with_the_same_training_cases_has_nothing_new_to_learn(
     growing.train("all", weights="previous", epochs=1)
     assert Checkpoint.read(folder.latest).provenance["model"] == str(folder.latest)
     assert len(Checkpoint.read(folder.latest).split["train"]) == 7
+
+
+def test_a_job_that_starts_over_from_previous_weights_does_so_once(growing: Growing) -> None:
+    fold = growing.train()
+    fold.restart.touch()  # as a cluster job does that was submitted with --restart
+    growing.train(weights="previous", restart=True)
+    assert Checkpoint.read(fold.latest).provenance["asked"] == "previous"
+    assert not fold.restart.exists()
+
+
+def test_annotating_more_labels_of_a_case_keeps_the_plan(growing: Growing, edit_json: Callable[..., None]) -> None:
+    edit_json(growing.raw, annotated_labels={"case_00": ["organ", "nodule"]})
+    growing.plan()

@@ -77,3 +77,8 @@ def test_a_loss_without_terms_is_refused() -> None:
 def test_settings_survive_a_checkpoint() -> None:
     settings = read_settings({"epochs": 7, "learning_rate": 3e-4, "max_seconds": 60})
     assert read_settings(json.loads(json.dumps(settings.model_dump()))) == settings
+
+
+def test_unlabelled_scans_need_the_average() -> None:
+    with pytest.raises(UserError, match="averaging=0 turns off"):
+        read_settings({"unlabelled": 1, "averaging": 0})

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -107,11 +108,6 @@ def test_an_interrupted_run_learns_the_same_from_unlabelled_scans(
     assert any(not torch.equal(tensor, three[name]) for name, tensor in one.items())
 
 
-def test_a_teacher_needs_the_average(scans: Path, train: Train) -> None:
-    with pytest.raises(UserError, match="averaging=0 turns off"):
-        train(averaging=0, unlabelled=1)
-
-
 def test_scans_are_used_on_request_only(
     scans: Path, planned: tuple[Path, Path], train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +118,42 @@ def test_scans_are_used_on_request_only(
         file.unlink()
     with pytest.raises(UserError, match="imagesUn: no images"):
         train(1, unlabelled=1)
+
+
+def test_scans_added_after_planning_are_checked(scans: Path, train: Train, write_image: Callable[..., Path]) -> None:
+    broken = np.zeros((20, 28, 24), np.float32)
+    broken[3, 4, 5] = np.nan
+    write_image(scans / "broken_0000.nii.gz", broken)
+    with pytest.raises(UserError, match=r"broken_0000.nii.gz: 1 of 13,440 voxels are NaN"):
+        train(unlabelled=1)
+
+
+def test_a_loss_on_unlabelled_scans_that_is_not_finite_ends_the_training(
+    scans: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(network: nn.Module, clean: Tensor, changed: Tensor, *, regions: bool) -> tuple[Tensor, Tensor]:
+        return changed * torch.nan, torch.zeros_like(changed[:, 0]).long()
+
+    monkeypatch.setattr(loop, "lesson", broken)
+    with pytest.raises(UserError, match=r"loss is nan at step 2, on the cases .*case_05"):
+        train(epochs=4, unlabelled=1)
+
+
+def test_a_scan_that_was_learned_from_never_validates_the_fold(
+    scans: Path, train: Train, planned: tuple[Path, Path]
+) -> None:
+    folder = train(epochs=2, unlabelled=1)
+    assert Checkpoint.read(folder.latest).trained_cases >= {"case_05", "case_06"}
+
+
+def test_a_complete_fold_does_not_go_on_with_other_scans(
+    scans: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(epochs=2, unlabelled=1)
+    (scans / "case_05_0000.nii.gz").unlink()
+    train(epochs=3, unlabelled=1)
+    assert "trained with other unlabelled scans than are used now" in capsys.readouterr().err
+    assert Checkpoint.read(folder.latest).run.epoch == 2
 
 
 def test_a_collapse_ends_the_teaching_and_says_so(

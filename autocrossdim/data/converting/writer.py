@@ -7,6 +7,7 @@ times. A case whose record still holds is not read again, so an interrupted conv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import counted, listed
 
 RECORDS = "sources"
+FORMER = "dataset.json.former"  # keeps what was added by hand, such as `unannotated_slices`, until it is written again
 _NAME = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 
 
@@ -85,9 +87,9 @@ def write_dataset(
             continue
         remove_leftovers(make_directory(output / folder))
     warnings = [warning for each in found for warning in each.warnings]
-    # Removed first: without dataset.json, a dataset that is only partly rewritten is not taken for a complete one.
-    with reading(output):
-        (output / "dataset.json").unlink(missing_ok=True)
+    # Put aside first: without dataset.json, a dataset that is only partly rewritten is not taken for a complete one.
+    with reading(output), suppress(FileNotFoundError):
+        (output / "dataset.json").replace(output / FORMER)
     map_cases(partial(_write_case, common, output), due, processes, "Writing cases")
     _write_lists(description, output, dict(origin))
     parts = Counter(case.part for case in cases)
@@ -288,4 +290,10 @@ def _write_lists(description: Description, output: Path, origin: dict[str, str])
     content |= {"numTraining": len(training), "file_ending": description.file_ending}
     if groups:
         content["groups"] = groups
-    write_json(output / "dataset.json", {**content, "converted_from": origin})
+    former = output / FORMER
+    with reading():
+        known = dict(read_json(former)) if former.exists() else {}
+    added = {key: value for key, value in known.items() if key not in ("groups", "regions_class_order")}
+    write_json(output / "dataset.json", {**added, **content, "converted_from": origin})
+    with reading():
+        former.unlink(missing_ok=True)

@@ -31,6 +31,23 @@ def test_only_changed_cases_are_written_again(source: Path, tmp_path: Path, writ
     assert copied == (source / "images" / "c2.nii.gz").read_bytes()
 
 
+def test_keys_added_by_hand_outlive_another_conversion(
+    source: Path, tmp_path: Path, edit_json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    autocrossdim.convert(source, tmp_path / "out", processes=1)
+    edit_json(tmp_path / "out", unannotated_slices="empty")
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(writer, "map_cases", lambda *_: [])
+        interrupted.setattr(writer, "_write_lists", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            autocrossdim.convert(source, tmp_path / "out", processes=1)
+    autocrossdim.convert(source, tmp_path / "out", processes=1)
+    content = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert content["unannotated_slices"] == "empty"
+    assert content["numTraining"] == 4
+    assert not list((tmp_path / "out").glob("*former*"))
+
+
 def test_a_case_without_a_label_is_named(source: Path, tmp_path: Path) -> None:
     (source / "labels" / "c1.nii.gz").unlink()
     converted = autocrossdim.convert(source, tmp_path / "out", processes=1)

@@ -14,6 +14,7 @@ import pytest
 from autocrossdim.data.images import read_label
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, ISOTROPIC_SPACING, chambers, nodules, write_dataset
 
+SMALL = ["--memory", "2", "--no-trial", "--encoder", "test_efficientnet"]
 QUICK = [
     "--weights",
     "random",
@@ -82,9 +83,11 @@ def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path
     work = ["--work", tmp_path]
     expected = {"volumes": "dx", "thick_slices": "omnia"}[name]
 
-    said = succeed("plan_and_preprocess", raw, *work, "--memory", "2")
+    # The encoder planned by default once, and a small one.
+    encoder = [] if name == "volumes" else ["--encoder", "test_efficientnet"]
+    said = succeed("plan_and_preprocess", raw, *work, "--memory", "2", *encoder)
     assert f"Decision: {expected}" in said
-    plan = json.loads((tmp_path / raw.name / "plan.json").read_text())
+    plan = json.loads((tmp_path / raw.name / "plan.json").read_text(encoding="utf-8"))
     assert plan["decision"]["configuration"] == expected
 
     succeed("train", raw, *work, *QUICK, "--fold", "0", "--fold", "1")
@@ -109,7 +112,7 @@ def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path
 
     said = succeed("evaluate", tmp_path / "out", raw / "labelsTs", "--dataset", raw)
     assert "Dice" in said
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert len(summary["metric_per_case"]) == 2
     assert {file: file.stat().st_mtime_ns for file in raw.rglob("*")} == before
 
@@ -117,7 +120,7 @@ def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path
 @pytest.mark.slow
 def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path: Path, succeed: Succeed) -> None:
     work = ["--work", tmp_path]
-    succeed("plan_and_preprocess", volumes, *work, "--memory", "2")
+    succeed("plan_and_preprocess", volumes, *work, *SMALL)
     words = ["train", volumes, *work, "--fold", "0", "--weights", "random", "--epochs", "6"]
     words += ["--set", "steps_per_epoch=2", "--set", "validation_batches=1"]
     process = subprocess.Popen([sys.executable, "-m", "autocrossdim", *map(str, words)], stderr=subprocess.DEVNULL)
@@ -129,7 +132,9 @@ def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path
     process.wait()
     said = succeed(*words)
     assert "resuming after step" in said or "already trained" in said
-    epochs = [json.loads(line)["epoch"] for line in latest.with_name("history.jsonl").read_text().splitlines()]
+    epochs = [
+        json.loads(line)["epoch"] for line in latest.with_name("history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert epochs == [1, 2, 3, 4, 5, 6]
 
 
@@ -138,7 +143,7 @@ def test_mistakes_end_in_one_clear_line_and_exit_code_2(
     volumes: Path, tmp_path: Path, succeed: Succeed, command: Command
 ) -> None:
     work = ["--work", tmp_path]
-    succeed("plan_and_preprocess", volumes, *work, "--memory", "2")
+    succeed("plan_and_preprocess", volumes, *work, *SMALL)
     predict = ["predict", volumes, *work, "-i", volumes / "imagesTs", "-o", tmp_path / "out"]
     for words, message in [
         (["plan_and_preprocess", tmp_path / "nowhere", *work], "nowhere: no such"),
@@ -213,7 +218,7 @@ def test_dsnet_is_planned_and_trained_when_asked_for(volumes: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_predict_never_replaces_an_image(volumes: Path, tmp_path: Path, succeed: Succeed, command: Command) -> None:
     work = ["--work", tmp_path]
-    succeed("plan_and_preprocess", volumes, *work, "--memory", "2", "--no-trial")
+    succeed("plan_and_preprocess", volumes, *work, *SMALL)
     succeed("train", volumes, *work, *QUICK, "--fold", "0")
     folder = tmp_path / "in"
     folder.mkdir()
@@ -235,7 +240,7 @@ def test_a_dataset_json_changed_after_planning_is_noticed(
     raw = tmp_path / volumes.name
     shutil.copytree(volumes, raw)
     succeed("plan", raw, "--work", tmp_path / "work", "--no-trial")
-    content = json.loads((raw / "dataset.json").read_text())
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     (raw / "dataset.json").write_text(json.dumps({**content, "labels": {"background": 0, "organ": 1}}))
     result = command("plan", raw, "--work", tmp_path / "work", "--no-trial")
     assert result.returncode == 2

@@ -33,7 +33,7 @@ def planned(data: tuple[Any, Any], planner: AutoPlanner = auto, **changes: Any) 
 
 # Each example plans a dataset, which takes seconds: few examples, and a failing one is not simplified.
 @settings(
-    max_examples=4,
+    max_examples=2,
     phases=[Phase.explicit, Phase.generate],
     deadline=None,
     suppress_health_check=list(HealthCheck),

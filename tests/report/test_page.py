@@ -171,7 +171,9 @@ def test_a_browser_shows_a_voxel_at_the_right_front_top_in_that_corner(
     file.write_text(page.replace("</body>", f"<script>{LOOK}</script></body>"), encoding="utf-8")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     options += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom", file.as_uri()]
-    shown = subprocess.run([str(BROWSER), *options], capture_output=True, text=True, timeout=60, check=True).stdout
+    shown = subprocess.run(
+        [str(BROWSER), *options], capture_output=True, encoding="utf-8", timeout=60, check=True
+    ).stdout
     # Top left, top right, bottom left, bottom right: R and A, R and S, A and S are at the top left.
     assert 'data-seen="1000 1000 1000"' in shown
 

@@ -14,7 +14,7 @@ import autocrossdim
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.workspace import Workspace
 
-KILLS = 5
+KILLS = 3
 EPOCHS = 3 * KILLS  # a run does one or two before it is killed
 
 

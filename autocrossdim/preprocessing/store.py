@@ -187,7 +187,8 @@ class Store:
         _write_array(self._path(case.name, ".image.b2nd"), preprocessed.image, (1, *chunk))
         _write_array(self._path(case.name, ".label.b2nd"), label, chunk)
         with written_whole(self._path(case.name, ".npz")) as path, path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **_voxels_per_class(label, plan))
+            # Without `allow_pickle`, which NumPy before 2.1 takes for the name of an array.
+            np.savez(file, **_voxels_per_class(label, plan))  # type: ignore[arg-type]
         record = CaseRecord(
             name=case.name,
             label_path="" if case.label is None else str(case.label.resolve()),

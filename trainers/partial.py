@@ -2,8 +2,8 @@
 
 A voxel that is background in such a case may belong to any label that was not annotated there. For exclusive labels,
 its target is therefore a set of classes: background and those labels. Sets are numbered after the classes, so that a
-target remains one number per voxel. For regions, which are independent of each other, the target of a region that was
-not annotated is to be ignored.
+target remains one number per voxel. For regions, which are independent of each other, a region that was not annotated
+is ignored.
 """
 
 from collections.abc import Iterable, Sequence

@@ -107,9 +107,9 @@ def has_other_scans(run: Run, checkpoint: Checkpoint) -> bool:
 
 
 def is_finished(run: Run, checkpoint: Checkpoint) -> bool:
-    """Return whether a checkpoint of a run is its end; a run that was given more epochs or time goes on.
+    """Return whether a run is finished; one that was given more epochs or time is continued.
 
-    A run on cases or unlabelled scans that are no longer those of the fold does not go on.
+    A run on cases or unlabelled scans that are no longer those of the fold is not continued.
     """
     if not checkpoint.complete:
         return False

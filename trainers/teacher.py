@@ -1,7 +1,7 @@
 """Learning from scans without labels: the running average of the weights teaches the network that is trained.
 
-The average segments an unlabelled patch as it is; the network has to answer the same for the patch with other
-intensities and with a box of another patch pasted into it, wherever the average is confident. This is a mean teacher
+The average segments an unlabelled patch. The network has to predict the same for the patch with changed intensities and
+with a box of another patch pasted into it, wherever the average is confident. This is a mean teacher
 (Tarvainen and Valpola 2017) with the confidence threshold of FixMatch (Sohn et al. 2020) and CutMix (Yun et al. 2019),
 the elements that UniMatch (Yang et al. 2023) found to matter in segmentation. The teacher is part of the fold itself,
 so it has never seen the fold's validation cases.

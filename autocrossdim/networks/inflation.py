@@ -41,7 +41,7 @@ def inflate(module: nn.Module, mode: Mode = "center", axis: int = 0, *, example:
     dropped: the twin then returns what timm's `forward_features` does.
 
     Args:
-        module: the 2D module; it is left as it is.
+        module: The 2D module; it is not changed.
         mode: see above.
         axis: which spatial axis of the 3D twin is the new one, 0 to 2.
         example: (B, C, H, W), an input for the proof; by default noise with the channels of the first convolution.

@@ -126,7 +126,7 @@ class Summary(_Record):
         labels: Label names by label key.
         skipped: File names of cases that were left out because they have no prediction.
         calibration: Calibration of the chosen model's probabilities.
-        score: Score that was asked for with `autocrossdim evaluate --score`.
+        score: Score requested with `autocrossdim evaluate --score`.
         metric_per_case: Metrics of every case, sorted by file name.
     """
 

@@ -70,8 +70,8 @@ class Scan:
 
     Attributes:
         image: Shape (1, Z, Y, X), or (3, Z, Y, X) in colour.
-        annotation: Label values, shape (Z, Y, X); 0 where a voxel is to be ignored.
-        prediction: Likewise, 0 where the annotation is to be ignored.
+        annotation: Label values, shape (Z, Y, X); 0 for ignored voxels.
+        prediction: Label values, shape (Z, Y, X); 0 where the annotation is ignored.
         spacing: mm (z, y, x).
         oriented: Whether the orientation is known, and the arrays are in the order `SHOWN`.
     """
@@ -189,7 +189,7 @@ def read_scan(images: Sequence[Path], reference: Path, prediction: Path, labels:
 
 
 def _window(occupied: Array) -> slice:
-    """Return the labelled part of an axis with a margin; the whole axis if nothing is labelled."""
+    """Return the labelled part of an axis with a margin; the complete axis if nothing is labelled."""
     indices = np.flatnonzero(occupied)
     if len(indices) == 0:
         return slice(None)

@@ -86,7 +86,7 @@ def _encoded(scan: Scan, labels: Labels, *, ct: bool, voxels: int, most: int, no
         steps = " × ".join(f"{new / old:.1f}" for new, old in zip(small.spacing, scan.spacing, strict=True))
         notes = [*notes, f"Resolution is reduced by {steps}."]
     if not scan.oriented and len(scan.planes()) > 1:
-        notes = [*notes, "The file does not state how the image lies in the patient, so sides are not marked."]
+        notes = [*notes, "The file does not state the orientation of the image, so sides are not marked."]
     low, high = (float(end) for end in np.percentile(small.image, (1, 99)))
     return {
         "shape": small.shape,

@@ -40,7 +40,7 @@ def test_slices_without_labels_are_marked_and_no_others() -> None:
     marked = mark_unannotated(label, geometry(label), SPARSE)
     np.testing.assert_array_equal(marked[[0, 2]], np.full((2, 2, 2), NOT_ANNOTATED))
     np.testing.assert_array_equal(marked[[1, 3]], label[[1, 3]])
-    assert not label[[0, 2]].any(), "the array that was passed is left as it is"
+    assert not label[[0, 2]].any(), "the input array is not modified"
 
 
 @given(volumes, st.sampled_from(CODES), st.sampled_from(CODES))

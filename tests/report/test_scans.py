@@ -71,7 +71,7 @@ def test_pictures_have_one_plane_without_letters(write_image: Callable[..., Path
     scan = read_scan([file], file, file, LABELS)
     (plane,) = scan.planes()
     assert plane.marks == ""
-    np.testing.assert_array_equal(plane.slice(scan.annotation, 0), array)  # as it is stored
+    np.testing.assert_array_equal(plane.slice(scan.annotation, 0), array)  # in storage order
 
 
 def scan_of(label: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Scan:

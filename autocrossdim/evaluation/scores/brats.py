@@ -49,7 +49,7 @@ def regions(labels: Labels) -> Structures:
     """Return the label values of the whole tumour (WT), tumour core (TC) and enhancing tumour (ET).
 
     Raises:
-        UserError: The labels lack one of them.
+        UserError: One of the regions is not declared.
     """
     named = {re.sub(r"[^a-z]", "", name.lower()): values for name, values in labels.foreground.items()}
     found = {region: values for region, names in REGIONS.items() for name, values in named.items() if name in names}

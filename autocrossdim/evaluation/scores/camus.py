@@ -64,7 +64,7 @@ def structures(labels: Labels) -> Structures:
     """Return the label values of endocardium, epicardium (endocardium and myocardium together) and atrium.
 
     Raises:
-        UserError: The labels lack one of them.
+        UserError: One of the labels is not declared.
     """
     named = {name.lower(): values for name, values in labels.foreground.items()}
     names = (ENDOCARDIUM, MYOCARDIUM, ATRIUM)

@@ -16,7 +16,7 @@ GENERAL = ("dicom", "pairs")
 
 @reading()
 def detect(source: Path) -> Layout | None:
-    """Return the layout that a directory or file seems to have; None if it has none of them."""
+    """Return the layout of a directory or file; None if it matches no known layout."""
     specific_first = sorted(LAYOUTS.values(), key=lambda layout: layout.name in GENERAL)
     return next((layout for layout in specific_first if layout.detects(source)), None)
 

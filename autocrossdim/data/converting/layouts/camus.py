@@ -108,7 +108,7 @@ def _label(path: Path) -> Source:
 
 
 def _facts(file: Path) -> dict[str, str]:
-    """Return what `Info_2CH.cfg` says about image quality, ejection fraction and frames, as far as it is there."""
+    """Return image quality, ejection fraction and frames from `Info_2CH.cfg`; missing entries are left out."""
     with reading():
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     pairs = (line.split(":", 1) for line in lines if ":" in line)
@@ -154,7 +154,7 @@ def _checked(
         if left_out := sorted(str(patient) for patient in labelled - train - val):
             faults.append(
                 f"{file}: {counted(len(left_out), 'patient')} in none of the three lists of this division: "
-                f"{listed(left_out)}. Complete the lists, or rename the directory to use none of them."
+                f"{listed(left_out)}. Complete the lists, or rename their directory so that they are ignored."
             )
     return [(train, val) for train, val in divisions if train and val]
 

@@ -98,7 +98,7 @@ class Slices:
         return image.array, image.geometry
 
     def write(self, path: Path) -> None:
-        """Write the image, as whole numbers where it has only such."""
+        """Write the image, as integers if all its values are."""
         array, geometry = self.read()
         write_image(array[0], geometry, path)
 

@@ -5,7 +5,7 @@
 DX-Net from random weights, the same cases, steps and seeds with every axis mirrored, with no axis mirrored, and with
 the choice of the planner: on generated volumes with a left and a right organ that look alike, and on 8 cases of
 Hippocampus (anterior and posterior part), tested on other cases. Each run is one line of `<work>/mirroring.jsonl`; runs
-already there are skipped. The table belongs to docs/data.md.
+already there are skipped. The table belongs to docs/how-to/data.md.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py [--output FILE]
 
-The datasets exist only as numbers, those of `docs/planning.md`; nothing is read and no GPU is needed.
+The datasets exist only as numbers, those of `docs/explanation/planning.md`; nothing is read and no GPU is needed.
 """
 
 import argparse

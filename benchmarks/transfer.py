@@ -3,8 +3,8 @@
     python benchmarks/transfer.py --data ../shared/data --weights FILE --work FOLDER [--only slices]
 
 Every run is one line of `<work>/transfer.jsonl`; runs already there are skipped, so the job can be interrupted. The
-table printed at the end is the one in docs/transfer.md. SunnybrookSlices is tested on slices of five other patients,
-Hippocampus on its 16 labelled cases of `imagesTs`.
+table printed at the end is the one in docs/explanation/transfer.md. SunnybrookSlices is tested on slices of five other
+patients, Hippocampus on its 16 labelled cases of `imagesTs`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A planner and a trainer of a third-party package: the example of docs/plugins.md, installed and used."""
+"""A planner and a trainer of a third-party package: the example of docs/how-to/plugins.md, installed and used."""
 
 import importlib
 import os
@@ -20,7 +20,7 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "plugins.md"
+PAGE = ROOT / "docs" / "how-to" / "plugins.md"
 
 
 def example(language: str) -> str:

@@ -19,8 +19,8 @@ LONGEST_VALUE = 60  # characters of a value that are repeated in a message
 class Settings(BaseModel):
     """Settings of a training run besides the plan; stored in every checkpoint.
 
-    docs/training.md gives the reasons for the defaults. Upper bounds are far above every sensible value: they turn
-    typing errors into messages.
+    docs/how-to/training.md gives the reasons for the defaults. Upper bounds are far above every sensible value: they
+    turn typing errors into messages.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

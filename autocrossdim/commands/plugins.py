@@ -152,6 +152,6 @@ def _implementing(protocol: type, found: Any, kind: str, name: str) -> Any:
         missing = [method for method in methods if not hasattr(found, method)]
         raise UserError(
             f"The {kind} '{name}' (a {type(found).__module__}.{type(found).__name__}) has no method "
-            f"{' or '.join(missing)}. See docs/plugins.md for what a {kind} is."
+            f"{' or '.join(missing)}. See docs/how-to/plugins.md for what a {kind} is."
         )
     return found

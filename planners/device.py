@@ -1,8 +1,7 @@
 """The memory and the precision to plan for."""
 
-import torch
-
 from autocrossdim.records.plan import DEFAULT_MEMORY_GB, GIGABYTE, PlanOptions
+from autocrossdim.system.device import BACKENDS, choose_device, name_of, total_memory
 
 GPU_SHARE = 0.9  # of the GPU's memory; the rest is left to CUDA, its libraries and fragmentation (our choice)
 
@@ -14,11 +13,12 @@ def memory_budget(options: PlanOptions) -> tuple[int, str]:
     """
     if options.memory is not None:
         return int(options.memory * GIGABYTE), f"The memory budget is {options.memory:g} GB, as requested."
-    if torch.cuda.is_available():
-        name, total = torch.cuda.get_device_name(0), torch.cuda.get_device_properties(0).total_memory
+    device = choose_device("auto")
+    total = total_memory(device)
+    if total is not None:
         return int(GPU_SHARE * total), (
             f"The memory budget is {GPU_SHARE * total / GIGABYTE:.3g} GB, {GPU_SHARE:.0%} of the memory of the GPU "
-            f"({name})."
+            f"({name_of(device)})."
         )
     return int(DEFAULT_MEMORY_GB * GIGABYTE), (
         f"No GPU was found; the memory budget is {DEFAULT_MEMORY_GB:g} GB. Set another one with --memory."
@@ -28,5 +28,5 @@ def memory_budget(options: PlanOptions) -> tuple[int, str]:
 def precision_bits(options: PlanOptions) -> int:
     """Return the bits of the convolutions: `--precision` if given, else 16 on a GPU and 32 on a CPU."""
     if options.precision == "auto":
-        return 16 if torch.cuda.is_available() else 32
+        return 16 if BACKENDS[choose_device("auto").type].half else 32
     return int(options.precision)

@@ -68,7 +68,7 @@ def try_out(memory: StepMemory, patch: tuple[int, ...], batch: int) -> Outcome:
         patch: Patch size in voxels.
         batch: Patches per step.
     """
-    on_cpu = not torch.cuda.is_available()
+    on_cpu = choose_device("auto").type == "cpu"
     tried, samples = (_affordable(memory, patch), CPU_SAMPLES) if on_cpu else (patch, batch)
     outcome = attempt(
         Trial(network=memory.plan, patch=tried, batch=samples, mixed=memory.mixed, regions=memory.regions)

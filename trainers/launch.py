@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from autocrossdim.system.device import choose_device, precision_for
+from autocrossdim.system.device import choose_device, precision_for, require_training
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.processes import default_processes, under_torchrun
 from trainers.run import Run
@@ -63,6 +63,7 @@ def _world(run: Run) -> int:
 
 def _fabric(run: Run, world: int, start_method: Literal["popen", "spawn"]) -> Fabric:
     device = choose_device(run.task.device)
+    require_training(device)
     several = world > 1
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun() else run.task.devices
     ddp = DDPStrategy(

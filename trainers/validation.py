@@ -28,7 +28,7 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
         store: Preprocessed cases.
         split: Names of the cases.
         groups: Group (patient) of each case that shares one with others.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
     """
     if not split.val:
         return

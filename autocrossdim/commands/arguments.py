@@ -23,7 +23,7 @@ WorkOption = Annotated[
     Path | str | None,
     Option("Directory of all results (default: $AUTOCROSSDIM_WORK, else ./autocrossdim_work).", Path | None),
 ]
-DeviceOption = Annotated[str, Option("Device: auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str, Option("Device: auto, cpu, cuda, cuda:N, xpu or mps.")]
 ProcessesOption = Annotated[
     int | None,
     Option("Worker processes; each holds one case in memory (default: one per core, at most 8).", min=1, max=1024),

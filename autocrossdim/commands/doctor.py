@@ -42,15 +42,17 @@ def _memory() -> str:
 
 
 def _devices() -> Iterator[str]:
-    import torch
+    from autocrossdim.system.device import BACKENDS, gpus, name_of, precision_for, total_memory
 
-    if not torch.cuda.is_available():
+    found = gpus()
+    if not found:
         yield "No usable GPU: training runs on the CPU, and plans are sized for 8 GB unless --memory says otherwise."
-        return
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-        yield f"cuda:{index}: {properties.name}, {properties.total_memory / 1024**3:.0f} GB, trains in {precision}"
+    for device in found:
+        precision = {"bf16-mixed": "bf16", "16-mixed": "fp16", "32-true": "fp32"}[precision_for(device)]
+        does = f"trains in {precision}" if BACKENDS[device.type].trains else f"predicts in {precision}, cannot train"
+        memory = total_memory(device)
+        size = "shares the memory of the CPU" if memory is None else f"{memory / 1024**3:.0f} GB"
+        yield f"{device}: {name_of(device)}, {size}, {does}"
 
 
 def _hub() -> str:

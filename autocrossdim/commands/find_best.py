@@ -28,7 +28,7 @@ def find_best(
     Args:
         dataset: Dataset directory, name or number; at least one configuration must be trained in all folds.
         work: Directory of all results.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         processes: Cases compared at a time.
 
     Returns:

@@ -70,7 +70,7 @@ class FoldTask:
         folder: Directory for checkpoints, history and validation results.
         weights: Starting weights: `imagenet`, `random`, a timm name, a file, a trained model, or `previous`: those of
             this fold, which has been trained on other cases.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         devices: Number of devices that train the fold together.
         settings: Training settings that differ from their defaults.
         restart: Discard existing checkpoints and start over.

@@ -69,7 +69,7 @@ def predict(
         config: Configurations to average; those that `best.json` or the plan names if empty.
         probabilities: Also write `CASE.npz` with the probabilities (K, Z, Y, X), float16.
         mirroring: Average over mirrored versions of the image.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         overwrite: Segment cases again that have a result.
         uncertainty: Also write entropy and disagreement maps to `uncertainty/`, and `uncertainty.csv` with the
             expected Dice of every case, the least certain cases first.

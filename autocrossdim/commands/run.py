@@ -33,7 +33,7 @@ def run(
         planner: Name of an installed planner.
         max_time: Training time per fold, in seconds or as text such as `30m`.
         weights: Starting weights, as for `train`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         processes: Worker processes; each holds one case in memory.
         **options: As for `plan`.
 

@@ -78,7 +78,7 @@ def train(
         max_time: Training time per fold, in seconds or as text such as `30m`.
         weights: Starting weights: `imagenet`, `noisy_student`, `random`, a full timm name, a file, a trained model, or
             `previous`: the weights that each fold has, to continue after cases were added to the dataset.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         devices: Number of devices that train one fold together; under torchrun, the processes it started.
         restart: Discard existing checkpoints and start over.
         set: Further training settings, by the names of `trainers.settings.Settings`.

@@ -101,7 +101,7 @@ class Predictor:
             work: Directory of all results (default: `$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`).
             fold: Fold or folds to average; all trained folds if empty.
             config: Configuration or configurations to average; those that `best.json`, else the plan, names if empty.
-            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
             mirroring: Average over mirrored versions of the image (test-time augmentation).
             postprocessing: Apply the post-processing of `best.json` if it was chosen for the same configurations.
 

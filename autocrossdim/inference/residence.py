@@ -5,6 +5,8 @@ import threading
 import torch
 from torch import Tensor, nn
 
+from autocrossdim.system.device import free_memory
+
 
 class Visiting(nn.Module):
     """A network that is moved to its device for each call and back afterwards. It serves one thread at a time.
@@ -29,11 +31,6 @@ class Visiting(nn.Module):
                 self.network.to("cpu")
 
 
-def room_on(device: torch.device) -> float:
-    """Return the free memory of a GPU in bytes; infinite for a CPU, whose memory is not checked."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
-
-
 def settle(network: nn.Module, device: torch.device, kept_free: int) -> nn.Module:
     """Move a network to a device, or wrap it in `Visiting` if less than `kept_free` bytes would remain there.
 
@@ -43,4 +40,4 @@ def settle(network: nn.Module, device: torch.device, kept_free: int) -> nn.Modul
         kept_free: Memory in bytes for a batch of tiles and the accumulated logits.
     """
     size = sum(tensor.nbytes for tensor in network.state_dict().values())
-    return network.to(device) if room_on(device) - size >= kept_free else Visiting(network, device)
+    return network.to(device) if free_memory(device) - size >= kept_free else Visiting(network, device)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autocrossdim.inference.body import Body
 from autocrossdim.preprocessing.resample import Shape
-from autocrossdim.system.device import CPU, memory_format_for, precision_for
+from autocrossdim.system.device import CPU, autocast_for, memory_format_for
 
 STEP = 0.5  # distance between tiles, as a fraction of the patch (nnU-Net)
 SIGMA = 1 / 8  # standard deviation of the Gaussian weight of a tile's voxels, as a fraction of the patch (nnU-Net)
@@ -156,11 +156,7 @@ class _Accumulator:
     ) -> None:
         depth, self.lines, columns = shape
         self.networks, self.window, self.device = networks, window, device
-        self.autocast = torch.autocast(
-            self.device.type,
-            dtype=torch.bfloat16 if precision_for(self.device) == "bf16-mixed" else torch.float16,
-            enabled=self.device.type == "cuda",
-        )
+        self.autocast = autocast_for(device)
         self.weight = gaussian(window.patch[-window.dims :]).to(self.device)
         count = self.lines.stop - self.lines.start
         self.total = torch.zeros(num_outputs, depth, count, columns, device=self.device)

@@ -1,4 +1,11 @@
-"""Device, memory format and precision."""
+"""What torch can do on each type of device, and which device, memory format and precision to use.
+
+Everything else asks here whether a device exists, how much memory it has and in which precision it computes. Only CPUs
+have been tried; docs/how-to/devices.md says what has and has not been run.
+"""
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -7,23 +14,106 @@ from autocrossdim.system.errors import UserError
 CPU = torch.device("cpu")
 
 
+@dataclass(frozen=True)
+class Backend:
+    """What torch and lightning-fabric can do on one type of device.
+
+    Attributes:
+        title: Name for users.
+        half: Whether networks train and predict in 16 bits, under autocast.
+        asynchronous: Whether copies from pinned memory run beside the computation.
+        trains: Whether lightning-fabric can train on it.
+    """
+
+    title: str
+    half: bool = False
+    asynchronous: bool = False
+    trains: bool = True
+
+
+BACKENDS = {
+    "cpu": Backend("CPU"),
+    "cuda": Backend("NVIDIA GPU, or AMD GPU through ROCm", half=True, asynchronous=True),
+    # lightning-fabric has no accelerator for Intel's GPUs.
+    "xpu": Backend("Intel GPU", half=True, asynchronous=True, trains=False),
+    # In 32 bits: autocast on Apple's GPUs is recent, and has not been tried here.
+    "mps": Backend("Apple GPU"),
+}
+"""The types of devices, by torch's name. ROCm presents AMD's GPUs as `cuda`."""
+
+
 def choose_device(name: str) -> torch.device:
-    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is a GPU if there is one.
+    """Return the device for `auto`, or of a type in `BACKENDS`, such as `cuda` or `cuda:1`.
+
+    `auto` is a CUDA or ROCm GPU if there is one, else the CPU. Other GPUs must be asked for by name, because nothing
+    has been run on them.
 
     Raises:
         UserError: The device is not available.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if count("cuda") else "cpu")
+    known = f"use auto, {', '.join(BACKENDS)} or, with several GPUs, cuda:N."
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name}: unknown; use auto, cpu or cuda.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: not supported; use auto, cpu or cuda.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: unknown; {known}") from None
+    if device.type not in BACKENDS:
+        raise UserError(f"--device {name}: not supported; {known}")
+    if (device.index or 0) >= count(device.type):
         raise UserError(f"--device {name}: no such GPU, or it cannot be used. `autocrossdim doctor` lists the devices.")
     return device
+
+
+def require_training(device: torch.device) -> None:
+    """Refuse a device on which networks cannot be trained.
+
+    Raises:
+        UserError: lightning-fabric does not support the device.
+    """
+    if not BACKENDS[device.type].trains:
+        raise UserError(
+            f"--device {device}: lightning-fabric cannot train on an {BACKENDS[device.type].title}. Train on another "
+            "device; prediction works here."
+        )
+
+
+def count(kind: str) -> int:
+    """Return the number of usable devices of a type."""
+    module: Any = torch.get_device_module(kind)
+    usable = getattr(module, "is_available", lambda: True)()  # torch.mps has had it since torch 2.6
+    return int(module.device_count()) if usable else 0
+
+
+def gpus() -> list[torch.device]:
+    """Return all GPUs that torch can use, of any type."""
+    return [torch.device(kind, index) for kind in BACKENDS if kind != "cpu" for index in range(count(kind))]
+
+
+def name_of(device: torch.device) -> str:
+    """Return the name of a device for users, such as that of the card."""
+    if device.type in ("cuda", "xpu"):
+        return str(_module(device).get_device_name(device))
+    return BACKENDS[device.type].title
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Return the memory of a GPU in bytes; None for a CPU and for an Apple GPU, which shares the memory of the CPU."""
+    if device.type in ("cpu", "mps"):
+        return None
+    return int(_module(device).get_device_properties(device).total_memory)
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the free memory of a GPU in bytes; infinite where `total_memory` is None, because it is not checked."""
+    if device.type in ("cpu", "mps"):
+        return float("inf")
+    return float(_module(device).mem_get_info(device)[0])
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until everything that was queued on a device has been computed."""
+    _module(device).synchronize()
 
 
 def memory_format_for(dims: int) -> torch.memory_format:
@@ -36,7 +126,23 @@ def memory_format_for(dims: int) -> torch.memory_format:
 
 
 def precision_for(device: torch.device) -> str:
-    """Return lightning-fabric's name of the fastest safe precision: bf16 if the GPU supports it, else fp16."""
-    if device.type != "cuda":
+    """Return lightning-fabric's name of the fastest safe precision: bf16 if the GPU computes in it, else fp16.
+
+    NVIDIA's GPUs do from compute capability 8.0 (Ampere) on. Older ones emulate bf16, slowly, which is why
+    `torch.cuda.is_bf16_supported()` is not asked: it counts emulation.
+    """
+    if not BACKENDS[device.type].half:
         return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    emulated = device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) < (8, 0)
+    return "16-mixed" if emulated else "bf16-mixed"
+
+
+def autocast_for(device: torch.device) -> torch.autocast:
+    """Return the context in which networks predict, in the precision in which they train."""
+    dtype = torch.float16 if precision_for(device) == "16-mixed" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=BACKENDS[device.type].half)
+
+
+def _module(device: torch.device) -> Any:
+    """Return `torch.cuda`, `torch.xpu` and so on."""
+    return torch.get_device_module(device)

@@ -37,7 +37,7 @@ class Moving(nn.Conv2d):
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Set the number of free bytes on any device."""
-    return lambda free: monkeypatch.setattr(residence, "room_on", lambda device: free)
+    return lambda free: monkeypatch.setattr(residence, "free_memory", lambda device: free)
 
 
 def test_a_network_that_fits_stays_on_the_device(room: Callable[[float], None]) -> None:

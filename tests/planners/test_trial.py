@@ -26,7 +26,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
         return Outcome(seconds=1.0)
 
     monkeypatch.setattr("planners.trial.attempt", quick)
-    monkeypatch.setattr("planners.trial.torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     return requested
 
 

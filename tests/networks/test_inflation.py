@@ -206,8 +206,17 @@ NAMED = {"CecaModule": "Conv1d", "LightCbamModule": "LightChannelAttn"}  # by th
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_a_layer_without_a_known_twin_is_an_error_that_names_it(name: str) -> None:
+    torch.manual_seed(0)
     with pytest.raises(UserError, match=NAMED.get(name, name)):
         inflate(nn.Sequential(nn.ReLU(), UNKNOWN[name]()))
+
+
+def test_an_attention_whose_hidden_units_are_all_off_is_not_taken_for_right() -> None:
+    attention = tl.create_attn("lcbam", 32)
+    with torch.no_grad():
+        attention.channel.fc1.weight.abs_().neg_()  # off for every image that is positive
+    with pytest.raises(UserError, match="LightChannelAttn"):
+        inflate(nn.Sequential(nn.ReLU(), attention))
 
 
 def test_the_error_says_where_the_layer_is() -> None:

@@ -75,8 +75,8 @@ def find_fault(flat: nn.Module, volume: nn.Module, image: Tensor, depth: int, ax
     cube = image.unsqueeze(2 + axis).repeat_interleave(depth, 2 + axis)
     if not _agree(flat, volume, image, cube, axis):
         return _locate(flat, volume, image, cube, axis)
-    # The few hidden units of a channel attention may all be off, so that nothing after them is proven. With the signs of
-    # the weights changed they are on.
+    # The few hidden units of a channel attention may all be off, so that nothing after them is proven. Negated weights
+    # switch them on.
     _negate_weights(flat)
     _negate_weights(volume)
     return None if _agree(flat, volume, image, cube, axis) else _locate(flat, volume, image, cube, axis)

@@ -182,6 +182,8 @@ def plan_digest(plan: Plan, configurations: Sequence[str]) -> str:
     shared = plan.model_dump(
         mode="json", include={"channel_names", "labels", "orientation", "transpose", "normalization"}
     )
+    if plan.labels.has_regions:  # their order is that of the outputs, and keys are sorted below
+        shared["regions"] = list(plan.labels.names)
     networks = {
         name: plan.configurations[name].model_dump(mode="json", exclude={"memory", "cost"})
         for name in sorted(configurations)

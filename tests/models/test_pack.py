@@ -84,6 +84,7 @@ def test_the_card_tells_what_a_reader_needs(exported: Path) -> None:
     ):
         assert expected in card, expected
     assert "not only of the folds in this file" not in card
+    assert "HD95 where found (mm)" in card
     assert "None" not in card
 
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from autocrossdim.records.best import Best, Contender, KeepLargest, checkpoint_digests, plan_digest
+from autocrossdim.records.labels import Labels
 from autocrossdim.records.likeness import IMAGE_MEASURES
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.terminal import best_table
@@ -48,6 +49,15 @@ def test_it_comes_back_from_its_file(space: Workspace, make_plan: Callable[..., 
     best.write(space.best)
     assert Best.read(space.best) == best
     assert set(best.checkpoints) == {"dx/fold_0", "dx/fold_1"}
+
+
+def test_the_order_of_regions_matters_since_it_is_that_of_the_outputs(make_plan: Callable[..., Any]) -> None:
+    def digest(*regions: str) -> str:
+        values = {"whole": (1, 2), "core": (2,)}
+        labels = Labels(foreground={name: values[name] for name in regions}, regions_class_order=(1, 2))
+        return plan_digest(make_plan(labels=labels), ["dx"])
+
+    assert digest("whole", "core") != digest("core", "whole")
 
 
 def test_what_the_training_data_are_like_refers_to_a_chosen_configuration(

@@ -67,12 +67,8 @@ def main() -> None:
         if time.monotonic() > end:
             break
         cases[file.name] = measure(predictor, sitk.ReadImage(str(file)))
-        print(
-            f"{len(cases)} images x {len(ORIENTATIONS)} orientations: at least "
-            f"{min(case['equal'] for case in cases.values()):.5f} of the voxels are equal, and the lowest Dice of a label "
-            f"is {min(case['lowest_dice'] for case in cases.values()):.5f}.",
-            flush=True,
-        )
+        equal, dice = (min(case[name] for case in cases.values()) for name in ("equal", "lowest_dice"))
+        print(f"{len(cases)} images: at least {equal:.5f} of the voxels are equal; lowest Dice {dice:.5f}", flush=True)
         write_text(RESULT, json.dumps(cases, indent=1) + "\n")
 
 

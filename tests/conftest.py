@@ -257,3 +257,54 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def write_series() -> Callable[..., list[Any]]:
+    """Write a DICOM series: `write_series(folder, array, spacing, direction, PatientAge="040Y")`; return its slices.
+
+    The array is (Z, Y, X) of int16, the spacing in mm (z, y, x), the direction that of ITK, row by row. Names of the
+    files do not follow the positions of the slices. The test is skipped where pydicom is missing.
+    """
+    pydicom = pytest.importorskip("pydicom")
+
+    def write(
+        folder: Path,
+        array: np.ndarray,
+        spacing: Sequence[float] = (4.0, 1.5, 0.75),
+        direction: Sequence[float] = (1, 0, 0, 0, 1, 0, 0, 0, 1),
+        **elements: Any,
+    ) -> list[Any]:
+        from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+        folder.mkdir(parents=True, exist_ok=True)
+        axes = np.array(direction, float).reshape(3, 3)
+        study, series = generate_uid(), generate_uid()
+        slices = []
+        for z, plane in enumerate(array.astype(np.int16)):
+            meta = pydicom.dataset.FileMetaDataset()
+            meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+            meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            path = folder / f"{(7 * z + 3) % len(array):03d}_{z}.dcm"
+            content = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+            content.SOPClassUID, content.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+            content.StudyInstanceUID, content.SeriesInstanceUID = study, series
+            content.FrameOfReferenceUID, content.Modality = f"{study}.9", "CT"
+            content.PatientID, content.PatientName, content.PatientBirthDate = "p7", "Doe^Jo", "19700102"
+            content.PatientSex, content.StudyDate, content.StudyTime, content.StudyID = "O", "20200101", "1200", "1"
+            content.AccessionNumber, content.ReferringPhysicianName, content.InstanceNumber = "3", "", z + 1
+            content.ImagePositionPatient = [round(x, 6) for x in (-4, 7, -100) + axes[:, 2] * spacing[0] * z]
+            content.ImageOrientationPatient = [*axes[:, 0], *axes[:, 1]]
+            content.PixelSpacing, content.SliceThickness = [spacing[1], spacing[2]], spacing[0]
+            content.Rows, content.Columns = plane.shape
+            content.BitsAllocated, content.BitsStored, content.HighBit, content.PixelRepresentation = 16, 16, 15, 1
+            content.SamplesPerPixel, content.PhotometricInterpretation = 1, "MONOCHROME2"
+            content.RescaleSlope, content.RescaleIntercept, content.PixelData = 1, 0, plane.tobytes()
+            content.SpecificCharacterSet = "ISO_IR 100"
+            for keyword, value in elements.items():
+                setattr(content, keyword, value)
+            content.save_as(path, enforce_file_format=True)
+            slices.append(content)
+        return slices
+
+    return write

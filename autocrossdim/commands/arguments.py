@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from autocrossdim.commands.signature import Option
+from autocrossdim.data.writing.formats import HELP
 from autocrossdim.system.errors import UserError
 
 Fold = int | str
@@ -36,6 +37,7 @@ SlurmOption = Annotated[
         metavar="OPTIONS",
     ),
 ]
+FormatOption = Annotated[str, Option(f"Output format: {HELP}.", metavar="FORMAT")]
 OutputOption = Annotated[str | Path, Option("Output directory.", Path, ("-o", "--output"))]
 
 

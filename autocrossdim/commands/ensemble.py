@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from autocrossdim.commands.arguments import OutputOption
+from autocrossdim.commands.arguments import FormatOption, OutputOption
 from autocrossdim.commands.signature import Option, command
+from autocrossdim.data.writing.formats import DEFAULT, find
 from autocrossdim.system.errors import UserError
 
 
@@ -18,6 +19,7 @@ def ensemble(
     output: OutputOption,
     *,
     dataset: Annotated[str | Path, Option("Dataset whose dataset.json names the labels.", str)],
+    format: FormatOption = DEFAULT,
 ) -> list[Path]:
     """Average the stored probabilities of several models into segmentations.
 
@@ -25,6 +27,7 @@ def ensemble(
         folders: At least two directories with `CASE.npz` and `CASE.ext` of the same cases.
         output: Directory for the segmentations, each on the grid of its image.
         dataset: Dataset whose dataset.json names the labels and the file format.
+        format: Format of the segmentations; those that need a DICOM series are refused.
 
     Returns:
         Paths of the segmentations.
@@ -32,8 +35,8 @@ def ensemble(
     Raises:
         UserError: The directories hold different cases, or probabilities of different labels or grids.
     """
-    from autocrossdim.data.dataset import find_dataset, load_dataset
-    from autocrossdim.data.images import write_label
+    from autocrossdim.data.dataset import Case, find_dataset, load_dataset
+    from autocrossdim.data.writing.results import Results
     from autocrossdim.inference.stored import average_stored, stored_cases
     from autocrossdim.system.console import track
 
@@ -43,10 +46,11 @@ def ensemble(
     if output.resolve() in {source.resolve() for source in sources}:
         raise UserError(f"-o {output}: is one of the directories to average. Choose another one.")
     raw = load_dataset(find_dataset(dataset))
-    paths = []
-    cases = stored_cases(sources)
+    cases = [Case(name, (), None) for name in stored_cases(sources)]
+    find(format).check(cases)
+    results = Results(output, raw.labels, raw.file_ending, format=format, codes=raw.codes)
     for case in track(cases, "Averaging", len(cases)):
-        label, geometry = average_stored(sources, case, labels=raw.labels, ending=raw.file_ending)
-        paths.append(output / f"{case}{raw.file_ending}")
-        write_label(label, geometry, paths[-1])
-    return paths
+        label, geometry = average_stored(sources, case.name, labels=raw.labels, ending=raw.file_ending)
+        results.write(case, label, geometry)
+    results.finish(cases)
+    return [results.path(case) for case in cases]

@@ -20,7 +20,7 @@ from autocrossdim.system.text import counted, listed
 
 # Keys of dataset.json that list the cases, say what was annotated in single cases, or describe the dataset to people.
 FREE = frozenset({"numTraining", "numTest", "training", "test", "groups", "annotated_labels"}) | frozenset(
-    {"name", "description", "reference", "licence", "license", "release", "citation", "converted_from"}
+    {"name", "description", "reference", "licence", "license", "release", "citation", "converted_from", "codes"}
 )
 OVERWRITE = (
     "Undo the change, or plan again with --overwrite: the dataset is then measured, split and preprocessed again, and "

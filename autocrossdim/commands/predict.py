@@ -9,6 +9,7 @@ from typing import Annotated
 from autocrossdim.commands.arguments import (
     DeviceOption,
     Fold,
+    FormatOption,
     ModelArgument,
     OutputOption,
     SlurmOption,
@@ -17,6 +18,7 @@ from autocrossdim.commands.arguments import (
     several,
 )
 from autocrossdim.commands.signature import Option, command
+from autocrossdim.data.writing.formats import DEFAULT, find
 from autocrossdim.system.errors import UserError
 
 WHOLE = "0/1"  # the part that is everything
@@ -43,6 +45,7 @@ def predict(
             list[str],
         ),
     ] = (),
+    format: FormatOption = DEFAULT,
     probabilities: Annotated[bool, Option("Also write CASE.npz with the probabilities.")] = False,
     mirroring: Annotated[bool, Option("Average over mirrored images (test-time augmentation).")] = True,
     device: DeviceOption = "auto",
@@ -67,6 +70,7 @@ def predict(
         work: Directory of all results.
         fold: Folds to average; all trained folds if empty.
         config: Configurations to average; those that `best.json` or the plan names if empty.
+        format: Format of the segmentations; see `docs/how-to/output.md`.
         probabilities: Also write `CASE.npz` with the probabilities (K, Z, Y, X), float16.
         mirroring: Average over mirrored versions of the image.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
@@ -87,6 +91,7 @@ def predict(
     """
     input, output = Path(input), Path(output)
     folds, configurations = several(fold), several(config)
+    writer = find(format)
     if slurm is None and jobs is not None:
         raise UserError("--jobs is the number of SLURM jobs. Add --slurm, or leave --jobs out.")
     if slurm is not None:
@@ -101,6 +106,7 @@ def predict(
         options = {
             "fold": list(folds),
             "config": list(configurations),
+            "format": format,
             "probabilities": probabilities,
             "no_mirroring": not mirroring,
             "device": device,
@@ -129,6 +135,7 @@ def predict(
         )
         plan = predictor.plan
         found = find_inputs(input, len(plan.channel_names), plan.file_ending, incomplete=predictor.accepts_incomplete)
+        writer.check(found)
         cases = part_of(found, part)
     except UserError:
         if created:
@@ -138,7 +145,13 @@ def predict(
     for note in predictor.notes:
         say(note)
     return segment_folder(
-        predictor, cases, output, probabilities=probabilities, uncertainty=uncertainty, overwrite=overwrite
+        predictor,
+        cases,
+        output,
+        format=format,
+        probabilities=probabilities,
+        uncertainty=uncertainty,
+        overwrite=overwrite,
     )
 
 

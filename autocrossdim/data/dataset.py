@@ -10,6 +10,7 @@ from autocrossdim.data.annotation_keys import parse_annotated_labels, parse_unan
 from autocrossdim.data.dicom import dicom_folders
 from autocrossdim.data.images import ENDINGS, PICTURES, spacing_file
 from autocrossdim.data.sides import parse_mirror_axes, parse_sides
+from autocrossdim.records.codes import Codes, parse_codes
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, read_json, reading
@@ -65,6 +66,7 @@ class Dataset:
         mirror_axes: names of the axes to mirror; None leaves the choice to the planner.
         annotated_labels: case -> names of the labels that were annotated, in the order of `labels`; cases in which all
             were are not listed.
+        codes: label -> its concept in a terminology such as SNOMED CT, for the labels that have one.
         num_training: `numTraining` of dataset.json; None if missing.
         description: unchanged content of dataset.json.
     """
@@ -80,6 +82,7 @@ class Dataset:
     sides: tuple[tuple[str, str], ...] = ()
     mirror_axes: tuple[str, ...] | None = None
     annotated_labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    codes: Codes = field(default_factory=dict)
 
     def training_cases(self) -> list[Case]:
         """Return the training cases, sorted by name; their files are those expected and may be missing."""
@@ -217,6 +220,9 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
     )
     faults += wrong if labels is not None else []
 
+    codes, wrong = parse_codes(file, content.get("codes", {}), () if labels is None else labels.names)
+    faults += wrong if labels is not None else []
+
     if faults or labels is None:
         return None, faults
     dataset = Dataset(
@@ -229,6 +235,7 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
         sides=sides,
         mirror_axes=mirror_axes,
         annotated_labels=annotated_labels,
+        codes=codes,
         num_training=number,
         description=content,
     )

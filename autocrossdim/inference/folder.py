@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from autocrossdim.data.dataset import Case
-from autocrossdim.data.images import write_label
+from autocrossdim.data.writing.formats import DEFAULT
+from autocrossdim.data.writing.results import Results
 from autocrossdim.inference.case_list import (
     explain_list,
     has_uncertainty,
@@ -30,6 +31,7 @@ def segment_folder(
     cases: Sequence[Case],
     output: Path,
     *,
+    format: str = DEFAULT,
     probabilities: bool = False,
     uncertainty: bool = False,
     overwrite: bool = False,
@@ -40,6 +42,7 @@ def segment_folder(
         predictor: Trained models.
         cases: Cases to segment.
         output: Directory for the segmentations, each on the grid of its image.
+        format: Name of the format of the segmentations.
         probabilities: Also write `CASE.npz` with the probabilities (K, Z, Y, X), float16.
         uncertainty: Also write uncertainty maps and the list of cases, least certain first.
         overwrite: Segment cases again that have a result.
@@ -50,7 +53,7 @@ def segment_folder(
     Raises:
         UserError: The models cannot be applied to an image, or its segmentation would replace it.
     """
-    files = _Files(predictor, output)
+    files = _Files(predictor, output, format)
     _require_no_image_replaced(cases, files)
     remaining = [
         case
@@ -80,22 +83,22 @@ def segment_folder(
     done = overlapped(remaining, lambda case: shown_path(case.name), prepare, segment, files.write)
     for _ in track(done, "Predicting", len(remaining)):
         pass
+    files.results.finish(cases)
     if uncertainty:
         listed = write_list(output)
         for sentence in explain_list(listed, score=predictor.case_score, members=predictor.members):
             say(sentence)
-    return [files.segmentation(case) for case in cases]
+    return [files.results.path(case) for case in cases]
 
 
 class _Files:
     """The files of the cases in the output directory."""
 
-    def __init__(self, predictor: Predictor, output: Path) -> None:
-        self.output, self.ending, self.score = output, predictor.plan.file_ending, predictor.case_score
-        self.channels = predictor.plan.channel_names
-
-    def segmentation(self, case: Case) -> Path:
-        return self.output / f"{case.name}{self.ending}"
+    def __init__(self, predictor: Predictor, output: Path, format: str) -> None:
+        plan = predictor.plan
+        self.output, self.ending, self.score = output, plan.file_ending, predictor.case_score
+        self.channels = plan.channel_names
+        self.results = Results(output, plan.labels, self.ending, format=format, codes=predictor.codes)
 
     def probabilities(self, case: Case) -> Path:
         return self.output / f"{case.name}.npz"
@@ -106,7 +109,7 @@ class _Files:
 
     def exist(self, case: Case, *, probabilities: bool, uncertainty: bool) -> bool:
         return (
-            self.segmentation(case).exists()
+            self.results.path(case).exists()
             and (not probabilities or self.probabilities(case).exists())
             and (not uncertainty or has_uncertainty(self.output, case.name))
         )
@@ -129,14 +132,15 @@ class _Files:
                 familiarity=result.familiarity,
                 missing_channels=self.missing_channels(case),
             )
-        write_label(result.label, result.geometry, self.segmentation(case))
+        self.results.write(case, result.label, result.geometry)
 
 
 def _require_no_image_replaced(cases: Sequence[Case], files: _Files) -> None:
     images = {os.path.realpath(image) for case in cases for image in case.images}
     for case in cases:
-        if os.path.realpath(files.segmentation(case)) in images:
+        path = files.results.path(case)
+        if os.path.realpath(path) in images:
             raise UserError(
-                f"-o {files.output}: the segmentation {files.segmentation(case).name} would replace the image itself. "
+                f"-o {files.output}: the segmentation {path.name} would replace the image itself. "
                 "Choose another directory."
             )

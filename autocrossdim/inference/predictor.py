@@ -1,14 +1,17 @@
 """Segmenting images with one model, or with an ensemble of models."""
 
 from collections import ChainMap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from autocrossdim.data.dataset import Case
 from autocrossdim.data.images import Geometry
+from autocrossdim.data.writing.formats import DEFAULT, find
+from autocrossdim.data.writing.results import Results
 from autocrossdim.inference.assembly import Assembly, average
 from autocrossdim.inference.inputs import ImageSource, channel_numbers, name_of, read_source
 from autocrossdim.inference.likeness import feature_numbers, image_numbers
@@ -21,6 +24,7 @@ from autocrossdim.inference.uncertainty import UncertaintyMaps, temper
 from autocrossdim.models.source import open_model
 from autocrossdim.records.best import Best, KeepLargest
 from autocrossdim.records.calibration import CaseScore
+from autocrossdim.records.codes import LabelCode
 from autocrossdim.records.likeness import LEAST_GROUPS, Familiarity
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.same_plan import SamePlan
@@ -52,6 +56,7 @@ class Predictor:
             None if it does not apply to them.
         postprocessing: Apply the post-processing of `best`.
         notes: Sentences for the user about where the models come from.
+        codes: Label -> its concept in a terminology such as SNOMED CT, for the labels that have one.
 
     Attributes:
         models: The models.
@@ -59,6 +64,7 @@ class Predictor:
         best: Result of `find_best`.
         steps: Post-processing that is applied.
         notes: Sentences for the user about the models and what is applied.
+        codes: Concepts of the labels.
 
     Example:
         >>> predictor = Predictor.load("autocrossdim_work/Dataset004_Hippocampus")
@@ -74,10 +80,12 @@ class Predictor:
         best: Best | None = None,
         postprocessing: bool = True,
         notes: Sequence[str] = (),
+        codes: Mapping[str, LabelCode] | None = None,
     ) -> None:
         self.models = list(models)
         self.mirroring = mirroring
         self.best = best
+        self.codes = dict(codes or {})
         self.steps: tuple[KeepLargest, ...] = best.postprocessing if best is not None and postprocessing else ()
         self.notes = [*notes, *self._notes_on_memory(), *self._notes_on_postprocessing(), *self._notes_on_likeness()]
 
@@ -119,7 +127,9 @@ class Predictor:
             Model.of(checkpoints, chosen, together=together)
             for checkpoints in source.checkpoints(fold=folds, config=configurations)
         ]
-        return cls(models, mirroring=mirroring, best=best, postprocessing=postprocessing, notes=notes)
+        return cls(
+            models, mirroring=mirroring, best=best, postprocessing=postprocessing, notes=notes, codes=source.codes
+        )
 
     @property
     def plan(self) -> Plan:
@@ -224,6 +234,37 @@ class Predictor:
             uncertainty=None if maps is None else maps.result(),
             familiarity=self.compare(prepared),
         )
+
+    def write(
+        self,
+        segmentation: Segmentation,
+        output: str | Path,
+        *,
+        name: str,
+        image: str | Path | None = None,
+        format: str = DEFAULT,
+    ) -> Path:
+        """Write a segmentation as `autocrossdim.predict` does, with its volumes.
+
+        Args:
+            segmentation: The result of a call.
+            output: Directory for the segmentation.
+            name: Name of the case.
+            image: Directory of the DICOM series that was segmented, for the formats that refer to it.
+            format: Format of the segmentation.
+
+        Returns:
+            Path of the segmentation.
+
+        Raises:
+            UserError: There is no such format, its packages are missing, or the case cannot be written in it.
+        """
+        case = Case(name, () if image is None else (Path(image),), None)
+        find(format).check([case])
+        results = Results(Path(output), self.plan.labels, self.plan.file_ending, format=format, codes=self.codes)
+        results.write(case, segmentation.label, segmentation.geometry)
+        results.finish([case])
+        return results.path(case)
 
     def compare(self, prepared: Prepared) -> Familiarity | None:
         """Compare what `prepare` returned with the training data, without segmenting it.

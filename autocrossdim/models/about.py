@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from autocrossdim.records.codes import Codes
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.summary import Summary
 
@@ -92,10 +93,14 @@ class Data(_Part):
 
 
 class About(_Part):
-    """What is known of the data, the training and the results; `data` is None where the fingerprint is not at hand."""
+    """What is known of the data, the training and the results; `data` is None where the fingerprint is not at hand.
+
+    `codes` are the concepts of the labels in a terminology such as SNOMED CT, for the labels that have one.
+    """
 
     data: Data | None
     configurations: dict[str, Trained]
+    codes: Codes = {}
 
 
 def start(provenance: Mapping[str, Any]) -> Start:

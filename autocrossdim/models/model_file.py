@@ -17,6 +17,7 @@ from autocrossdim.models.archive import AGAIN, Archive
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.best import BEST_VERSION, Best, plan_digest
 from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.codes import Codes
 from autocrossdim.records.plan import PLAN_VERSION, Configuration, Plan
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError, first_fault
@@ -94,6 +95,11 @@ class ModelFile:
     def path(self) -> Path:
         """Of the file."""
         return self.archive.path
+
+    @property
+    def codes(self) -> Codes:
+        """Concepts of the labels in a terminology, for the labels that have one."""
+        return self.about.codes
 
     def selection(self, *, fold: Sequence[int | str] = (), config: Sequence[str] = ()) -> dict[str, list[str]]:
         """Return the names of the folds to use of each configuration; all in the file where none is named.

@@ -21,7 +21,7 @@ from autocrossdim.models.model_file import (
     is_model_file,
     weights_name,
 )
-from autocrossdim.models.source import open_model
+from autocrossdim.models.source import open_model, read_codes
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
@@ -92,8 +92,9 @@ def _members(
         yield weights_name(configuration, checkpoint.fold), _safetensors(checkpoint, path)
     assert plan is not None
     assert first is not None
-    data = about.data(FoldFolder(first.parent).workspace.fingerprint, sorted(cases))
-    content = about.About(data=data, configurations=trained)
+    workspace = FoldFolder(first.parent).workspace
+    data = about.data(workspace.fingerprint, sorted(cases))
+    content = about.About(data=data, configurations=trained, codes=read_codes(workspace))
     yield PLAN, _json(plan)
     if best is not None:
         if not belongs(best, plan):

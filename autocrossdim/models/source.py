@@ -10,9 +10,11 @@ from autocrossdim.data.dataset import find_dataset
 from autocrossdim.models.model_file import ModelFile, is_model_file
 from autocrossdim.records.best import Best, contender_name
 from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.codes import Codes, parse_codes
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import FoldFolder, Workspace, default_work
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json
 
 Fold = int | str
 
@@ -23,6 +25,11 @@ class ModelSource(Protocol):
     In every method, `fold` and `config` name the folds and configurations to use; if empty, all trained folds and the
     configurations that `best.json`, else the plan, names.
     """
+
+    @property
+    def codes(self) -> Codes:
+        """Concepts of the labels in a terminology, for the labels that have one."""
+        ...
 
     def selection(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> Mapping[str, Sequence[object]]:
         """Return the folds to use of each configuration.
@@ -82,6 +89,11 @@ class WorkFolder:
 
     workspace: Workspace
 
+    @property
+    def codes(self) -> Codes:
+        """Concepts of the labels; see `ModelSource`."""
+        return read_codes(self.workspace)
+
     def selection(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> dict[str, list[Path]]:
         """Return the checkpoints to use of each configuration; see `ModelSource`."""
         self.workspace.require_plan()
@@ -113,6 +125,11 @@ class ModelFolder:
 
     folder: Path
 
+    @property
+    def codes(self) -> Codes:
+        """Concepts of the labels; see `ModelSource`."""
+        return read_codes(Workspace.of_model(self.folder))
+
     def selection(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> dict[str, list[Path]]:
         """Return the checkpoints to use; see `ModelSource`."""
         if config:
@@ -128,6 +145,21 @@ class ModelFolder:
     def best_for(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> tuple[Best | None, list[str]]:
         """Return what `find_best` learnt about this configuration; see `ModelSource`."""
         return _best(Workspace.of_model(self.folder), fold, [self.folder.resolve().name])
+
+
+def read_codes(workspace: Workspace) -> Codes:
+    """Return the concepts of the labels from the copy of dataset.json; none if it is not at hand.
+
+    Raises:
+        UserError: The key `codes` is malformed.
+    """
+    if not workspace.dataset_json.exists():
+        return {}
+    content = read_json(workspace.dataset_json)
+    codes, faults = parse_codes(workspace.dataset_json, content.get("codes", {}), content.get("labels", {}))
+    if faults:
+        raise UserError("\n".join(faults))
+    return codes
 
 
 def _read(paths: Sequence[Path]) -> Iterator[tuple[Path, Checkpoint]]:

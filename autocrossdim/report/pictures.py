@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import measure
 
+from autocrossdim.records.colours import colours
 from autocrossdim.records.labels import Labels
 from autocrossdim.report.scans import Scan
 from autocrossdim.report.sizes import Agreement, Measure
@@ -16,8 +17,6 @@ from autocrossdim.system.text import for_matplotlib, printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PALETTE = ("#56b4e9", "#e69f00", "#f0e442", "#2fc79b", "#ff8f6b", "#e79ac7", "#c9b6ff")
-"""Colours of labels, after Okabe and Ito's set for the colour-blind, its dark ones lighter."""
 CASING = "#000000"  # drawn around each line, so that lines are visible on any grey
 LEGEND_ENTRIES, LEGEND_WIDTH = 6, 50  # labels and characters per line that fit below a picture
 LONGEST_NAME = 30  # characters of a label name that are drawn
@@ -64,11 +63,6 @@ def case_picture(scan: Scan, labels: Labels) -> bytes:
         columns = min(3, max(1, LEGEND_WIDTH // longest))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
     return _png(figure)
-
-
-def colours(labels: Labels) -> list[str]:
-    """Return the colour of each label. They repeat if there are many."""
-    return [PALETTE[index % len(PALETTE)] for index in range(len(labels.names))]
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:

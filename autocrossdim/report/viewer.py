@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from autocrossdim.records.colours import colours
 from autocrossdim.records.labels import Labels
-from autocrossdim.report.pictures import CASING, colours
+from autocrossdim.report.pictures import CASING
 from autocrossdim.report.scans import Plane, Scan
 
 MOST_VOXELS, MOST_BYTES = 700_000, 210_000

@@ -54,7 +54,7 @@ def test_a_growing_dataset(raw: Path, tmp_path: Path) -> None:
     assert checkpoint.provenance["steps"] == 2
     assert len(checkpoint.split["train"]) == 5
     succeed("predict", raw, *work, "-i", scans, "-o", tmp_path / "out", "--device", "cpu")
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["case_05.nii.gz", "case_06.nii.gz"]
+    assert sorted(file.name for file in (tmp_path / "out").glob("*.nii.gz")) == ["case_05.nii.gz", "case_06.nii.gz"]
 
 
 @pytest.mark.slow

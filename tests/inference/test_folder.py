@@ -51,7 +51,7 @@ def folder(
 
 
 def names(paths: Path) -> list[str]:
-    return sorted(path.name.split(".")[0] for path in paths.iterdir())
+    return sorted(path.name.split(".")[0] for path in paths.glob("*.nii.gz"))
 
 
 def test_a_damaged_image_is_named_and_the_next_run_resumes(folder: Path) -> None:
@@ -74,9 +74,22 @@ def test_parts_share_a_directory_among_machines(folder: Path) -> None:
         ["case0.nii.gz", "case2.nii.gz", "case4.nii.gz"],
         ["case1.nii.gz", "case3.nii.gz"],
     ]
+    again = autocrossdim.predict("any", folder / "images", folder / "out1", part="0/2")
+    assert len(again) == 3
+    with (folder / "out1" / "volumes.csv").open(encoding="utf-8") as file:
+        assert [row["case"] for row in csv.DictReader(file)] == [f"case{number}" for number in range(5)]
     for wrong in ("2/2", "1", "-1/2", "0/0", "a/b", "٠/٢"):
         with pytest.raises(UserError, match=f"--part {wrong}: use I/N"):
             autocrossdim.predict("any", folder / "images", folder / "out", part=wrong)
+
+
+def test_results_of_earlier_versions_are_measured(folder: Path) -> None:
+    autocrossdim.predict("any", folder / "images", folder / "out")
+    before = (folder / "out" / "volumes.csv").read_text(encoding="utf-8")
+    (folder / "out" / "volumes.csv").unlink()
+    (folder / "out" / "volumes" / "case3.json").unlink()
+    autocrossdim.predict("any", folder / "images", folder / "out")
+    assert (folder / "out" / "volumes.csv").read_text(encoding="utf-8") == before
 
 
 def test_a_spacing_far_from_training_is_a_warning_with_the_factor(

@@ -50,7 +50,7 @@ def check_results(output: Path) -> set[str]:
     """Open every visible file; return the names of the finished cases."""
     done = set()
     for file in output.iterdir():
-        if file.name.startswith("."):  # a temporary name, which is never taken for a result
+        if file.name.startswith((".", "volumes")):  # a temporary name is never taken for a result
             continue
         if file.suffix == ".npz":
             with np.load(file) as archive:

@@ -223,7 +223,9 @@ def test_jobs_segment_a_folder_together(cluster: Path, raw: Path, work: Path, tm
         eventually(lambda job=job: has_ended(job))
         assert state(job) == "COMPLETED", (segmented / "slurm" / f"{job}_0_log.out").read_text(encoding="utf-8")
     labels = {file.name for file in (raw / "labelsTs").iterdir()}
-    assert {file.name for file in segmented.iterdir()} == {*labels, "slurm"}
+    assert {file.name for file in segmented.glob("*.nii.gz")} == labels
+    table = (segmented / "volumes.csv").read_text(encoding="utf-8")
+    assert all(name.removesuffix(".nii.gz") in table for name in labels)
     refused = autocrossdim(*predict, "--slurm", "partition=shared,time=10", "--overwrite")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "a requeued job would start over" in refused.stderr

@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from autocrossdim import export
+from autocrossdim.inference.predictor import Predictor
 from autocrossdim.models.model_file import ModelFile
+from autocrossdim.models.source import open_model
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import write_json
 
 CASES = ("mueller_anna", "schmidt_jan", "weber_eva", "koch_ida")
 
@@ -154,3 +157,14 @@ def test_a_file_keeps_whether_channels_may_be_missing(copied: Path, tmp_path: Pa
         export(copied.name, tmp_path / f"{share}.acd", work=copied.parent)
         (found, *_), *_ = ModelFile.read(tmp_path / f"{share}.acd").checkpoints()
         assert found[1].channel_dropout == share
+
+
+def test_codes_of_labels_travel_with_the_file(copied: Path, tmp_path: Path) -> None:
+    codes = {"block": {"value": "10200004", "meaning": "Liver"}}
+    write_json(copied / "dataset.json", {"labels": {"background": 0, "block": 1}, "codes": codes})
+    found = ModelFile.read(export(copied, tmp_path / "tiny.acd")).codes
+    assert found["block"].meaning == "Liver"
+    assert open_model(copied).codes == open_model(copied / "models" / "dx").codes == found
+    write_json(copied / "dataset.json", {"labels": {"background": 0, "block": 1}, "codes": {"nothing": {}}})
+    with pytest.raises(UserError, match=r"dataset\.json: codes is malformed"):
+        Predictor.load(copied)

@@ -3,6 +3,7 @@
 Both become masks on the grid of an image. The packages are optional and imported where they are used.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,11 @@ PLANE_TOLERANCE = 0.2
 HALF = 0.5  # of a fractional segmentation, which holds probabilities or shares of a voxel
 
 
-def require_packages() -> None:
+def require_packages(user: str) -> None:
     """Check that the packages for DICOM annotations are installed.
+
+    Args:
+        user: What needs them, for the message.
 
     Raises:
         UserError: They are not.
@@ -37,7 +41,7 @@ def require_packages() -> None:
         import highdicom  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"The layout dicom needs packages that are not installed ({error}). "
+            f"{user} needs packages that are not installed ({error}). "
             "Install them with: pip install 'autocrossdim[dicom]'"
         ) from error
 
@@ -133,15 +137,18 @@ def _name(text: Any) -> str:
 
 @contextmanager
 def lenient() -> Iterator[None]:
-    """Read values against the standard, such as identifiers changed by anonymising, without a warning for each."""
+    """Read and copy values against the standard, such as identifiers changed by anonymising, without warnings."""
     from pydicom import config
 
-    before = config.settings.reading_validation_mode
-    config.settings.reading_validation_mode = config.IGNORE
+    settings = config.settings
+    before = settings.reading_validation_mode, settings.writing_validation_mode
+    settings.reading_validation_mode = settings.writing_validation_mode = config.IGNORE
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        config.settings.reading_validation_mode = before
+        settings.reading_validation_mode, settings.writing_validation_mode = before
 
 
 @contextmanager

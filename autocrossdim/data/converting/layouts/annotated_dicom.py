@@ -117,7 +117,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
     Raises:
         UserError: Packages are missing, or the source holds no directories.
     """
-    require_packages()
+    require_packages("The layout dicom")
     folders = [entry for entry in list_directory(source) if entry.is_dir() and not entry.name.startswith(".")]
     if not folders:
         raise UserError(

@@ -1,0 +1,22 @@
+"""One file per format. Importing this package registers all of them."""
+
+from autocrossdim.data.writing.formats import dicom_seg, image
+from autocrossdim.data.writing.registry import FORMATS, OutputFormat
+from autocrossdim.system.errors import UserError
+
+__all__ = ["DEFAULT", "HELP", "dicom_seg", "find", "image"]
+
+DEFAULT = "image"
+HELP = ", ".join(f"{name} ({FORMATS[name].summary})" for name in sorted(FORMATS, key=lambda name: name != DEFAULT))
+"""Name and summary of every format, the default first."""
+
+
+def find(name: str) -> OutputFormat:
+    """Return the format called `name`.
+
+    Raises:
+        UserError: There is none.
+    """
+    if name not in FORMATS:
+        raise UserError(f"--format {name}: no such format. Use one of {', '.join(FORMATS)}.")
+    return FORMATS[name]

@@ -1,0 +1,55 @@
+"""Sizes of structures: mL of volumes, mm² of images, and neither where the file has no spacing."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autocrossdim.data.images import Geometry
+from autocrossdim.data.writing.volumes import measure, write_table, write_volumes
+from autocrossdim.records.labels import Labels
+from autocrossdim.system.errors import UserError
+
+REGIONS = Labels.from_dataset_json({"background": 0, "whole": [1, 2], "core": 2}, [1, 2])
+AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def label(*shape: int) -> np.ndarray:
+    array = np.zeros(shape, np.uint8)
+    array[..., :2, :5] = 1
+    array[..., 0, :3] = 2
+    return array
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    with (output / "volumes.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_regions_are_measured_with_what_they_contain(tmp_path: Path) -> None:
+    volume = Geometry((4, 6, 8), (5.0, 0.5, 0.5), (0, 0, 0), AXES, 3)
+    write_volumes(tmp_path, measure("b", label(4, 6, 8), volume, REGIONS, ".nii.gz"))
+    picture = Geometry((1, 6, 8), (1.0, 0.5, 0.5), (0, 0), (1, 0, 0, 1), 2)
+    write_volumes(tmp_path, measure("a", label(1, 6, 8), picture, REGIONS, ".nii.gz"))
+    unknown = Geometry((1, 6, 8), (1.0, 1.0, 1.0), (0, 0), (1, 0, 0, 1), 2)
+    write_volumes(tmp_path, measure("c", label(1, 6, 8), unknown, REGIONS, ".png"))
+    write_table(tmp_path)
+    sizes = [tuple(row.values()) for row in rows(tmp_path)]
+    assert sizes == [
+        ("a", "whole", "10", "", "2.5"),
+        ("a", "core", "3", "", "0.75"),
+        ("b", "whole", "40", "0.05", ""),
+        ("b", "core", "12", "0.015", ""),
+        ("c", "whole", "10", "", ""),
+        ("c", "core", "3", "", ""),
+    ]
+
+
+def test_damaged_numbers_are_named_and_unfinished_ones_left_out(tmp_path: Path) -> None:
+    (tmp_path / "volumes").mkdir()
+    (tmp_path / "volumes" / ".12345678.a.json").write_text("{", encoding="utf-8")
+    assert write_table(tmp_path) == []
+    (tmp_path / "volumes" / "a.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.json: the file is damaged"):
+        write_table(tmp_path)

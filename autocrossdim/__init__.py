@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from autocrossdim.commands.predict import predict
     from autocrossdim.commands.report import report
     from autocrossdim.commands.run import run
+    from autocrossdim.commands.study import study
     from autocrossdim.commands.train import train
     from autocrossdim.commands.verify import verify
     from autocrossdim.inference.predictor import Predictor
@@ -36,6 +37,7 @@ __all__ = [
     "predict",
     "report",
     "run",
+    "study",
     "train",
     "verify",
 ]

@@ -12,6 +12,7 @@ COMMANDS = (
     "evaluate",
     "find_best",
     "report",
+    "study",
     "export",
     "demo",
     "doctor",

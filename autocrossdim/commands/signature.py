@@ -3,7 +3,7 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -35,12 +35,16 @@ class Option:
 
 
 def command(
-    *, options: type[BaseModel] | None = None, renamed: Mapping[str, str] | None = None
+    *,
+    options: type[BaseModel] | None = None,
+    without: Collection[str] = (),
+    renamed: Mapping[str, str] | None = None,
 ) -> Callable[[Function], Function]:
     """Mark a function as a command.
 
     Args:
         options: Model whose fields become keyword parameters in place of the function's `**options`.
+        without: Fields that do not.
         renamed: Former name -> present name of its parameters, for the error message.
 
     Returns:
@@ -48,7 +52,7 @@ def command(
     """
 
     def decorate(function: Function) -> Function:
-        signature = _with_fields(inspect.signature(function), options)
+        signature = _with_fields(inspect.signature(function), options, without)
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -63,7 +67,9 @@ def command(
     return decorate
 
 
-def _with_fields(signature: inspect.Signature, options: type[BaseModel] | None) -> inspect.Signature:
+def _with_fields(
+    signature: inspect.Signature, options: type[BaseModel] | None, without: Collection[str]
+) -> inspect.Signature:
     """Return the signature with the fields of `options` in place of its `**options`."""
     if options is None:
         return signature
@@ -76,6 +82,7 @@ def _with_fields(signature: inspect.Signature, options: type[BaseModel] | None) 
             annotation=Annotated[field.annotation, Option(field.description or "")],
         )
         for name, field in options.model_fields.items()
+        if name not in without
     ]
     return signature.replace(parameters=[*own, *fields])
 

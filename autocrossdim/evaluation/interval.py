@@ -13,7 +13,7 @@ DRAWS = 2000
 distribution, sqrt(0.025 x 0.975 / 2000) / 0.058 standard deviations at either end of 3.92)."""
 
 
-def resampling_weights(groups: Sequence[str], seed: int = 0) -> Floats:
+def resampling_weights(groups: Sequence[str], seed: int = 0, draws: int = DRAWS) -> Floats:
     """Return how often each case is drawn in each resample, shape `(draws, cases)`.
 
     Cases of one group are drawn together, because 188 slices of ten patients contain little more information than ten
@@ -22,10 +22,11 @@ def resampling_weights(groups: Sequence[str], seed: int = 0) -> Floats:
     Args:
         groups: Group of each case.
         seed: Random seed. The same seed and groups give the same weights.
+        draws: Number of resamples.
     """
     _, group_of_case = np.unique(np.asarray(groups), return_inverse=True)
     n_groups = int(group_of_case.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=DRAWS)
+    drawn = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=draws)
     return drawn[:, group_of_case].astype(np.float64)
 
 

@@ -91,14 +91,23 @@ def resolve_weights(request: str, encoder: str) -> EncoderWeights | None:
     return _read(_fetch(f"timm/{arch}.{tag}"), f"timm/{arch}.{tag}", arch, tag, config.license, config)
 
 
+def tags(word: str, encoder: str) -> list[str]:
+    """Return the tags of an encoder's weights that `imagenet` or `noisy_student` stands for, in timm's order."""
+    return [tag for tag in _all_tags(arch_of(encoder)) if _WORDS[word].match(tag)]
+
+
+def _all_tags(arch: str) -> list[str]:
+    return [name.partition(".")[2] for name in get_arch_pretrained_cfgs(arch)]
+
+
 def _tag(request: str, encoder: str) -> str:
     arch, _, own = encoder.partition(".")
-    tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(arch)]
+    known = _all_tags(arch)
     if request in _WORDS:
-        fitting = [tag for tag in tags if _WORDS[request].match(tag)]
+        fitting = tags(request, encoder)
         if not fitting:
             raise UserError(
-                f"--weights {request}: {arch} has no such tag, only {', '.join(tags) or 'none'}. {_WAYS_OUT}"
+                f"--weights {request}: {arch} has no such tag, only {', '.join(known) or 'none'}. {_WAYS_OUT}"
             )
         return own if own in fitting else fitting[0]
     other, _, tag = request.partition(".")
@@ -108,9 +117,9 @@ def _tag(request: str, encoder: str) -> str:
         )
     if other != arch:
         raise UserError(f"--weights {request}: weights of {other}, but the encoder is {arch}. {_WAYS_OUT}")
-    if tag not in tags:
+    if tag not in known:
         raise UserError(
-            f"--weights {request}: timm has no such tag; {arch} has {', '.join(tags) or 'none'}. {_WAYS_OUT}"
+            f"--weights {request}: timm has no such tag; {arch} has {', '.join(known) or 'none'}. {_WAYS_OUT}"
         )
     return tag
 

@@ -83,6 +83,10 @@ class Workspace:
         """Directory of one fold of a configuration."""
         return FoldFolder(self.model(configuration) / f"fold_{fold}")
 
+    def study(self, name: str) -> Path:
+        """Directory of a study."""
+        return self.root / "studies" / name
+
     def require_plan(self) -> None:
         """Raise a UserError naming the command to run unless the dataset was planned here."""
         if not self.plan.exists():

@@ -23,6 +23,7 @@ from autocrossdim.report.misses import partial_sentences, unmatched_sentences
 from autocrossdim.report.pictures import agreement_chart, case_picture, dice_chart
 from autocrossdim.report.scans import read_scan
 from autocrossdim.report.sizes import Agreement, Measure, agreements, case_sizes
+from autocrossdim.report.studies import study_sections
 from autocrossdim.report.table import results_table
 from autocrossdim.report.viewer import shared, single_slice, volume
 from autocrossdim.system.console import track
@@ -197,6 +198,7 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
         results=results,
         others=[name for name in trained if name not in configurations],
         unit="mm" if spaced else "pixels",
+        studies=study_sections(workspace),
     )
     write_text(output, page)
 

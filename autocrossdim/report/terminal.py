@@ -14,6 +14,7 @@ from autocrossdim.records.best import Best
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import GIGABYTE, Configuration, Plan
 from autocrossdim.records.score import ScoreTable
+from autocrossdim.records.study import Table as StudyTable
 from autocrossdim.records.summary import Summary
 from autocrossdim.report.misses import partial_sentences, skipped_sentence, unmatched_sentences
 from autocrossdim.system.text import counted, printable
@@ -202,6 +203,16 @@ def _duration(seconds: float | None) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None or math.isnan(value) else format(value, form)
+
+
+def study_table(found: StudyTable) -> Table:
+    """Return the table of a study for the terminal."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    for column, heading in enumerate(found.headings):
+        table.add_column(_plain(heading), justify="left" if column < found.left else "right", overflow="fold")
+    for row in found.rows:
+        table.add_row(*map(_plain, row))
+    return table
 
 
 def _score(value: float) -> str:

@@ -1,5 +1,6 @@
 """The page shows what is known at every stage, and contains all its pictures, styles and scripts."""
 
+import base64
 import io
 import json
 import re
@@ -22,6 +23,8 @@ from autocrossdim.preprocessing.fingerprint import extract
 from autocrossdim.records.best import Best, Contender, checkpoint_digests, plan_digest
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.study import StudyResults
+from autocrossdim.records.study import Table as StudyTable
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.page import Row, _chosen
@@ -94,6 +97,21 @@ def test_before_training_the_page_shows_data_and_decision(planned: tuple[Path, W
     assert "6 annotated 3D cases" in page
     assert "No fold has been trained and validated yet" in page
     assert "A test." in page  # the decision's reason
+
+
+def test_studies_are_shown_with_conclusion_figure_and_table(planned: tuple[Path, Workspace]) -> None:
+    path, space = planned
+    folder = space.study("weights")
+    table = StudyTable(headings=("arm", "Dice"), rows=(("own <b>.pth", "0.512"),))
+    fields = {"study": "weights", "dataset": "any", "question": "What?", "conclusion": "No difference shown."}
+    StudyResults(**fields, notes=("Only one seed.",), table=table, runs=()).write(folder)
+    (folder / "figure.png").write_bytes(b"a figure")
+    page = page_of(path, space)
+    assert "<h2>Studies</h2>" in page
+    assert "<p>No difference shown.</p>" in page
+    assert '<td>own &lt;b&gt;.pth</td><td class="n">0.512</td>' in page
+    assert base64.b64encode(b"a figure").decode() in page
+    assert "Only one seed." in page
 
 
 def test_after_a_cross_validation_the_page_shows_results_and_their_limits(trained: tuple[Path, Workspace]) -> None:

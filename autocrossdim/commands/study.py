@@ -1,0 +1,181 @@
+"""`autocrossdim study`: answer a question about transfer with runs on the user's own cases."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from autocrossdim.commands.arguments import (
+    DatasetArgument,
+    DeviceOption,
+    ProcessesOption,
+    WorkOption,
+    assignments,
+    seconds,
+    several,
+)
+from autocrossdim.commands.signature import Option, command
+from autocrossdim.records.plan import PlanOptions
+from autocrossdim.system.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from autocrossdim.data.dataset import Dataset
+    from autocrossdim.records.plan import Plan
+    from autocrossdim.records.study import StudyResults
+    from autocrossdim.studies.design import Job, Study
+
+StudyName = Literal["weights", "inflation", "2d3d"]
+
+EPOCHS = 100  # of a run, unless the user says otherwise; as for `train`
+
+
+@command(options=PlanOptions, without=("trial",))
+def study(
+    name: Annotated[StudyName, Option("Study to run.", metavar="NAME")],
+    dataset: DatasetArgument,
+    *,
+    work: WorkOption = None,
+    cases: Annotated[
+        int | Sequence[int],
+        Option("Number of training cases; repeat for several (default: depends on the study).", list[int]),
+    ] = (),
+    seeds: Annotated[int, Option("Number of seeds; each draws its own training cases.", min=1, max=1000)] = 3,
+    test_cases: Annotated[
+        int | None, Option("Number of held-out cases, at least (default: a quarter of the cases).", min=1)
+    ] = None,
+    arm: Annotated[
+        str | Sequence[str], Option("Arm to run, as the table names it; repeat for several (default: all).", list[str])
+    ] = (),
+    config: Annotated[
+        str | None, Option("Configuration to train, where the study leaves the choice (default: the plan's decision).")
+    ] = None,
+    weights: Annotated[
+        str | Sequence[str],
+        Option(
+            "Pretrained weights: imagenet, noisy_student, a full timm name or a file; the study of weights compares "
+            "several (default: imagenet, and there also noisy_student if the encoder has them).",
+            list[str],
+        ),
+    ] = (),
+    epochs: Annotated[int | None, Option("Number of epochs per run, at most (default: 100).", min=1)] = None,
+    max_time: Annotated[
+        str | float | None, Option("Training time per run, such as 90s, 30m or 2h.", str | None)
+    ] = None,
+    device: DeviceOption = "auto",
+    set: Annotated[
+        Mapping[str, Any] | Sequence[str] | None,
+        Option("Any other training setting, such as learning_rate=3e-4.", list[str], metavar="NAME=VALUE"),
+    ] = None,
+    processes: ProcessesOption = None,
+    overwrite: Annotated[bool, Option("Discard existing runs that were made with other options.")] = False,
+    **options: Any,
+) -> "StudyResults":
+    """Answer a question with runs on your own cases: which weights, which rule of inflation, 2D or 3D.
+
+    All arms of a study are trained on the same cases with the same seeds, and tested on the same held-out cases, which
+    no run is trained on. Each finished run is recorded; repeat the command to resume. Results are written to
+    studies/NAME in the work directory: results.json, table.md and figure.png.
+
+    Args:
+        name: Name of the study.
+        dataset: Dataset directory, name or number.
+        work: Directory of all results.
+        cases: Numbers of training cases.
+        seeds: Number of seeds; each draws its own training cases.
+        test_cases: Number of held-out cases; groups are held out completely, so it may be exceeded.
+        arm: Names of the arms to run; all if empty.
+        config: Configuration to train, where the study leaves the choice.
+        weights: Pretrained weights.
+        epochs: Number of epochs per run.
+        max_time: Training time per run, in seconds or as text such as `30m`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        set: Further training settings, by the names of `trainers.settings.Settings`.
+        processes: Worker processes.
+        overwrite: Discard existing runs that were made with other options.
+        **options: Choices that replace the planner's in all arms, by the fields of `PlanOptions`.
+
+    Returns:
+        The results, which are also written to results.json.
+
+    Raises:
+        UserError: The dataset does not fit the study, there are too few cases, existing runs were made with other
+            options, or a run fails.
+    """
+    from autocrossdim.commands.plan import plan as plan_command
+    from autocrossdim.commands.project import Project
+    from autocrossdim.commands.study_run import Performer
+    from autocrossdim.studies.catalogue import STUDIES, choose_arms, default_weights
+    from autocrossdim.studies.datasets import write_test_cases
+    from autocrossdim.studies.design import Request
+    from autocrossdim.studies.engine import plan_jobs, read_runs, run_jobs, summarise
+    from autocrossdim.system.console import say
+
+    if name not in STUDIES:
+        raise UserError(f"There is no study '{name}'. Studies: {', '.join(STUDIES)}.")
+    chosen = STUDIES[name]
+    project = Project.open(dataset, work=work, planned=False)
+    raw, folder = project.dataset, project.workspace.study(name)
+    options = {key: value for key, value in options.items() if value != PlanOptions.model_fields[key].default}
+    settings = {"epochs": EPOCHS, **assignments(set)}
+    settings |= {} if epochs is None else {"epochs": epochs}
+    settings |= {} if max_time is None else {"max_seconds": seconds(max_time)}
+    # Planning all cases also finds the faults of the dataset before the first run.
+    planned = plan_command(raw.path, work=folder / "plan", processes=processes, trial=False, **options)
+    _check(chosen, planned, settings)
+    configuration = planned.configuration(config)
+    request = Request(
+        config=configuration.name,
+        weights=several(weights) or default_weights(configuration.encoder),
+    )
+    arms = choose_arms(chosen, request, options=options, wanted=several(arm))
+    jobs = plan_jobs(
+        chosen,
+        arms,
+        raw,
+        sizes=[int(size) for size in several(cases)],
+        seeds=seeds,
+        test_cases=test_cases,
+        plan=options,
+        settings=settings,
+    )
+    say(_announcement(chosen, jobs, raw, folder))
+    write_test_cases(raw, folder / "test", jobs[0].test)
+    run_jobs(jobs, folder, Performer(raw, folder, device, processes), overwrite=overwrite)
+    results = summarise(chosen, arms, raw.name, read_runs(jobs, folder), folder)
+    say(f"The table, the figure and all numbers were written to {folder}.")
+    return results
+
+
+def _check(study: "Study", plan: "Plan", settings: Mapping[str, Any]) -> None:
+    """Refuse what would only fail in the first run."""
+    from autocrossdim.commands.plugins import find_trainer
+
+    if study.volumes and plan.dims == 2:
+        raise UserError(f"The study '{study.name}' compares 3D networks, but {plan.dataset} contains 2D images.")
+    find_trainer(plan.configuration().trainer).check_settings(settings)
+
+
+def _announcement(study: "Study", jobs: "Sequence[Job]", dataset: "Dataset", folder: Path) -> str:
+    from autocrossdim.system.text import counted
+
+    trained = [job for job in jobs if not job.arm.members]
+    settings = jobs[0].settings
+    limits = [counted(settings["epochs"], "epoch")]
+    limits += [f"at most {settings['max_seconds']:.0f} s of training"] if "max_seconds" in settings else []
+    sizes = ", ".join(str(size) for size in dict.fromkeys(len(job.training) for job in jobs))
+    seeds = len({job.seed for job in jobs})
+    return (
+        f"{study.question} {counted(len(trained), 'run')} of {' and '.join(limits)} each: "
+        f"{counted(len({job.arm.name for job in trained}), 'arm')}, {sizes} training cases, {counted(seeds, 'seed')}; "
+        f"tested on {counted(len(jobs[0].test), 'other case')} of {dataset.name}. Results will be written to {folder}."
+    )
+
+
+def present(results: "StudyResults", **_: object) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: the table and the conclusion."""
+    from autocrossdim.report.terminal import study_table
+
+    yield study_table(results.table)
+    yield from results.notes
+    yield results.conclusion

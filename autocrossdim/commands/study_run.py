@@ -1,0 +1,147 @@
+"""One run of a study, made of the commands that a user would type: plan, train, predict and evaluate."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autocrossdim.commands.ensemble import ensemble
+from autocrossdim.commands.evaluate import evaluate
+from autocrossdim.commands.plan import plan
+from autocrossdim.commands.predict import predict
+from autocrossdim.commands.project import ALL
+from autocrossdim.commands.train import train
+from autocrossdim.records.study import CurvePoint, StudyRun, case_metrics
+from autocrossdim.records.workspace import FoldFolder, Workspace
+from autocrossdim.studies.engine import RECORD, run_folder
+
+if TYPE_CHECKING:
+    from autocrossdim.data.dataset import Dataset
+    from autocrossdim.studies.design import Job
+
+SHARED = ("epochs", "max_seconds")  # settings that are the budget of a run
+SEGMENTED = "segmented"
+
+
+@dataclass(frozen=True)
+class Performer:
+    """Carries out the runs of a study.
+
+    Attributes:
+        dataset: The dataset that the cases come from.
+        folder: Directory of the study.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        processes: Worker processes of planning and evaluation.
+    """
+
+    dataset: "Dataset"
+    folder: Path
+    device: str
+    processes: int | None
+
+    def __call__(self, job: "Job", place: Path) -> StudyRun:
+        """Carry out a run in the directory `place`, or resume it; only its record and segmentations remain."""
+        return self._averaged(job, place) if job.arm.members else self._trained(job, place)
+
+    def _trained(self, job: "Job", place: Path) -> StudyRun:
+        from autocrossdim.studies.datasets import write_training_dataset
+
+        arm, work = job.arm, place / "work"
+        fold: int | str = 0 if job.curves else ALL
+        raw = write_training_dataset(
+            self.dataset, place / "raw", train=job.training, val=job.test if job.curves else ()
+        )
+        planned = plan(raw, work=work, planner=arm.planner, processes=self.processes, trial=False, **job.plan)
+        configuration = planned.configuration(arm.config)
+        workspace = Workspace.of(raw.name, work)
+        settings, before = dict(job.settings), 0.0
+        if arm.first is not None:
+            settings = _half(settings)
+            train(raw, work=work, config="omnia", fold=fold, weights=arm.first, device=self.device, set=settings)
+            before = _history(workspace.fold("omnia", fold))[-1]["total"]
+        train(
+            raw, work=work, config=configuration.name, fold=fold, weights=arm.weights, device=self.device, set=settings
+        )
+        output, started = place / SEGMENTED, time.monotonic()
+        predict(
+            raw,
+            self.folder / "test" / "images",
+            output,
+            work=work,
+            fold=fold,
+            config=configuration.name,
+            probabilities=arm.probabilities,
+            device=self.device,
+            overwrite=True,  # so that the time is that of all cases
+        )
+        seconds = (time.monotonic() - started) / len(job.test)
+        history = _history(workspace.fold(configuration.name, fold))
+        twin = _history(workspace.fold(configuration.name, fold).slices)
+        before += twin[-1]["total"] if twin else 0.0
+        run = StudyRun(
+            **self._evaluated(job, output),
+            anisotropy=planned.decision.anisotropy,
+            configuration=configuration.name,
+            training_seconds=before + history[-1]["total"],
+            prediction_seconds=seconds,
+            memory_bytes=configuration.memory.estimated_bytes,
+            steps=history[-1]["step"],
+            curve=tuple(
+                CurvePoint(seconds=before + line["total"], loss=line["loss"], dice=line["mean_pseudo_dice"])
+                for line in history
+            ),
+        )
+        for part in (raw.parent, work):
+            shutil.rmtree(part)
+        return run
+
+    def _averaged(self, job: "Job", place: Path) -> StudyRun:
+        places = [run_folder(self.folder, name, job) for name in job.arm.members]
+        members = [StudyRun.read(each / RECORD) for each in places]
+        output = place / SEGMENTED
+        ensemble([each / SEGMENTED for each in places], output, dataset=self.dataset.path)
+        return StudyRun(
+            **self._evaluated(job, output),
+            anisotropy=members[0].anisotropy,
+            configuration=" + ".join(member.configuration for member in members),
+            training_seconds=sum(member.training_seconds for member in members),
+            prediction_seconds=sum(member.prediction_seconds for member in members),
+            memory_bytes=max(member.memory_bytes for member in members),
+            steps=sum(member.steps for member in members),
+        )
+
+    def _evaluated(self, job: "Job", output: Path) -> dict[str, Any]:
+        """Return the identity of the run and the metrics of the held-out cases."""
+        summary = evaluate(output, self.folder / "test" / "labels", dataset=self.dataset.path, processes=self.processes)
+        return {
+            "arm": job.arm.name,
+            "size": len(job.training),
+            "slicing": job.slicing,
+            "seed": job.seed,
+            "options": job.options,
+            "cases": case_metrics(summary, self.dataset.file_ending),
+            "unit": summary.unit,
+        }
+
+
+def _half(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with half of the budget, where two networks are trained one after the other."""
+    halves = {name: settings[name] / 2 for name in SHARED if settings.get(name) is not None}
+    if "epochs" in halves:
+        halves["epochs"] = max(1, round(halves["epochs"]))
+    return settings | halves
+
+
+def _history(folder: FoldFolder) -> list[dict[str, Any]]:
+    """Return the epochs of a fold with the time up to their end as `total`; empty if it was not trained."""
+    import json
+    from itertools import accumulate
+
+    if not folder.history.exists():
+        return []
+    lines = [json.loads(line) for line in folder.history.read_text(encoding="utf-8").splitlines()]
+    return [
+        {**line, "total": total}
+        for line, total in zip(lines, accumulate(line["seconds"] for line in lines), strict=True)
+    ]

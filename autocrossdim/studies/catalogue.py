@@ -1,0 +1,104 @@
+"""The studies: for each question, the arms that answer it."""
+
+from collections.abc import Collection
+
+from autocrossdim.networks.weights import tags
+from autocrossdim.studies.comparison import compare_arms
+from autocrossdim.studies.design import Arm, Request, Study
+from autocrossdim.system.errors import UserError
+
+RANDOM = "random"
+RULES = ("center", "average", "replicate", "acs")
+
+
+def _weights(request: Request) -> list[Arm]:
+    """Random weights, each of the pretrained ones, and for DX-Net a trained Omnia-Net."""
+    arms = [Arm(RANDOM, request.config, RANDOM)]
+    arms += [Arm(_short(weights), request.config, weights) for weights in request.weights if weights != RANDOM]
+    if request.config == "dx":
+        # Both trainings share the budget, so that this arm gets as much as the others.
+        pretrained = arms[-1].weights
+        arms.append(Arm("Omnia-Net first", "dx", "omnia", first=pretrained))
+    return arms
+
+
+def _inflation(request: Request) -> list[Arm]:
+    """Every rule, from the pretrained encoder alone and from the trained 2D twin of the network."""
+    weights, twin, encoder = request.weights[0], {"slices_first": True}, {"slices_first": False}
+    plans = {rule: {"inflation": rule} for rule in RULES}
+    return [
+        *(Arm(f"{rule}, 2D twin", "dx", weights, plan=plans[rule], settings=twin) for rule in RULES),
+        *(Arm(f"{rule}, encoder", "dx", weights, plan=plans[rule], settings=encoder) for rule in RULES),
+        Arm("random, 2D twin", "dx", RANDOM, plan=plans["center"], settings=twin),
+        Arm("random", "dx", RANDOM, plan=plans["center"], settings=encoder),
+    ]
+
+
+def _dimensions(request: Request) -> list[Arm]:
+    """Networks that work slice by slice and in 3D, and averages of their probabilities."""
+    weights, one = request.weights[0], {"slices": 1}
+    return [
+        Arm("Omnia-Net", "omnia", weights, plan=one, probabilities=True),
+        Arm("Omnia-Net, 3 slices", "omnia", weights, plan={"slices": 3}),
+        Arm("DX-Net", "dx", weights, plan=one, probabilities=True),
+        Arm("DS-Net", "ds", weights, planner="ds", plan=one, probabilities=True),
+        Arm("Omnia-Net + DX-Net", members=("Omnia-Net", "DX-Net"), plan=one),
+        Arm("Omnia-Net + DX-Net + DS-Net", members=("Omnia-Net", "DX-Net", "DS-Net"), plan=one),
+    ]
+
+
+def choose_arms(
+    study: Study, request: Request, *, options: Collection[str] = (), wanted: Collection[str] = ()
+) -> list[Arm]:
+    """Return the arms of a study that are to be run.
+
+    Args:
+        study: The study.
+        request: What it is built from.
+        options: Names of the plan options that the user gave.
+        wanted: Names of the arms to run; all if empty.
+
+    Raises:
+        UserError: An arm does not exist, or an option is what the study varies.
+    """
+    arms = study.arms(request)
+    names = [arm.name for arm in arms]
+    if given := sorted({name for arm in arms for name in arm.plan} & set(options)):
+        raise UserError(f"--{given[0].replace('_', '-')}: the study '{study.name}' varies it. Leave it out.")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"--weights: several are called {repeated[0]}. Rename the files, or give each once.")
+    if unknown := sorted(set(wanted) - set(names)):
+        raise UserError(f"--arm '{unknown[0]}': the study '{study.name}' has no such arm. Arms: {'; '.join(names)}.")
+    chosen = [arm for arm in arms if not wanted or arm.name in wanted]
+    for arm in chosen:
+        if missing := [name for name in arm.members if wanted and name not in wanted]:
+            raise UserError(f"--arm '{arm.name}' averages '{missing[0]}'. Add --arm '{missing[0]}'.")
+    return chosen
+
+
+def default_weights(encoder: str) -> tuple[str, ...]:
+    """Return the kinds of pretrained weights that timm has for an encoder."""
+    return tuple(word for word in ("imagenet", "noisy_student") if tags(word, encoder)) or ("imagenet",)
+
+
+def _short(weights: str) -> str:
+    """Return starting weights as tables name them: a path by its last part."""
+    return weights.replace("\\", "/").rstrip("/").rpartition("/")[2] or weights
+
+
+STUDIES = {
+    study.name: study
+    for study in (
+        Study("weights", "What do pretrained weights bring?", _weights, compare_arms),
+        Study(
+            "inflation",
+            "Which rule turns 2D weights into 3D weights best, and does it matter where they come from?",
+            _inflation,
+            compare_arms,
+            volumes=True,
+        ),
+        Study(
+            "2d3d", "Does a 2D or a 3D network segment these volumes better?", _dimensions, compare_arms, volumes=True
+        ),
+    )
+}

@@ -1,0 +1,87 @@
+"""The files of a run: a dataset of its training cases, which refers to the original files, and the held-out cases."""
+
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from autocrossdim.data.dataset import Case, Dataset
+from autocrossdim.data.images import spacing_file
+from autocrossdim.system.errors import UserError, from_os_error
+from autocrossdim.system.files import write_json
+
+BY_CASE = ("groups", "annotated_labels")  # keys of dataset.json that list cases
+
+
+def write_training_dataset(dataset: Dataset, folder: Path, *, train: Sequence[str], val: Sequence[str] = ()) -> Path:
+    """Write a dataset of some cases that refers to the files of the original one.
+
+    Args:
+        dataset: The original dataset.
+        folder: Directory in which to write it, under the same name.
+        train: Names of its training cases.
+        val: Names of its validation cases; without any, the dataset has no folds of its own.
+
+    Returns:
+        Directory of the dataset.
+    """
+    path = folder / dataset.name
+    names = {*train, *val}
+    cases = {case.name: case for case in dataset.training_cases() if case.name in names}
+    content = {key: value for key, value in dataset.description.items() if key not in ("training", "test", "numTest")}
+    content |= {key: _of(content[key], names) for key in BY_CASE if isinstance(content.get(key), dict)}
+    content["dataset"] = {name: _files(case) for name, case in sorted(cases.items())}
+    write_json(path / "dataset.json", {**content, "numTraining": len(names)})
+    if val:
+        write_json(path / "splits_final.json", [{"train": sorted(train), "val": sorted(val)}])
+    return path
+
+
+def write_test_cases(dataset: Dataset, folder: Path, names: Collection[str]) -> None:
+    """Link (or copy, where that is impossible) held-out cases into `folder/images` and `folder/labels`."""
+    wanted: dict[Path, Path] = {}
+    for case in dataset.training_cases():
+        if case.name not in names:
+            continue
+        for channel, image in enumerate(case.images):
+            wanted |= _with_spacing(image, folder / "images" / f"{case.name}_{channel:04d}{dataset.file_ending}")
+        assert case.label is not None
+        wanted |= _with_spacing(case.label, folder / "labels" / f"{case.name}{dataset.file_ending}")
+    for part in ("images", "labels"):
+        for file in (folder / part).glob("*"):
+            if file not in wanted:
+                file.unlink()
+    for target, source in wanted.items():
+        _link(source, target)
+
+
+def _with_spacing(source: Path, target: Path) -> dict[Path, Path]:
+    """Return the file to link and, for TIFF, the file with its spacing."""
+    side, beside = spacing_file(source), spacing_file(target)
+    files = {target: source}
+    if side is not None and beside is not None and side.is_file():
+        files[beside] = side
+    return files
+
+
+def _link(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise UserError(f"{source}: no such file. Run `autocrossdim verify` for a list of all faults of the dataset.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            target.symlink_to(source.absolute())
+        except OSError:  # Windows without the privilege, file systems without links
+            shutil.copy2(source, target)
+    except OSError as error:
+        raise from_os_error(error, target, "written") from error
+
+
+def _files(case: Case) -> dict[str, Any]:
+    # Not resolved: what a link points to may have another ending.
+    return {"images": [str(image.absolute()) for image in case.images], "label": str(Path(case.label or "").absolute())}
+
+
+def _of(content: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name in names}

@@ -1,0 +1,151 @@
+"""Runs what is missing of a study, one record per run, and summarises all of it."""
+
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autocrossdim.data.dataset import Dataset
+from autocrossdim.records.study import StudyResults, StudyRun
+from autocrossdim.studies.cases import hold_out, training_order
+from autocrossdim.studies.design import Arm, Job, Study
+from autocrossdim.system.console import say, warn
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json
+from autocrossdim.system.text import counted, listed
+
+Perform = Callable[[Job, Path], StudyRun]
+"""Carries out one run in a directory of its own; called again after an interruption, it resumes."""
+
+OPTIONS, RECORD = "options.json", "record.json"
+
+
+def plan_jobs(
+    study: Study,
+    arms: Sequence[Arm],
+    dataset: Dataset,
+    *,
+    sizes: Sequence[int],
+    seeds: int,
+    test_cases: int | None,
+    plan: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> list[Job]:
+    """Return the runs of a study: all arms on the same training cases before the next seed, small sizes first.
+
+    Args:
+        study: The study.
+        arms: Its arms; an ensemble comes after its members.
+        dataset: The dataset, whose training cases are divided into training and held-out cases.
+        sizes: Numbers of training cases; the study's own if empty.
+        seeds: Number of seeds.
+        test_cases: Number of held-out cases; a quarter if None.
+        plan: Options of the plan for all arms.
+        settings: Training settings for all arms.
+
+    Raises:
+        UserError: There are too few cases.
+    """
+    names = [case.name for case in dataset.training_cases()]
+    available, test = hold_out(names, dataset.groups, test_cases)
+    sizes = sorted(set(sizes)) or study.sizes(len(available))
+    if sizes[-1] > len(available):
+        raise UserError(
+            f"--cases {sizes[-1]}: {dataset.name} has {counted(len(names), 'annotated case')}, of which {len(test)} "
+            f"are held out for testing, so at most {len(available)} can be trained on."
+        )
+    orders = {seed: training_order(available, dataset.groups, seed) for seed in range(seeds)}
+    return [
+        Job(
+            arm=arm,
+            training=tuple(sorted(orders[seed][:size])),
+            test=tuple(test),
+            seed=seed,
+            slicing=slicing,
+            plan={**plan, **arm.plan},
+            settings={**settings, **arm.settings, "seed": seed},
+            curves=study.curves,
+        )
+        for size, slicing, seed, arm in itertools.product(sizes, study.slicings, range(seeds), arms)
+    ]
+
+
+def run_folder(folder: Path, arm: str, job: Job) -> Path:
+    """Return the directory of a run of a study, by the name of its arm."""
+    slicing = f"_slicing_{job.slicing}" if job.slicing > 1 else ""
+    slug = re.sub(r"[^A-Za-z0-9]+", "_", arm).strip("_")
+    return folder / "runs" / slug / f"{len(job.training)}_cases{slicing}_seed_{job.seed}"
+
+
+def run_jobs(jobs: Sequence[Job], folder: Path, perform: Perform, *, overwrite: bool = False) -> None:
+    """Carry out the runs that have no record yet.
+
+    Args:
+        jobs: The runs.
+        folder: Directory of the study.
+        perform: Carries out one run.
+        overwrite: Discard runs that were made with other options.
+
+    Raises:
+        UserError: Runs were made with other options, or one fails.
+    """
+    _check_options(jobs, folder, discard=overwrite)
+    missing = [job for job in jobs if not (run_folder(folder, job.arm.name, job) / RECORD).exists()]
+    if len(missing) < len(jobs):
+        say(f"{len(jobs) - len(missing)} of {counted(len(jobs), 'run')} exist already in {folder / 'runs'}.")
+    for number, job in enumerate(missing, 1):
+        say(f"Run {number} of {len(missing)}: {job.title}.")
+        place = run_folder(folder, job.arm.name, job)
+        write_json(place / OPTIONS, job.options)
+        perform(job, place).write(place / RECORD)
+
+
+def read_runs(jobs: Collection[Job], folder: Path) -> list[StudyRun]:
+    """Return the records of the runs that are finished."""
+    files = [run_folder(folder, job.arm.name, job) / RECORD for job in jobs]
+    return [StudyRun.read(file) for file in files if file.exists()]
+
+
+def summarise(study: Study, arms: Sequence[Arm], dataset: str, runs: Sequence[StudyRun], folder: Path) -> StudyResults:
+    """Write results.json, table.md and figure.png, and return the results."""
+    found = study.summarise([arm.name for arm in arms], runs)
+    results = StudyResults(
+        study=study.name,
+        dataset=dataset,
+        question=study.question,
+        conclusion=found.conclusion,
+        notes=found.notes,
+        table=found.table,
+        comparisons=found.comparisons,
+        numbers=dict(found.numbers),
+        runs=tuple(runs),
+    )
+    found.draw(folder / "figure.png")
+    results.write(folder)
+    return results
+
+
+def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
+    """Refuse, or discard, runs that exist under the names of these but with other options."""
+    other: dict[Path, list[str]] = {}
+    for job in jobs:
+        place = run_folder(folder, job.arm.name, job)
+        if (place / OPTIONS).exists():
+            before, now = read_json(place / OPTIONS), json.loads(json.dumps(job.options))
+            if changed := [name for name in now if before.get(name) != now[name]]:
+                other[place] = changed
+    if not other:
+        return
+    names = list(dict.fromkeys(name for changed in other.values() for name in changed))
+    if not discard:
+        raise UserError(
+            f"{folder}: {counted(len(other), 'run')} of this study {'was' if len(other) == 1 else 'were'} made with "
+            f"other options (different: {listed(names)}), and results are not mixed. Repeat the previous options, "
+            "choose another --work, or discard these runs with --overwrite."
+        )
+    warn(f"Discarding {counted(len(other), 'run')} with other options (different: {listed(names)}).")
+    for place in other:
+        shutil.rmtree(place)

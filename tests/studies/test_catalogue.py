@@ -1,0 +1,56 @@
+import pytest
+
+from autocrossdim.studies.catalogue import STUDIES, choose_arms, default_weights
+from autocrossdim.studies.design import Request
+from autocrossdim.system.errors import UserError
+
+DX = Request(config="dx", weights=("imagenet", "folder/own.pth"))
+
+
+def names(study, request=DX, **options):
+    return [arm.name for arm in choose_arms(STUDIES[study], request, **options)]
+
+
+def test_weights_are_named_by_their_file_and_compared_with_random_ones():
+    assert names("weights") == ["random", "imagenet", "own.pth", "Omnia-Net first"]
+    assert names("weights", Request(config="omnia", weights=("imagenet",))) == ["random", "imagenet"]
+
+
+def test_inflation_rules_start_from_the_encoder_and_from_the_twin():
+    arms = choose_arms(STUDIES["inflation"], DX)
+    assert len({(arm.weights, arm.plan["inflation"], arm.settings["slices_first"]) for arm in arms}) == len(arms) == 10
+
+
+def test_ensembles_come_after_their_members_whose_probabilities_are_kept():
+    for study in STUDIES.values():
+        before = set()
+        arms = choose_arms(study, DX)
+        kept = {arm.name for arm in arms if arm.probabilities}
+        for arm in arms:
+            assert set(arm.members) <= before
+            assert set(arm.members) <= kept
+            before.add(arm.name)
+
+
+def test_only_some_arms_can_be_run():
+    assert names("2d3d", wanted=["DX-Net", "Omnia-Net"]) == ["Omnia-Net", "DX-Net"]
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "message"),
+    [
+        ("2d3d", {"wanted": ["U-Net"]}, "no such arm. Arms: Omnia-Net; Omnia-Net, 3 slices; DX-Net"),
+        ("2d3d", {"wanted": ["Omnia-Net", "Omnia-Net + DX-Net"]}, "averages 'DX-Net'"),
+        ("inflation", {"options": ["inflation"]}, "--inflation: the study 'inflation' varies it"),
+        ("weights", {"request": Request("dx", ("a/x.pth", "b/x.pth"))}, "several are called x.pth"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(study, options, message):
+    with pytest.raises(UserError, match=message):
+        names(study, **options)
+
+
+def test_noisy_student_weights_are_compared_where_the_encoder_has_them():
+    assert default_weights("tf_efficientnet_b0") == ("imagenet", "noisy_student")
+    assert default_weights("resnet18") == ("imagenet",)
+    assert default_weights("test_efficientnet") == ("imagenet",)

@@ -5,7 +5,7 @@ import copy
 import torch
 
 from autocrossdim.networks.base import SegmentationNetwork
-from autocrossdim.system.console import say
+from autocrossdim.system.console import warn
 from autocrossdim.system.device import memory_format_for
 
 
@@ -24,6 +24,6 @@ def can_be_compiled(network: SegmentationNetwork, shape: tuple[int, ...]) -> boo
         (logits[0] if isinstance(logits, list) else logits).sum().backward()
     except Exception as error:  # compilers raise errors of their own
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        say(f"warning: torch.compile does not work here ({reason[0]}). Training continues without it.")
+        warn(f"torch.compile does not work here ({reason[0]}). Training continues without it.")
         return False
     return True

@@ -67,8 +67,14 @@ class History:
             figure.savefig(temporary, format="png", dpi=100)
 
 
-def epoch_line(name: str, entry: dict[str, Any], *, seconds_left: float) -> str:
-    """Return an epoch of the history as a line for the user."""
+def epoch_line(name: str, entry: dict[str, Any], *, left: str) -> str:
+    """Return an epoch of the history as a line for the user.
+
+    Args:
+        name: Name of the run.
+        entry: The epoch.
+        left: Time that is left, in words.
+    """
     dice = [
         f"{label} {'-' if score is None else format(score, '.3f')}" for label, score in entry["pseudo_dice"].items()
     ]
@@ -77,5 +83,5 @@ def epoch_line(name: str, entry: dict[str, Any], *, seconds_left: float) -> str:
         + (f", pseudo-Dice {', '.join(dice)}" if dice else "")
         + f", {entry['patches'] / entry['seconds']:.1f} patches/s"
         f" ({100 * entry['waited_for_data'] / entry['seconds']:.0f} % waiting for data)"
-        f", {seconds_left / 60:.1f} min left"
+        f", {left}"
     )

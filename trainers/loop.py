@@ -15,6 +15,7 @@ from autocrossdim.system.console import say
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.processes import default_processes
 from autocrossdim.system.text import counted
+from trainers.display import Display
 from trainers.distributed import SyncedBatchNorm, summed
 from trainers.history import History, epoch_line
 from trainers.learner import Learner
@@ -63,6 +64,8 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         stop = stack.enter_context(StopRequest())
         training = stack.enter_context(_training_batches(run, state, fabric))
         taught = stack.enter_context(_unlabelled_batches(run, state, fabric)) if run.unlabelled else None
+        # After the workers, which are forked: nothing of the display must be in use then.
+        display = stack.enter_context(Display(run, state))
         clock = Clock(state)
 
         while not state.complete:
@@ -105,6 +108,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                 state.step += 1
                 state.losses.append(mean_loss)
                 state.epoch_seconds += clock.tick()
+                display.step(mean_loss)
                 if learner.average is not None:
                     learner.average.update(learner.network, state.step)
                 if is_stopping:
@@ -146,8 +150,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             # After the checkpoint: a figure that cannot be written costs no training.
             if fabric.is_global_zero and (state.complete or state.epoch % EPOCHS_BETWEEN_FIGURES == 0):
                 history.draw(folder.progress)
-            done = progress(state, settings)
-            say(epoch_line(run.name, entry, seconds_left=state.seconds * (1 - done) / max(done, 1e-6)))
+            say(epoch_line(run.name, entry, left=display.epoch(scores.mean_dice)))
 
 
 def _over_processes(loss: torch.Tensor, stop: StopRequest, fabric: Fabric) -> tuple[float, bool]:

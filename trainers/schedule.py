@@ -1,4 +1,4 @@
-"""How far a run has come, the learning rate that goes with it, and when a plateau shortens it."""
+"""How far a run has come, how long it still takes, its learning rate, and when a plateau shortens it."""
 
 import math
 import time
@@ -36,6 +36,21 @@ def progress(state: RunState, settings: Settings) -> float:
         rest = (state.step - state.shortened_step) / (settings.cooldown * settings.steps_per_epoch)
         fraction = max(fraction, before + (1 - before) * rest)
     return min(1.0, fraction)
+
+
+def seconds_left(state: RunState, settings: Settings, *, seconds_per_step: float) -> float:
+    """Return the training time until the end of the run, if its steps stay as fast as they are.
+
+    Args:
+        state: State of the run.
+        settings: Settings of the run.
+        seconds_per_step: Training time per step.
+    """
+    last = settings.epochs * settings.steps_per_epoch
+    if state.shortened_step is not None:
+        last = min(last, state.shortened_step + settings.cooldown * settings.steps_per_epoch)
+    left = max(0, last - state.step) * seconds_per_step
+    return left if settings.max_seconds is None else min(left, max(0.0, settings.max_seconds - state.seconds))
 
 
 def learning_rate_factor(progress: float, warmup: float) -> float:

@@ -30,6 +30,16 @@ def starts_on_slices(run: Run) -> bool:
     return run.settings.slices_first and is_dx and not is_model(run.start)
 
 
+def is_on_slices(run: Run) -> bool:
+    """Return whether a run trains the 2D counterpart that DX-Net will start from."""
+    return run.configuration.name.endswith(SUFFIX)
+
+
+def follows_slices(run: Run) -> bool:
+    """Return whether a run starts from the 2D counterpart that was trained for it."""
+    return run.start == str(run.folder.slices.latest)
+
+
 def run_on_slices(run: Run) -> Run:
     """Return the run that trains the 2D counterpart, with its share of the epochs and the time."""
     configuration, settings = slices_of(run.configuration), run.settings

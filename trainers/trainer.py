@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.system.console import is_first_process, say
 from autocrossdim.system.files import remove_leftovers
+from trainers.forecast import outline
 from trainers.history import History
 from trainers.launch import launch
 from trainers.learner import Learner
@@ -41,6 +42,8 @@ class DefaultTrainer:
             Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
         """
         run = Run.of(task)
+        if task.turn[0] == 1:
+            say(outline(run))
         # Previous weights are kept until the first new checkpoint replaces them.
         discarded = [task.folder.root] if task.restart and task.weights != PREVIOUS else []
         if starts_on_slices(run):

@@ -1,7 +1,7 @@
 """`autocrossdim find_best`: choose among trained configurations and pairs by cross-validation."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autocrossdim.commands.arguments import DatasetArgument, DeviceOption, ProcessesOption, WorkOption
 from autocrossdim.commands.signature import command
@@ -49,9 +49,11 @@ def find_best(
     return choose_best(validation)
 
 
-def present(best: "Best", **_: object) -> "Iterator[RenderableType]":
-    """Yield what the command line prints: the comparison and the reasons."""
+def present(best: "Best", *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: the comparison, the reasons, and the next command."""
+    from autocrossdim.commands.next_step import next_step
     from autocrossdim.report.terminal import best_table
 
     yield best_table(best)
     yield from best.reasons
+    yield next_step("report", dataset, work=work)

@@ -136,7 +136,7 @@ def _fingerprint(project: "Project", change: "CaseChange", processes: int, overw
     All cases are measured again: percentiles of intensities cannot be updated, and checks compare cases.
     """
     from autocrossdim.preprocessing.fingerprint import changed_cases, extract
-    from autocrossdim.system.console import say
+    from autocrossdim.system.console import say, warn
     from autocrossdim.system.text import counted, listed
 
     dataset, workspace = project.dataset, project.workspace
@@ -152,13 +152,15 @@ def _fingerprint(project: "Project", change: "CaseChange", processes: int, overw
             say(f"{counted(len(changed), 'case')} changed since the dataset was measured: {listed(changed, 10)}.")
     fingerprint, report = extract(dataset, processes)
     for warning in report.warnings:
-        say(f"warning: {warning}")
+        warn(warning)
     return fingerprint.model_copy(update={"grown": grown})
 
 
 def present(plan: Plan, *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":
-    """Yield what the command line prints: the data, the decision with its reasons, and the candidates."""
+    """Yield what the command line prints: data, decision with its reasons, candidates, and the next command."""
+    from autocrossdim.commands.next_step import next_step
     from autocrossdim.commands.project import Project
     from autocrossdim.report.terminal import plan_text
 
     yield plan_text(plan, Project.open(dataset, work=work).fingerprint)
+    yield next_step("plan_and_preprocess", dataset, work=work)

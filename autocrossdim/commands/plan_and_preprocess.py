@@ -54,6 +54,8 @@ def plan_and_preprocess(
     return plan
 
 
-def present(plan: Plan, **_: object) -> Iterator[str]:
-    """Yield nothing: decision and reasons were shown before preprocessing."""
-    yield from ()
+def present(plan: Plan, *, dataset: str, work: Any, **_: object) -> Iterator[str]:
+    """Yield the next command: decision and reasons were shown before preprocessing."""
+    from autocrossdim.commands.next_step import next_step
+
+    yield next_step("train", dataset, work=work)

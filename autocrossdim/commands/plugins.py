@@ -74,6 +74,7 @@ class FoldTask:
         devices: Number of devices that train the fold together.
         settings: Training settings that differ from their defaults.
         restart: Discard existing checkpoints and start over.
+        turn: Position of the fold among those that the command trains one after another, from 1, and their number.
         unlabelled: Scans without labels to learn from; None unless the setting `unlabelled` asks for them.
     """
 
@@ -89,6 +90,7 @@ class FoldTask:
     devices: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     restart: bool = False
+    turn: tuple[int, int] = (1, 1)
     unlabelled: Unlabelled | None = None
 
 

@@ -134,9 +134,10 @@ def train(
             devices=devices,
             settings=settings,
             restart=restart,
+            turn=(position, len(folds)),
             unlabelled=None if scans is None else Unlabelled(scans, project.unlabelled(number)),
         )
-        for number in folds
+        for position, number in enumerate(folds, start=1)
     }
     if slurm is not None:
         _submit(project.dataset.path, workspace.root, tasks, sbatch_options(slurm))
@@ -228,9 +229,25 @@ def _restart_marker(folder: "FoldFolder", restart: bool) -> Path:
     return folder.restart
 
 
-def present(summary: "Summary | None", **_: object) -> "Iterator[RenderableType]":
-    """Yield what the command line prints: the results of all folds so far."""
+def present(
+    summary: "Summary | None", *, dataset: str, work: Any, config: str | None, slurm: str | None, **_: object
+) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: the results of all folds so far, where they are, and the next command."""
+    from autocrossdim.commands.next_step import next_step
+    from autocrossdim.commands.project import Project
     from autocrossdim.report.terminal import summary_text
+    from autocrossdim.system.console import is_first_process, is_relayed
 
+    if slurm is not None or is_relayed() or not is_first_process():
+        return
+    project = Project.open(dataset, work=work)
+    name = project.plan.configuration(config).name
     if summary is not None:
         yield summary_text(summary)
+    yield f"Models and results: {project.workspace.model(name)}"
+    if summary is None:
+        yield next_step("predict", dataset, "-i", "IMAGES", "-o", "SEGMENTED", work=work)
+    elif all(project.workspace.fold(name, fold).summary.exists() for fold in range(len(project.splits))):
+        yield next_step("find_best", dataset, work=work)
+    else:
+        yield next_step("train", dataset, *([] if config is None else ["--config", config]), work=work)

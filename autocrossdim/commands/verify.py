@@ -32,10 +32,13 @@ def verify(dataset: DatasetArgument, *, processes: ProcessesOption = None) -> "R
     return check(find_dataset(dataset), processes or default_processes())
 
 
-def present(report: "Report", **_: object) -> Iterator[str]:
-    """Yield what the command line prints; faults end in a UserError."""
+def present(report: "Report", *, dataset: str, **_: object) -> Iterator[str]:
+    """Yield what the command line prints, the next command included; faults end in a UserError."""
+    from autocrossdim.commands.next_step import next_step
+
     yield from report.notes
     yield from (f"warning: {warning}" for warning in report.warnings)
     if report.faults:
         raise UserError(f"{len(report.faults)} fault(s) found.\n" + "\n".join(report.faults))
     yield "No faults."
+    yield next_step("plan_and_preprocess", dataset)

@@ -71,7 +71,7 @@ def segment_folder(
             warn(f"{shown_path(case.name)}: segmented without {names}, which is missing. Check the result.")
         prepared = predictor.prepare(present)
         for warning in far_from_training(prepared.geometry, predictor.plan, configurations):
-            say(f"warning: {next(filter(None, present))}: {warning}")
+            warn(f"{next(filter(None, present))}: {warning}")
         return prepared
 
     def segment(case: Case, prepared: Prepared) -> Segmentation:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from types import FrameType
 
-from autocrossdim.system.console import say
+from autocrossdim.system.console import RELAYED, relay
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.processes import die_with_parent
 
@@ -93,7 +93,7 @@ def run_together(commands: Mapping[str, Sequence[str]], slots: Sequence[Slot]) -
         last: deque[str] = deque(maxlen=LAST_LINES)
         for line in process.stdout or ():
             last.append(line.rstrip())
-            say(f"{name}: {line.rstrip()}")
+            relay(f"{name}: {line.rstrip()}")
         code = process.wait()
         running.discard(process)
         if code != 0 and not stopping:
@@ -124,7 +124,7 @@ def _start(words: Sequence[str], slot: Slot) -> "subprocess.Popen[str]":
         if slot.cores:
             os.sched_setaffinity(0, slot.cores)
 
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", RELAYED: "1"}
     if slot.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
     return subprocess.Popen(

@@ -17,7 +17,7 @@ from autocrossdim.records.score import ScoreTable
 from autocrossdim.records.study import Table as StudyTable
 from autocrossdim.records.summary import Summary
 from autocrossdim.report.misses import partial_sentences, skipped_sentence, unmatched_sentences
-from autocrossdim.system.text import counted, printable
+from autocrossdim.system.text import counted, duration, printable
 
 BAR = 20  # characters of a memory bar
 
@@ -196,9 +196,7 @@ def _gigabytes(size: int | None) -> str:
 
 
 def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"
+    return "" if seconds is None else f"about {duration(seconds)}"
 
 
 def _number(value: float | None, form: str) -> str:

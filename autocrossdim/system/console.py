@@ -1,30 +1,35 @@
 """Messages and progress on stderr, results on stdout.
 
 Messages go through the logger `autocrossdim`, so that its level decides how much is shown. Text is printed as it is,
-without markup; lines are wrapped by the terminal alone, so that paths stay whole in files and pipes.
+without markup; lines are wrapped by the terminal alone, so that paths stay whole in files and pipes. A terminal shows
+bars that are redrawn; pipes, log files and notebooks get lines that start with the time, and no control characters.
 """
 
 import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from autocrossdim.system.text import without_control
 
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 15.0
+REDRAWN_PER_SECOND = 4  # a bar that costs no noticeable time and still moves
 UNLIMITED = 10_000  # characters per line outside a terminal, where rich would assume 80
+RELAYED = "AUTOCROSSDIM_RELAYED"  # set in a process whose lines are shown by another one, which adds the time
 
 logger = logging.getLogger("autocrossdim")
 
 
 def _console(*, stderr: bool) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False, force_jupyter=False)
 
 
 console = _console(stderr=True)
@@ -35,13 +40,39 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        console.print(prefix + without_control(record.getMessage()))
+        _print_line(prefix + record.getMessage(), record.created)
 
 
 if not logger.handlers:
     logger.addHandler(_ConsoleHandler())
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def _print_line(text: str, seconds: float) -> None:
+    """Print a line, after the local time outside a terminal.
+
+    Args:
+        text: The line.
+        seconds: Time in seconds since the epoch.
+    """
+    text = without_control(text)
+    if not (is_terminal() or is_relayed()):
+        text = time.strftime("%Y-%m-%d %H:%M:%S ", time.localtime(seconds)) + text.lstrip("\n")
+    console.print(text)
+
+
+def is_terminal() -> bool:
+    """Whether messages are shown on a terminal that can redraw lines.
+
+    The file itself is asked: rich also calls a log file a terminal if $FORCE_COLOR is set, as it is on many CI systems.
+    """
+    return console.file.isatty() and not console.is_dumb_terminal
+
+
+def is_relayed() -> bool:
+    """Whether another process shows the lines of this one (--parallel)."""
+    return RELAYED in os.environ
 
 
 def is_first_process() -> bool:
@@ -59,6 +90,11 @@ def warn(text: str) -> None:
     """Show a warning on stderr, which `--quiet` does not suppress; `text` comes without "warning: "."""
     if is_first_process():
         logger.warning("%s", text)
+
+
+def relay(text: str) -> None:
+    """Show a line of another process, which has decided by its own level that it is to be shown."""
+    _print_line(text, time.time())
 
 
 def show(*results: RenderableType) -> None:
@@ -79,7 +115,7 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     if not logger.isEnabledFor(logging.INFO) or not is_first_process():
         yield from items
         return
-    if console.is_terminal:
+    if is_terminal():
         text = TextColumn("{task.description}", markup=False)
         with Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as progress:
             yield from progress.track(items, total=total, description=description)
@@ -90,3 +126,42 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
         if done == total or time.monotonic() - shown > SECONDS_BETWEEN_LINES:
             shown = time.monotonic()
             say(f"{description}: {done}/{total}")
+
+
+class Bars:
+    """Bars of a job that describes its state itself, one per row."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._rows: dict[str, TaskID] = {}
+
+    def update(self, row: str, title: str, done: float, text: str) -> None:
+        """Redraw a row: its title, its bar and the text beside it.
+
+        Args:
+            row: Name of the row, which is added at its first use.
+            title: Text before the bar.
+            done: Fraction that is done, 0 to 1.
+            text: Text after the bar.
+        """
+        if self._progress is None:
+            return
+        if row not in self._rows:
+            self._rows[row] = self._progress.add_task(title, total=1.0, text=text)
+        title, text = without_control(title), without_control(text)
+        self._progress.update(self._rows[row], description=title, completed=done, text=text)
+
+
+@contextmanager
+def bars() -> Iterator[Bars]:
+    """Show bars below all messages until the context ends; nothing outside a terminal or in other processes."""
+    if not (logger.isEnabledFor(logging.INFO) and is_first_process() and is_terminal()):
+        yield Bars(None)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True)),
+    )
+    with Progress(*columns, console=console, expand=True, refresh_per_second=REDRAWN_PER_SECOND) as progress:
+        yield Bars(progress)

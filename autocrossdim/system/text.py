@@ -19,6 +19,23 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration to two digits or so.
+
+    Example:
+        >>> [duration(seconds) for seconds in (8, 75, 600, 6000, 200_000)]
+        ['8 s', '75 s', '10 min', '1 h 40 min', '2 d 8 h']
+    """
+    minutes = round(seconds / 60)
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
 def printable(text: str, length: int = 200) -> str:
     """Return at most `length` characters of a text, with `?` for each that a terminal would act on or cannot show."""
     return "".join(character if character.isprintable() else "?" for character in text[:length])

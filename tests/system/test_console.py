@@ -1,12 +1,14 @@
 """Messages are shown as they are: no markup, no wrapping outside a terminal, nothing that acts on a terminal."""
 
 import logging
+import re
+import time
 
 import pytest
 from rich.table import Table
 
 from autocrossdim.system import console
-from autocrossdim.system.console import say, show, track, warn
+from autocrossdim.system.console import bars, say, show, track, warn
 
 LONG_PATH = "/data/" + "/".join(["a long name with spaces"] * 20)
 TRICKY = ["[/b]", "[red]x", r"$\foo$", ":smile:", "100 %", "%s", "{x}"]
@@ -17,8 +19,32 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the console take the captured stderr for a narrow terminal."""
     monkeypatch.setattr(console.console, "_force_terminal", True)
     monkeypatch.setattr(console.console, "width", 40)
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
 
 
+@pytest.fixture
+def relayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let lines come without the time, as in a process whose lines another one shows."""
+    monkeypatch.setenv(console.RELAYED, "1")
+
+
+def test_outside_a_terminal_a_line_starts_with_the_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as many CI systems set it; rich would show bars in their logs
+    say("reading")
+    list(track("abc", "Cases", 3))
+    with bars() as shown:
+        shown.update("row", "epoch 1", 0.5, "loss 0.4")
+    first, second, *rest = capsys.readouterr().err.split("\n")
+    stamp, text = first[:19], first[20:]
+    assert abs(time.mktime(time.strptime(stamp, "%Y-%m-%d %H:%M:%S")) - time.time()) < 60
+    assert text == "reading"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d Cases: 3/3", second)
+    assert rest == [""]
+
+
+@pytest.mark.usefixtures("relayed")
 @pytest.mark.parametrize("text", [LONG_PATH, *TRICKY])
 def test_a_message_is_one_line_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     say(text)
@@ -32,6 +58,7 @@ def test_a_terminal_wraps_by_itself(terminal: None, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == f"{LONG_PATH}\n"
 
 
+@pytest.mark.usefixtures("relayed")
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     say("a\x1b[2Jb\x07\nc")
     assert capsys.readouterr().err == "a?[2Jb?\nc\n"
@@ -51,6 +78,7 @@ def test_a_table_is_as_wide_as_its_contents_outside_a_terminal(capsys: pytest.Ca
     assert max(map(len, lines)) < 2 * len(LONG_PATH)
 
 
+@pytest.mark.usefixtures("relayed")
 def test_the_loggers_level_decides_what_is_shown(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +91,7 @@ def test_the_loggers_level_decides_what_is_shown(
     monkeypatch.undo()
     console.logger.manager._clear_cache()  # type: ignore[attr-defined]
     say("reading")
-    assert capsys.readouterr().err == "reading\n"
+    assert capsys.readouterr().err.endswith(" reading\n")
 
 
 def test_only_the_first_of_several_processes_speaks(
@@ -76,6 +104,7 @@ def test_only_the_first_of_several_processes_speaks(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("relayed")
 def test_progress_is_a_line_at_the_end_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track("abc", "Reading [/b]", 3)) == ["a", "b", "c"]
     assert capsys.readouterr().err == "Reading [/b]: 3/3\n"
@@ -86,3 +115,28 @@ def test_progress_is_a_bar_on_a_terminal(terminal: None, capsys: pytest.CaptureF
     shown = capsys.readouterr().err
     assert "[/b]" in shown
     assert "3/3" in shown
+
+
+def test_bars_are_drawn_below_messages_and_fit_the_terminal(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with bars() as shown:
+        shown.update("fold", "dx [/b]", 0.25, "a text that is far too long for so narrow a terminal")
+        say("epoch 1")
+        shown.update("fold", "dx [/b]", 1.0, "2 min left")
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).replace("\r", "\n")
+    lines = [line.rstrip() for line in drawn.splitlines()]
+    assert "epoch 1" in lines
+    assert any(line.startswith("dx [/b] ━") and line.endswith("2 min left") for line in lines)
+    assert max(map(len, lines)) <= 40
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_no_bars_for_quiet_commands_and_in_other_processes(
+    quiet: bool, terminal: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if quiet:
+        monkeypatch.setattr(console.logger, "isEnabledFor", lambda _: False)
+    else:
+        monkeypatch.setenv("RANK", "1")
+    with bars() as shown:
+        shown.update("fold", "dx", 0.25, "2 min left")
+    assert capsys.readouterr().err == ""

@@ -4,12 +4,18 @@ import pytest
 matplotlib.use("agg")
 from matplotlib import pyplot
 
-from autocrossdim.system.text import counted, for_matplotlib, listed, printable, shown_path
+from autocrossdim.system.text import counted, duration, for_matplotlib, listed, printable, shown_path
 
 
 def test_items_are_listed_and_the_rest_is_counted() -> None:
     assert listed(["a", "b"]) == "a, b"
     assert listed(range(8), shown=3) == "0, 1, 2 and 5 more"
+
+
+def test_durations_have_about_two_digits() -> None:
+    assert [duration(seconds) for seconds in (0.2, 99, 100, 5900, 6000, 3600 * 47.9, 86400 * 3.5)] == [
+        *("0 s", "99 s", "2 min", "98 min", "1 h 40 min", "47 h 54 min", "3 d 12 h")
+    ]
 
 
 def test_nouns_follow_their_number() -> None:

@@ -61,7 +61,7 @@ def test_every_label_can_be_drawn(tmp_path: Path, label: str) -> None:
 
 
 def test_an_epoch_in_one_line() -> None:
-    assert epoch_line("dx fold 0", entry(2), seconds_left=90) == (
+    assert epoch_line("dx fold 0", entry(2), left="90 s left") == (
         "dx fold 0: epoch 2, loss 0.500, pseudo-Dice organ 0.500, rare -, 2.0 patches/s (10 % waiting for data), "
-        "1.5 min left"
+        "90 s left"
     )

@@ -1,0 +1,17 @@
+"""The command that follows another one, as its last line says."""
+
+import shlex
+from pathlib import Path
+
+
+def next_step(command: str, dataset: str | Path, *words: str, work: str | Path | None = None) -> str:
+    """Return the line that names the next command.
+
+    Args:
+        command: Name of the command.
+        dataset: The dataset, as the user named it.
+        words: Further words of the command line.
+        work: Directory of all results, as the user gave it.
+    """
+    place = [] if work is None else ["--work", str(work)]
+    return f"Next: {shlex.join(['autocrossdim', command, str(dataset), *place, *words])}"

@@ -1,0 +1,69 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from autocrossdim.records.run_state import RunState
+from autocrossdim.system.files import write_text
+from trainers.forecast import Left, forecast, outline
+from trainers.run import Run
+from trainers.schedule import seconds_left, shorten
+from trainers.slices import run_on_slices, run_on_volumes
+
+MakeRun = Callable[..., Run]
+
+
+def in_turn(run: Run, position: int, folds: int) -> Run:
+    return replace(run, task=replace(run.task, turn=(position, folds)))
+
+
+def test_the_time_of_a_network_is_that_of_its_steps(make_run: MakeRun) -> None:
+    settings = make_run(epochs=10, steps_per_epoch=5).settings
+    assert seconds_left(RunState(step=10, seconds=99), settings, seconds_per_step=2) == 80
+
+
+def test_a_time_limit_and_a_shortened_schedule_end_it_earlier(make_run: MakeRun) -> None:
+    settings = make_run(epochs=10, steps_per_epoch=5, max_seconds=60, cooldown=2).settings
+    state = RunState(step=10, seconds=20)
+    assert seconds_left(state, settings, seconds_per_step=2) == 40
+    shorten(state, settings)
+    assert seconds_left(state, settings, seconds_per_step=2) == 20
+
+
+def test_folds_that_follow_take_as_long_as_this_one(make_run: MakeRun) -> None:
+    run = in_turn(make_run(dims=2, epochs=10, steps_per_epoch=5), 2, 5)
+    left = forecast(run, RunState(step=10, seconds=20), seconds_per_step=2)
+    assert left == Left(fold=80, all=80 + 3 * 100, done=pytest.approx(0.2))
+    assert left.sentence(5) == "80 s left in this fold, 6 min in all 5 folds"
+    assert left.sentence(1) == "80 s left"
+
+
+def test_a_fold_of_dx_includes_both_networks(make_run: MakeRun) -> None:
+    run = make_run(epochs=10, steps_per_epoch=5)
+    on_slices = forecast(run_on_slices(run), RunState(step=50, seconds=25), seconds_per_step=0.5)
+    # 25 of 50 s are over; nothing was measured when planning, so the 2D network is taken for a fifth of 250 s.
+    assert on_slices.fold == pytest.approx(25 + 200)
+    assert on_slices.done == pytest.approx(0.1)
+    write_text(run.folder.slices.history, '{"epoch": 1, "seconds": 30.0}\n{"epoch": 2, "seconds": 20.0}\n')
+    on_volumes = forecast(run_on_volumes(run), RunState(step=25, seconds=75), seconds_per_step=3)
+    assert on_volumes == Left(fold=75, all=75, done=pytest.approx(125 / 200))
+
+
+def test_what_planning_measured_replaces_the_usual_share(make_run: MakeRun) -> None:
+    run = make_run(epochs=10, steps_per_epoch=5)
+    plan, configuration = run.task.plan, run.configuration
+    cost = configuration.cost.model_copy(update={"seconds_per_epoch": 100.0})  # of 50 steps
+    measured = configuration.model_copy(update={"cost": cost})
+    plan = plan.model_copy(update={"configurations": {measured.name: measured}})
+    twin = run_on_slices(replace(run, task=replace(run.task, plan=plan, configuration=measured)))
+    assert forecast(twin, RunState(step=100, seconds=50), seconds_per_step=0.5).fold == pytest.approx(10 * 10)
+
+
+def test_the_outline_says_what_will_happen(make_run: MakeRun) -> None:
+    text = outline(in_turn(make_run(epochs=10, max_seconds=7200), 1, 5))
+    assert text.startswith("dx: 5 folds, one after another. First a 2D network (20 epochs of 50 steps), then the 3D ")
+    assert "(10 epochs of 50 steps)" in text
+    assert "at most 2 h 0 min per fold" in text
+    assert "models/dx. Ctrl-C stops the training; the same command resumes it." in text.replace("\\", "/")
+    text = outline(make_run(dims=2, epochs=1))
+    assert text.startswith("omnia fold 0. A 2D network (1 epoch of 50 steps).")

@@ -1,0 +1,84 @@
+"""What a run shows while it trains: an estimate after the first steps, and bars on a terminal."""
+
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from autocrossdim.records.run_state import RunState
+from autocrossdim.system.console import bars, say
+from trainers.forecast import Left, forecast
+from trainers.run import Run
+
+WARM_UP = 2  # steps that are not measured: the first ones allocate memory and wait for the first batches
+MEASURED = 10  # steps after which the time is estimated
+
+
+class Display:
+    """Context that shows a run while it trains. It only reads the state, so training is the same without it.
+
+    Args:
+        run: The run.
+        state: Its state, which the training loop changes.
+    """
+
+    def __init__(self, run: Run, state: RunState) -> None:
+        self._run, self._state = run, state
+        self._start = self._warm = (state.step, state.seconds)
+        self._score: float | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._bars = self._stack.enter_context(bars())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def step(self, loss: float) -> None:
+        """Show a step.
+
+        Args:
+            loss: Its loss.
+        """
+        state, settings, folds = self._state, self._run.settings, self._run.task.turn[1]
+        steps, left = state.step - self._start[0], self._left()
+        if steps == WARM_UP:
+            self._warm = (state.step, state.seconds)
+        if steps == WARM_UP + MEASURED:
+            say(
+                f"{self._run.name}: about {left.sentence(folds)}, estimated from {MEASURED} steps on this machine. "
+                "Validation is not included."
+            )
+        position = f" ({self._run.task.turn[0]}/{folds})" if folds > 1 else ""
+        self._bars.update(
+            "fold",
+            f"{self._run.name}{position}",
+            left.done,
+            left.short(folds) if steps > WARM_UP else "measuring the time",
+        )
+        score = "-" if self._score is None else f"{self._score:.3f}"
+        # A time limit ends a run before its last epoch.
+        last = f"/{settings.epochs}" if settings.max_seconds is None else ""
+        self._bars.update(
+            "epoch",
+            f"epoch {state.epoch + 1}{last}",
+            len(state.losses) / settings.steps_per_epoch,
+            f"step {len(state.losses)}/{settings.steps_per_epoch}, loss {loss:.3f}, pseudo-Dice {score}",
+        )
+
+    def epoch(self, score: float | None) -> str:
+        """Note the pseudo-Dice of an epoch, and return in words how much time is left.
+
+        Args:
+            score: Mean pseudo-Dice; None if there are no validation cases.
+        """
+        self._score = score
+        return self._left().sentence(self._run.task.turn[1])
+
+    def _left(self) -> Left:
+        """Return the time that is left, from the steps after the first ones or, before there are any, from these."""
+        state = self._state
+        step, seconds = self._warm if state.step > self._warm[0] else self._start
+        return forecast(self._run, state, seconds_per_step=(state.seconds - seconds) / max(1, state.step - step))

@@ -1,0 +1,115 @@
+"""What training will do and how long it will take, in words; times are measured on the steps of the run itself."""
+
+import json
+from dataclasses import dataclass
+
+from autocrossdim.records.plan import STEPS_PER_EPOCH
+from autocrossdim.records.run_state import RunState
+from autocrossdim.system.text import counted, duration
+from trainers.run import Run
+from trainers.schedule import seconds_left
+from trainers.slices import SUFFIX, TIME, follows_slices, is_on_slices, run_on_slices, starts_on_slices
+
+
+@dataclass(frozen=True)
+class Left:
+    """Training time that is left. Validation is not included.
+
+    Attributes:
+        fold: Seconds until the end of the fold.
+        all: Seconds until the end of all folds that the command trains.
+        done: Fraction of the training time of the fold that is over, 0 to 1.
+    """
+
+    fold: float
+    all: float
+    done: float
+
+    def sentence(self, folds: int) -> str:
+        """Return the times in words.
+
+        Args:
+            folds: Number of folds that the command trains.
+        """
+        if folds == 1:
+            return f"{duration(self.fold)} left"
+        return f"{duration(self.fold)} left in this fold, {duration(self.all)} in all {folds} folds"
+
+    def short(self, folds: int) -> str:
+        """Return the times in as few words as a bar has room for.
+
+        Args:
+            folds: Number of folds that the command trains.
+        """
+        return f"{duration(self.fold)} left" + ("" if folds == 1 else f", all folds {duration(self.all)}")
+
+
+def forecast(run: Run, state: RunState, *, seconds_per_step: float) -> Left:
+    """Return the training time that is left; folds that follow are taken to need as long as this one.
+
+    Args:
+        run: The run.
+        state: Its state.
+        seconds_per_step: Training time per step, as measured.
+    """
+    position, folds = run.task.turn
+    own = seconds_left(state, run.settings, seconds_per_step=seconds_per_step)
+    before = _seconds_on_slices(run) if follows_slices(run) else 0.0
+    after = _seconds_on_volumes(run, state.seconds + own) if is_on_slices(run) else 0.0
+    fold = before + state.seconds + own + after
+    left = own + after
+    return Left(left, left + (folds - position) * fold, done=1 - left / fold if fold > 0 else 0.0)
+
+
+def outline(run: Run) -> str:
+    """Return what training the folds of a command will do, and where its results will be.
+
+    Args:
+        run: The run of the first fold.
+    """
+    folds, settings = run.task.turn[1], run.settings
+    sentences = [f"{run.name}." if folds == 1 else f"{run.configuration.name}: {folds} folds, one after another."]
+    if starts_on_slices(run):
+        twin = run_on_slices(run)
+        sentences.append(
+            f"First a 2D network ({_length(twin)}), then the 3D network ({_length(run)}), which starts from it."
+        )
+    else:
+        sentences.append(f"A {run.configuration.dims}D network ({_length(run)}).")
+    if settings.max_seconds is not None:
+        sentences.append(f"Training takes at most {duration(settings.max_seconds)} per fold.")
+    sentences.append(
+        f"The time is estimated after the first steps. Results: {run.folder.root.parent}. Ctrl-C stops the training; "
+        "the same command resumes it."
+    )
+    return " ".join(sentences)
+
+
+def _length(run: Run) -> str:
+    return f"{counted(run.settings.epochs, 'epoch')} of {counted(run.settings.steps_per_epoch, 'step')}"
+
+
+def _seconds_on_slices(run: Run) -> float:
+    """Return the training time of the 2D counterpart, according to its history; 0 without one."""
+    history = run.folder.slices.history
+    if not history.exists():
+        return 0.0
+    return sum(float(json.loads(line)["seconds"]) for line in history.read_text(encoding="utf-8").splitlines())
+
+
+def _seconds_on_volumes(run: Run, on_slices: float) -> float:
+    """Return the expected training time of DX-Net.
+
+    Planning has measured its steps where it could; otherwise the 2D counterpart takes its usual share.
+
+    Args:
+        run: The run of the 2D counterpart.
+        on_slices: Training time of the 2D counterpart in seconds.
+    """
+    settings = run.requested
+    measured = run.task.plan.configuration(run.configuration.name.removesuffix(SUFFIX)).cost.seconds_per_epoch
+    if measured is None:
+        expected = on_slices * (1 - TIME) / TIME
+    else:
+        expected = measured * settings.epochs * settings.accumulate * settings.steps_per_epoch / STEPS_PER_EPOCH
+    return expected if settings.max_seconds is None else min(expected, (1 - TIME) * settings.max_seconds)

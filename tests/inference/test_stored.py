@@ -67,6 +67,17 @@ def test_stored_probabilities_give_the_same_labels_as_an_ensemble_in_memory(stor
     assert all((found != label).any() for label in alone), "the test needs members that differ from their ensemble"
 
 
+def test_an_ensemble_has_the_formats_of_predict(stored: Any, tmp_path: Path) -> None:
+    raw, folders, _ = stored
+    (expected,) = autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)
+    (path,) = autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw, format="seg.nrrd")
+    assert path.name == "a.seg.nrrd"
+    np.testing.assert_array_equal(read_label(path)[0], read_label(expected)[0])
+    assert (tmp_path / "both" / "volumes.csv").read_text(encoding="utf-8").count("\na,") == 2
+    with pytest.raises(UserError, match="--format dicom-seg: a is not a DICOM series"):
+        autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw, format="dicom-seg")
+
+
 def test_directories_that_do_not_fit_together_are_named(stored: Any, tmp_path: Path) -> None:
     raw, folders, _ = stored
     with pytest.raises(UserError, match="at least two directories"):

@@ -1,10 +1,10 @@
 """One file per format. Importing this package registers all of them."""
 
-from autocrossdim.data.writing.formats import dicom_seg, image
+from autocrossdim.data.writing.formats import bids, dicom_seg, image, rtstruct, seg_nrrd
 from autocrossdim.data.writing.registry import FORMATS, OutputFormat
 from autocrossdim.system.errors import UserError
 
-__all__ = ["DEFAULT", "HELP", "dicom_seg", "find", "image"]
+__all__ = ["DEFAULT", "HELP", "bids", "dicom_seg", "find", "image", "rtstruct", "seg_nrrd"]
 
 DEFAULT = "image"
 HELP = ", ".join(f"{name} ({FORMATS[name].summary})" for name in sorted(FORMATS, key=lambda name: name != DEFAULT))

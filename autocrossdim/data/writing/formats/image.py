@@ -3,9 +3,16 @@
 from pathlib import Path
 
 from autocrossdim.data.writing.registry import Finished, output_format
+from autocrossdim.records.labels import Labels
 
 
-@output_format("image", "the format of the training images")
+def _beside(output: Path, labels: Labels) -> None:
+    from autocrossdim.data.writing.names import write_itksnap
+
+    write_itksnap(output, labels)
+
+
+@output_format("image", "the format of the training images", beside=_beside)
 def write(finished: Finished, path: Path) -> None:
     """Write the label values."""
     from autocrossdim.data.images import write_label

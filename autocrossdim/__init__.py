@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autocrossdim.commands.annotate_next import annotate_next
     from autocrossdim.commands.convert import convert
     from autocrossdim.commands.ensemble import ensemble
     from autocrossdim.commands.evaluate import evaluate
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Predictor",
+    "annotate_next",
     "convert",
     "ensemble",
     "evaluate",

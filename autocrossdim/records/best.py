@@ -169,7 +169,7 @@ def checkpoint_digest(checkpoint: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def checkpoint_digests(space: Workspace, configurations: Sequence[str], folds: Sequence[int]) -> dict[str, str]:
+def checkpoint_digests(space: Workspace, configurations: Sequence[str], folds: Sequence[int | str]) -> dict[str, str]:
     """Return the digest of every fold, by `CONFIGURATION/fold_K`."""
     folders: dict[str, FoldFolder] = {
         f"{name}/fold_{fold}": space.fold(name, fold) for name in configurations for fold in folds

@@ -63,6 +63,16 @@ class Workspace:
         """The report."""
         return self.root / "report.html"
 
+    @property
+    def suggestions(self) -> Path:
+        """Unlabelled scans to annotate next."""
+        return self.root / "annotate_next.json"
+
+    @property
+    def drafts(self) -> Path:
+        """Segmentations of the unlabelled scans, and what was measured on them."""
+        return self.root / "annotate_next"
+
     def preprocessed(self, configuration: str) -> Path:
         """Store of preprocessed cases of a configuration."""
         return self.root / "preprocessed" / configuration

@@ -24,6 +24,7 @@ from autocrossdim.report.pictures import agreement_chart, case_picture, dice_cha
 from autocrossdim.report.scans import read_scan
 from autocrossdim.report.sizes import Agreement, Measure, agreements, case_sizes
 from autocrossdim.report.studies import study_sections
+from autocrossdim.report.suggested import suggested
 from autocrossdim.report.table import results_table
 from autocrossdim.report.viewer import shared, single_slice, volume
 from autocrossdim.system.console import track
@@ -196,6 +197,7 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
         best=best,
         outdated=best.outdated(workspace) if best is not None else None,
         results=results,
+        suggested=suggested(workspace, plan.labels, fingerprint.names),
         others=[name for name in trained if name not in configurations],
         unit="mm" if spaced else "pixels",
         studies=study_sections(workspace),

@@ -157,12 +157,12 @@ class Scan:
         return z, y, x
 
 
-def read_scan(images: Sequence[Path], reference: Path, prediction: Path, labels: Labels) -> Scan:
+def read_scan(images: Sequence[Path], reference: Path | None, prediction: Path, labels: Labels) -> Scan:
     """Read a case and turn it to the orientation in which it is shown.
 
     Args:
         images: Channels of the case. The first is shown, or all three of one colour picture.
-        reference: Annotation.
+        reference: Annotation; None if there is none.
         prediction: Segmentation.
         labels: Labels that were annotated in the case. Voxels to be ignored in the annotation are cleared in both,
             and labels that were not annotated in the prediction.
@@ -170,8 +170,10 @@ def read_scan(images: Sequence[Path], reference: Path, prediction: Path, labels:
     Raises:
         UserError: A file cannot be read.
     """
-    expected, geometry = read_annotation(reference, labels)
-    predicted, _ = read_label(prediction)
+    predicted, geometry = read_label(prediction)
+    expected = np.zeros_like(predicted)
+    if reference is not None:
+        expected, geometry = read_annotation(reference, labels)
     image = read_image(images).array
     if len(images) > 1 or len(image) != 3:
         image = image[:1]

@@ -15,6 +15,7 @@ from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import GIGABYTE, Configuration, Plan
 from autocrossdim.records.score import ScoreTable
 from autocrossdim.records.study import Table as StudyTable
+from autocrossdim.records.suggestions import Suggestions
 from autocrossdim.records.summary import Summary
 from autocrossdim.report.misses import partial_sentences, skipped_sentence, unmatched_sentences
 from autocrossdim.system.text import counted, duration, printable
@@ -96,6 +97,28 @@ def unmatched_table(summary: Summary) -> Table:
     counts = {"missed": summary.n_missed, "false\nalarms": summary.n_false_alarms}
     headings = {"HD95_found": f"HD95 ({summary.unit})", "ASSD_found": f"ASSD ({summary.unit})"}
     return _label_table("Distances over cases where both have the label", summary, counts, headings)
+
+
+def suggestions_table(suggestions: Suggestions) -> Table:
+    """Return the scans to annotate next, with reasons."""
+    chosen = suggestions.suggestions
+    title = f"{len(chosen)} of {counted(suggestions.n_scans, 'unlabelled scan')} to annotate next"
+    table = Table(title=_plain(f"{title} ({suggestions.method}, seed {suggestions.seed})"), box=box.SIMPLE_HEAD)
+    grouped, sliced = any(each.group for each in chosen), any(each.slices for each in chosen)
+    table.add_column("", justify="right")
+    table.add_column("scan", overflow="fold")
+    if grouped:
+        table.add_column("group", overflow="fold")
+    if sliced:
+        table.add_column("slices, from 0", overflow="fold")
+    table.add_column("expected Dice" if suggestions.calibrated else "expected Dice,\nnot calibrated", justify="right")
+    table.add_column("why", overflow="fold")
+    for rank, each in enumerate(chosen, start=1):
+        cells = [str(rank), each.case]
+        cells += [each.group or ""] if grouped else []
+        cells += [f"{each.slice_axis}: {', '.join(map(str, each.slices))}"] if sliced else []
+        table.add_row(*map(_plain, [*cells, _number(each.expected_dice, ".3f"), each.why]))
+    return table
 
 
 def score_table(scored: ScoreTable) -> Table:

@@ -52,6 +52,24 @@ class Source(Protocol):
         """Write the channel or label to `path`, completely or not at all."""
 
 
+class ReadImage:
+    """A channel that is written as it is read, as integers if all its values are."""
+
+    def write(self: Source, path: Path) -> None:
+        """Write the image in the format of `path`."""
+        array, geometry = self.read()
+        write_image(array[0], geometry, path)
+
+
+class ReadLabel:
+    """A label that is written as it is read."""
+
+    def write(self: Source, path: Path) -> None:
+        """Write the label values in the format of `path`."""
+        array, geometry = self.read()
+        write_label(array[0], geometry, path)
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """An image in a format of raw datasets."""

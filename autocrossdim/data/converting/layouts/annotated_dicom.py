@@ -19,8 +19,8 @@ from autocrossdim.data.converting.annotations import (
 from autocrossdim.data.converting.description import Description, Examined, SourceCase
 from autocrossdim.data.converting.named import unknown_about
 from autocrossdim.data.converting.registry import Wishes, layout
-from autocrossdim.data.converting.sources import Array
-from autocrossdim.data.images import Geometry, read_dicom_slices, write_image, write_label
+from autocrossdim.data.converting.sources import Array, ReadImage, ReadLabel
+from autocrossdim.data.images import Geometry, read_dicom_slices
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, reading
 from autocrossdim.system.processes import map_cases
@@ -30,7 +30,7 @@ SEARCHED = 200  # files looked at before a directory is taken for something else
 
 
 @dataclass(frozen=True)
-class Series:
+class Series(ReadImage):
     """A channel: the slices of one series, stacked by their positions."""
 
     folder: Path
@@ -47,14 +47,9 @@ class Series:
         image = read_dicom_slices(self.folder, stacked)
         return image.array, image.geometry
 
-    def write(self, path: Path) -> None:
-        """Write the image, as integers if all its values are."""
-        array, geometry = self.read()
-        write_image(array[0], geometry, path)
-
 
 @dataclass(frozen=True)
-class Structures:
+class Structures(ReadLabel):
     """A label: structures of annotation files, painted on the grid of their series.
 
     Attributes:
@@ -76,11 +71,6 @@ class Structures:
         """Return the label values (1, Z, Y, X) and the geometry of the series."""
         _, geometry = self.series.read()
         return painted(self.annotations, self.labels, geometry)[0][None], geometry
-
-    def write(self, path: Path) -> None:
-        """Write the label on the grid of the series."""
-        array, geometry = self.read()
-        write_label(array[0], geometry, path)
 
 
 @dataclass

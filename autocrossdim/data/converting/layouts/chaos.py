@@ -19,8 +19,8 @@ from PIL import Image as Picture
 from autocrossdim.data import dicom
 from autocrossdim.data.converting.description import Description, Examined, SourceCase
 from autocrossdim.data.converting.registry import Wishes, layout
-from autocrossdim.data.converting.sources import Array
-from autocrossdim.data.images import Geometry, read_dicom_slices, write_image, write_label
+from autocrossdim.data.converting.sources import Array, ReadImage, ReadLabel
+from autocrossdim.data.images import Geometry, read_dicom_slices
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, reading
 from autocrossdim.system.text import counted, listed
@@ -71,7 +71,7 @@ MODALITIES = {
 
 
 @dataclass(frozen=True)
-class Slices:
+class Slices(ReadImage):
     """A channel: the DICOM slices in a directory, stacked by their positions.
 
     The files of one scan may declare different series, because they were anonymised one by one.
@@ -97,14 +97,9 @@ class Slices:
         image = read_dicom_slices(self.folder, self.stacked)
         return image.array, image.geometry
 
-    def write(self, path: Path) -> None:
-        """Write the image, as integers if all its values are."""
-        array, geometry = self.read()
-        write_image(array[0], geometry, path)
-
 
 @dataclass(frozen=True)
-class GroundTruth:
+class GroundTruth(ReadLabel):
     """A label: one PNG file per slice.
 
     Attributes:
@@ -130,11 +125,6 @@ class GroundTruth:
         geometry = read_dicom_slices(self.slices.folder, stacked).geometry
         planes = [self._plane(file, geometry.shape[1:]) for file in self._in_order([Path(file) for file in stacked])]
         return np.stack(planes)[None], geometry
-
-    def write(self, path: Path) -> None:
-        """Write the label on the grid of the slices."""
-        array, geometry = self.read()
-        write_label(array[0], geometry, path)
 
     def _in_order(self, stacked: Sequence[Path]) -> list[Path]:
         """Return the PNG file of each slice.

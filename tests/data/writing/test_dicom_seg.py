@@ -125,6 +125,19 @@ def test_python_writes_what_the_command_writes(series: Path, predictor: Predicto
         predictor.write(segmentation, tmp_path / "out", name="heart", format="dicom-seg")
 
 
+def test_labels_without_overlap_have_segments_of_their_own(series: Path, tmp_path: Path) -> None:
+    folder = series / "oblique"
+    image = read_dicom_series(folder)
+    label = np.zeros(image.geometry.shape, np.uint16)
+    label[image.array[0] > 40], label[image.array[0] > 80] = 7, 300
+    labels = Labels.from_dataset_json({"background": 0, "b": 300, "a": 7})
+    results, case = Results(tmp_path, labels, ".nii.gz", "dicom-seg"), Case("heart", (folder,), None)
+    results.write(case, label, image.geometry)
+    expected = np.stack([label == 7, label == 300])
+    np.testing.assert_array_equal(masks(results.path(case), folder, label.shape), expected)
+    assert [each.SegmentLabel for each in pydicom.dcmread(results.path(case)).SegmentSequence] == ["a", "b"]
+
+
 def test_a_real_oblique_series_gets_its_segments(real_data: Path, tmp_path: Path) -> None:
     """Its dates are not valid, and each slice has a frame of reference of its own."""
     folder = real_data / "formats" / "dicom_sunnybrook" / "ED_series"

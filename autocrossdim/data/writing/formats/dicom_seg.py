@@ -8,6 +8,8 @@ from autocrossdim.data.writing.registry import Finished, output_format
 from autocrossdim.records.codes import TISSUE, Code, LabelCode
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from autocrossdim.data.dataset import Case
 
 SERIES_NUMBER = 300  # scanners number from 1; our choice
@@ -33,7 +35,6 @@ def write(finished: Finished, path: Path) -> None:
     from importlib.metadata import version
 
     import highdicom
-    import numpy as np
     from pydicom.sr.codedict import codes
 
     from autocrossdim.data.converting.annotations import lenient
@@ -60,7 +61,7 @@ def write(finished: Finished, path: Path) -> None:
     with lenient():
         content = highdicom.seg.Segmentation(
             source_images=read_headers(finished.case.images[0]),
-            pixel_array=np.moveaxis(finished.labels.to_regions(finished.label), 0, -1),
+            pixel_array=_pixels(finished),
             segmentation_type="BINARY",
             segment_descriptions=segments,
             series_instance_uid=highdicom.UID(),
@@ -76,6 +77,15 @@ def write(finished: Finished, path: Path) -> None:
         )
         with written_whole(path) as temporary:
             content.save_as(temporary)
+
+
+def _pixels(finished: Finished) -> "np.ndarray":
+    """Return the numbers of the segments (Z, Y, X), or for regions, which may overlap, a mask of each (Z, Y, X, S)."""
+    import numpy as np
+
+    if finished.labels.has_regions:
+        return np.moveaxis(finished.labels.to_regions(finished.label), 0, -1)
+    return finished.labels.to_index(finished.label).astype(np.uint16)
 
 
 def _concepts(code: LabelCode | None) -> tuple[Any, Any]:

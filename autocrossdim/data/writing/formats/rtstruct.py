@@ -37,6 +37,7 @@ def write(finished: Finished, path: Path) -> None:
     Raises:
         UserError: The series lacks an element that the object has to contain.
     """
+    import numpy as np
     from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
     from autocrossdim.data.converting.annotations import lenient
@@ -49,10 +50,9 @@ def write(finished: Finished, path: Path) -> None:
     content.SOPClassUID, content.SOPInstanceUID = RTStructureSetStorage, generate_uid()
     content.ReferencedFrameOfReferenceSequence = [_referenced(slices)]
     content.StructureSetROISequence, content.ROIContourSequence, content.RTROIObservationsSequence = [], [], []
-    masks = finished.labels.to_regions(finished.label)
-    for number, (name, colour, mask) in enumerate(
-        zip(finished.labels.names, colours(finished.labels), masks, strict=True), start=1
-    ):
+    structures = zip(finished.labels.foreground.items(), colours(finished.labels), strict=True)
+    for number, ((name, values), colour) in enumerate(structures, start=1):
+        mask = np.isin(finished.label, values)
         structure = _items(
             ROINumber=number,
             ReferencedFrameOfReferenceUID=slices[0].FrameOfReferenceUID,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from autocrossdim.commands.arguments import DatasetArgument, DeviceOption, WorkOption, several
 from autocrossdim.commands.signature import Option, command
@@ -74,13 +74,14 @@ def annotate_next(
     return choose_scans(predictor, project.dataset, project.workspace, cases, number=number, method=method, seed=seed)
 
 
-def present(suggestions: Suggestions, **_: object) -> "Iterator[RenderableType]":
-    """Yield what the command line prints: the list, and what to do with it."""
+def present(suggestions: Suggestions, *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: the list, where the drafts are, and the next command."""
+    from autocrossdim.commands.next_step import next_step
     from autocrossdim.report.terminal import suggestions_table
 
     yield suggestions_table(suggestions)
     yield f"Drafts to correct: {suggestions.suggestions[0].draft.parent}"
-    yield "Run `autocrossdim report` to see the scans."
+    yield next_step("report", dataset, work=work)
 
 
 def _unlabelled(project: "Project", predictor: "Predictor", folder: Path | None) -> "list[Case]":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autocrossdim.records.study import StudyResults
     from autocrossdim.studies.design import Job, Study
 
-StudyName = Literal["weights", "inflation", "2d3d"]
+StudyName = Literal["weights", "inflation", "2d3d", "anisotropy", "cases"]
 
 EPOCHS = 100  # of a run, unless the user says otherwise; as for `train`
 
@@ -71,7 +71,7 @@ def study(
     overwrite: Annotated[bool, Option("Discard existing runs that were made with other options.")] = False,
     **options: Any,
 ) -> "StudyResults":
-    """Answer a question with runs on your own cases: which weights, which rule of inflation, 2D or 3D.
+    """Answer a question with runs on your own cases: which weights, 2D or 3D, how many.
 
     All arms of a study are trained on the same cases with the same seeds, and tested on the same held-out cases, which
     no run is trained on. Each finished run is recorded; repeat the command to resume. Results are written to
@@ -104,11 +104,12 @@ def study(
     """
     from autocrossdim.commands.plan import plan as plan_command
     from autocrossdim.commands.project import Project
-    from autocrossdim.commands.study_run import Performer
+    from autocrossdim.commands.study_run import Performer, test_folder
     from autocrossdim.studies.catalogue import STUDIES, choose_arms, default_weights
     from autocrossdim.studies.datasets import write_test_cases
     from autocrossdim.studies.design import Request
     from autocrossdim.studies.engine import plan_jobs, read_runs, run_jobs, summarise
+    from autocrossdim.studies.reslice import reslice_dataset
     from autocrossdim.system.console import say
 
     if name not in STUDIES:
@@ -128,8 +129,9 @@ def study(
         config=configuration.name,
         weights=several(weights) or default_weights(configuration.encoder),
     )
-    arms = choose_arms(chosen, request, options=options, wanted=several(arm))
-    jobs = plan_jobs(
+    names = [each.name for each in choose_arms(chosen, request, options=options, wanted=several(arm))]
+    arms = chosen.arms(request)
+    all_jobs = plan_jobs(
         chosen,
         arms,
         raw,
@@ -139,10 +141,14 @@ def study(
         plan=options,
         settings=settings,
     )
+    jobs = [job for job in all_jobs if job.arm.name in names]
     say(_announcement(chosen, jobs, raw, folder))
-    write_test_cases(raw, folder / "test", jobs[0].test)
-    run_jobs(jobs, folder, Performer(raw, folder, device, processes), overwrite=overwrite)
-    results = summarise(chosen, arms, raw.name, read_runs(jobs, folder), folder)
+    datasets = {number: reslice_dataset(raw, folder / f"slicing_{number}", number) for number in chosen.slicings}
+    for number, source in datasets.items():
+        write_test_cases(source, test_folder(folder, number), jobs[0].test)
+    run_jobs(jobs, folder, Performer(datasets, folder, device, processes), overwrite=overwrite)
+    # Finished runs of the other arms count too.
+    results = summarise(chosen, arms, raw.name, read_runs(all_jobs, folder), folder)
     say(f"The table, the figure and all numbers were written to {folder}.")
     return results
 

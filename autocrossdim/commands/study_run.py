@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +30,13 @@ class Performer:
     """Carries out the runs of a study.
 
     Attributes:
-        dataset: The dataset that the cases come from.
+        datasets: The dataset that the cases come from, by the number of slices averaged into one.
         folder: Directory of the study.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         processes: Worker processes of planning and evaluation.
     """
 
-    dataset: "Dataset"
+    datasets: Mapping[int, "Dataset"]
     folder: Path
     device: str
     processes: int | None
@@ -50,7 +51,7 @@ class Performer:
         arm, work = job.arm, place / "work"
         fold: int | str = 0 if job.curves else ALL
         raw = write_training_dataset(
-            self.dataset, place / "raw", train=job.training, val=job.test if job.curves else ()
+            self.datasets[job.slicing], place / "raw", train=job.training, val=job.test if job.curves else ()
         )
         planned = plan(raw, work=work, planner=arm.planner, processes=self.processes, trial=False, **job.plan)
         configuration = planned.configuration(arm.config)
@@ -66,7 +67,7 @@ class Performer:
         output, started = place / SEGMENTED, time.monotonic()
         predict(
             raw,
-            self.folder / "test" / "images",
+            test_folder(self.folder, job.slicing) / "images",
             output,
             work=work,
             fold=fold,
@@ -100,7 +101,7 @@ class Performer:
         places = [run_folder(self.folder, name, job) for name in job.arm.members]
         members = [StudyRun.read(each / RECORD) for each in places]
         output = place / SEGMENTED
-        ensemble([each / SEGMENTED for each in places], output, dataset=self.dataset.path)
+        ensemble([each / SEGMENTED for each in places], output, dataset=self.datasets[job.slicing].path)
         return StudyRun(
             **self._evaluated(job, output),
             anisotropy=members[0].anisotropy,
@@ -113,16 +114,24 @@ class Performer:
 
     def _evaluated(self, job: "Job", output: Path) -> dict[str, Any]:
         """Return the identity of the run and the metrics of the held-out cases."""
-        summary = evaluate(output, self.folder / "test" / "labels", dataset=self.dataset.path, processes=self.processes)
+        dataset = self.datasets[job.slicing]
+        summary = evaluate(
+            output, test_folder(self.folder, job.slicing) / "labels", dataset=dataset.path, processes=self.processes
+        )
         return {
             "arm": job.arm.name,
             "size": len(job.training),
             "slicing": job.slicing,
             "seed": job.seed,
             "options": job.options,
-            "cases": case_metrics(summary, self.dataset.file_ending),
+            "cases": case_metrics(summary, dataset.file_ending),
             "unit": summary.unit,
         }
+
+
+def test_folder(folder: Path, slicing: int) -> Path:
+    """Return the directory of a study's held-out cases with so many slices averaged into one."""
+    return folder / "test" / f"slicing_{slicing}"
 
 
 def _half(settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from collections.abc import Collection
 
 from autocrossdim.networks.weights import tags
 from autocrossdim.studies.comparison import compare_arms
+from autocrossdim.studies.crossing import compare_ratios
 from autocrossdim.studies.design import Arm, Request, Study
+from autocrossdim.studies.learning_curve import doubling_sizes, learning_curve
 from autocrossdim.system.errors import UserError
 
 RANDOM = "random"
+SLICINGS = (1, 2, 3, 4, 6)  # slices averaged into one
 RULES = ("center", "average", "replicate", "acs")
 
 
@@ -17,8 +20,8 @@ def _weights(request: Request) -> list[Arm]:
     arms += [Arm(_short(weights), request.config, weights) for weights in request.weights if weights != RANDOM]
     if request.config == "dx":
         # Both trainings share the budget, so that this arm gets as much as the others.
-        pretrained = arms[-1].weights
-        arms.append(Arm("Omnia-Net first", "dx", "omnia", first=pretrained))
+        first = next((arm.weights for arm in arms[1:]), RANDOM)
+        arms.append(Arm("Omnia-Net first", "dx", "omnia", first=first))
     return arms
 
 
@@ -45,6 +48,16 @@ def _dimensions(request: Request) -> list[Arm]:
         Arm("Omnia-Net + DX-Net", members=("Omnia-Net", "DX-Net"), plan=one),
         Arm("Omnia-Net + DX-Net + DS-Net", members=("Omnia-Net", "DX-Net", "DS-Net"), plan=one),
     ]
+
+
+def _ratios(request: Request) -> list[Arm]:
+    """The 2D and the 3D network."""
+    return [Arm("Omnia-Net", "omnia", request.weights[0]), Arm("DX-Net", "dx", request.weights[0])]
+
+
+def _one(request: Request) -> list[Arm]:
+    """One way to train, of which only the number of cases varies."""
+    return [Arm(request.config, request.config, request.weights[0])]
 
 
 def choose_arms(
@@ -100,5 +113,14 @@ STUDIES = {
         Study(
             "2d3d", "Does a 2D or a 3D network segment these volumes better?", _dimensions, compare_arms, volumes=True
         ),
+        Study(
+            "anisotropy",
+            "From which slice spacing on is a 2D network better than a 3D network?",
+            _ratios,
+            compare_ratios,
+            slicings=SLICINGS,
+            volumes=True,
+        ),
+        Study("cases", "What would more annotated cases bring?", _one, learning_curve, sizes=doubling_sizes),
     )
 }

@@ -16,7 +16,7 @@ FEW_SEEDS = 3
 
 
 def compare_arms(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
-    """Compare all arms with the first one, paired by seed and held-out case.
+    """Compare all arms with the first one that has runs, paired by seed and held-out case.
 
     Intervals of differences hold for all comparisons of the study together (Bonferroni), so that one of many arms does
     not seem better by chance.
@@ -25,6 +25,7 @@ def compare_arms(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
         arms: Names of the arms, the reference first.
         runs: Their runs.
     """
+    arms = [arm for arm in arms if any(run.arm == arm for run in runs)]
     sizes = sorted({run.size for run in runs})
     of = {(arm, size): [run for run in runs if (run.arm, run.size) == (arm, size)] for size in sizes for arm in arms}
     reference = arms[0]

@@ -104,9 +104,13 @@ def run_jobs(jobs: Sequence[Job], folder: Path, perform: Perform, *, overwrite: 
 
 
 def read_runs(jobs: Collection[Job], folder: Path) -> list[StudyRun]:
-    """Return the records of the runs that are finished."""
-    files = [run_folder(folder, job.arm.name, job) / RECORD for job in jobs]
-    return [StudyRun.read(file) for file in files if file.exists()]
+    """Return the records of the runs that are finished; those of runs with other options are left out."""
+    found = []
+    for job in jobs:
+        file = run_folder(folder, job.arm.name, job) / RECORD
+        if file.exists() and not _differences(job, file.with_name(OPTIONS)):
+            found.append(StudyRun.read(file))
+    return found
 
 
 def summarise(study: Study, arms: Sequence[Arm], dataset: str, runs: Sequence[StudyRun], folder: Path) -> StudyResults:
@@ -133,10 +137,8 @@ def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
     other: dict[Path, list[str]] = {}
     for job in jobs:
         place = run_folder(folder, job.arm.name, job)
-        if (place / OPTIONS).exists():
-            before, now = read_json(place / OPTIONS), json.loads(json.dumps(job.options))
-            if changed := [name for name in now if before.get(name) != now[name]]:
-                other[place] = changed
+        if (place / OPTIONS).exists() and (changed := _differences(job, place / OPTIONS)):
+            other[place] = changed
     if not other:
         return
     names = list(dict.fromkeys(name for changed in other.values() for name in changed))
@@ -149,3 +151,9 @@ def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
     warn(f"Discarding {counted(len(other), 'run')} with other options (different: {listed(names)}).")
     for place in other:
         shutil.rmtree(place)
+
+
+def _differences(job: Job, options: Path) -> list[str]:
+    """Return the names of the options in which a run that exists differs from one that is asked for."""
+    before, now = read_json(options), json.loads(json.dumps(job.options))
+    return [name for name in now if before.get(name) != now[name]]

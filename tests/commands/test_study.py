@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import autocrossdim
 from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.records.study import StudyResults
+from autocrossdim.studies.catalogue import STUDIES
 from autocrossdim.system.errors import UserError
 
 QUICK = ["--encoder", "test_efficientnet", "--memory", "2", "--epochs", "1", "--weights", "random", "--cases", "2"]
@@ -59,6 +61,16 @@ def test_omnia_net_first_shares_the_budget(volumes: Path, tmp_path: Path, succee
     (run,) = json.loads(said[said.index("{\n") : said.rindex("}") + 1])["runs"]
     assert run["steps"] == 2  # of one of the two epochs
     assert run["training_seconds"] == run["curve"][-1]["seconds"]
+
+
+def test_slices_are_averaged_before_anything_is_trained(
+    volumes: Path, tmp_path: Path, succeed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STUDIES, "anisotropy", replace(STUDIES["anisotropy"], slicings=(4,)))
+    said = succeed("study", "anisotropy", volumes, "--work", tmp_path, *QUICK[:-4], "--arm", "Omnia-Net")
+    assert "there are 0" in said
+    (run,) = StudyResults.read(tmp_path / volumes.name / "studies" / "anisotropy" / "results.json").runs
+    assert (run.slicing, run.anisotropy) == (4, 4.0)
 
 
 def test_mistakes_are_found_before_the_first_run(volumes: Path, tmp_path: Path) -> None:

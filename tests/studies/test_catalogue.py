@@ -13,6 +13,8 @@ def names(study, request=DX, **options):
 
 def test_weights_are_named_by_their_file_and_compared_with_random_ones():
     assert names("weights") == ["random", "imagenet", "own.pth", "Omnia-Net first"]
+    assert choose_arms(STUDIES["weights"], DX)[-1].first == "imagenet"
+    assert choose_arms(STUDIES["weights"], Request(config="dx", weights=("random",)))[-1].first == "random"
     assert names("weights", Request(config="omnia", weights=("imagenet",))) == ["random", "imagenet"]
 
 

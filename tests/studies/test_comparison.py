@@ -68,7 +68,8 @@ def test_one_patient_gives_no_interval(make_runs):
 
 
 def test_an_arm_alone_is_not_compared(make_runs):
-    assert "Nothing to compare" in compare_arms(["random", "a"], make_runs("random", BASE.tolist())).conclusion
+    assert "with random yet" in compare_arms(["random", "a"], make_runs("random", BASE.tolist())).conclusion
+    assert "with a yet" in compare_arms(["random", "a"], make_runs("a", BASE.tolist())).conclusion
     assert "Nothing to compare" in conclusion("random", [])
 
 

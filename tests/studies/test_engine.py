@@ -95,6 +95,7 @@ def test_runs_with_other_options_are_refused_unless_they_may_be_discarded(jobs, 
     with pytest.raises(UserError, match=r"6 runs of this study were made with other options \(different: training set"):
         run_jobs(other, tmp_path, perform)
     assert len(asked) == 6
+    assert read_runs(other, tmp_path) == []
     run_jobs(other, tmp_path, perform, overwrite=True)
     assert len(asked) == 6 + 12
 

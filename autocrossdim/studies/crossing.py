@@ -1,0 +1,200 @@
+"""At which anisotropy a 2D network begins to segment better than a 3D network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from autocrossdim.records.plan import PlanOptions
+from autocrossdim.records.study import Comparison, StudyRun, Table
+from autocrossdim.studies.comparison import compared, dice_text, reading_notes
+from autocrossdim.studies.design import Finding
+from autocrossdim.studies.figures import COLOURS, mean_dice, save
+from autocrossdim.studies.statistics import Floats, case_groups, crossed_mean, dice_matrix, estimate, paired
+
+GRID = 61  # ratios at which the fitted line is examined
+NEEDED = 3  # ratios
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a difference between two networks changes its sign.
+
+    Attributes:
+        value: The ratio; None if the fitted line does not reach 0 from above between the smallest and largest ratio.
+        low: Smallest ratio at which no difference is shown; -inf if that is the smallest of all, None if there is none.
+        high: Largest ratio at which no difference is shown; inf if that is the largest of all, None likewise.
+        is_positive: Whether the difference is positive in the middle of the ratios.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    is_positive: bool
+
+
+def find_crossing(ratios: Sequence[float], differences: Sequence[Floats], groups: Sequence[str]) -> Crossing:
+    """Fit a line to the mean difference against the logarithm of the ratio, and return where it is 0.
+
+    The interval holds the ratios at which the 95 % interval of the line contains 0 (Fieller's method), so it is open
+    where the measured ratios do not limit it.
+
+    Args:
+        ratios: Anisotropies, at least two different ones.
+        differences: For each of them, differences of the same seeds and cases, (S, C).
+        groups: Group of each case.
+    """
+    x = np.log(np.asarray(ratios, dtype=np.float64))
+    centred = x - x.mean()
+    grid = np.linspace(x.min(), x.max(), GRID)
+    # The value of the fitted line at a point is a weighted sum of the differences.
+    weights = 1 / len(x) + np.outer(grid - x.mean(), centred) / (centred**2).sum()
+
+    def line(point: int, of_seeds: Floats, of_cases: Floats) -> Floats:
+        means = np.stack([crossed_mean(each, of_seeds, of_cases) for each in differences], axis=-1)
+        value: Floats = means @ weights[point]
+        return value
+
+    found = [estimate(partial(line, point), seeds=len(differences[0]), groups=groups) for point in range(len(grid))]
+    values = np.array([each.value for each in found])
+    zero = None
+    if values[0] > 0 > values[-1]:
+        zero = float(np.exp(np.interp(0.0, -values, grid)))
+    unsure = np.flatnonzero([not each.excludes_zero for each in found])
+    if not len(unsure) and zero is None and values[0] < 0 < values[-1]:
+        return Crossing(None, -np.inf, np.inf, False)
+    if not len(unsure):
+        # Both signs are shown, and the line passes 0 between two points of the grid.
+        return Crossing(zero, zero, zero, bool(values[GRID // 2] > 0))
+    return Crossing(
+        zero,
+        -np.inf if unsure[0] == 0 else float(np.exp(grid[unsure[0]])),
+        np.inf if unsure[-1] == GRID - 1 else float(np.exp(grid[unsure[-1]])),
+        bool(values[GRID // 2] > 0),
+    )
+
+
+def compare_ratios(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
+    """Compare the first arm (2D) with the second one (3D) at every slice spacing, and find where they cross.
+
+    Args:
+        arms: Names of the 2D and the 3D arm.
+        runs: Their runs.
+
+    Raises:
+        ValueError: There are other than two arms.
+    """
+    flat, deep = arms
+    size = max(run.size for run in runs)  # the crossing is that of the largest number of training cases
+    slicings = sorted({run.slicing for run in runs})
+    of = {
+        (arm, slicing): [run for run in runs if (run.arm, run.slicing, run.size) == (arm, slicing, size)]
+        for slicing in slicings
+        for arm in arms
+    }
+    pairs = {slicing: paired(of[deep, slicing], of[flat, slicing]) for slicing in slicings}
+    complete = [slicing for slicing in slicings if pairs[slicing][0]]
+    seeds = set.intersection(*({run.seed for run in pairs[each][0]} for each in complete)) if complete else set()
+    comparisons = tuple(compared(*pairs[slicing]) for slicing in complete)
+    ratios = [float(np.median([run.anisotropy for run in pairs[slicing][0]])) for slicing in complete]
+    cases, groups = case_groups(runs[0])
+    crossing = None
+    if len(complete) >= NEEDED and seeds:
+        differences = [
+            np.subtract(*(dice_matrix([run for run in side if run.seed in seeds], cases) for side in pairs[each]))
+            for each in complete
+        ]
+        crossing = find_crossing(ratios, differences, groups)
+    return Finding(
+        conclusion=_conclusion(flat, deep, ratios, crossing),
+        table=_table(arms, of, dict(zip(complete, comparisons, strict=True))),
+        draw=partial(_draw, arms=arms, of=of, crossing=crossing),
+        notes=(*reading_notes(runs, 1), f"Results with {size} training cases, evaluated on the thicker slices."),
+        comparisons=comparisons,
+        numbers={}
+        if crossing is None
+        else {"crossing": crossing.value, "low": _finite(crossing.low), "high": _finite(crossing.high)},
+    )
+
+
+def _conclusion(flat: str, deep: str, ratios: Sequence[float], crossing: Crossing | None) -> str:
+    if crossing is None:
+        return f"A crossing needs {NEEDED} slice spacings with runs of both networks; there are {len(ratios)}."
+    measured = f"between an anisotropy of {min(ratios):.1f} and {max(ratios):.1f}"
+    if crossing.value is None:
+        if crossing.low is None and crossing.high is None:
+            better, worse = (deep, flat) if crossing.is_positive else (flat, deep)
+            return f"{better} is better than {worse} everywhere {measured}."
+        return f"No crossing shown {measured}: where {deep} is not shown to be better, neither is {flat}."
+    below = "below the smallest" if crossing.low == -np.inf else f"{crossing.low:.1f}"
+    above = "beyond the largest" if crossing.high == np.inf else f"{crossing.high:.1f}"
+    if crossing.low == -np.inf and crossing.high == np.inf:
+        return f"No difference shown between {deep} and {flat} at any ratio {measured}."
+    threshold = float(PlanOptions.model_fields["threshold"].default)
+    inside = (crossing.low or 0) <= threshold <= (crossing.high or 0)
+    return (
+        f"{deep} is better than {flat} up to an anisotropy of {crossing.value:.1f} (95 % interval {below} to {above}), "
+        f"which {'agrees with' if inside else 'differs from'} the planner's threshold of {threshold:.1f}."
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else value
+
+
+def _table(arms: Sequence[str], of: dict[tuple[str, int], list[StudyRun]], comparisons: dict[int, Comparison]) -> Table:
+    rows = []
+    for slicing in dict.fromkeys(slicing for _, slicing in of):
+        runs = [run for arm in arms for run in of[arm, slicing]]
+        if not runs:
+            continue
+        found = comparisons.get(slicing)
+        ends = "" if found is None or found.low is None else f" ({found.low:+.3f} to {found.high:+.3f})"
+        rows.append(
+            (
+                str(slicing),
+                f"{np.median([run.anisotropy for run in runs]):.1f}",
+                str(0 if found is None else found.seeds),
+                *(dice_text(of[arm, slicing]) if of[arm, slicing] else "–" for arm in arms),
+                "–" if found is None else f"{found.difference:+.3f}{ends}",
+            )
+        )
+    return Table(
+        headings=(
+            *("slices averaged", "anisotropy", "seeds"),
+            *(f"Dice of {arm} (95 % interval)" for arm in arms),
+            f"{arms[1]} - {arms[0]}",
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _draw(
+    path: Path,
+    *,
+    arms: Sequence[str],
+    of: dict[tuple[str, int], list[StudyRun]],
+    crossing: Crossing | None,
+) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    plot = figure.subplots()
+    for arm, colour in zip(arms, COLOURS, strict=False):
+        runs = [run for (name, _), found in of.items() if name == arm for run in found]
+        plot.scatter([run.anisotropy for run in runs], [mean_dice(run) for run in runs], s=18, color=colour, alpha=0.6)
+        groups = [found for (name, _), found in of.items() if name == arm and found]
+        middle = [np.median([run.anisotropy for run in found]) for found in groups]
+        plot.plot(middle, [np.mean([mean_dice(run) for run in found]) for found in groups], color=colour, label=arm)
+    if crossing is not None and crossing.value is not None:
+        left, right = plot.get_xlim()
+        plot.axvline(crossing.value, color="0.3", linestyle="--", label=f"crossing at {crossing.value:.1f}")
+        plot.axvspan(max(left, crossing.low or left), min(right, crossing.high or right), color="0.3", alpha=0.12)
+        plot.set_xlim(left, right)
+    plot.set_xlabel("anisotropy (largest / smallest spacing)")
+    plot.set_ylabel("mean Dice of the held-out cases")
+    plot.grid(alpha=0.3)
+    plot.legend()
+    save(figure, path)

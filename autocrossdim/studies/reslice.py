@@ -1,0 +1,103 @@
+"""A dataset with thicker slices: what a scanner with a larger slice spacing would have recorded."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocrossdim.data.dataset import Dataset, load_dataset
+from autocrossdim.data.images import Geometry, read_image, read_label, write_image, write_label
+from autocrossdim.system.console import track
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json
+from autocrossdim.system.text import counted
+
+
+def reslice_dataset(dataset: Dataset, folder: Path, number: int) -> Dataset:
+    """Write a dataset in which every `number` neighbouring slices are averaged into one, or return the existing one.
+
+    Slices are averaged along the coarsest axis of the first case (the first axis of the array, if all are equal).
+
+    Args:
+        dataset: The original dataset.
+        folder: Directory in which to write it, under the same name.
+        number: Number of slices.
+
+    Raises:
+        UserError: The cases have different orientations, or only some slices are annotated.
+    """
+    if number == 1:
+        return dataset
+    if dataset.labels.unannotated_slices is not None:
+        raise UserError(f"{dataset.path}: only some slices are annotated, so slices cannot be averaged.")
+    path, cases = folder / dataset.name, dataset.training_cases()
+    names = {case.name for case in cases}
+    if (path / "dataset.json").exists() and set(read_json(path / "dataset.json")["dataset"]) == names:
+        return load_dataset(path)
+    orientation, axis, files = None, 0, {}
+    for index, case in enumerate(track(cases, f"Averaging {counted(number, 'slice')}", len(cases))):
+        assert case.label is not None
+        image, (label, geometry) = read_image(case.images), read_label(case.label)
+        if index == 0:
+            orientation, axis = image.geometry.orientation, int(np.argmax(image.geometry.spacing))
+        if image.geometry.orientation != orientation:
+            raise UserError(
+                f"{case.images[0]}: orientation {image.geometry.orientation}, but {cases[0].name} has {orientation}, "
+                "so it is unclear which slices to average. Bring all cases to one orientation."
+            )
+        thick = thicker(image.geometry, axis, number)
+        images = [f"imagesTr/{case.name}_{channel:04d}{dataset.file_ending}" for channel in range(len(image.array))]
+        for file, channel in zip(images, image.array, strict=True):
+            write_image(average_slices(channel, axis, number), thick, path / file)
+        target = f"labelsTr/{case.name}{dataset.file_ending}"
+        write_label(merge_slices(label, axis, number), thicker(geometry, axis, number), path / target)
+        files[case.name] = {"images": images, "label": target}
+    write_json(path / "dataset.json", {**dataset.description, "dataset": files, "numTraining": len(files)})
+    return load_dataset(path)
+
+
+def average_slices(image: NDArray[Any], axis: int, number: int) -> NDArray[np.float32]:
+    """Return the means of blocks of `number` slices, (Z, Y, X); the last slice is repeated to fill the last block."""
+    mean: NDArray[np.float32] = _blocks(image, axis, number).mean(axis=axis + 1, dtype=np.float64).astype(np.float32)
+    return mean
+
+
+def merge_slices(label: NDArray[Any], axis: int, number: int) -> NDArray[Any]:
+    """Return the most frequent label value of each voxel of a block of slices, (Z, Y, X).
+
+    If several values are equally frequent, that of the block's first slice wins, else the smallest. A structure then
+    loses at one end what it gains at the other; if the background always won, it would shrink.
+    """
+    blocks = _blocks(label, axis, number)
+    values = np.unique(label)
+    first = blocks.take(0, axis=axis + 1)
+    votes = np.stack([(blocks == value).sum(axis=axis + 1) + 0.5 * (first == value) for value in values])
+    merged: NDArray[Any] = values[votes.argmax(axis=0)]
+    return merged
+
+
+def thicker(geometry: Geometry, axis: int, number: int) -> Geometry:
+    """Return the geometry of slices that are `number` times as thick, whose first one is centred in its block."""
+    shape, spacing, itk = list(geometry.shape), list(geometry.spacing), 2 - axis
+    direction = np.array(geometry.direction).reshape(3, 3)[:, itk]
+    origin = np.array(geometry.origin) + direction * spacing[axis] * (number - 1) / 2
+    shape[axis] = -(-shape[axis] // number)
+    spacing[axis] *= number
+    return replace(
+        geometry,
+        shape=(shape[0], shape[1], shape[2]),
+        spacing=(spacing[0], spacing[1], spacing[2]),
+        origin=tuple(float(value) for value in origin),
+        header=None,
+        pixel_type=None,
+    )
+
+
+def _blocks(array: NDArray[Any], axis: int, number: int) -> NDArray[Any]:
+    """Return blocks of slices, with the slices of a block along a new axis after `axis`."""
+    width = [(0, 0)] * 3
+    width[axis] = (0, -array.shape[axis] % number)
+    padded = np.pad(array, width, mode="edge")
+    return padded.reshape(*padded.shape[:axis], -1, number, *padded.shape[axis + 1 :])

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from autocrossdim.studies.crossing import compare_ratios, find_crossing
+
+pytestmark = pytest.mark.usefixtures("few_draws")
+RATIOS = (1.0, 2.0, 3.0, 4.0, 6.0)
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    monkeypatch.setattr("autocrossdim.studies.statistics.DRAWS", 400)
+
+
+def differences(crossing, slope=-0.05, noise=0.01, seeds=3, cases=10):
+    random = np.random.default_rng(0)
+    return [slope * np.log(ratio / crossing) + random.normal(0, noise, (seeds, cases)) for ratio in RATIOS]
+
+
+def studied(make_runs, found):
+    runs = []
+    for slicing, each in zip((1, 2, 3, 4, 6), found, strict=True):
+        flat = np.full(each.shape, 0.7)
+        fields = {"slicing": slicing, "anisotropy": float(slicing)}
+        runs += make_runs("Omnia-Net", flat.tolist(), **fields) + make_runs("DX-Net", (flat + each).tolist(), **fields)
+    return compare_ratios(["Omnia-Net", "DX-Net"], runs)
+
+
+def test_a_known_crossing_is_found_with_an_interval_around_it():
+    found = find_crossing(RATIOS, differences(2.5), [str(case) for case in range(10)])
+    assert found.value == pytest.approx(2.5, rel=0.1)
+    assert found.low < 2.5 < found.high
+    assert found.low > 1
+    assert found.high < 6
+
+
+def test_noise_opens_the_interval():
+    found = find_crossing(RATIOS, differences(2.5, noise=0.5), [str(case) for case in range(10)])
+    assert (found.low, found.high) == (-np.inf, np.inf)
+
+
+def test_without_noise_the_interval_is_the_crossing():
+    found = find_crossing(RATIOS, differences(2.5, noise=0.0), [str(case) for case in range(10)])
+    assert found.low == pytest.approx(2.5, rel=0.05)
+    assert found.high == pytest.approx(2.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (differences(3.2), "DX-Net is better than Omnia-Net up to an anisotropy of 3."),
+        (differences(3.0), "which agrees with the planner's threshold of 3.0."),
+        (differences(1.5), "which differs from the planner's threshold of 3.0."),
+        (differences(50), "DX-Net is better than Omnia-Net everywhere between an anisotropy of 1.0 and 6.0."),
+        (differences(0.1), "Omnia-Net is better than DX-Net everywhere"),
+        (differences(2.5, slope=0.05), "No crossing shown"),
+    ],
+)
+def test_the_conclusion_says_what_is_shown(make_runs, found, said):
+    assert said in studied(make_runs, found).conclusion
+
+
+def test_table_and_figure(make_runs, tmp_path):
+    found = studied(make_runs, differences(2.5))
+    assert [row[:3] for row in found.table.rows][1] == ("2", "2.0", "3")
+    assert found.comparisons[0].is_shown
+    found.draw(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size
+
+
+def test_two_ratios_are_too_few_for_a_crossing(make_runs, tmp_path):
+    flat = make_runs("Omnia-Net", [[0.5, 0.6]])
+    found = compare_ratios(["Omnia-Net", "DX-Net"], [*flat, *make_runs("DX-Net", [[0.6, 0.7]])])
+    assert "A crossing needs 3 slice spacings" in found.conclusion
+    found.draw(tmp_path / "figure.png")
+    alone = compare_ratios(["Omnia-Net", "DX-Net"], flat)
+    assert "there are 0" in alone.conclusion

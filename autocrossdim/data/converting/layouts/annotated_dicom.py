@@ -229,7 +229,8 @@ def _cases(folder: Path, found: Found, labels: dict[str, int], faults: list[str]
         series = Series(slices[0].parent, slices)
         name = folder.name if len(of_series) == 1 else f"{folder.name}_{number}"
         label = Structures(tuple(sorted(annotations)), series, labels) if annotations else None
-        facts = {"modality": found.modalities[annotated], "series": annotated}
+        # Not the series UID: with access to the hospital's archive, it leads to the patient.
+        facts = {"modality": found.modalities[annotated]}
         cases.append(SourceCase(name, (series,), label, None if len(of_series) == 1 else folder.name, facts=facts))
     return cases
 

@@ -36,11 +36,11 @@ class Display:
     ) -> None:
         self._stack.close()
 
-    def step(self, loss: float) -> None:
+    def step(self, loss: float | None) -> None:
         """Show a step.
 
         Args:
-            loss: Its loss.
+            loss: The newest loss that is known; None if there is none yet in this epoch.
         """
         state, settings, folds = self._state, self._run.settings, self._run.task.turn[1]
         steps, left = state.step - self._start[0], self._left()
@@ -58,14 +58,14 @@ class Display:
             left.done,
             left.short(folds) if steps > WARM_UP else "measuring the time",
         )
-        score = "-" if self._score is None else f"{self._score:.3f}"
+        score, shown = ("-" if value is None else f"{value:.3f}" for value in (self._score, loss))
         # A time limit ends a run before its last epoch.
         last = f"/{settings.epochs}" if settings.max_seconds is None else ""
         self._bars.update(
             "epoch",
             f"epoch {state.epoch + 1}{last}",
             len(state.losses) / settings.steps_per_epoch,
-            f"step {len(state.losses)}/{settings.steps_per_epoch}, loss {loss:.3f}, pseudo-Dice {score}",
+            f"step {len(state.losses)}/{settings.steps_per_epoch}, loss {shown}, pseudo-Dice {score}",
         )
 
     def epoch(self, score: float | None) -> str:

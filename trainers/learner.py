@@ -15,7 +15,7 @@ from trainers.compiled import can_be_compiled
 from trainers.resume import require_held_out
 from trainers.run import Run
 from trainers.start import starting_network
-from trainers.step import make_loss, make_optimizer
+from trainers.step import load_optimizer, make_loss, make_optimizer
 
 
 class Learner:
@@ -64,7 +64,7 @@ class Learner:
             class_sets=run.class_sets,
         )
         if resumed is not None:
-            self.optimizer.load_state_dict(resumed.resume["optimizer"])
+            load_optimizer(self.optimizer, resumed.resume["optimizer"])
             if self.average is not None:
                 self.average.network.load_state_dict(resumed.network)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from autocrossdim.preprocessing.store import Store, StoredCase
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Configuration
-from autocrossdim.system.device import memory_format_for
+from autocrossdim.system.device import memory_format_for, send
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import die_with_parent
 from trainers.augment import apply_warp, change_intensities, draw_mirroring, draw_warp, drop_channels, source_shape
@@ -51,7 +51,7 @@ class Batch:
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return data (channels last) and target (int64, as cross-entropy needs it) on a device."""
-        return _patches(self.data, device), torch.from_numpy(self.target).to(device).long()
+        return _patches(self.data, device), send(torch.from_numpy(self.target), device).long()
 
     def unlabelled(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the patches before and after their intensities were changed (channels last) on a device."""
@@ -60,7 +60,7 @@ class Batch:
 
 
 def _patches(data: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(data).to(device).contiguous(memory_format=memory_format_for(data.ndim - 2))
+    return send(torch.from_numpy(data), device).contiguous(memory_format=memory_format_for(data.ndim - 2))
 
 
 class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]

@@ -1,6 +1,5 @@
 """The training script: from the first step, or the last checkpoint, to the end of a run."""
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -12,14 +11,15 @@ from lightning_fabric import Fabric
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.console import say
-from autocrossdim.system.errors import Interrupted, UserError
+from autocrossdim.system.errors import Interrupted
 from autocrossdim.system.processes import default_processes
 from autocrossdim.system.text import counted
 from trainers.display import Display
-from trainers.distributed import SyncedBatchNorm, summed
+from trainers.distributed import SyncedBatchNorm
 from trainers.history import History, epoch_line
 from trainers.learner import Learner
 from trainers.loader import Batch, PatchLoader
+from trainers.losses import Losses
 from trainers.monitor import monitor_for
 from trainers.pseudo_dice import Scores, score
 from trainers.resume import split_of, state_of
@@ -67,11 +67,22 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         # After the workers, which are forked: nothing of the display must be in use then.
         display = stack.enter_context(Display(run, state))
         clock = Clock(state)
+        losses = Losses(fabric.device, fabric.world_size)
+
+        def read_losses() -> None:
+            values, is_stopping = losses.read(stopping=stop.received is not None)
+            state.losses += values
+            state.epoch_seconds += clock.tick()
+            if is_stopping:
+                _write(run, learner, state, sources, fabric)
+                raise _interrupted(run, state, stop)
 
         while not state.complete:
             learner.train(frozen=state.epoch < settings.frozen_epochs)
             clock.tick()
-            while len(state.losses) < settings.steps_per_epoch and (not state.losses or progress(state, settings) < 1):
+            while (taken := len(state.losses) + len(losses)) < settings.steps_per_epoch and (
+                taken == 0 or progress(state, settings) < 1
+            ):
                 # What is random in the network (drop path) depends on the step alone, so a resumed run is the same.
                 torch.manual_seed(settings.seed + state.step)
                 factor = learning_rate_factor(progress(state, settings), settings.warmup)
@@ -90,7 +101,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                         shown.append(lesson(learner.evaluated, clean, changed, regions=labels.has_regions))
                     weights.append(settings.unlabelled)
                     state.taught_steps += 1
-                losses = training_step(
+                computed = training_step(
                     learner.model,
                     learner.loss,
                     learner.optimizer,
@@ -100,21 +111,18 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                     engine=fabric,
                 )
                 # Unlabelled scans do not count in the loss that is reported, but have to have a finite one too.
-                labelled = losses[: settings.accumulate].mean()
-                loss = torch.where(losses.isfinite().all(), labelled, torch.nan)
-                mean_loss, is_stopping = _over_processes(loss, stop, fabric)
-                if not math.isfinite(mean_loss):
-                    raise _not_finite(mean_loss, state, accumulated)
+                labelled = computed[: settings.accumulate].mean()
+                loss = torch.where(computed.isfinite().all(), labelled, torch.nan)
+                losses.add(state.step, loss, [name for batch in accumulated for name in batch.names])
                 state.step += 1
-                state.losses.append(mean_loss)
                 state.epoch_seconds += clock.tick()
-                display.step(mean_loss)
                 if learner.average is not None:
                     learner.average.update(learner.network, state.step)
-                if is_stopping:
-                    _write(run, learner, state, sources, fabric)
-                    raise _interrupted(run, state, stop)
+                if losses.is_due(stopping=stop.received is not None):
+                    read_losses()
+                display.step(state.losses[-1] if state.losses else None)
 
+            read_losses()
             state.complete = progress(state, settings) >= 1
             state.epoch += 1
             scores = score(
@@ -153,13 +161,6 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             say(epoch_line(run.name, entry, left=display.epoch(scores.mean_dice)))
 
 
-def _over_processes(loss: torch.Tensor, stop: StopRequest, fabric: Fabric) -> tuple[float, bool]:
-    """Return the mean loss of all processes, and whether any of them was asked to stop."""
-    both = torch.stack([loss, loss.new_tensor(float(stop.received is not None))])
-    mean_loss, asked = (summed(both) / fabric.world_size).tolist()
-    return mean_loss, asked > 0
-
-
 def _entry(run: Run, state: RunState, scores: Scores, learning_rate: float) -> dict[str, Any]:
     """Return an epoch as a line of the history."""
     steps = len(state.losses)
@@ -183,14 +184,6 @@ def _interrupted(run: Run, state: RunState, stop: StopRequest) -> Interrupted:
     return Interrupted(
         f"{run.name}: stopped by {stop.received or 'a signal'} after step {state.step}; a checkpoint was written. "
         "Run the same command again to resume."
-    )
-
-
-def _not_finite(loss: float, state: RunState, accumulated: list[Batch]) -> UserError:
-    names = dict.fromkeys(name for batch in accumulated for name in batch.names)
-    return UserError(
-        f"The loss is {loss} at step {state.step}, on the cases {', '.join(names)}. The last checkpoint is kept. Check "
-        "these images, or lower the learning rate (--set learning_rate=...)."
     )
 
 

@@ -3,7 +3,7 @@
 Planning runs the very same step to compute its memory and to measure its time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -88,6 +88,18 @@ def make_optimizer(
     if lookahead:
         optimizer = Lookahead(optimizer, alpha=0.5, k=lookahead)
     return optimizer  # type: ignore[no-any-return]
+
+
+def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
+    """Load the state of an optimiser made by `make_optimizer`.
+
+    torch moves NAdam's running product of momenta, one number per parameter, to the device of the parameter, but a step
+    reads it from there: a GPU would be waited for once per parameter. A new optimiser has it on the CPU.
+    """
+    optimizer.load_state_dict(saved)
+    for number, state in optimizer.state_dict()["state"].items():
+        if "mu_product" in state:
+            state["mu_product"] = saved["state"][number]["mu_product"].cpu().clone()
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> None:

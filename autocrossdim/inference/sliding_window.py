@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autocrossdim.inference.body import Body
 from autocrossdim.preprocessing.resample import Shape
-from autocrossdim.system.device import CPU, autocast_for, memory_format_for
+from autocrossdim.system.device import CPU, autocast_for, memory_format_for, send
 
 STEP = 0.5  # distance between tiles, as a fraction of the patch (nnU-Net)
 SIGMA = 1 / 8  # standard deviation of the Gaussian weight of a tile's voxels, as a fraction of the patch (nnU-Net)
@@ -168,8 +168,12 @@ class _Accumulator:
         views = list(itertools.product(corners, window.flips))
         for start in range(0, len(views), window.batch):
             batch = views[start : start + window.batch]
-            tiles = torch.cat([_cut(image, corner, window)[None].flip(flip) for corner, flip in batch])
-            tiles = tiles.to(self.device).contiguous(memory_format=layout)
+            # Mirrored on the device, so that a tile is sent only once per batch.
+            cut = {
+                corner: send(_cut(image, corner, window)[None], self.device)
+                for corner in dict.fromkeys(corner for corner, _ in batch)
+            }
+            tiles = torch.cat([cut[corner].flip(flip) for corner, flip in batch]).contiguous(memory_format=layout)
             for network in self.networks:
                 with self.autocast:
                     logits = network(tiles)

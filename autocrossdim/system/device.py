@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from autocrossdim.system.errors import UserError
 
@@ -111,6 +112,25 @@ def free_memory(device: torch.device) -> float:
     return float(_module(device).mem_get_info(device)[0])
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Forget the most memory that was allocated so far, and give cached memory back."""
+    if device.type not in ("cpu", "mps"):
+        _module(device).empty_cache()
+        _module(device).reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Return the most bytes that tensors took on a device since `reset_peak_memory`; None where torch does not tell."""
+    return None if device.type in ("cpu", "mps") else int(_module(device).max_memory_allocated(device))
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device, without waiting for a copy from the CPU where the device allows that."""
+    if tensor.device.type == "cpu" and BACKENDS[device.type].asynchronous:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until everything that was queued on a device has been computed."""
     _module(device).synchronize()
@@ -135,6 +155,11 @@ def precision_for(device: torch.device) -> str:
         return "32-true"
     emulated = device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) < (8, 0)
     return "16-mixed" if emulated else "bf16-mixed"
+
+
+def precision_name(device: torch.device) -> str:
+    """Return the precision in which networks train on a device for users: bf16, fp16 or fp32."""
+    return {"bf16-mixed": "bf16", "16-mixed": "fp16", "32-true": "fp32"}[precision_for(device)]
 
 
 def autocast_for(device: torch.device) -> torch.autocast:

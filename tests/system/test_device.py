@@ -16,6 +16,7 @@ from autocrossdim.system.device import (
     name_of,
     precision_for,
     require_training,
+    send,
     total_memory,
 )
 from autocrossdim.system.errors import UserError
@@ -105,6 +106,17 @@ def test_memory_is_known_where_the_gpu_has_its_own(install: Any) -> None:
     for device in (CPU, torch.device("mps")):
         assert (total_memory(device), free_memory(device)) == (None, float("inf"))
         assert name_of(device) == BACKENDS[device.type].title
+
+
+@pytest.mark.parametrize(("kind", "pinned"), [("cuda", True), ("xpu", True), ("mps", False)])
+def test_copies_are_not_waited_for_where_the_device_allows_that(
+    kind: str, pinned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, **how: calls.append(how) or self)
+    send(torch.zeros(2), torch.device(kind))
+    assert calls == (["pinned", {"non_blocking": True}] if pinned else [{}])
 
 
 def test_a_device_without_support_in_fabric_is_refused_before_training() -> None:

@@ -8,7 +8,7 @@ from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.network import NetworkPlan
 from trainers.loss import DiceCrossEntropy
-from trainers.step import OneDevice, make_loss, make_optimizer, set_learning_rate, training_step
+from trainers.step import OneDevice, load_optimizer, make_loss, make_optimizer, set_learning_rate, training_step
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -82,6 +82,18 @@ def test_the_encoder_has_a_learning_rate_of_its_own(network: SegmentationNetwork
     optimizer = make_optimizer(network, learning_rate=1.0, encoder_factor=0.1, lookahead=lookahead)
     set_learning_rate(optimizer, 0.01)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.001, 0.01])
+
+
+def test_a_resumed_optimiser_keeps_on_the_cpu_what_a_step_reads_there(network: SegmentationNetwork) -> None:
+    optimizer = make_optimizer(network, learning_rate=0.01, lookahead=2)
+    training_step(network, make_loss(regions=False), optimizer, batches(1))
+    saved = optimizer.state_dict()
+    elsewhere = copy.deepcopy(network).to("meta")
+    resumed = make_optimizer(elsewhere, learning_rate=0.01, lookahead=2)
+    load_optimizer(resumed, saved)
+    for number, state in resumed.state_dict()["state"].items():
+        assert torch.equal(state["mu_product"], saved["state"][number]["mu_product"])
+        assert state["exp_avg"].device.type == "meta"
 
 
 def test_a_step_runs_on_tensors_without_content() -> None:

@@ -19,6 +19,7 @@ from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.errors import Interrupted, UserError
 from trainers import loop
 from trainers.loss import DiceCrossEntropy
+from trainers.losses import Losses
 from trainers.trainer import DefaultTrainer
 
 REAL_WEIGHTS = Path(__file__).resolve().parents[2].parent / "shared" / "weights" / "tf_efficientnetv2_b0.imagenet.pth"
@@ -216,9 +217,19 @@ def test_folds_of_another_plan_are_left_out_of_the_summary(
     assert len(json.loads((workspace.model("dx") / "summary.json").read_text())["metric_per_case"]) == 1
 
 
-def test_a_loss_that_is_not_finite_names_step_and_cases_and_keeps_the_last_checkpoint(
-    planned: tuple[Path, Path], work: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+def test_losses_that_are_read_once_per_epoch_give_the_same_run(
+    another_work: Callable[[str], Path], train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    expected = train(work=another_work("every_step"))
+    monkeypatch.setattr(Losses, "is_due", lambda *_, **__: False)
+    assert_same_run(expected, train(work=another_work("every_epoch")))
+
+
+@pytest.mark.parametrize("read", ["every step", "every epoch"])
+def test_a_loss_that_is_not_finite_names_step_and_cases_and_keeps_the_last_checkpoint(
+    planned: tuple[Path, Path], work: Path, train: Train, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    monkeypatch.setattr(Losses, "is_due", lambda *_, **__: read == "every step")
     forward, calls = DiceCrossEntropy.forward, []
 
     def sometimes_nan(self: Any, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -38,19 +38,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from autocrossdim.networks.layers import Conv3dSame
+from autocrossdim.networks.layers import Conv3d, Conv3dSame
 
 NARROW = 3  # kernels up to this width have a fast 2D weight gradient in oneDNN
 _X86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
 _ONEDNN_ON_X86 = _X86 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
-class DepthwiseConv3d(nn.Conv3d):
-    """An `nn.Conv3d` with one input and one output channel a group, trained faster on CPUs; see above.
+class DepthwiseConv3d(Conv3d):
+    """A `Conv3d` with one input and one output channel a group, trained faster on CPUs; see above.
 
     The same parameters, names and results, up to the order of sums. It is `conv3d` itself wherever that was not
     measured to be slower: on other devices, in other types than float32, with autocast, without gradients, while
@@ -61,7 +61,7 @@ class DepthwiseConv3d(nn.Conv3d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self._is_faster_for(input):
-            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
+            return super()._conv_forward(input, weight, bias)
         y: Tensor = _Depthwise.apply(input, weight, self.stride, self.padding)
         return y if bias is None else y + bias[:, None, None, None]
 

@@ -28,6 +28,29 @@ def pad_same(
     return F.pad(x, padding, value=value) if any(padding) else x
 
 
+class Conv3d(nn.Conv3d):
+    """`nn.Conv3d` that pads the depth axis itself where oneDNN would compute a wrong weight gradient.
+
+    With PyTorch 2.14 on a CPU, that gradient is wrong, not finite, or ends the process for kernel 7, stride 2, padding
+    3 and 5 to 7 voxels along the first spatial axis. Measured for 2 to 11 voxels along each axis, with one group and
+    with one per channel; kernels 3 and 5, other strides and the gradient by the input are right. Kernels 9 and 11 are
+    affected at sizes up to their own. The same convolution of an input that is padded beforehand is right.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not (torch.is_grad_enabled() and input.device.type == "cpu" and self._is_wrong_at(input.shape[-3])):
+            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
+        assert not isinstance(self.padding, str)  # see `_is_wrong_at`
+        before, *others = self.padding
+        padded = F.pad(input, [0, 0, 0, 0, before, before])
+        return F.conv3d(padded, weight, bias, self.stride, (0, *others), self.dilation, self.groups)
+
+    def _is_wrong_at(self, depth: int) -> bool:
+        extent = self.kernel_size[0]
+        padded = not isinstance(self.padding, str) and self.padding_mode == "zeros" and self.padding[0] > 0
+        return extent >= 7 and self.stride[0] > 1 and padded and depth <= extent
+
+
 class Conv3dSame(nn.Conv3d):
     """`Conv3d` with TensorFlow's "same" padding, as timm's Conv2dSame."""
 

@@ -134,7 +134,7 @@ def _conv(layer: nn.Conv2d, spec: Spec) -> nn.Module:
     types: dict[tuple[int, bool], Callable[..., nn.Module]] = {
         (2, False): nn.Conv2d,
         (2, True): tl.Conv2dSame,
-        (3, False): DepthwiseConv3d if depthwise else nn.Conv3d,
+        (3, False): DepthwiseConv3d if depthwise else ours.Conv3d,
         (3, True): DepthwiseConv3dSame if depthwise else ours.Conv3dSame,
     }
     options: dict[str, Any] = {"stride": shape.stride, "dilation": shape.dilation, "groups": layer.groups}

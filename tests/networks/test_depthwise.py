@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from autocrossdim.networks.depthwise import DepthwiseConv3d, DepthwiseConv3dSame
 from autocrossdim.networks.inflation import inflate
-from autocrossdim.networks.layers import Conv3dSame
+from autocrossdim.networks.layers import Conv3d, Conv3dSame
 
 CHANNELS = 17
 
@@ -122,9 +122,9 @@ def test_it_compiles() -> None:
 
 def test_inflation_makes_them_of_depthwise_layers_only() -> None:
     assert type(inflate(nn.Conv2d(8, 8, 3, groups=8))) is DepthwiseConv3d
-    assert type(inflate(nn.Conv2d(8, 16, 3, groups=8))) is nn.Conv3d
-    assert type(inflate(nn.Conv2d(8, 8, 3))) is nn.Conv3d
-    assert type(inflate(nn.Conv2d(1, 1, 3))) is nn.Conv3d
+    assert type(inflate(nn.Conv2d(8, 16, 3, groups=8))) is Conv3d
+    assert type(inflate(nn.Conv2d(8, 8, 3))) is Conv3d
+    assert type(inflate(nn.Conv2d(1, 1, 3))) is Conv3d
 
 
 def test_same_padding_is_kept() -> None:

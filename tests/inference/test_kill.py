@@ -50,7 +50,8 @@ def check_results(output: Path) -> set[str]:
     """Open every visible file; return the names of the finished cases."""
     done = set()
     for file in output.iterdir():
-        if file.name.startswith((".", "volumes")):  # a temporary name is never taken for a result
+        # A temporary name is never taken for a result; tables and the files about the labels are no cases.
+        if file.name.startswith(".") or file.suffix not in (".gz", ".npz"):
             continue
         if file.suffix == ".npz":
             with np.load(file) as archive:

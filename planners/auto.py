@@ -131,7 +131,7 @@ def _low_resolution_note(configurations: dict[str, Configuration]) -> str | None
         return None
     return (
         "A patch of dx covers less than a quarter of a typical image. dx_lowres covers more of it at a coarser "
-        "resolution; train it as well and ensemble the two."
+        "resolution, and dx_cascade refines the segmentation by dx_lowres. `run` trains them as well and compares all."
     )
 
 

@@ -24,8 +24,8 @@ def plan_configurations(
 ) -> dict[str, Configuration]:
     """Return the candidates by name.
 
-    They are `omnia`, for volumes also `dx` and, if requested, `ds`; and `dx_lowres` if a patch of `dx` covers less
-    than a quarter of the median shape.
+    They are `omnia`, for volumes also `dx` and, if requested, `ds`; and, if a patch of `dx` covers less than a quarter
+    of the median shape, `dx_lowres` and `dx_cascade`: `dx` with the segmentation by `dx_lowres` as an additional input.
 
     Args:
         sizer: Sizer for Omnia-Net and DX-Net.
@@ -51,13 +51,22 @@ def plan_configurations(
         # A requested patch size is meant for the full resolution.
         options = sizer.options.model_copy(update={"patch_size": None})
         planned["dx_lowres"] = _configuration("dx_lowres", replace(sizer, options=options), sizes, coarser, mirror_axes)
+        cascade = replace(sizer, masks=len(sizer.labels.foreground))
+        planned["dx_cascade"] = _configuration(
+            "dx_cascade", cascade, sizes, target, mirror_axes, previous_stage="dx_lowres"
+        )
     if with_ds:
         planned["ds"] = _configuration("ds", replace(sizer, kind="ds"), sizes, target, mirror_axes)
     return planned
 
 
 def _configuration(
-    name: str, sizer: Sizer, sizes: CaseSizes, target: tuple[float, ...], mirror_axes: tuple[int, ...]
+    name: str,
+    sizer: Sizer,
+    sizes: CaseSizes,
+    target: tuple[float, ...],
+    mirror_axes: tuple[int, ...],
+    previous_stage: str | None = None,
 ) -> Configuration:
     """Return a network over as many axes as the target spacing (mm) has; in 2D the slice axis is not resampled."""
     resampled = sizes.resampled(target)
@@ -73,6 +82,7 @@ def _configuration(
         batch_size=size.batch,
         **sizer.choices(dims),
         kind=sizer.kind,
+        previous_stage=previous_stage,
         strides=size.topology.strides,
         kernel_sizes=size.topology.kernel_sizes,
         learning_rate=LEARNING_RATES[dims],

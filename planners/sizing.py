@@ -50,6 +50,7 @@ class Sizer:
         mixed: Whether convolutions run in 16 bits.
         budget_bytes: Memory that a training step may take.
         kind: `unet` for Omnia-Net and DX-Net, `ds` for DS-Net.
+        masks: Number of masks of a previous stage that are additional channels.
     """
 
     channels: int
@@ -58,6 +59,7 @@ class Sizer:
     mixed: bool
     budget_bytes: int
     kind: Kind = "unet"
+    masks: int = 0
     _memories: dict[str, StepMemory] = field(default_factory=dict, compare=False)
 
     def size_that_runs(
@@ -172,7 +174,8 @@ class Sizer:
             kind=self.kind,
             depth=patch.patch[0] if self.kind == "ds" else None,
             dims=dims,
-            in_channels=self.channels * (self.options.slices if dims == 2 else 1),
+            in_channels=self.channels * (self.options.slices if dims == 2 else 1) + self.masks,
+            mask_channels=self.masks,
             num_outputs=self.labels.num_outputs,
             strides=[list(stride) for stride in patch.topology.strides],
             kernel_sizes=[list(kernel) for kernel in patch.topology.kernel_sizes],

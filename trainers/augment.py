@@ -124,11 +124,11 @@ def apply_warp(
 
     Args:
         image: Image, shape (C, *source), float32.
-        label: Label values, shape (*source), integers.
+        label: Label values, shape (*source) or (L, *source), integers.
         patch: Patch size in voxels.
         warp: Transform from `draw_warp`.
     """
-    axes = _warped(patch)
+    axes, lead = _warped(patch), label.shape[: label.ndim - len(patch)]
     source = image.shape[-len(axes) :]
     grid = _grid(axes, source, warp)[None]
     # All slices of a flat patch are sampled at the same positions: they become channels.
@@ -136,7 +136,7 @@ def apply_warp(
     labels = torch.from_numpy(label.astype(np.float32)).reshape(1, -1, *source)
     moved = functional.grid_sample(values, grid, mode="bilinear", align_corners=True)
     moved_label = functional.grid_sample(labels, grid, mode="nearest", align_corners=True, padding_mode="border")
-    return moved.numpy().reshape(-1, *patch), moved_label.numpy().reshape(patch).astype(label.dtype)
+    return moved.numpy().reshape(-1, *patch), moved_label.numpy().reshape(lead + patch).astype(label.dtype)
 
 
 def _grid(axes: tuple[int, ...], source: tuple[int, ...], warp: Warp) -> Tensor:

@@ -27,6 +27,7 @@ from trainers.augment import apply_warp, change_intensities, draw_mirroring, dra
 from trainers.loss import IGNORED
 from trainers.partial import leave_open
 from trainers.settings import Settings
+from trainers.stage import perturb
 
 UNLABELLED_CHANGES = 3  # times that intensities are changed for the network that a teacher guides (stronger: UniMatch)
 UNDECLARED = -2  # target of a label value that dataset.json does not declare
@@ -37,7 +38,7 @@ class Batch:
     """Patches and what the network should answer.
 
     Attributes:
-        data: Image patches, shape (B, C, *patch), float32.
+        data: Image patches, shape (B, C, *patch), float32; those of a cascade end with the previous stage's masks.
         target: Indices (B, *patch) of classes or sets of classes, or regions (B, R, *patch), int16; -1 marks voxels to
             ignore.
         names: Cases that the patches are from.
@@ -183,7 +184,10 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
     def _patch(
         self, name: str, on_class: bool, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return image (C, *patch), float32, label (*patch) around a random centre, and the image before it changed."""
+        """Return image (C, *patch), float32, label (*patch) around a random centre, and the image before it changed.
+
+        For a cascade, masks of the previous stage follow the channels of the image.
+        """
         case = self._case(name)
         patch, settings = self.configuration.patch_size, self.settings
         warp = draw_warp(patch, random, settings.elastic, settings.affine) if settings.augment else None
@@ -195,9 +199,11 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         box = [[c - n // 2, c - n // 2 + n] for c, n in zip(centre, size, strict=True)]
         image = crop_and_pad_nd(case.image, box, 0)
         label = crop_and_pad_nd(case.label, box, min(self.labels.values))
+        if case.previous_stage is not None:  # moves along with the label
+            label = np.stack([label, crop_and_pad_nd(case.previous_stage, box, 0)])
         if self.configuration.dims == 2:
             # Neighbouring slices become channels; the label is that of the middle slice.
-            image, label = image.reshape(-1, *image.shape[2:]), label[self.configuration.slices // 2]
+            image, label = image.reshape(-1, *image.shape[2:]), label[..., self.configuration.slices // 2, :, :]
         image = np.ascontiguousarray(image, dtype=np.float32)
         if warp is not None:
             image, label = apply_warp(image, label, patch, warp)
@@ -209,7 +215,23 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
             image, label, clean = image[mirrored], label[mirrored], clean[mirrored]
         if settings.channel_dropout:
             drop_channels(image, settings.channel_dropout, random, self.configuration.slices)
+        if case.previous_stage is not None:
+            label, previous = label
+            image = np.concatenate([image, self._masks(previous, random)])
         return image, label, clean
+
+    def _masks(self, label: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Return one mask per label or region (R, *patch), float32, of the previous stage's segmentation (*patch)."""
+        masks, settings = self.labels.to_regions(label), self.settings
+        if settings.augment:
+            perturb(
+                masks,
+                random,
+                empty=settings.stage_empty,
+                morphology=settings.stage_morphology,
+                component=settings.stage_component,
+            )
+        return masks.astype(np.float32)
 
     def _case(self, name: str) -> StoredCase:
         if name not in self._cases:

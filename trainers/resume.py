@@ -75,8 +75,8 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
     outdated = _corrected(run, checkpoint)
     if outdated:
         raise UserError(
-            f"{file}: trained on earlier versions of {listed(outdated)}, whose files have changed. Train again with "
-            "--restart, or with --weights previous to start from its weights."
+            f"{file}: trained on earlier versions of {listed(outdated)}, whose files have changed"
+            f"{_or_stage(run)}. Train again with --restart, or with --weights previous to start from its weights."
         )
     different = checkpoint.plan.differences(task.plan, [run.configuration.name])
     if checkpoint.configuration != run.configuration.name or different:
@@ -93,6 +93,11 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
             f"{file}: {state} with other settings ({changes}). Use the former settings ({former}), or start over with "
             "--restart."
         )
+
+
+def _or_stage(run: Run) -> str:
+    stage = run.configuration.previous_stage
+    return "" if stage is None else f", or which {stage} has segmented again"
 
 
 def split_of(run: Run) -> dict[str, list[str]]:

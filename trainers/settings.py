@@ -103,6 +103,15 @@ class Settings(BaseModel):
         lt=1,
         description="Probability that a channel of a patch is left out, after which cases without it can be predicted.",
     )
+    stage_empty: float = Field(
+        0.05, ge=0, le=1, description="Cascade: probability that a patch is shown without the previous stage's masks."
+    )
+    stage_morphology: float = Field(
+        0.4, ge=0, le=1, description="Cascade: probability that a mask is dilated or eroded (nnU-Net: 0.4)."
+    )
+    stage_component: float = Field(
+        0.2, ge=0, le=1, description="Cascade: probability that a mask loses a connected component (nnU-Net: 0.2)."
+    )
     workers: int | None = Field(
         None, ge=0, le=256, description="Processes that load and augment patches (default: depends on the CPU cores)."
     )

@@ -38,8 +38,8 @@ def find_best(
         UserError: No configuration is trained and validated in all folds.
     """
     from autocrossdim.commands.project import Project
-    from autocrossdim.selection.cross_validation import CrossValidation
     from autocrossdim.selection.find_best import find_best as choose_best
+    from autocrossdim.selection.folds import CrossValidation
     from autocrossdim.system.processes import default_processes
 
     project = Project.open(dataset, work=work)

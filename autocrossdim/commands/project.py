@@ -9,7 +9,7 @@ from autocrossdim.commands.arguments import Fold
 from autocrossdim.data.dataset import Dataset, find_dataset, load_dataset
 from autocrossdim.data.splits import Split, load_or_make_splits
 from autocrossdim.data.verify import findings
-from autocrossdim.preprocessing.dataset import preprocess_cases, preprocess_dataset
+from autocrossdim.preprocessing.dataset import preprocess_cases
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
@@ -66,13 +66,17 @@ class Project:
         return load_or_make_splits(self.dataset, self.workspace.splits)[0]
 
     def store(self, configuration: str, *, processes: int | None = None) -> Store:
-        """Return the preprocessed cases of a configuration; cases that are missing or outdated are preprocessed."""
-        store = Store(self.workspace.preprocessed(configuration))
-        plan = self.plan
-        preprocess_dataset(
-            self.dataset, plan, plan.configuration(configuration), store, processes or default_processes()
-        )
-        return store
+        """Return the preprocessed cases of a configuration; cases that are missing or outdated are preprocessed.
+
+        Raises:
+            UserError: The previous stage of a cascade is not trained and validated in all folds.
+        """
+        from autocrossdim.selection.folds import CrossValidation  # imports torch
+        from autocrossdim.selection.stages import preprocessed
+
+        processes = processes or default_processes()
+        work = CrossValidation(self.dataset, self.workspace, self.plan, self.splits, processes, device="cpu")
+        return preprocessed(work, configuration)
 
     def unplanned(self) -> list[str]:
         """Return the training cases that were added since the dataset was planned and are therefore in no fold."""

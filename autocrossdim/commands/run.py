@@ -25,6 +25,8 @@ def run(
 ) -> Path:
     """Verify, plan, preprocess, train every fold, choose the best model and write the report.
 
+    Where patches cover little of a case, `dx_lowres` and `dx_cascade` are trained as well.
+
     Steps that are complete are skipped, so the same command resumes after an interruption.
 
     Args:
@@ -51,15 +53,18 @@ def run(
 
     plan_and_preprocess(dataset, work=work, planner=planner, processes=processes, **options)
     project = Project.open(dataset, work=work)
-    train(
-        dataset,
-        work=work,
-        # Too few cases to hold any back: one model is trained on all of them.
-        fold=() if project.splits else "all",
-        max_time=max_time,
-        weights=weights,
-        device=device,
-    )
+    # Without folds, no case is held out for the second stage of a cascade.
+    for config in project.plan.trained_by_run if project.splits else (project.plan.decision.configuration,):
+        train(
+            dataset,
+            work=work,
+            config=config,
+            # Too few cases to hold any back: one model is trained on all of them.
+            fold=() if project.splits else "all",
+            max_time=max_time,
+            weights=weights,
+            device=device,
+        )
     if project.splits:
         find_best(dataset, work=work, device=device, processes=processes)
     return report(dataset, work=work)

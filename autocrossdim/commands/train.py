@@ -89,8 +89,8 @@ def train(
         Validation results of all folds trained so far; None if there are none or jobs were submitted.
 
     Raises:
-        UserError: The dataset was not planned, a fold or configuration does not exist, the weights are unavailable, a
-            fold failed, or the jobs cannot be submitted.
+        UserError: The dataset was not planned, a fold or configuration does not exist, the previous stage of a cascade
+            is not trained in all folds, the weights are unavailable, a fold failed, or the jobs cannot be submitted.
         Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
     """
     from autocrossdim.commands.plugins import FoldTask, Unlabelled, find_trainer
@@ -155,6 +155,11 @@ def _unlabelled_store(project: "Project", configuration: str, settings: Mapping[
     from autocrossdim.system.text import counted
 
     scans = len(project.dataset.unlabelled_cases())
+    if settings.get(UNLABELLED) and (stage := project.plan.configuration(configuration).previous_stage):
+        raise UserError(
+            f"--set {UNLABELLED} does not apply to {configuration}: {stage} has not segmented the unlabelled scans. "
+            f"Train {stage} with it instead."
+        )
     if not settings.get(UNLABELLED):
         if scans:
             say(f"{counted(scans, 'unlabelled scan')} in imagesUn: not used. --set {UNLABELLED}=1 learns from them.")

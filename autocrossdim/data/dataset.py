@@ -30,23 +30,25 @@ class Case:
         images: one file per channel, or one RGB file, or the directory of a DICOM series.
         label: label file; None if the case has no label.
         annotated_labels: names of the labels that were annotated; None if all were.
+        previous_stage: segmentation by the previous stage of a cascade, on the grid of the images; None if not needed.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None
     annotated_labels: tuple[str, ...] | None = None
+    previous_stage: Path | None = None
 
     @property
     def source_files(self) -> tuple[Path, ...]:
         """Every file that decides what the preprocessed case looks like, in a fixed order.
 
-        These are the images, the label, and the spacing file beside each TIFF.
+        These are the images, the label, the segmentation of the previous stage, and the spacing file beside each TIFF.
 
         Raises:
             UserError: a directory may not be entered.
         """
-        files = (*self.images, *(() if self.label is None else (self.label,)))
+        files = (*self.images, *(file for file in (self.label, self.previous_stage) if file is not None))
         with reading():
             return (*files, *(side for file in files if (side := spacing_file(file)) is not None and side.is_file()))
 

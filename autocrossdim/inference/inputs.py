@@ -173,14 +173,16 @@ def far_from_training(geometry: Geometry, plan: Plan, configurations: Sequence[C
     Args:
         geometry: Geometry of the image as read.
         plan: Plan of the dataset, which has the orientation and the axis order.
-        configurations: Configurations with the spacing in training; 2D configurations have none across slices.
+        configurations: Configurations that are used. The training images had the finest spacing planned for as many
+            axes; 2D configurations have none across slices.
     """
     warnings = []
     spacing = geometry.spacing
     change = Reorientation.between(geometry.orientation, plan.orientation).then_transposed(plan.transpose)
     for configuration in configurations:
         axes = change.order[-configuration.dims :]
-        for axis, trained in zip(axes, configuration.spacing, strict=True):
+        alike = [each.spacing for each in plan.configurations.values() if each.dims == configuration.dims]
+        for axis, trained in zip(axes, map(min, zip(*alike, strict=True)), strict=True):
             factor = max(spacing[axis] / trained, trained / spacing[axis])
             if factor > FAR:
                 finer_or_coarser = "finer" if trained < spacing[axis] else "coarser"

@@ -2,20 +2,28 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autocrossdim.inference.assembly import Assembly
 from autocrossdim.inference.body import Body, find_body
 from autocrossdim.inference.fuse import fuse
 from autocrossdim.inference.residence import settle
-from autocrossdim.inference.restore import lines_for, slices_at_original_resolution, strips_of, to_probabilities
+from autocrossdim.inference.restore import (
+    lines_for,
+    places,
+    slices_at_original_resolution,
+    strips_of,
+    to_probabilities,
+)
 from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, HELD_BYTES, Window, logits_by_slab
 from autocrossdim.networks.build import build_network
 from autocrossdim.preprocessing.case import Placement, Spacing, preprocess
+from autocrossdim.preprocessing.resample import orders_for, resample_label
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.same_plan import SamePlan
@@ -28,7 +36,8 @@ class ModelInput:
     """A case as preprocessed for one model.
 
     Attributes:
-        image: Normalised and resampled image, shape (C, Z, Y, X).
+        image: Normalised and resampled image, shape (C, Z, Y, X). The last channel of a cascade holds the label
+            values of the segmentation by the previous stage (`with_previous_stage`).
         placement: Position of the image in the original grid.
         body: Imaged part of the case, where the plan tells it from the background.
         is_complete: Whether the image has all channels.
@@ -38,6 +47,16 @@ class ModelInput:
     placement: Placement
     body: Body | None = None
     is_complete: bool = True
+
+    def with_previous_stage(self, label: np.ndarray) -> "ModelInput":
+        """Return the input of a cascade.
+
+        Args:
+            label: Segmentation by the previous stage on the grid of the cropped case, shape (Z, Y, X).
+        """
+        place = self.placement
+        label = resample_label(label, place.shape, orders_for(1, place.spacing, place.target))
+        return replace(self, image=np.concatenate([self.image, label[None]], dtype=self.image.dtype))
 
 
 @dataclass
@@ -118,6 +137,7 @@ class Model:
             batch=max(1, batch),
             slices=self.configuration.slices,
             mirror_axes=self.configuration.mirrored if mirroring else (),
+            masks=tuple(self.plan.labels.foreground.values()) if self.configuration.previous_stage else (),
         )
 
     def prepare(
@@ -151,6 +171,20 @@ class Model:
         body = find_body(image, case.placement, plan)
         return ModelInput(values, case.placement, body, is_complete=len(values) == len(image))
 
+    def segment_cropped(self, case: ModelInput, *, mirroring: bool) -> np.ndarray:
+        """Return the label values of a cropped case at its original resolution, in the plan's axis order (Z, Y, X).
+
+        Args:
+            case: The case as preprocessed for this model.
+            mirroring: Average over all mirrorings.
+        """
+        strips = self.strips(case.placement, mirroring=mirroring)
+        slices = self.slices(case.image, case.placement, mirroring=mirroring, strips=strips, body=case.body)
+        assembly = Assembly(self.plan.labels, case.placement)
+        for where, values in zip(places(case.placement, strips), slices, strict=True):
+            assembly.add(where, values)
+        return assembly.label
+
     def strips(self, placement: Placement, *, mirroring: bool, members: int = 1) -> int:
         """Return the number of strips of lines in which a case is processed to limit memory.
 
@@ -167,7 +201,7 @@ class Model:
         """Yield probabilities (K, Y, X) for each slice of the cropped case at its original resolution.
 
         Args:
-            image: Preprocessed image, shape (C, Z, Y, X).
+            image: Preprocessed image, shape (C, Z, Y, X), for a cascade with the previous stage as last channel.
             placement: Placement of the case.
             mirroring: Average over all mirrorings.
             strips: Number of strips of lines, processed one after another, each with all slices (`restore.places`

@@ -2,7 +2,7 @@
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +40,12 @@ class Prepared:
     Attributes:
         geometry: Geometry of the image.
         inputs: The image as preprocessed for each model.
+        stages: The image as preprocessed for each previous stage that has not segmented it yet, by configuration.
     """
 
     geometry: Geometry
     inputs: tuple[ModelInput, ...]
+    stages: Mapping[str, ModelInput] = field(default_factory=dict)
 
 
 class Predictor:
@@ -51,6 +53,7 @@ class Predictor:
 
     Args:
         models: One model per configuration, all of the same dataset.
+        stages: Previous stage of each cascade among the models; it segments an image first, and is not averaged.
         mirroring: Average over mirrored versions of the image (test-time augmentation).
         best: Result of `find_best` for these models: temperature, case score, reference cases and post-processing;
             None if it does not apply to them.
@@ -60,6 +63,7 @@ class Predictor:
 
     Attributes:
         models: The models.
+        stages: Previous stages of cascades, by configuration.
         mirroring: Whether mirrored versions are averaged.
         best: Result of `find_best`.
         steps: Post-processing that is applied.
@@ -70,12 +74,16 @@ class Predictor:
         >>> predictor = Predictor.load("autocrossdim_work/Dataset004_Hippocampus")
         >>> segmentation = predictor("hippocampus_001_0000.nii.gz")
         >>> SimpleITK.WriteImage(segmentation.to_sitk(), "hippocampus_001.nii.gz")
+
+    Raises:
+        UserError: The previous stage of a cascade is missing.
     """
 
     def __init__(
         self,
         models: Sequence[Model],
         *,
+        stages: Sequence[Model] = (),
         mirroring: bool = True,
         best: Best | None = None,
         postprocessing: bool = True,
@@ -83,6 +91,13 @@ class Predictor:
         codes: Mapping[str, LabelCode] | None = None,
     ) -> None:
         self.models = list(models)
+        self.stages = {stage.configuration.name: stage for stage in stages}
+        for model in models:
+            stage = model.configuration.previous_stage
+            if stage is not None and stage not in self.stages:
+                raise UserError(
+                    f"{model.configuration.name} needs the segmentation by {stage}. Give it as one of `stages`."
+                )
         self.mirroring = mirroring
         self.best = best
         self.codes = dict(codes or {})
@@ -127,8 +142,21 @@ class Predictor:
             Model.of(checkpoints, chosen, together=together)
             for checkpoints in source.checkpoints(fold=folds, config=configurations)
         ]
+        loaded = {model.configuration.name: model for model in models}
+        needed = dict.fromkeys(model.configuration.previous_stage for model in models)
+        stages = [
+            loaded.get(name) or Model.of(source.stage(name, fold=folds), chosen, together=together)
+            for name in needed
+            if name is not None
+        ]
         return cls(
-            models, mirroring=mirroring, best=best, postprocessing=postprocessing, notes=notes, codes=source.codes
+            models,
+            stages=stages,
+            mirroring=mirroring,
+            best=best,
+            postprocessing=postprocessing,
+            notes=notes,
+            codes=source.codes,
         )
 
     @property
@@ -139,7 +167,13 @@ class Predictor:
     @property
     def accepts_incomplete(self) -> bool:
         """Whether all networks were trained with channel dropout, so that images may lack some of the channels."""
-        return all(model.channel_dropout for model in self.models)
+        return all(model.channel_dropout for model in self._all_models)
+
+    @property
+    def _all_models(self) -> list[Model]:
+        """The models and the previous stages that are not among them."""
+        names = {model.configuration.name for model in self.models}
+        return [*self.models, *(stage for name, stage in self.stages.items() if name not in names)]
 
     @property
     def members(self) -> int:
@@ -201,18 +235,25 @@ class Predictor:
             channels = channel_numbers(image)
             self._require_usable(loaded.array, image, channels)
             geometry = loaded.geometry
-            inputs = [
-                model.prepare(loaded.array, geometry.spacing, orientation=geometry.orientation, channels=channels)
-                for model in self.models
-            ]
+            inputs = {
+                model.configuration.name: model.prepare(
+                    loaded.array, geometry.spacing, orientation=geometry.orientation, channels=channels
+                )
+                for model in self._all_models
+            }
         except UserError as error:
             if (name := name_of(image)) is None:
                 raise
             raise UserError(f"{name}: {error}") from error
-        return Prepared(loaded.geometry, tuple(inputs))
+        return Prepared(
+            loaded.geometry,
+            tuple(inputs[model.configuration.name] for model in self.models),
+            {name: inputs[name] for name in self.stages},
+        )
 
     def segment(self, prepared: Prepared, *, probabilities: bool = False, uncertainty: bool = False) -> Segmentation:
         """Segment what `prepare` returned; otherwise as a call."""
+        prepared = self.after_stages(prepared)
         labels, placement = self.plan.labels, prepared.inputs[0].placement
         strips = self._strips(prepared, apart=uncertainty)
         assembly = Assembly(labels, placement, probabilities=probabilities, temperature=self.temperature)
@@ -267,7 +308,7 @@ class Predictor:
         return results.path(case)
 
     def compare(self, prepared: Prepared) -> Familiarity | None:
-        """Compare what `prepare` returned with the training data, without segmenting it.
+        """Compare what `prepare` returned with the training data, without segmenting it (previous stages do).
 
         Returns:
             How like the training data the image is; None if the models have no reference cases, or if the image lacks
@@ -276,12 +317,31 @@ class Predictor:
         likeness = None if self.best is None else self.best.likeness
         if likeness is None or not all(case.is_complete for case in prepared.inputs):
             return None
+        prepared = self.after_stages(prepared)
         inputs = {
             model.configuration.name: (model, case) for model, case in zip(self.models, prepared.inputs, strict=True)
         }
         _, case = inputs[likeness.configuration]
         features = [feature_numbers(model, case.image) for model, case in inputs.values()]
-        return likeness.compare(image_numbers(case.image, case.placement), dict(ChainMap(*features)))
+        image = case.image[: len(self.plan.channel_names)]
+        return likeness.compare(image_numbers(image, case.placement), dict(ChainMap(*features)))
+
+    def after_stages(self, prepared: Prepared) -> Prepared:
+        """Return what `prepare` returned with the segmentations by previous stages among the inputs of cascades.
+
+        `segment` and `compare` do this themselves; here, it is done once for both.
+        """
+        if not prepared.stages:
+            return prepared
+        labels = {
+            name: self.stages[name].segment_cropped(case, mirroring=self.mirroring)
+            for name, case in prepared.stages.items()
+        }
+        inputs = [
+            case if (stage := model.configuration.previous_stage) is None else case.with_previous_stage(labels[stage])
+            for model, case in zip(self.models, prepared.inputs, strict=True)
+        ]
+        return replace(prepared, inputs=tuple(inputs), stages={})
 
     def _strips(self, prepared: Prepared, *, apart: bool) -> int:
         """Return the number of strips that all models can keep in memory; `apart` keeps the folds' logits apart."""
@@ -318,11 +378,12 @@ class Predictor:
             raise UserError(f"{broken} of {array.size} voxels are NaN or infinite. Replace them, for example by 0.")
 
     def _notes_on_memory(self) -> list[str]:
-        visiting = sum(isinstance(network, Visiting) for model in self.models for network in model.networks)
+        networks = [network for model in self._all_models for network in model.networks]
+        visiting = sum(isinstance(network, Visiting) for network in networks)
         if not visiting:
             return []
         return [
-            f"The GPU has no room for {visiting} of {self.members} networks; they are moved there only while they "
+            f"The GPU has no room for {visiting} of {len(networks)} networks; they are moved there only while they "
             "compute. Prediction is faster with fewer folds or configurations (--fold, --config)."
         ]
 

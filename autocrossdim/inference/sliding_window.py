@@ -37,6 +37,8 @@ class Window:
         batch: Number of patches per batch, mirrored versions included.
         slices: Number of neighbouring slices that a 2D network sees as channels; odd.
         mirror_axes: Spatial axes of the network's input to mirror; all combinations are averaged.
+        masks: Label values of each mask of the previous stage. If there are any, the last channel of the image holds
+            the label values of its segmentation, and tiles have the masks instead.
     """
 
     dims: int
@@ -44,6 +46,7 @@ class Window:
     batch: int
     slices: int = 1
     mirror_axes: tuple[int, ...] = ()
+    masks: tuple[tuple[int, ...], ...] = ()
 
     @property
     def depth(self) -> int:
@@ -223,12 +226,19 @@ def _cut(image: Tensor, corner: tuple[int, int, int], window: Window) -> Tensor:
     z, y, x = corner
     lines, columns = slice(y, y + window.patch[1]), slice(x, x + window.patch[2])
     if window.dims == 3:
-        return image[:, z : z + window.patch[0], lines, columns]
+        tile = image[:, z : z + window.patch[0], lines, columns]
+        return _with_masks(tile, window.masks) if window.masks else tile
     reach = window.slices // 2
     neighbours = image[:, max(0, z - reach) : z + reach + 1, lines, columns]
     # Slices beyond the first and last one are 0, as in training.
     missing = (max(0, reach - z), max(0, z + reach + 1 - image.shape[1]))
     return torch.nn.functional.pad(neighbours, (0, 0, 0, 0, *missing)).flatten(0, 1)
+
+
+def _with_masks(tile: Tensor, masks: Sequence[Sequence[int]]) -> Tensor:
+    """Replace the label values in the last channel of a tile by one mask of 0 and 1 per label or region."""
+    values = tile[-1]
+    return torch.cat([tile[:-1], torch.stack([torch.isin(values, values.new_tensor(mask)) for mask in masks]).to(tile)])
 
 
 def _pad(image: Tensor, shape: Shape) -> tuple[Tensor, tuple[int, int, int]]:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from autocrossdim.records.codes import Codes
 from autocrossdim.records.fingerprint import Fingerprint
@@ -76,10 +76,25 @@ class Scores(_Part):
 
 
 class Trained(_Part):
-    """A configuration's folds by name (`fold_0`), and its cross-validation, where there was one."""
+    """A trained configuration.
+
+    Attributes:
+        folds: Its folds by name (`fold_0`).
+        cross_validation: Its cross-validation; None if there was none.
+        stage_only: Whether it is only the previous stage of a cascade, and not averaged.
+    """
 
     folds: dict[str, Fold]
     cross_validation: Scores | None
+    stage_only: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `stage_only` out where it is false, so that earlier versions can read files without a cascade."""
+        content: dict[str, Any] = dump(self)
+        if not self.stage_only:
+            content.pop("stage_only", None)
+        return content
 
 
 class Data(_Part):

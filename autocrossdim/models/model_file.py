@@ -102,7 +102,7 @@ class ModelFile:
         return self.about.codes
 
     def selection(self, *, fold: Sequence[int | str] = (), config: Sequence[str] = ()) -> dict[str, list[str]]:
-        """Return the names of the folds to use of each configuration; all in the file where none is named.
+        """Return the names of the folds to use of each configuration; all that are averaged where none is named.
 
         Raises:
             UserError: A fold or configuration is not in the file.
@@ -110,7 +110,8 @@ class ModelFile:
         for name in config:
             if name not in self.folds:
                 raise UserError(f"--config {name}: {self.path} holds {', '.join(self.folds)}.")
-        result = {name: self.folds[name] for name in config or self.folds}
+        averaged = [name for name, trained in self.about.configurations.items() if not trained.stage_only]
+        result = {name: self.folds[name] for name in config or averaged}
         for name, existing in result.items():
             missing = [str(number) for number in fold if f"fold_{number}" not in existing]
             if missing:
@@ -142,6 +143,17 @@ class ModelFile:
             UserError: A fold or configuration is not in the file; later, weights are damaged or do not fit the plan.
         """
         return [self._checkpoints(name, names) for name, names in self.selection(fold=fold, config=config).items()]
+
+    def stage(self, name: str, *, fold: Sequence[int | str] = ()) -> Iterator[tuple[Path, Checkpoint]]:
+        """Return the folds of a previous stage: those named that are in the file, or all if none of them is.
+
+        Raises:
+            UserError: It is not in the file.
+        """
+        if name not in self.folds:
+            raise UserError(f"{self.path}: holds {', '.join(self.folds)}, but not {name}, the previous stage. {AGAIN}")
+        existing = self.folds[name]
+        return self._checkpoints(name, [f"fold_{each}" for each in fold if f"fold_{each}" in existing] or existing)
 
     def _checkpoints(self, configuration: str, folds: Sequence[str]) -> Iterator[tuple[Path, Checkpoint]]:
         expected = self._network_state(self.plan.configurations[configuration])
@@ -189,10 +201,14 @@ class ModelFile:
 
 
 def belongs(best: Best, plan: Plan) -> bool:
-    """Whether `best` is about all configurations of `plan`, as they are, and can be applied to its segmentations."""
+    """Whether `best` is about all configurations of `plan` and can be applied to its segmentations.
+
+    Previous stages of cascades are in the plan without being averaged.
+    """
     values = {value for step in best.postprocessing for value in (*step.values, step.replaced_by)}
     return (
-        set(best.configurations) == plan.configurations.keys()
+        set(best.configurations) <= plan.configurations.keys()
+        and set(plan.with_stages(best.configurations)) == plan.configurations.keys()
         and best.plan_digest == plan_digest(plan, best.configurations)
         and values <= set(plan.labels.values)
         and 0 < best.calibration.temperature < math.inf

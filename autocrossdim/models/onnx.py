@@ -45,13 +45,14 @@ def write_networks(file: ModelFile, folder: Path) -> Iterator[OnnxNetwork]:
     """Write and check every network of a model file as `<configuration>_<fold>.onnx`, one at a time.
 
     A network takes patches `image` (batch, C, *patch), preprocessed, and gives `logits` (batch, K, *patch); the batch
-    may be of any size, the patch is the plan's.
+    may be of any size, the patch is the plan's. For a cascade, `image` ends with one mask (0 or 1) per label of the
+    segmentation by the previous stage.
 
     Raises:
         UserError: packages are missing, the network cannot be expressed in ONNX, or its results differ from PyTorch's.
     """
     require_packages()
-    for checkpoints in file.checkpoints():
+    for checkpoints in file.checkpoints(config=list(file.folds)):
         for _, checkpoint in checkpoints:
             configuration = file.plan.configurations[checkpoint.configuration]
             network = build_network(file.plan.network_plan(configuration), None)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 
 import safetensors.torch
@@ -21,7 +20,7 @@ from autocrossdim.models.model_file import (
     is_model_file,
     weights_name,
 )
-from autocrossdim.models.source import open_model, read_codes
+from autocrossdim.models.source import open_model, read_codes, with_stages
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
@@ -60,7 +59,7 @@ def pack(
     if is_model_file(model):
         raise UserError(f"{model}: is a file already. Give the dataset or the model directory to export.")
     source = open_model(model, work=work)
-    checkpoints = chain.from_iterable(source.checkpoints(fold=fold, config=config))
+    checkpoints = with_stages(source, fold=fold, config=config)
     best, notes = source.best_for(fold=fold, config=config)
     for note in notes:
         say(note)
@@ -70,7 +69,7 @@ def pack(
 
 
 def _members(
-    checkpoints: Iterable[tuple[Path, Checkpoint]], best: Best | None, program: str, name: str
+    checkpoints: Iterable[tuple[Path, Checkpoint, bool]], best: Best | None, program: str, name: str
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the members, one fold in memory at a time."""
     together = SamePlan()
@@ -78,13 +77,15 @@ def _members(
     first: Path | None = None
     trained: dict[str, about.Trained] = {}
     cases: set[str] = set()
-    for path, checkpoint in checkpoints:
+    for path, checkpoint, stage_only in checkpoints:
         first = first or path
         together.add(path, checkpoint)
         plan = _with_configuration(plan, checkpoint)
         configuration, fold = checkpoint.configuration, f"fold_{checkpoint.fold}"
         scores = _scores(FoldFolder(path.parent).model_summary)
-        described = trained.setdefault(configuration, about.Trained(folds={}, cross_validation=scores))
+        described = trained.setdefault(
+            configuration, about.Trained(folds={}, cross_validation=scores, stage_only=stage_only)
+        )
         if fold in described.folds:
             raise UserError(f"{path}: another checkpoint is fold {checkpoint.fold} of {configuration} as well.")
         described.folds[fold] = _fold(checkpoint)

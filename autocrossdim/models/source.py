@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -46,6 +47,16 @@ class ModelSource(Protocol):
 
         Raises:
             UserError: As `selection`; later, a checkpoint is damaged.
+        """
+        ...
+
+    def stage(self, name: str, *, fold: Sequence[Fold] = ()) -> Iterator[tuple[Path, Checkpoint]]:
+        """Return the checkpoints of a configuration that is the previous stage of a cascade.
+
+        They are those of the folds to use that are trained; all trained folds if none of them is.
+
+        Raises:
+            UserError: It is not trained, or not in the file.
         """
         ...
 
@@ -110,6 +121,10 @@ class WorkFolder:
         """Return the checkpoints of each configuration; see `ModelSource`."""
         return [_read(paths) for paths in self.selection(fold=fold, config=config).values()]
 
+    def stage(self, name: str, *, fold: Sequence[Fold] = ()) -> Iterator[tuple[Path, Checkpoint]]:
+        """Return the checkpoints of a previous stage; see `ModelSource`."""
+        return _read(_trained_folds(self.workspace.model(name), fold))
+
     def best_for(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> tuple[Best | None, list[str]]:
         """Return what `find_best` learnt about these models; see `ModelSource`."""
         return _best(self.workspace, fold, config)
@@ -141,6 +156,10 @@ class ModelFolder:
     ) -> list[Iterator[tuple[Path, Checkpoint]]]:
         """Return the checkpoints; see `ModelSource`."""
         return [_read(paths) for paths in self.selection(fold=fold, config=config).values()]
+
+    def stage(self, name: str, *, fold: Sequence[Fold] = ()) -> Iterator[tuple[Path, Checkpoint]]:
+        """Return the checkpoints of a previous stage, whose directory is beside this one; see `ModelSource`."""
+        return _read(_trained_folds(self.folder.resolve().parent / name, fold))
 
     def best_for(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> tuple[Best | None, list[str]]:
         """Return what `find_best` learnt about this configuration; see `ModelSource`."""
@@ -211,6 +230,36 @@ def _is_called(folder: str, name: str) -> bool:
     number, _, short = folder.removeprefix("Dataset").partition("_")
     asked = Path(os.path.normpath(name)).name
     return asked in (folder, short) or (asked.isdecimal() and number.isdecimal() and int(asked) == int(number))
+
+
+def _trained_folds(model: Path, wanted: Sequence[Fold]) -> list[Path]:
+    """Return the checkpoints of those of the wanted folds that are trained; of all trained folds if none of them is."""
+    return _folds(model, [fold for fold in wanted if FoldFolder(model / f"fold_{fold}").latest.exists()])
+
+
+def with_stages(
+    source: ModelSource, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()
+) -> Iterator[tuple[Path, Checkpoint, bool]]:
+    """Yield the checkpoints to use and then those of the previous stages they need, which are not averaged.
+
+    Args:
+        source: Trained folds.
+        fold: As for `ModelSource`.
+        config: As for `ModelSource`.
+
+    Yields:
+        File, checkpoint, and whether it is that of a previous stage only.
+    """
+    averaged: set[str] = set()
+    stages: dict[str, None] = {}
+    for path, checkpoint in chain.from_iterable(source.checkpoints(fold=fold, config=config)):
+        averaged.add(checkpoint.configuration)
+        if stage := checkpoint.plan.configuration(checkpoint.configuration).previous_stage:
+            stages[stage] = None
+        yield path, checkpoint, False
+    for name in stages:
+        if name not in averaged:
+            yield from ((path, checkpoint, True) for path, checkpoint in source.stage(name, fold=fold))
 
 
 def _folds(model: Path, wanted: Sequence[Fold]) -> list[Path]:

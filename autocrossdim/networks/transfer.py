@@ -48,7 +48,7 @@ def load_encoder(network: SegmentationNetwork, weights: "EncoderWeights") -> Loa
             f"{weights.source}: weights of {weights.encoder}, but the plan's encoder is {network.plan.encoder}."
         )
     source = {network.encoder_prefix + name: value for name, value in weights.state_dict.items()}
-    network.load_report = _load(network, source, str(weights))
+    network.load_report = _load(network, source, str(weights), 0)
     return network.load_report
 
 
@@ -61,8 +61,8 @@ def transfer(
     """Load a whole trained network, encoder and decoder, into one of the same encoder.
 
     2D kernels become 3D ones by the target's `inflation` along axis 0; layers that take the image follow the
-    channel rule of `adapt_channels`; a head with other outputs, and whatever else does not fit, stays as it is
-    in the target and is reported as new.
+    channel rule of `adapt_channels`, and their kernels of masks that the source did not have start at 0; a head
+    with other outputs, and whatever else does not fit, stays as it is in the target and is reported as new.
 
     Args:
         source_state: the trained network's state_dict.
@@ -90,7 +90,7 @@ def transfer(
     if source_plan.dims == 3 and len(modes) > 1 and "acs" in modes:
         raise UserError(f"{source} was inflated by {source_plan.inflation}, the plan says {plan.inflation}: one of "
                         "them keeps 2D kernels, the other does not.")  # fmt: skip
-    report = _load(target, source_state, source)
+    report = _load(target, source_state, source, source_plan.mask_channels)
     if not report.parameters["matched"] + report.parameters["adapted"]:
         raise UserError(f"{source}: none of its tensors has a place in the network that was planned.")
     target.load_report = report
@@ -99,10 +99,10 @@ def transfer(
 
 def fresh_report(network: SegmentationNetwork) -> LoadReport:
     """The report of a network that nothing was loaded into."""
-    return _load(network, {}, "random")
+    return _load(network, {}, "random", 0)
 
 
-def _load(network: SegmentationNetwork, source: Mapping[str, Tensor], label: str) -> LoadReport:
+def _load(network: SegmentationNetwork, source: Mapping[str, Tensor], label: str, source_masks: int) -> LoadReport:
     transposed = {
         f"{name}.weight"
         for name, module in network.named_modules()
@@ -110,12 +110,13 @@ def _load(network: SegmentationNetwork, source: Mapping[str, Tensor], label: str
     }
     trainable = {name: parameter.numel() for name, parameter in network.named_parameters()}
     image_layers = network.image_layers()
+    masks = (source_masks, network.plan.mask_channels)
     layers: list[tuple[str, Status, str]] = []
     parameters, tensors = Counter(matched=0, adapted=0, new=0), Counter(matched=0, adapted=0, new=0)
     values: dict[str, Tensor] = {}
     for name, here in network.state_dict().items():
         mode: Mode = "replicate" if name in transposed else network.plan.inflation
-        value, status, why = _fit(source.get(name), here, mode, name in image_layers)
+        value, status, why = _fit(source.get(name), here, mode, masks if name in image_layers else None)
         values[name] = value
         if name.endswith("num_batches_tracked"):  # a counter, nothing learnt
             continue
@@ -128,13 +129,14 @@ def _load(network: SegmentationNetwork, source: Mapping[str, Tensor], label: str
     return LoadReport(label, layers, dict(parameters), dict(tensors), unused)
 
 
-def _fit(there: Tensor | None, here: Tensor, mode: Mode, takes_image: bool) -> tuple[Tensor, Status, str]:
+def _fit(there: Tensor | None, here: Tensor, mode: Mode, masks: tuple[int, int] | None) -> tuple[Tensor, Status, str]:
+    """Fit a tensor; of a layer that takes the image, `masks` has the numbers of masks there and here."""
     if there is None:
         return here, "new", "not in the source"
     value: Tensor = there.to(here)  # device and type
     how: list[str] = []
-    if takes_image and there.ndim > 1 and there.shape[1] != here.shape[1]:
-        value = adapt_channels(value, here.shape[1])
+    if masks and there.ndim > 1 and (there.shape[1] != here.shape[1] or masks[0] != masks[1]):
+        value = _adapt_input(value, here.shape[1], masks)
         how.append(f"channels {there.shape[1]} -> {here.shape[1]}")
     if value.ndim > 2 and value.shape[2:] != here.shape[2:] and value.shape[:2] == here.shape[:2]:
         size = value.numel()
@@ -148,6 +150,14 @@ def _fit(there: Tensor | None, here: Tensor, mode: Mode, takes_image: bool) -> t
     if value.shape != here.shape:
         return here, "new", f"shape {_times(there.shape)} in the source, {_times(here.shape)} here"
     return value, "adapted" if how else "matched", ", ".join(how)
+
+
+def _adapt_input(weight: Tensor, channels: int, masks: tuple[int, int]) -> Tensor:
+    """Adapt the kernels of the image's channels; those of as many masks are kept, those of others start at 0."""
+    images = weight.shape[1] - masks[0]
+    adapted = adapt_channels(weight[:, :images], channels - masks[1])
+    kept = weight[:, images:] if masks[0] == masks[1] else weight.new_zeros(len(weight), masks[1], *weight.shape[2:])
+    return torch.cat([adapted, kept], dim=1)
 
 
 def _times(shape: torch.Size) -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from autocrossdim.data.orientation import Reorientation
 from autocrossdim.preprocessing.crop import Box, box_shape, crop, nonzero_box
 from autocrossdim.preprocessing.normalize import normalize
-from autocrossdim.preprocessing.resample import Shape, orders_for, resample_image, resample_label, shape_for
+from autocrossdim.preprocessing.resample import Orders, Shape, orders_for, resample_image, resample_label, shape_for
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.system.errors import UserError
 
@@ -69,11 +69,19 @@ class Placement(BaseModel):
 
 @dataclass
 class Preprocessed:
-    """`image` (C, Z, Y, X) float32 and `label` (Z, Y, X) or None, in the plan's order, and their placement."""
+    """A preprocessed case, in the plan's order.
+
+    Attributes:
+        image: Image (C, Z, Y, X), float32.
+        label: Label (Z, Y, X); None if there is none.
+        placement: Position in the original grid.
+        previous_stage: Label values (Z, Y, X) of the segmentation by the previous stage; None if there is none.
+    """
 
     image: np.ndarray
     label: np.ndarray | None
     placement: Placement
+    previous_stage: np.ndarray | None = None
 
 
 def preprocess(
@@ -84,6 +92,7 @@ def preprocess(
     label: np.ndarray | None = None,
     *,
     orientation: str | None = None,
+    previous_stage: np.ndarray | None = None,
 ) -> Preprocessed:
     """Reorient, transpose, crop, normalise and resample one case.
 
@@ -94,6 +103,7 @@ def preprocess(
         configuration: Configuration with the target spacing.
         label: Label (Z, Y, X), values as in the file.
         orientation: Orientation code of the image; that of the plan if None.
+        previous_stage: Segmentation (Z, Y, X) by the previous stage of a cascade, values as in the file.
 
     Raises:
         UserError: At the plan's spacing, the image would be larger than any scan.
@@ -113,9 +123,12 @@ def preprocess(
             "in mm."
         )
     image = resample_image(image, shape, orders_for(3, (z, y, x), target))
-    if label is not None:
-        label = np.ascontiguousarray(crop(change.apply(label), box))
-        label = resample_label(label, shape, orders_for(1, (z, y, x), target))
+    label, previous_stage = (
+        values
+        if values is None
+        else _resampled(crop(change.apply(values), box), shape, orders_for(1, (z, y, x), target))
+        for values in (label, previous_stage)
+    )
     placement = Placement(
         original_shape=original_shape,
         transpose=change.order,
@@ -125,4 +138,8 @@ def preprocess(
         target=target,
         shape=shape,
     )
-    return Preprocessed(image, label, placement)
+    return Preprocessed(image, label, placement, previous_stage)
+
+
+def _resampled(cropped: np.ndarray, shape: Shape, orders: Orders) -> np.ndarray:
+    return resample_label(np.ascontiguousarray(cropped), shape, orders)

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+
+import numpy as np
 
 from autocrossdim.data.annotated_slices import read_annotation
 from autocrossdim.data.dataset import Case, Dataset
-from autocrossdim.data.images import read_image
+from autocrossdim.data.images import Geometry, read_image, read_label, same_place
 from autocrossdim.preprocessing.case import preprocess
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.plan import Configuration, Plan
@@ -17,9 +20,23 @@ from autocrossdim.system.text import counted, listed
 
 
 def preprocess_dataset(
-    dataset: Dataset, plan: Plan, configuration: Configuration, store: Store, processes: int
+    dataset: Dataset,
+    plan: Plan,
+    configuration: Configuration,
+    store: Store,
+    processes: int,
+    *,
+    cases: Sequence[Case] | None = None,
 ) -> list[str]:
     """Preprocess the training cases of a dataset; see `preprocess_cases`.
+
+    Args:
+        dataset: the raw dataset.
+        plan: as for `preprocess_cases`.
+        configuration: as for `preprocess_cases`.
+        store: as for `preprocess_cases`.
+        processes: as for `preprocess_cases`.
+        cases: the training cases with the segmentations that a cascade needs; those of the dataset if None.
 
     Raises:
         UserError: a file cannot be read or written, or the plan was made for another `unannotated_slices`.
@@ -29,7 +46,8 @@ def preprocess_dataset(
             f"{dataset.path / 'dataset.json'}: unannotated_slices changed since the dataset was planned. Plan again "
             "with --overwrite."
         )
-    return preprocess_cases(dataset.training_cases(), plan, configuration, store, processes)
+    cases = dataset.training_cases() if cases is None else cases
+    return preprocess_cases(cases, plan, configuration, store, processes)
 
 
 def preprocess_cases(
@@ -80,7 +98,16 @@ def _preprocess_case(plan: Plan, configuration: Configuration, store: Store, cas
             configuration,
             label,
             orientation=image.geometry.orientation,
+            previous_stage=None if case.previous_stage is None else _segmentation(case.previous_stage, image.geometry),
         )
     except UserError as error:
         raise UserError(f"{case.images[0]}: {error}") from error
     store.write(case, image.geometry, preprocessed, plan, configuration.patch_shape, source)
+
+
+def _segmentation(path: Path, geometry: Geometry) -> np.ndarray:
+    """Return the segmentation of a previous stage, which must be on the grid of the image."""
+    label, grid = read_label(path)
+    if difference := same_place(geometry, grid):
+        raise UserError(f"{path}: not on the grid of the image ({difference}). Delete it and train again.")
+    return label

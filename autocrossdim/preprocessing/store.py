@@ -1,6 +1,7 @@
 """The store of preprocessed cases: compressed arrays from which a patch is read without reading the case.
 
 A case is four files: `CASE.image.b2nd`, `CASE.label.b2nd`, `CASE.npz` (positions of labelled voxels) and `CASE.json`.
+For a cascade, `CASE.previous_stage.b2nd` holds the segmentation by the previous stage.
 The JSON file is written last and marks the case as complete; it also records the versions of the source files.
 """
 
@@ -25,6 +26,7 @@ from autocrossdim.system.text import shown_path
 
 BLOCK_BYTES = 2**17  # fits a core's cache
 VOXELS_PER_CLASS = 10_000  # positions stored per class, around which patches are drawn; nnU-Net's number
+ARRAYS = (".image.b2nd", ".label.b2nd", ".previous_stage.b2nd")
 SETTINGS = "settings"  # without ending, so that no case's record has the same name
 
 
@@ -39,6 +41,7 @@ class CaseRecord(BaseModel):
         source: versions of the files it was preprocessed from; empty if written by version 0.1.
         annotated_labels: names of the labels that were annotated; None if all were.
         annotated_slices: numbers of the slices (axis 0) with annotated voxels; None if every slice was annotated.
+        has_previous_stage: whether a segmentation by the previous stage is stored as well.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +53,7 @@ class CaseRecord(BaseModel):
     source: tuple[FileVersion, ...] = ()
     annotated_labels: tuple[str, ...] | None = None
     annotated_slices: tuple[int, ...] | None = None
+    has_previous_stage: bool = False
 
     def original_geometry(self) -> Geometry:
         """Return the geometry of the image as read."""
@@ -67,6 +71,7 @@ class StoredCase:
         voxels: foreground class -> positions (n, 3) of some of its voxels; absent classes are left out.
         annotated_labels: as in `CaseRecord`.
         annotated_slices: as in `CaseRecord`.
+        previous_stage: (Z, Y, X), label values of the segmentation by the previous stage; None if there is none.
     """
 
     name: str
@@ -75,6 +80,17 @@ class StoredCase:
     voxels: dict[str, np.ndarray]
     annotated_labels: tuple[str, ...] | None = None
     annotated_slices: tuple[int, ...] | None = None
+    previous_stage: blosc2.NDArray | None = None
+
+    def whole_input(self) -> np.ndarray:
+        """Return what a network is given to segment the case: the image and, as last channel, the previous stage's.
+
+        Shape (C, Z, Y, X) or (C + 1, Z, Y, X), float32.
+        """
+        image: np.ndarray = self.image[:]
+        if self.previous_stage is None:
+            return image
+        return np.concatenate([image, self.previous_stage[:][None]], dtype=image.dtype)
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,8 @@ class Store:
             "normalization": [entry.model_dump() for entry in plan.normalization],
             "labels": plan.labels.model_dump(mode="json"),
         }
+        if configuration.previous_stage is not None:
+            settings["previous_stage"] = configuration.previous_stage
         marker = self.root / SETTINGS
         with reading():
             prepared = marker.exists()
@@ -155,7 +173,7 @@ class Store:
     def remove(self, names: Iterable[str]) -> None:
         """Remove cases; an interruption leaves no incomplete case behind that counts as complete."""
         for name in names:
-            _remove(self._path(name, ending) for ending in (".json", ".image.b2nd", ".label.b2nd", ".npz"))
+            _remove(self._path(name, ending) for ending in (".json", *ARRAYS, ".npz"))
 
     def keep_only(self, names: Collection[str]) -> None:
         """Remove all cases but these, such as those deleted from the dataset."""
@@ -186,6 +204,8 @@ class Store:
         chunk = tuple(min(n, p) for n, p in zip(label.shape, patch, strict=True))
         _write_array(self._path(case.name, ".image.b2nd"), preprocessed.image, (1, *chunk))
         _write_array(self._path(case.name, ".label.b2nd"), label, chunk)
+        if preprocessed.previous_stage is not None:
+            _write_array(self._path(case.name, ".previous_stage.b2nd"), preprocessed.previous_stage, chunk)
         with written_whole(self._path(case.name, ".npz")) as path, path.open("wb") as file:
             # Without `allow_pickle`, which NumPy before 2.1 takes for the name of an array.
             np.savez(file, **_voxels_per_class(label, plan))  # type: ignore[arg-type]
@@ -197,6 +217,7 @@ class Store:
             source=source,
             annotated_labels=case.annotated_labels,
             annotated_slices=_annotated_slices(label, plan),
+            has_previous_stage=preprocessed.previous_stage is not None,
         )
         self._write_record(record)
 
@@ -210,6 +231,7 @@ class Store:
             with np.load(self._path(name, ".npz"), allow_pickle=False) as voxels:
                 positions = {key: voxels[key] for key in voxels.files}
             record = self.record(name)
+            stage = _open_array(self._path(name, ".previous_stage.b2nd")) if record.has_previous_stage else None
             return StoredCase(
                 name=name,
                 image=_open_array(self._path(name, ".image.b2nd")),
@@ -217,6 +239,7 @@ class Store:
                 voxels=positions,
                 annotated_labels=record.annotated_labels,
                 annotated_slices=record.annotated_slices,
+                previous_stage=stage,
             )
         except PermissionError as error:
             raise from_os_error(error, action="read") from error

@@ -144,7 +144,8 @@ class Best(BaseModel):
         """
         if space.plan.exists() and plan_digest(Plan.read(space.plan), self.configurations) != self.plan_digest:
             return f"{space.plan} was planned anew"
-        for configuration in self.configurations:
+        # The checkpoints of previous stages are among them.
+        for configuration in dict.fromkeys(key.partition("/")[0] for key in self.checkpoints):
             for fold in folds or self.folds:
                 known = self.checkpoints.get(f"{configuration}/fold_{fold}")
                 latest = space.fold(configuration, fold).latest
@@ -186,7 +187,6 @@ def plan_digest(plan: Plan, configurations: Sequence[str]) -> str:
         shared["regions"] = list(plan.labels.names)
     networks = {
         name: plan.configurations[name].model_dump(mode="json", exclude={"memory", "cost"})
-        for name in sorted(configurations)
-        if name in plan.configurations
+        for name in sorted(plan.with_stages(name for name in configurations if name in plan.configurations))
     }
     return hashlib.sha256(json.dumps([shared, networks], sort_keys=True).encode()).hexdigest()

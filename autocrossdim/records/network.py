@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 Inflation = Literal["center", "average", "replicate", "acs"]
 
@@ -40,6 +40,7 @@ class NetworkPlan(NetworkChoices):
         kind: `unet` is Omnia-Net (2D) or DX-Net (3D); `ds` is DS-Net, 3D -> 2D -> 3D.
         dims: spatial axes of the input.
         in_channels: channels of the input.
+        mask_channels: how many of them, the last ones, are masks of a previous stage rather than images.
         num_outputs: channels of the logits.
         strides: for each level below full resolution, 1 or 2 an axis. The first is the stem's. Fewer entries
             than the encoder has levels cut it there; an entry of 1s keeps the level without its stride.
@@ -57,6 +58,7 @@ class NetworkPlan(NetworkChoices):
     kind: Literal["unet", "ds"] = "unet"
     dims: Literal[2, 3]
     in_channels: PositiveInt
+    mask_channels: NonNegativeInt = 0
     num_outputs: PositiveInt
     strides: list[list[Literal[1, 2]]]
     kernel_sizes: list[list[Literal[1, 3]]]
@@ -76,6 +78,8 @@ class NetworkPlan(NetworkChoices):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.mask_channels >= self.in_channels:
+            raise ValueError("mask_channels: at least one channel of the input must be an image")
         levels = len(self.strides)
         if not levels:
             raise ValueError("strides: at least one level is needed")

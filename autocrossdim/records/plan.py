@@ -1,11 +1,19 @@
 """What was decided, and why: the typed, versioned content of plan.json."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.network import NetworkChoices, NetworkPlan
@@ -102,13 +110,15 @@ class Configuration(NetworkChoices):
     """One network and the data it sees. All axes are in the plan's order (transposed), coarsest first.
 
     Attributes:
-        name: `omnia`, `dx`, `dx_lowres` or `ds`.
+        name: `omnia`, `dx`, `dx_lowres`, `dx_cascade` or `ds`.
         dims: 2 (slices) or 3 (volumes).
         spacing: mm a voxel, `dims` entries; a 2D configuration leaves the slice axis as it is.
         median_shape: median shape (Z, Y, X) of the cases at that spacing, voxels.
         patch_size: voxels, `dims` entries.
         batch_size: patches a step.
         kind: `unet`, or `ds` for 3D -> 2D -> 3D.
+        previous_stage: Configuration whose segmentation is an additional input, one mask per label; None if there is
+            none. nnU-Net's word.
         trainer: name of the installed trainer that trains it (entry point group `autocrossdim.trainers`).
         learning_rate: peak learning rate, unless the training settings give another.
         mirror_axes: Axes of the patch that are mirrored in training and at test time; None mirrors every axis.
@@ -127,6 +137,7 @@ class Configuration(NetworkChoices):
     patch_size: tuple[PatchSide, ...]
     batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH)]
     kind: Literal["unet", "ds"] = "unet"
+    previous_stage: Name | None = None
     trainer: str = "default"
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
     mirror_axes: tuple[Literal[0, 1, 2], ...] | None = None
@@ -141,7 +152,17 @@ class Configuration(NetworkChoices):
             raise ValueError(f"spacing and patch_size need {self.dims} numbers, one an axis")
         if math.prod(self.patch_size) > MAX_PATCH:
             raise ValueError(f"a patch of more than {MAX_PATCH} voxels")
+        if self.previous_stage is not None and (self.kind != "unet" or self.slices != 1):
+            raise ValueError("previous_stage needs kind 'unet' and slices 1")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `previous_stage` out where there is none, so that digests of earlier plans remain valid."""
+        content: dict[str, Any] = dump(self)
+        if self.previous_stage is None:
+            content.pop("previous_stage", None)
+        return content
 
     def target_spacing(self, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return the spacing (mm; z, y, x in the plan's order) that a case of `spacing` is resampled to."""
@@ -222,6 +243,9 @@ class Plan(BaseModel):
         for name, configuration in self.configurations.items():
             if configuration.name != name:
                 raise ValueError(f"configuration '{name}' calls itself '{configuration.name}'")
+            stage = configuration.previous_stage
+            if stage is not None and (stage not in self.configurations or self._stage_of(stage) is not None):
+                raise ValueError(f"previous_stage of '{name}': '{stage}' must be another configuration without one")
             try:
                 self.network_plan(configuration)
             except ValidationError as error:
@@ -242,14 +266,42 @@ class Plan(BaseModel):
             )
         return self.configurations[name]
 
+    def with_stages(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return names of configurations and of the previous stages they need, each once, a stage before what needs it.
+
+        Raises:
+            UserError: the plan has no such configuration.
+        """
+        pairs = ((self.configuration(name).previous_stage, name) for name in names)
+        return tuple(dict.fromkeys(name for pair in pairs for name in pair if name is not None))
+
+    @property
+    def trained_by_run(self) -> tuple[str, ...]:
+        """Names of the configurations that `run` trains, in this order.
+
+        They are the one decided on and, where its patches cover little of a case, the cascade at the same spacing.
+        """
+        chosen = self.configuration()
+        cascades = [
+            name
+            for name, each in self.configurations.items()
+            if each.previous_stage is not None and each.spacing == chosen.spacing
+        ]
+        return self.with_stages([chosen.name, *cascades])
+
+    def _stage_of(self, name: str) -> str | None:
+        return self.configurations[name].previous_stage if name in self.configurations else None
+
     def network_plan(self, configuration: Configuration) -> NetworkPlan:
         """Return what `build_network` needs for a configuration."""
+        masks = 0 if configuration.previous_stage is None else len(self.labels.foreground)
         choices = {name: getattr(configuration, name) for name in NetworkChoices.model_fields}
         return NetworkPlan(
             **choices,
             kind=configuration.kind,
             dims=configuration.dims,
-            in_channels=len(self.channel_names) * configuration.slices,
+            in_channels=len(self.channel_names) * configuration.slices + masks,
+            mask_channels=masks,
             num_outputs=self.labels.num_outputs,
             strides=[list(stride) for stride in configuration.strides],
             kernel_sizes=[list(kernel) for kernel in configuration.kernel_sizes],
@@ -261,7 +313,7 @@ class Plan(BaseModel):
 
         Args:
             other: The other plan.
-            configurations: Names of the configurations that both plans are used for.
+            configurations: Names of the configurations that both plans are used for; their previous stages count, too.
         """
         named = {
             "labels": (self.labels.model_dump_json(), other.labels.model_dump_json()),  # the order of regions counts
@@ -274,7 +326,8 @@ class Plan(BaseModel):
             "axis order": (self.transpose, other.transpose),
         }
         found = [name for name, (ours, theirs) in named.items() if ours != theirs]
-        for name in configurations:
+        stages = [stage for name in configurations if (stage := self._stage_of(name)) is not None]
+        for name in dict.fromkeys([*configurations, *stages]):
             ours, theirs = self.configurations.get(name), other.configurations.get(name)
             if ours is None or theirs is None:
                 found.append(f"configuration {name} (in one plan only)")

@@ -11,7 +11,8 @@ class SamePlan:
     """Checks that checkpoints can be used together: their training is complete, and their plans agree.
 
     All of them must have the same labels, channels, normalisation and axis order, and the folds of a configuration
-    the same network and data. What another configuration of their plans looks like does not matter.
+    the same network and data; a cascade must have been planned with its previous stage. What another configuration of
+    their plans looks like does not matter.
 
     Example:
         >>> together = SamePlan()
@@ -37,8 +38,9 @@ class SamePlan:
             raise UserError(f"{path}: training stopped after epoch {epoch}. Resume it with `autocrossdim train`.")
         name = checkpoint.configuration
         if self._first:
-            shared = [name] if name in self._first else []
-            other, plan = self._first.get(name) or next(iter(self._first.values()))
+            users = [each for key, each in self._first.items() if each[1].configuration(key).previous_stage == name]
+            shared = [name] if name in self._first or users else []
+            other, plan = self._first.get(name) or next(iter([*users, *self._first.values()]))
             if differences := plan.differences(checkpoint.plan, shared):
                 raise UserError(
                     f"{path}: trained under another plan than {other} (different: {', '.join(differences)}). Train one "

@@ -1,59 +1,27 @@
-"""Cross-validation of configurations and their ensembles: usable folds, held-out predictions and summaries."""
+"""Cross-validation of configurations and their ensembles: held-out predictions and summaries."""
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from autocrossdim.data.dataset import Case, Dataset
-from autocrossdim.data.splits import Split
+from autocrossdim.data.dataset import Case
 from autocrossdim.evaluation.folder import Pair, evaluate_cases
 from autocrossdim.evaluation.summary import merge, summarise
 from autocrossdim.inference.model import Model
-from autocrossdim.preprocessing.dataset import preprocess_dataset
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.best import folder_name
 from autocrossdim.records.checkpoint import Checkpoint
-from autocrossdim.records.plan import Plan
 from autocrossdim.records.sources import content_hash, file_versions
 from autocrossdim.records.summary import CaseResult, Summary
-from autocrossdim.records.workspace import FoldFolder, Workspace
+from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.selection.budget import Budget
-from autocrossdim.selection.held_out import Names, predict_held_out, predicted_from
+from autocrossdim.selection.folds import CrossValidation, usable
+from autocrossdim.selection.held_out import Names, predict_held_out, predicted_from, source_of
+from autocrossdim.selection.stages import preprocessed, training_cases
 from autocrossdim.system.console import track
 from autocrossdim.system.device import choose_device
-from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
 from autocrossdim.system.text import counted, listed
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """A dataset, its plan and its folds.
-
-    Attributes:
-        dataset: The raw dataset.
-        workspace: Its workspace.
-        plan: Its plan.
-        splits: Its folds.
-        processes: Number of cases evaluated in parallel.
-        device: `auto`, `cpu` or `cuda`.
-    """
-
-    dataset: Dataset
-    workspace: Workspace
-    plan: Plan
-    splits: Sequence[Split]
-    processes: int
-    device: str
-
-    def fold(self, names: Names, fold: int) -> FoldFolder:
-        """Return the folder of a candidate's fold. Ensembles have folders beside those of the configurations."""
-        return self.workspace.fold(folder_name(names), fold)
-
-    def cases(self) -> list[tuple[int, str]]:
-        """Return the fold and name of every held-out case."""
-        return [(fold, case) for fold, split in enumerate(self.splits) for case in sorted(split.val)]
 
 
 def complete_configurations(work: CrossValidation) -> tuple[dict[str, list[Budget]], list[str]]:
@@ -61,7 +29,7 @@ def complete_configurations(work: CrossValidation) -> tuple[dict[str, list[Budge
     complete, problems = {}, []
     by_cost = sorted(work.plan.configurations.values(), key=lambda each: each.cost.multiply_adds_per_case)
     for name in (configuration.name for configuration in by_cost):
-        folds = [_usable(work, name, fold) for fold in range(len(work.splits))]
+        folds = [usable(work, name, fold) for fold in range(len(work.splits))]
         budgets = [fold for fold in folds if isinstance(fold, Budget)]
         if len(budgets) == len(folds):
             complete[name] = budgets
@@ -75,6 +43,11 @@ def complete_configurations(work: CrossValidation) -> tuple[dict[str, list[Budge
             )
             command = f"autocrossdim train {work.dataset.name} --config {name}"
             problems.append(f"{name} is left out: {found}. Run `{command}` to complete it.")
+    for name in list(complete):
+        stage = work.plan.configuration(name).previous_stage
+        if stage is not None and stage not in complete:
+            del complete[name]
+            problems.append(f"{name} is left out: its previous stage, {stage}, is.")
     return complete, problems
 
 
@@ -88,27 +61,6 @@ def outgrown(work: CrossValidation, configurations: Sequence[str]) -> list[str]:
     ]
 
 
-def _usable(work: CrossValidation, name: str, fold: int) -> Budget | str:
-    """Return the budget of a fold or, if it cannot be used, the reason in words that follow `fold 1 is`."""
-    folder = work.workspace.fold(name, fold)
-    if not folder.latest.exists():
-        return "not trained"
-    try:
-        checkpoint = Checkpoint.read(folder.latest)
-        budget = Budget.of(checkpoint, folder)
-    except UserError:
-        return "damaged or of another version (add --restart)"
-    if not checkpoint.complete:
-        return "not fully trained"
-    if other := work.plan.differences(checkpoint.plan, [name]):
-        return f"trained under another plan (different: {', '.join(other)}; add --restart)"
-    if not checkpoint.trained_cases.isdisjoint(work.splits[fold].val):
-        return "trained on other cases than splits.json lists now (add --restart)"
-    if not folder.summary.exists():
-        return "not validated"
-    return budget
-
-
 def predict_candidates(work: CrossValidation, candidates: Sequence[Names], digests: Mapping[str, str]) -> list[str]:
     """Segment the held-out cases of every fold with every candidate; current predictions are kept.
 
@@ -118,7 +70,7 @@ def predict_candidates(work: CrossValidation, candidates: Sequence[Names], diges
     """
     ending = work.plan.file_ending
     stores = {name: Store(work.workspace.preprocessed(name)) for names in candidates for name in names}
-    sources = {case.name: _source(case, stores) for case in work.dataset.training_cases()}
+    sources = _sources(work, stores)
     prepared: set[str] = set()
     corrected: set[str] = set()
     added: set[str] = set()
@@ -132,17 +84,19 @@ def predict_candidates(work: CrossValidation, candidates: Sequence[Names], diges
             for names, folder in folders.items()
             for case in split.val
         }
-        todo = {names: folders[names] for (names, case), source in found.items() if source != sources[case]}
+        wanted = {
+            (names, case): source_of(names, {name: sources[name][case] for name in names}) for names, case in found
+        }
+        todo = {names: folders[names] for (names, case), source in found.items() if source != wanted[names, case]}
         if not todo:
             continue
-        corrected |= {case for (_, case), source in found.items() if source not in (None, sources[case])}
+        corrected |= {key[1] for key, source in found.items() if source not in (None, wanted[key])}
         # The folds themselves were validated: what they lack came later.
         added |= {case for (names, case), source in found.items() if source is None and folders[names].summary.exists()}
         needed = sorted({name for names in todo for name in names})
         for name in needed:
             if name not in prepared:
-                configuration = work.plan.configuration(name)
-                preprocess_dataset(work.dataset, work.plan, configuration, stores[name], work.processes)
+                preprocessed(work, name)
                 prepared.add(name)
         for folder in todo.values():
             folder.summary.unlink(missing_ok=True)
@@ -163,6 +117,17 @@ def predict_candidates(work: CrossValidation, candidates: Sequence[Names], diges
             f"{'was' if len(added) == 1 else 'were'} segmented and evaluated now."
         )
     return sentences
+
+
+def _sources(work: CrossValidation, stores: Mapping[str, Store]) -> dict[str, dict[str, str]]:
+    """Return the digest of each case's files by configuration; a cascade has the previous stage's file as well."""
+    cascades = [name for name in stores if work.plan.configuration(name).previous_stage is not None]
+    others = {name: store for name, store in stores.items() if name not in cascades}
+    plain = {case.name: _source(case, others) for case in work.dataset.training_cases()} if others else {}
+    return dict.fromkeys(others, plain) | {
+        name: {case.name: _source(case, {name: stores[name]}) for case in training_cases(work, name)}
+        for name in cascades
+    }
 
 
 def _source(case: Case, stores: Mapping[str, Store]) -> str:

@@ -12,12 +12,12 @@ from autocrossdim.selection.budget import Budget, differences, mean_minutes, mea
 from autocrossdim.selection.calibration import Evidence, calibrate, confidence_at, fit_case_score
 from autocrossdim.selection.choose import choose
 from autocrossdim.selection.cross_validation import (
-    CrossValidation,
     complete_configurations,
     outgrown,
     predict_candidates,
     summarise_candidate,
 )
+from autocrossdim.selection.folds import CrossValidation
 from autocrossdim.selection.held_out import Names, evidence_file
 from autocrossdim.selection.likeness import NOT_COMPARED, find_likeness
 from autocrossdim.selection.postprocessing import choose_postprocessing
@@ -80,13 +80,19 @@ def find_best(work: CrossValidation) -> Best:
         )
     every: list[Names] = [(name,) for name in budgets] + list(combinations(budgets, 2))
     digests = checkpoint_digests(workspace, list(budgets), range(len(work.splits)))
-    changed = predict_candidates(work, every, digests)
+    # The segmentations by previous stages are part of what cascades are given.
+    cascades = {name for name in budgets if plan.configuration(name).previous_stage is not None}
+    single = [names for names in every if cascades.isdisjoint(names)]
+    changed = predict_candidates(work, single, digests)
+    if cascades:
+        changed += predict_candidates(work, [names for names in every if names not in single], digests)
     candidates = {contender_name(names): _candidate(work, names, budgets) for names in every}
     choice = choose(
         {name: each.summary for name, each in candidates.items()},
         {name: each.multiply_adds for name, each in candidates.items()},
     )
     chosen = candidates[choice.name]
+    stages = plan.with_stages(chosen.names)
     postprocessing = choose_postprocessing(chosen.summary, plan.labels, processes=work.processes)
     calibration, score = _calibrate(work, chosen)
     likeness = find_likeness(work, chosen.names, digests)
@@ -105,7 +111,7 @@ def find_best(work: CrossValidation) -> Best:
         scope=chosen.summary.scope,
         reasons=(
             *problems,
-            *changed,
+            *dict.fromkeys(changed),
             *outgrown(work, list(budgets)),
             *differences(budgets),
             *choice.reasons,
@@ -115,7 +121,7 @@ def find_best(work: CrossValidation) -> Best:
             NOT_COMPARED if likeness is None else likeness.sentence,
         ),
         plan_digest=plan_digest(plan, chosen.names),
-        checkpoints={key: value for key, value in digests.items() if key.partition("/")[0] in chosen.names},
+        checkpoints={key: value for key, value in digests.items() if key.partition("/")[0] in stages},
     )
     best.write(workspace.best)
     return best
@@ -125,7 +131,9 @@ def _candidate(work: CrossValidation, names: Names, budgets: Mapping[str, Sequen
     return Candidate(
         names=names,
         summary=summarise_candidate(work, names),
-        multiply_adds=sum(work.plan.configuration(name).cost.multiply_adds_per_case for name in names),
+        multiply_adds=sum(
+            work.plan.configuration(name).cost.multiply_adds_per_case for name in work.plan.with_stages(names)
+        ),
         budgets=[budgets[name] for name in names],
     )
 

@@ -42,7 +42,7 @@ def predicted_from(folder: FoldFolder, case: str, ending: str) -> str | None:
         ending: Ending of the segmentation's file.
 
     Returns:
-        The digest of the image and label files, as `Store.source_hash` returns it.
+        The digest of what they were made from, as `source_of` returns it.
     """
     if not (folder.validation / f"{case}{ending}").exists():
         return None
@@ -50,6 +50,17 @@ def predicted_from(folder: FoldFolder, case: str, ending: str) -> str | None:
         return Evidence.read(evidence_file(folder, case)).source
     except UserError:
         return None
+
+
+def source_of(names: Names, hashes: Mapping[str, str]) -> str:
+    """Return a digest of what the result of a candidate for a case is made from.
+
+    Args:
+        names: Configurations that are averaged.
+        hashes: `Store.source_hash` of the case by configuration. That of a cascade differs from the others: it includes
+            the segmentation by the previous stage.
+    """
+    return " ".join(dict.fromkeys(hashes[name] for name in names))
 
 
 def predict_held_out(
@@ -65,9 +76,11 @@ def predict_held_out(
     """
     configurations = sorted({name for names in folders for name in names})
     plan = models[configurations[0]].plan
-    source = stores[configurations[0]].source_hash(case)
+    hashes = {name: stores[name].source_hash(case) for name in configurations}
     todo = {
-        names: folder for names, folder in folders.items() if predicted_from(folder, case, plan.file_ending) != source
+        names: folder
+        for names, folder in folders.items()
+        if predicted_from(folder, case, plan.file_ending) != source_of(names, hashes)
     }
     configurations = [name for name in configurations if any(name in names for names in todo)]
     if not configurations:
@@ -78,7 +91,9 @@ def predict_held_out(
     reference = crop(record.placement.change.apply(reference), record.placement.box)
     strips = max(models[name].strips(records[name].placement, mirroring=True) for name in configurations)
     streams = [
-        models[name].slices(stores[name].open(case).image[:], records[name].placement, mirroring=True, strips=strips)
+        models[name].slices(
+            stores[name].open(case).whole_input(), records[name].placement, mirroring=True, strips=strips
+        )
         for name in configurations
     ]
     assemblies = {names: Assembly(plan.labels, record.placement) for names in todo}
@@ -93,7 +108,8 @@ def predict_held_out(
         output = folder.validation / f"{case}{plan.file_ending}"
         write_label(assemblies[names].restored_label(), record.original_geometry(), output)
         # The evidence is written last and marks the case as complete.
-        replace(evidence[names].result(), source=source).write(evidence_file(folder, case))
+        result = replace(evidence[names].result(), source=source_of(names, hashes))
+        result.write(evidence_file(folder, case))
 
 
 class EvidenceCollector:

@@ -8,11 +8,11 @@ from pydantic import BaseModel, ValidationError
 
 from autocrossdim.inference.likeness import feature_numbers, image_numbers
 from autocrossdim.inference.model import Model
-from autocrossdim.preprocessing.dataset import preprocess_dataset
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.likeness import FEATURES, LEAST_GROUPS, Floats, Likeness, Measure, familiarity
-from autocrossdim.selection.cross_validation import CrossValidation
+from autocrossdim.selection.folds import CrossValidation
 from autocrossdim.selection.held_out import Names, evidence_file
+from autocrossdim.selection.stages import preprocessed
 from autocrossdim.system.console import track
 from autocrossdim.system.device import choose_device
 from autocrossdim.system.errors import UserError
@@ -51,7 +51,7 @@ def find_likeness(work: CrossValidation, names: Names, digests: Mapping[str, str
     groups = [work.dataset.groups.get(case, case) for case in held_out]
     if len(set(groups)) < LEAST_GROUPS:
         return None
-    stores = {name: _store(work, name) for name in names}
+    stores = {name: preprocessed(work, name) for name in names}
     image = {case: _image_numbers(stores[names[0]], case) for case in held_out}
     distances, measures = {}, {}
     for name in image[held_out[0]]:
@@ -74,12 +74,6 @@ def find_likeness(work: CrossValidation, names: Names, digests: Mapping[str, str
         n_cases=len(held_out),
         n_unlike=sum(score.is_unlike for score in scores),
     )
-
-
-def _store(work: CrossValidation, name: str) -> Store:
-    store = Store(work.workspace.preprocessed(name))
-    preprocess_dataset(work.dataset, work.plan, work.plan.configuration(name), store, work.processes)
-    return store
 
 
 def _image_numbers(store: Store, case: str) -> dict[str, Floats]:
@@ -130,7 +124,7 @@ def _features_of_fold(
     known = _known_features(file)
     if known is None or known.checkpoint != checkpoint or (known.numbers and known.numbers.keys() != set(cases)):
         model = Model.load([folder.latest], choose_device(work.device))
-        found = {case: feature_numbers(model, store.open(case).image[:]) for case in cases}
+        found = {case: feature_numbers(model, store.open(case).whole_input()) for case in cases}
         numbers = {case: tuple(values[key].tolist()) for case, values in found.items() if key in values}
         known = FoldFeatures(checkpoint=checkpoint, numbers=numbers)
         write_json(file, known.model_dump())

@@ -53,6 +53,7 @@ def measure_scans(predictor: Predictor, cases: Sequence[Case], workspace: Worksp
         return predictor.prepare(existing_files(case))
 
     def compute(case: Case, prepared: Prepared) -> Measured:
+        prepared = predictor.after_stages(prepared)
         result = predictor.segment(prepared, uncertainty=True)
         return result, _measure(case, prepared, result, predictor, model)
 
@@ -80,7 +81,8 @@ def _file(case: Case, workspace: Workspace) -> Path:
 
 def _digest(predictor: Predictor, workspace: Workspace) -> str:
     """Return a digest of everything but the image on which the result depends."""
-    checkpoints = [checkpoint_digests(workspace, [model.configuration.name], model.folds) for model in predictor.models]
+    models = [*predictor.models, *predictor.stages.values()]
+    checkpoints = [checkpoint_digests(workspace, [model.configuration.name], model.folds) for model in models]
     best = None if predictor.best is None else predictor.best.model_dump_json()
     return sha256(repr([checkpoints, best, predictor.mirroring]).encode()).hexdigest()
 
@@ -135,4 +137,5 @@ def _features(predictor: Predictor, prepared: Prepared) -> np.ndarray:
     found = feature_numbers(replace(model, networks=model.networks[:1], folds=model.folds[:1]), case.image)
     if found:
         return next(iter(found.values()))
-    return np.concatenate(list(image_numbers(case.image, case.placement).values()))
+    image = case.image[: len(predictor.plan.channel_names)]
+    return np.concatenate(list(image_numbers(image, case.placement).values()))

@@ -159,3 +159,16 @@ def test_logits_that_need_too_much_memory_are_accumulated_in_strips() -> None:
     assert strips == 3
     assert 61 * 96 * -(-512 // strips) * 512 * 4 <= HELD_BYTES * 1.01
     assert window.strips(61, (6000, 512, 512)) == strips, "the length of the volume does not matter"
+
+
+def test_label_values_of_a_previous_stage_become_one_mask_per_region() -> None:
+    values = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (9, 12, 8))).float()
+    image = torch.stack([torch.randn(values.shape), values])
+    window = Window(dims=3, patch=(4, 8, 8), batch=2, mirror_axes=(0, 2), masks=((1, 2, 3), (2,)))
+
+    def masks_are_logits(tiles: torch.Tensor) -> torch.Tensor:
+        assert tiles.shape[1] == 1 + 2
+        return tiles[:, 1:]
+
+    found = torch.cat(list(logits_by_slab([masks_are_logits], image, 2, window)), dim=1)  # type: ignore[list-item]
+    torch.testing.assert_close(found, torch.stack([values > 0, values == 2]).float())

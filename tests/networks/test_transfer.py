@@ -89,6 +89,19 @@ def test_other_channels_and_labels_are_adapted_and_new_and_reported() -> None:
     assert json.loads(json.dumps(asdict(report)))["source"] == "a trained model"
 
 
+def test_masks_of_a_previous_stage_start_without_effect_and_are_kept_where_there_are_as_many() -> None:
+    plain, cascade = make_plan(3), make_plan(3, in_channels=3, mask_channels=2)
+    source, target = trained(plain), build_network(cascade, None).eval()
+    transfer(source.state_dict(), plain, target)
+    image, masks = torch.randn(1, 1, 16, 16, 16), torch.ones(1, 2, 16, 16, 16)
+    torch.testing.assert_close(target(torch.cat([image, masks], dim=1)), source(image))
+
+    again = trained(cascade)
+    more_channels = build_network(make_plan(3, in_channels=4, mask_channels=2), None)
+    transfer(again.state_dict(), cascade, more_channels)
+    assert torch.equal(more_channels.pre.conv.weight[:, -2:], again.pre.conv.weight[:, -2:])
+
+
 def test_a_shallower_network_takes_what_it_has_room_for() -> None:
     source_plan = make_plan(2, levels=4)
     source, target = trained(source_plan), build_network(make_plan(3, levels=3), None)

@@ -112,7 +112,13 @@ def test_reasons_give_patch_and_batch_size(described: Described) -> None:
         ("two voxels thick", ISOTROPIC, (2, 60, 50), {}, {"omnia", "dx"}),
         ("2D", ISOTROPIC, (1, 256, 256), {}, {"omnia"}),
         ("61 labels", ISOTROPIC, (100, 100, 100), {"labels": 61}, {"omnia", "dx"}),
-        ("a liver CT", (1.0, 0.767, 0.767), (432, 512, 512), {"channels": ("CT",)}, {"omnia", "dx", "dx_lowres"}),
+        (
+            "a liver CT",
+            (1.0, 0.767, 0.767),
+            (432, 512, 512),
+            {"channels": ("CT",)},
+            {"omnia", "dx", "dx_lowres", "dx_cascade"},
+        ),
     ],
 )
 def test_unusual_datasets(
@@ -128,6 +134,9 @@ def test_a_coarser_configuration_covers_a_quarter_or_all_that_fits(described: De
     assert np.prod(coarse.patch_size) > 0.2 * np.prod(coarse.median_shape)
     assert all(c > f for c, f in zip(coarse.spacing, fine.spacing, strict=True))
     assert any("dx_lowres" in note for note in plan.notes)
+    cascade = plan.configurations["dx_cascade"]
+    assert (cascade.previous_stage, cascade.spacing) == ("dx_lowres", fine.spacing)
+    assert plan.network_plan(cascade).mask_channels == len(plan.labels.foreground)
 
 
 def test_2d_images_keep_their_axes_and_are_not_called_mixed(described: Described) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,25 @@ def test_the_shares_of_several_processes_make_up_the_batch(planned: tuple[Path, 
         assert part.names == whole.names[rank::2]
         np.testing.assert_array_equal(part.data, whole.data[rank::2])
         np.testing.assert_array_equal(part.target, whole.target[rank::2])
+
+
+def test_masks_of_a_previous_stage_follow_the_image_and_move_along_with_the_label(planned: tuple[Path, Path]) -> None:
+    settings = {"affine": 1.0, "stage_empty": 0.0, "stage_morphology": 0.0, "stage_component": 0.0}
+    alone, cascade = make_loader(planned, **settings), make_loader(planned, **settings)
+    # A previous stage that segments everything as it was annotated.
+    cascade._cases = {
+        name: replace(case, previous_stage=case.label) for name in NAMES for case in [cascade.store.open(name)]
+    }
+    for number in range(3):
+        before, after = alone.batch(number), cascade.batch(number)
+        np.testing.assert_array_equal(after.data[:, :1], before.data)
+        np.testing.assert_array_equal(after.target, before.target)
+        for channel, value in ((1, 1), (2, 2)):
+            np.testing.assert_array_equal(after.data[:, channel], after.target == value)
+    changed = make_loader(planned, **{**settings, "stage_empty": 1.0})
+    changed._cases = cascade._cases
+    assert not changed.batch(0).data[:, 1:].any()
+    np.testing.assert_array_equal(changed.batch(0).data[:, :1], alone.batch(0).data)
 
 
 @pytest.mark.parametrize("config", ["dx", "omnia"])

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from trainers.stage import perturb
+
+NEVER = {"empty": 0.0, "morphology": 0.0, "component": 0.0}
+
+
+def masks() -> np.ndarray:
+    """Two masks of a patch: two cubes of different size, and nothing."""
+    result = np.zeros((2, 24, 24, 24), np.uint8)
+    result[0, 4:10, 4:10, 4:10] = result[0, 15:18, 15:18, 15:18] = 1
+    return result
+
+
+def perturbed(seed: int = 0, **probabilities: float) -> np.ndarray:
+    changed = masks()
+    perturb(changed, np.random.default_rng(seed), **{**NEVER, **probabilities})
+    return changed
+
+
+def test_probabilities_of_zero_leave_masks_as_they_are() -> None:
+    np.testing.assert_array_equal(perturbed(), masks())
+
+
+def test_all_masks_are_emptied_together() -> None:
+    assert not perturbed(empty=1.0).any()
+
+
+def test_a_mask_grows_or_shrinks_and_an_empty_one_stays_empty() -> None:
+    before = masks()[0].astype(bool)
+    grown = shrunk = 0
+    for seed in range(10):
+        changed = perturbed(seed, morphology=1.0)
+        assert not changed[1].any()
+        after = changed[0].astype(bool)
+        grown += bool((after >= before).all() and after.sum() > before.sum())
+        shrunk += bool((after <= before).all() and after.sum() < before.sum())
+    assert grown + shrunk == 10
+    assert min(grown, shrunk) > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_connected_component_is_removed(seed: int) -> None:
+    removed = masks()[0].astype(int) - perturbed(seed, component=1.0)[0]
+    assert removed.sum() in (6**3, 3**3)
+
+
+def test_a_component_that_covers_much_of_the_patch_is_kept() -> None:
+    large = np.ones((1, 8, 8, 8), np.uint8)
+    perturb(large, np.random.default_rng(0), **{**NEVER, "component": 1.0})
+    assert large.all()

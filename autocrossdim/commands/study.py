@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autocrossdim.records.study import StudyResults
     from autocrossdim.studies.design import Job, Study
 
-StudyName = Literal["weights", "inflation", "2d3d", "anisotropy", "cases"]
+StudyName = Literal["weights", "inflation", "2d3d", "anisotropy", "cases", "convergence"]
 
 EPOCHS = 100  # of a run, unless the user says otherwise; as for `train`
 

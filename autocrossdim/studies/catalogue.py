@@ -1,9 +1,11 @@
 """The studies: for each question, the arms that answer it."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from autocrossdim.networks.weights import tags
 from autocrossdim.studies.comparison import compare_arms
+from autocrossdim.studies.convergence import compare_starts
 from autocrossdim.studies.crossing import compare_ratios
 from autocrossdim.studies.design import Arm, Request, Study
 from autocrossdim.studies.learning_curve import doubling_sizes, learning_curve
@@ -23,6 +25,11 @@ def _weights(request: Request) -> list[Arm]:
         first = next((arm.weights for arm in arms[1:]), RANDOM)
         arms.append(Arm("Omnia-Net first", "dx", "omnia", first=first))
     return arms
+
+
+def _starts(request: Request) -> list[Arm]:
+    """The arms of `weights`. Held-out patches are scored during training, so they must not shorten it."""
+    return [replace(arm, settings={**arm.settings, "patience": 0}) for arm in _weights(request)]
 
 
 def _inflation(request: Request) -> list[Arm]:
@@ -122,5 +129,12 @@ STUDIES = {
             volumes=True,
         ),
         Study("cases", "What would more annotated cases bring?", _one, learning_curve, sizes=doubling_sizes),
+        Study(
+            "convergence",
+            "Does a pretrained start only learn faster, or does it also end higher?",
+            _starts,
+            compare_starts,
+            curves=True,
+        ),
     )
 }

@@ -56,11 +56,12 @@ def test_a_study_resumes_run_by_run_and_averages_its_networks(
 def test_omnia_net_first_shares_the_budget(volumes: Path, tmp_path: Path, succeed: Callable[..., str]) -> None:
     words = [word if word != "1" or QUICK[at - 1] != "--epochs" else "2" for at, word in enumerate(QUICK)]
     words += ["--arm", "Omnia-Net first", "--config", "dx", "--json"]
-    said = succeed("study", "weights", volumes, "--work", tmp_path, *words)
+    said = succeed("study", "convergence", volumes, "--work", tmp_path, *words)
     assert "Nothing to compare with" in said
     (run,) = json.loads(said[said.index("{\n") : said.rindex("}") + 1])["runs"]
     assert run["steps"] == 2  # of one of the two epochs
     assert run["training_seconds"] == run["curve"][-1]["seconds"]
+    assert run["curve"][-1]["dice"] is not None
 
 
 def test_slices_are_averaged_before_anything_is_trained(

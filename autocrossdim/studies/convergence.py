@@ -1,0 +1,98 @@
+"""Whether a start only arrives earlier or also higher: Dice during training, against time."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t
+
+from autocrossdim.records.study import StudyRun
+from autocrossdim.studies.comparison import compare_arms
+from autocrossdim.studies.design import Finding
+from autocrossdim.studies.figures import COLOURS, save
+from autocrossdim.studies.statistics import LEVEL, Estimate, paired
+from autocrossdim.system.text import for_matplotlib
+
+SHARE = 0.95  # of the Dice that the reference ends with
+
+
+def compare_starts(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
+    """Compare the final Dice of all arms, and the time in which each reaches most of what the first one ends with."""
+    found = compare_arms(arms, runs)
+    arms = [arm for arm in arms if any(run.arm == arm for run in runs)]
+    notes, numbers = [], {}
+    for size in sorted({run.size for run in runs}):
+        of = {arm: [run for run in runs if (run.arm, run.size) == (arm, size)] for arm in arms}
+        for arm in arms[1:]:
+            ratio = time_ratio(of[arm], of[arms[0]])
+            if ratio is None:
+                said = f"{arm} does not reach it with every seed."
+            else:
+                known = np.isfinite(ratio.low)
+                ends = f" (95 % interval over seeds {ratio.low:.2f} to {ratio.high:.2f})" if known else ""
+                numbers[f"{arm}, {size} cases: time ratio"] = ratio.value
+                said = f"{arm} takes {ratio.value:.2f} of the time of {arms[0]}{ends}."
+            notes.append(
+                f"To {SHARE:.0%} of the pseudo-Dice with which {arms[0]} ends, with {size} training cases: {said}"
+            )
+    return replace(found, draw=partial(_draw, arms=arms, runs=runs), notes=(*notes, *found.notes), numbers=numbers)
+
+
+def time_ratio(arm: Sequence[StudyRun], reference: Sequence[StudyRun]) -> Estimate | None:
+    """Return the geometric mean over seeds of the times in which both reach a share of the reference's final Dice.
+
+    The interval is Student's, over the logarithms; its ends are NaN with a single seed.
+
+    Args:
+        arm: Runs of one arm.
+        reference: Runs of the reference.
+
+    Returns:
+        The ratio, arm / reference; None without pairs, or if a run of the arm does not reach the Dice.
+    """
+    logarithms = []
+    for ours, theirs in zip(*paired(arm, reference), strict=True):
+        final = next((point.dice for point in reversed(theirs.curve) if point.dice is not None), None)
+        times = [None if final is None else _reached(run, SHARE * final) for run in (ours, theirs)]
+        if times[0] is None or times[1] is None:
+            return None
+        logarithms.append(np.log(times[0] / times[1]))
+    if not logarithms:
+        return None
+    mean, number = float(np.mean(logarithms)), len(logarithms)
+    half = np.nan
+    if number > 1:
+        half = float(t.ppf((1 + LEVEL) / 2, number - 1) * np.std(logarithms, ddof=1) / np.sqrt(number))
+    return Estimate(float(np.exp(mean)), float(np.exp(mean - half)), float(np.exp(mean + half)))
+
+
+def _reached(run: StudyRun, dice: float) -> float | None:
+    """Return the training time after which a run first has a pseudo-Dice; None if it never has."""
+    return next((point.seconds for point in run.curve if point.dice is not None and point.dice >= dice), None)
+
+
+def _draw(path: Path, *, arms: Sequence[str], runs: Sequence[StudyRun]) -> None:
+    from matplotlib.figure import Figure
+
+    size = max(run.size for run in runs)
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True)
+    for arm, colour in zip(arms, COLOURS * len(arms), strict=False):
+        for number, run in enumerate(run for run in runs if (run.arm, run.size) == (arm, size)):
+            minutes = [point.seconds / 60 for point in run.curve]
+            label = for_matplotlib(arm) if number == 0 else None
+            dice = [np.nan if point.dice is None else point.dice for point in run.curve]
+            panels[0].plot(minutes, dice, color=colour, alpha=0.8, marker=".", markersize=3, label=label)
+            panels[1].plot(
+                minutes, [point.loss for point in run.curve], color=colour, alpha=0.8, marker=".", markersize=3
+            )
+    panels[0].set_ylabel("pseudo-Dice of held-out patches")
+    panels[1].set_ylabel("training loss")
+    for panel in panels:
+        panel.set_xlabel("training time (min)")
+        panel.grid(alpha=0.3)
+    panels[0].set_title(f"{size} training cases", fontsize=10)
+    panels[0].legend(fontsize=8)
+    save(figure, path)

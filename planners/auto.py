@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from autocrossdim.commands.plugins import StepCost
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.preprocessing.fingerprint import common_orientation, reoriented
 from autocrossdim.records.fingerprint import Fingerprint
@@ -12,11 +13,13 @@ from planners.annotation import annotation_notes
 from planners.configurations import plan_configurations
 from planners.decision import choose, mixed_note
 from planners.device import memory_budget, precision_bits
+from planners.memory import StepMemory
 from planners.mirroring import choose_mirroring, plan_axis_names
 from planners.normalization import choose_normalization, normalization_note
 from planners.options import check_options
 from planners.sizing import Sizer
 from planners.spacing import CaseSizes, axis_order
+from planners.trial import Trial, run_here
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,39 @@ class AutoPlanner:
             notes=tuple(note for note in notes if note),
             overrides=options.overrides(self.configuration),
         )
+
+    def measure_step(
+        self,
+        plan: Plan,
+        configuration: Configuration,
+        device: str,
+        *,
+        mixed: bool = True,
+        channels_last: bool = True,
+        compiled: bool = False,
+    ) -> StepCost:
+        """Run a few training steps of a configuration; see `autocrossdim.commands.plugins.MeasuresSteps`.
+
+        Raises:
+            UserError: The device is not available, or has too little memory.
+        """
+        network, patch, batch = plan.network_plan(configuration), configuration.patch_size, configuration.batch_size
+        memory = StepMemory(network, mixed=mixed, regions=plan.labels.has_regions)
+        outcome = run_here(
+            Trial(
+                network=network,
+                patch=patch,
+                batch=batch,
+                mixed=mixed,
+                regions=plan.labels.has_regions,
+                device=device,
+                channels_last=channels_last,
+                compiled=compiled,
+            )
+        )
+        if outcome.seconds is None:
+            raise UserError(f"--device {device}: too little memory for a step of {configuration.name}.")
+        return StepCost(outcome.seconds, memory.training(patch, batch), outcome.peak_bytes)
 
 
 def _size_reason(configuration: Configuration) -> str:

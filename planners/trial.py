@@ -16,7 +16,14 @@ from pydantic import BaseModel
 
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.network import NetworkPlan
-from autocrossdim.system.device import choose_device, memory_format_for, precision_for
+from autocrossdim.system.device import (
+    choose_device,
+    memory_format_for,
+    peak_memory,
+    precision_for,
+    require_training,
+    reset_peak_memory,
+)
 from planners.memory import StepMemory
 from trainers.step import make_loss, make_optimizer, training_step
 
@@ -35,6 +42,9 @@ class Trial(BaseModel):
         batch: Patches per step.
         mixed: Whether convolutions run in 16 bits.
         regions: Whether outputs are regions, which may overlap, rather than exclusive classes.
+        device: Device to run it on.
+        channels_last: Whether features are in the channels-last memory format, as they are in training.
+        compiled: Whether `torch.compile` is used.
     """
 
     network: NetworkPlan
@@ -42,6 +52,9 @@ class Trial(BaseModel):
     batch: int
     mixed: bool
     regions: bool = False
+    device: str = "auto"
+    channels_last: bool = True
+    compiled: bool = False
 
 
 class Outcome(BaseModel):
@@ -106,34 +119,38 @@ def attempt(trial: Trial) -> Outcome:
     return Outcome.model_validate_json(result.stdout.splitlines()[-1])
 
 
-def _run(trial: Trial) -> Outcome:
-    device = choose_device("auto")
+def run_here(trial: Trial) -> Outcome:
+    """Run a trial in this process."""
+    device = choose_device(trial.device)
+    require_training(device)
+    reset_peak_memory(device)
     fabric = Fabric(
         accelerator=device.type,
-        devices=1,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
         precision=precision_for(device) if trial.mixed else "32-true",  # type: ignore[arg-type]
     )
-    layout = memory_format_for(trial.network.dims)
+    layout = memory_format_for(trial.network.dims) if trial.channels_last else torch.contiguous_format
     network = build_network(trial.network, None).to(memory_format=layout)
+    if trial.compiled:
+        network.compile()
     model, optimizer = fabric.setup(network, make_optimizer(network, learning_rate=1e-3))
     loss = make_loss(regions=trial.regions)
     image_shape = (trial.batch, trial.network.in_channels, *trial.patch)
     outputs = (trial.network.num_outputs,) if trial.regions else ()
     times = []
     try:
+        image = torch.randn(image_shape, device=device).contiguous(memory_format=layout)
+        highest = 2 if trial.regions else trial.network.num_outputs
+        target = torch.randint(highest, (trial.batch, *outputs, *trial.patch), device=device)
         for _ in range(STEPS):
             started = time.monotonic()
-            image = torch.randn(image_shape, device=device).contiguous(memory_format=layout)
-            highest = 2 if trial.regions else trial.network.num_outputs
-            target = torch.randint(highest, (trial.batch, *outputs, *trial.patch), device=device)
             # Moving the loss to the CPU waits for the GPU to finish the step.
             training_step(model, loss, optimizer, [(image, target)], engine=fabric).item()
             times.append(time.monotonic() - started)
     except torch.cuda.OutOfMemoryError:
         return Outcome(fits=False)
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-    return Outcome(seconds=min(times[1:]), peak_bytes=peak)
+    return Outcome(seconds=min(times[1:]), peak_bytes=peak_memory(device))
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_run(Trial.model_validate_json(sys.stdin.read())).model_dump()) + "\n")
+    sys.stdout.write(json.dumps(run_here(Trial.model_validate_json(sys.stdin.read())).model_dump()) + "\n")

@@ -4,10 +4,21 @@ import os
 import platform
 import socket
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from autocrossdim.commands.signature import command
+from autocrossdim.commands.signature import Option, command
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import write_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from autocrossdim.commands.device_report import DeviceReport
 
 PACKAGES = ("autocrossdim", "torch", "timm", "SimpleITK", "batchgenerators", "numpy")
 HUB = "huggingface.co"
@@ -15,14 +26,54 @@ SECONDS_TO_WAIT = 3.0
 
 
 @command()
-def doctor() -> list[str]:
-    """Show versions, devices, memory, and whether pretrained weights can be downloaded."""
-    return list(_findings())
+def doctor(
+    *,
+    device: Annotated[
+        str | None,
+        Option("Also run the networks, training and prediction on this device: auto, cpu, cuda, cuda:N or mps."),
+    ] = None,
+    output: Annotated[
+        str | Path | None, Option("Markdown file for the results of --device.", Path | None, ("-o", "--output"))
+    ] = None,
+) -> "list[str] | DeviceReport":
+    """Show versions, devices, memory, and whether pretrained weights can be downloaded; or measure a device.
+
+    With a device, generated data are planned, trained and predicted on it. Every network is compared with the CPU, and
+    memory and speed are measured. On a CPU this runs at toy size, and its times mean little.
+
+    Args:
+        device: Device to measure; only what is there is shown if None.
+        output: Markdown file for the measurements.
+
+    Returns:
+        One finding per line, or the measurements.
+
+    Raises:
+        UserError: The device is not available, or cannot train.
+    """
+    findings = list(_findings())
+    if device is None:
+        if output is not None:
+            raise UserError("--output is the file for the results of --device. Add --device, or leave --output out.")
+        return findings
+    from autocrossdim.commands.device_check import check
+    from autocrossdim.commands.device_report import DeviceReport, defaults
+    from autocrossdim.system.device import choose_device, name_of, require_training
+
+    started, chosen = time.monotonic(), choose_device(device)
+    require_training(chosen)
+    with tempfile.TemporaryDirectory() as folder:
+        sections = check(chosen, Path(folder))
+    seconds = time.monotonic() - started
+    report = DeviceReport(f"{chosen} ({name_of(chosen)})", findings, sections, defaults(sections), seconds)
+    if output is not None:
+        write_text(Path(output), report.markdown())
+    return report
 
 
-def present(findings: list[str], **_: object) -> Iterator[str]:
-    """Yield what the command line prints: one finding per line."""
-    yield from findings
+def present(result: "list[str] | DeviceReport", **_: object) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: one finding per line, then the tables."""
+    yield from result if isinstance(result, list) else result.terminal()
 
 
 def _findings() -> Iterator[str]:
@@ -42,13 +93,13 @@ def _memory() -> str:
 
 
 def _devices() -> Iterator[str]:
-    from autocrossdim.system.device import BACKENDS, gpus, name_of, precision_for, total_memory
+    from autocrossdim.system.device import BACKENDS, gpus, name_of, precision_name, total_memory
 
     found = gpus()
     if not found:
         yield "No usable GPU: training runs on the CPU, and plans are sized for 8 GB unless --memory says otherwise."
     for device in found:
-        precision = {"bf16-mixed": "bf16", "16-mixed": "fp16", "32-true": "fp32"}[precision_for(device)]
+        precision = precision_name(device)
         does = f"trains in {precision}" if BACKENDS[device.type].trains else f"predicts in {precision}, cannot train"
         memory = total_memory(device)
         size = "shares the memory of the CPU" if memory is None else f"{memory / 1024**3:.0f} GB"

@@ -44,6 +44,48 @@ class Planner(Protocol):
 
 
 @dataclass(frozen=True)
+class StepCost:
+    """Time and memory of a training step.
+
+    Attributes:
+        seconds: Time of one step whose batch is on the device already.
+        computed_bytes: Memory that the planner computes for it.
+        measured_bytes: Most memory that it took; None where torch does not measure it, as on a CPU.
+    """
+
+    seconds: float
+    computed_bytes: int
+    measured_bytes: int | None
+
+
+@runtime_checkable
+class MeasuresSteps(Protocol):
+    """What a planner may offer besides planning, for `autocrossdim doctor --device`."""
+
+    def measure_step(
+        self,
+        plan: Plan,
+        configuration: Configuration,
+        device: str,
+        *,
+        mixed: bool = True,
+        channels_last: bool = True,
+        compiled: bool = False,
+    ) -> StepCost:
+        """Run a few training steps of a configuration on random data.
+
+        Args:
+            plan: The plan.
+            configuration: Configuration of the plan, possibly with another patch or batch size.
+            device: Device, as for `--device`.
+            mixed: Compute in the 16 bits in which the device trains, instead of 32.
+            channels_last: Keep features in the channels-last memory format.
+            compiled: Use `torch.compile`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class Unlabelled:
     """Scans without labels that a fold may learn from.
 

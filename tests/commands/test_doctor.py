@@ -1,7 +1,9 @@
 """What `autocrossdim doctor` says about a machine."""
 
+import json
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +28,33 @@ def test_a_machine_without_a_gpu_and_without_network(succeed: Callable[..., str]
     assert f"torch {version('torch')}" in printed
     assert "CPU cores, " in printed
     assert "cannot be reached (no network). Use `--weights FILE`" in printed
+
+
+def test_a_device_is_measured_from_networks_to_prediction(tmp_path: Path, command: Callable[..., Any]) -> None:
+    file = tmp_path / "cpu.md"
+    result = command("doctor", "--device", "cpu", "-o", file, "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    tables = {section["title"]: section["rows"] for section in report["sections"]}
+    networks, memory, steps, depthwise, training, prediction = tables.values()
+    assert {(row["network"], row["precision"]) for row in networks} == {
+        (network, precision) for network in ("dx", "omnia") for precision in ("fp32", "bf16", "fp16")
+    }
+    assert [row for row in networks if row["agrees"] != "yes"] == []
+    assert all(row["error of gradients"] == 0 for row in networks if row["precision"] == "fp32")
+    assert all(row["computed GB"] > 0 and row["measured GB"] is None for row in memory)
+    assert {(row["channels last"], row["default"]) for row in steps} == {("yes", "yes"), ("no", "no")}
+    assert all(row[column] > 0 for row in depthwise for column in row if column.endswith("(ms)"))
+    assert all(0 <= row["share waiting for data"] <= 1 and row["devices"] == 1 for row in training)
+    assert all(row["voxels per second"] > 0 for row in prediction)
+    written = file.read_text(encoding="utf-8")
+    assert all(f"## {title}" in written for title in [*tables, "Defaults"])
+
+
+def test_only_a_measured_device_has_a_report(command: Callable[..., Any]) -> None:
+    result = command("doctor", "-o", "report.md")
+    assert result.returncode == 2
+    assert "Add --device" in result.stderr
 
 
 def test_gpus_of_every_type_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:

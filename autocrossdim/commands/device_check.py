@@ -1,0 +1,315 @@
+"""What `autocrossdim doctor --device` runs on a device: networks, memory, speed, training and prediction."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autocrossdim.commands.device_report import Row, Section
+from autocrossdim.commands.plan_and_preprocess import plan_and_preprocess
+from autocrossdim.commands.plugins import MeasuresSteps, find_planner
+from autocrossdim.commands.train import train
+from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
+from autocrossdim.inference.predictor import Predictor
+from autocrossdim.networks.build import build_network
+from autocrossdim.networks.depthwise import DepthwiseConv3d
+from autocrossdim.records.plan import GIGABYTE, Configuration, Plan
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.system import device as devices
+from autocrossdim.system.console import say
+from autocrossdim.system.errors import UserError
+
+PLANNER = "auto"
+CONFIGURATIONS = ("omnia", "dx")  # the others are the same networks at another resolution or with more channels
+LABELS = {"background": 0, "organ": 1, "nodule": 2}
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Largest relative error (L2 norm) of logits and of all gradients together, against the CPU in fp32. GPUs round the
+# inputs of fp32 convolutions to TF32, which has as many digits as fp16. Our choice, which holds on a CPU at toy size;
+# it has not been tried on a GPU.
+TOLERANCE = {"fp32": 0.02, "bf16": 0.2, "fp16": 0.03}
+LOSS_SCALE = 1024.0  # fp16 gradients would be rounded to 0 without it
+CHECKED_SIDE = 64  # voxels per side of the patch on which a GPU is compared with the CPU, which has to keep up
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is run.
+
+    Attributes:
+        shape: Shape (Z, Y, X) of the generated volumes.
+        plan: Options of the plan.
+        settings: Settings of the training.
+        layers: Channels, side of the input, kernel and stride of the 3D depthwise layers.
+        repeats: Number of timed runs of a layer, of which the fastest counts.
+        compiled: Whether to try `torch.compile`.
+    """
+
+    shape: tuple[int, int, int]
+    plan: dict[str, Any]
+    settings: dict[str, Any]
+    layers: tuple[tuple[int, int, int, int], ...]
+    repeats: int
+    compiled: bool
+
+
+TOY = Scale(
+    shape=(20, 28, 24),
+    plan={"encoder": "test_efficientnet", "patch_size": (16, 16, 16), "batch_size": 2},
+    settings={"steps_per_epoch": 2, "workers": 0},
+    layers=((8, 6, 3, 1),),
+    repeats=2,
+    compiled=False,
+)
+FULL = Scale(
+    shape=(96, 160, 160),
+    plan={"memory": 8.0},
+    settings={"steps_per_epoch": 25},
+    layers=((32, 48, 3, 1), (96, 48, 3, 2), (144, 24, 5, 2), (240, 12, 5, 1), (1152, 3, 5, 1), (96, 24, 7, 1)),
+    repeats=10,
+    compiled=True,
+)
+
+
+def check(device: torch.device, folder: Path) -> list[Section]:
+    """Run everything on a device, at toy size on a CPU.
+
+    Args:
+        device: Device to check.
+        folder: Empty directory for generated data and results.
+
+    Returns:
+        One section per question, in the order in which they were answered.
+    """
+    scale = TOY if device.type == "cpu" else FULL
+    raw, work = folder / "Dataset901_Nodules", folder / "work"
+    write_dataset(raw, lambda random: nodules(random, scale.shape), LABELS, ISOTROPIC_SPACING, training=5, test=0)
+    plan = plan_and_preprocess(raw, work=work, trial=False, **scale.plan)
+    checked = {name: plan.configurations[name] for name in CONFIGURATIONS}
+    plan = plan.model_copy(update={"configurations": checked})
+    planner = find_planner(PLANNER)
+    assert isinstance(planner, MeasuresSteps)
+    say(f"Comparing the networks on {device} with the CPU")
+    sections = [networks(plan, device)]
+    say("Timing training steps, and comparing their memory with the computed one")
+    sections += [memory(plan, device, planner), steps(plan, device, planner, compiled=scale.compiled)]
+    say("Timing 3D depthwise convolutions and what could replace them")
+    sections.append(depthwise(device, scale))
+    resident = {str(row["network"]): row["ms per step"] for row in sections[2].rows if row["default"] == "yes"}
+    sections.append(training(raw, work, plan, device, scale, resident))
+    sections.append(prediction(work / raw.name, raw, plan, device))
+    return sections
+
+
+def networks(plan: Plan, device: torch.device) -> Section:
+    """Compare logits and gradients of every network of a plan with those of the CPU in fp32."""
+    rows: list[Row] = []
+    for name, configuration in plan.configurations.items():
+        torch.manual_seed(0)
+        network = build_network(plan.network_plan(configuration), None).eval()
+        patch = [min(side, CHECKED_SIDE) for side in configuration.patch_size]
+        image = torch.randn(2, network.plan.in_channels, *patch)
+        target = torch.randint(network.plan.num_outputs, (2, *patch))
+        expected = _gradients(network, image, target, devices.CPU, "fp32")
+        for precision in TYPES:
+            try:
+                found = _gradients(network, image, target, device, precision)
+            except RuntimeError as error:  # torch lacks an operation for the device in this precision
+                rows.append(_agreement(name, precision, None, str(error).partition("\n")[0]))
+                continue
+            rows.append(_agreement(name, precision, [_relative(a, b) for a, b in zip(found, expected, strict=True)]))
+        network.to("cpu")
+    return Section(
+        "Networks against the CPU in fp32",
+        rows,
+        "Relative error (L2 norm) of logits and gradients in evaluation mode, with random weights and data.",
+    )
+
+
+def _agreement(network: str, precision: str, errors: list[float] | None, failure: str = "") -> Row:
+    logits, gradients = errors or (None, None)
+    agrees = errors is not None and max(errors) <= TOLERANCE[precision]  # False for NaN
+    return {
+        "network": network,
+        "precision": precision,
+        "error of logits": logits,
+        "error of gradients": gradients,
+        "tolerance": TOLERANCE[precision],
+        "agrees": "yes" if agrees else f"no {failure}".strip(),
+    }
+
+
+def _gradients(
+    network: nn.Module, image: Tensor, target: Tensor, device: torch.device, precision: str
+) -> tuple[Tensor, Tensor]:
+    """Return logits, and the gradients of all parameters, on the CPU in fp64."""
+    network.to(device).zero_grad(set_to_none=True)
+    half = precision != "fp32"
+    with torch.autocast(device.type, dtype=TYPES[precision] if half else torch.bfloat16, enabled=half):
+        logits = network(image.to(device).contiguous(memory_format=devices.memory_format_for(image.ndim - 2)))
+    (functional.cross_entropy(logits.float(), target.to(device)) * LOSS_SCALE).backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+    return logits.detach().cpu().double(), torch.cat(gradients).cpu().double()
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def memory(plan: Plan, device: torch.device, planner: MeasuresSteps) -> Section:
+    """Compare computed with measured memory, for the planned size and smaller ones."""
+    rows: list[Row] = []
+    for configuration in plan.configurations.values():
+        for size in _sizes(configuration):
+            cost = planner.measure_step(plan, size, str(device), mixed=devices.BACKENDS[device.type].half)
+            measured = cost.measured_bytes
+            rows.append(
+                {
+                    "network": size.name,
+                    "patch": " × ".join(map(str, size.patch_size)),
+                    "batch": size.batch_size,
+                    "computed GB": cost.computed_bytes / GIGABYTE,
+                    "measured GB": None if measured is None else measured / GIGABYTE,
+                    "computed / measured": None if measured is None else cost.computed_bytes / measured,
+                }
+            )
+    note = "The goal is a ratio within 10 % of 1. torch measures the memory of CUDA, ROCm and Intel GPUs only."
+    return Section("Memory of a training step", rows, note)
+
+
+def _sizes(configuration: Configuration) -> Iterator[Configuration]:
+    """Yield a configuration as it is, with half the batch, and with half the patch."""
+    yield configuration
+    if configuration.batch_size >= 4:
+        yield configuration.model_copy(update={"batch_size": configuration.batch_size // 2})
+    if min(configuration.patch_size) >= CHECKED_SIDE:
+        yield configuration.model_copy(update={"patch_size": tuple(side // 2 for side in configuration.patch_size)})
+
+
+def steps(plan: Plan, device: torch.device, planner: MeasuresSteps, *, compiled: bool) -> Section:
+    """Time training steps whose data are on the device, in both precisions and memory formats, and compiled."""
+    rows: list[Row] = []
+    for name, configuration in plan.configurations.items():
+        variants = [(mixed, last, False) for mixed in (True, False) for last in (True, False)]
+        for mixed, channels_last, compile_it in [*variants, (True, True, True)] if compiled else variants:
+            if mixed and not devices.BACKENDS[device.type].half:
+                continue
+            row: Row = {
+                "network": name,
+                "precision": devices.precision_name(device) if mixed else "fp32",
+                "channels last": "yes" if channels_last else "no",
+                "compiled": "yes" if compile_it else "no",
+                "ms per step": None,
+                "default": "no",
+            }
+            options = {"mixed": mixed, "channels_last": channels_last, "compiled": compile_it}
+            try:
+                row["ms per step"] = 1e3 * planner.measure_step(plan, configuration, str(device), **options).seconds
+            except UserError:
+                row["compiled"] = "out of memory"
+            except Exception as error:  # compilers raise errors of their own
+                if not compile_it:
+                    raise
+                row["compiled"] = f"failed: {str(error).strip().partition(chr(10))[0]}"
+            is_default = mixed is devices.BACKENDS[device.type].half and channels_last and not compile_it
+            row["default"] = "yes" if is_default else "no"
+            rows.append(row)
+    note = "" if compiled else "torch.compile is not tried on a CPU."
+    return Section("Training step, data on the device", rows, note)
+
+
+def depthwise(device: torch.device, scale: Scale) -> Section:
+    """Time forward and backward pass of 3D depthwise convolutions, and of grouped and dense ones in their place."""
+    rows: list[Row] = []
+    for channels, side, kernel, stride in scale.layers:
+        x = torch.randn(2, channels, side, side, side, device=device)
+        x = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+        row: Row = {"channels, input, kernel, stride": f"{channels}, {side}³, {kernel}, {stride}"}
+        for name, groups in (("depthwise", channels), ("8 per group", channels // 8), ("dense", 1)):
+            kind = DepthwiseConv3d if name == "depthwise" else nn.Conv3d
+            layer = kind(channels, channels, kernel, stride, kernel // 2, groups=groups, bias=False, device=device)
+            row[f"{name} (ms)"] = _fastest(partial(_both_ways, layer, x, device), device, scale.repeats)
+        rows.append(row)
+    return Section("3D depthwise convolutions, forward and backward, batch 2", rows)
+
+
+def _both_ways(layer: nn.Module, x: Tensor, device: torch.device) -> None:
+    with devices.autocast_for(device):
+        y = layer(x)
+    y.sum().backward()
+
+
+def _fastest(run: Callable[[], None], device: torch.device, repeats: int) -> float:
+    """Return the least time of a run in ms, the first one left out."""
+    times = []
+    for _ in range(repeats + 1):
+        devices.synchronize(device)
+        started = time.monotonic()
+        run()
+        devices.synchronize(device)
+        times.append(1e3 * (time.monotonic() - started))
+    return min(times[1:])
+
+
+def training(
+    raw: Path, work: Path, plan: Plan, device: torch.device, scale: Scale, resident: Mapping[str, Any]
+) -> Section:
+    """Train every configuration for two epochs, and compare the second with steps whose data are on the device."""
+    rows: list[Row] = []
+    several = devices.count(device.type) >= 2 and device.type == "cuda"
+    for name, configuration in plan.configurations.items():
+        for number in (1, 2) if several else (1,):
+            say(f"Training {name} with its loader on {number} device(s)")
+            settings = {**scale.settings, "validation_batches": 1, "slices_first": False}
+            train(
+                raw,
+                work=work,
+                config=name,
+                fold=number - 1,  # one of its own for each number of devices
+                weights="random",
+                epochs=2,
+                set=settings,
+                device=str(device) if number == 1 else "cuda",
+                devices=number,
+            )
+            epoch = _last_epoch(Workspace.of(raw.name, work).fold(name, number - 1).history)
+            ms = 1e3 * epoch["seconds"] * configuration.batch_size / epoch["patches"]
+            alone = resident.get(name)
+            rows.append(
+                {
+                    "network": name,
+                    "devices": number,
+                    "ms per step": ms,
+                    "share waiting for data": epoch["waited_for_data"] / epoch["seconds"],
+                    "speed / data on the device": alone / ms if isinstance(alone, float) else None,
+                }
+            )
+    note = "The goal is at least 85 % of the speed with the data on the device."
+    return Section("Training with the loader", rows, note if several else f"{note} One device: DDP was not run.")
+
+
+def _last_epoch(history: Path) -> dict[str, float]:
+    epoch: dict[str, float] = json.loads(history.read_text(encoding="utf-8").splitlines()[-1])
+    return epoch
+
+
+def prediction(results: Path, raw: Path, plan: Plan, device: torch.device) -> Section:
+    """Segment one volume with each network, with and without mirroring."""
+    rows: list[Row] = []
+    image = next((raw / "imagesTr").iterdir())
+    for name in plan.configurations:
+        for mirroring in (True, False):
+            predictor = Predictor.load(results, fold=0, config=name, device=str(device), mirroring=mirroring)
+            predictor(image)
+            started = time.monotonic()
+            label = predictor(image).label
+            rate = label.size / (time.monotonic() - started)
+            rows.append({"network": name, "mirroring": "yes" if mirroring else "no", "voxels per second": rate})
+    return Section("Prediction of one volume, reading and resampling included", rows)

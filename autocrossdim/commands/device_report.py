@@ -1,0 +1,134 @@
+"""The result of `autocrossdim doctor --device`: tables, and what the defaults should be on the device."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+
+Row = dict[str, str | float | int | None]
+
+WORTH_COMPILING = 0.9  # of the time of a step; above it, the minutes that compiling takes are not worth it (our choice)
+GOAL_WAITING = 0.15  # share of the time for which training may wait for data
+GOAL_MEMORY = 0.1  # relative difference of computed and measured memory
+
+
+@dataclass
+class Section:
+    """A table.
+
+    Attributes:
+        title: Heading.
+        rows: Rows with the same columns; None is what was not measured.
+        note: Sentences about the table.
+    """
+
+    title: str
+    rows: list[Row]
+    note: str = ""
+
+
+@dataclass
+class DeviceReport:
+    """What was measured on a device.
+
+    Attributes:
+        device: Name of the device for `--device`.
+        findings: What `autocrossdim doctor` says about the machine.
+        sections: Tables.
+        defaults: What the defaults should be on the device, one sentence each.
+        seconds: How long it took.
+    """
+
+    device: str
+    findings: list[str]
+    sections: list[Section]
+    defaults: list[str]
+    seconds: float
+
+    def markdown(self) -> str:
+        """Return the report as Markdown."""
+        lines = [f"# autocrossdim on {self.device}", "", *(f"- {finding}" for finding in self.findings), ""]
+        for section in self.sections:
+            columns = list(section.rows[0])
+            lines += [f"## {section.title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+            lines += ["| " + " | ".join(_shown(row[column]) for column in columns) + " |" for row in section.rows]
+            lines += ["", section.note, ""] if section.note else [""]
+        lines += ["## Defaults", "", *(f"- {sentence}" for sentence in self.defaults), ""]
+        return "\n".join(lines)
+
+    def terminal(self) -> Iterator[RenderableType]:
+        """Yield the report for the terminal."""
+        yield from self.findings
+        for section in self.sections:
+            table = Table(*section.rows[0], title=section.title, caption=section.note or None, box=box.SIMPLE_HEAD)
+            for row in section.rows:
+                table.add_row(*map(_shown, row.values()))
+            yield table
+        yield from self.defaults
+        yield f"Measured in {self.seconds:.0f} s."
+
+
+def _shown(value: str | float | int | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value).replace("|", "/")
+
+
+def defaults(sections: list[Section]) -> list[str]:
+    """Return what the defaults should be, from the sections of `device_check.check`, one sentence each."""
+    networks, memory, steps, _, training, _ = sections
+    return [
+        _networks(networks.rows),
+        _memory(memory.rows),
+        *_steps(steps.rows),
+        _loader(training.rows),
+    ]
+
+
+def _networks(rows: list[Row]) -> str:
+    apart = [f"{row['network']} in {row['precision']}" for row in rows if row["agrees"] != "yes"]
+    if not apart:
+        return "Precision: every network agrees with the CPU in fp32, bf16 and fp16."
+    return f"Precision: do not use what differs from the CPU: {', '.join(apart)}."
+
+
+def _memory(rows: list[Row]) -> str:
+    ratios = [ratio for row in rows if isinstance(ratio := row["computed / measured"], float)]
+    if not ratios:
+        return "Memory: not measured on this device."
+    span = f"computed is {min(ratios):.2f} to {max(ratios):.2f} times what was measured"
+    if max(abs(ratio - 1) for ratio in ratios) <= GOAL_MEMORY:
+        return f"Memory: {span}, within the goal. Keep the default budget."
+    return f"Memory: {span}, outside the goal of 10 %. Plan with --memory {'lower' if min(ratios) < 1 else 'higher'}."
+
+
+def _steps(rows: list[Row]) -> Iterator[str]:
+    """Yield, for each network, the fastest way of computing a step, and whether it is the default one."""
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == network]
+        timed = {id(row): ms for row in own if isinstance(ms := row["ms per step"], float)}
+        own = [row for row in own if id(row) in timed]
+        plain = [row for row in own if row["compiled"] == "no"]
+        if not plain:
+            continue
+        best = min(plain, key=lambda row: timed[id(row)])
+        said = f"{network}: {best['precision']}, channels last {best['channels last']}"
+        said += " is fastest, as by default." if best["default"] == "yes" else " is fastest, unlike the default."
+        usual = [timed[id(row)] for row in own if row["default"] == "yes"]
+        compiled = [timed[id(row)] for row in own if row["compiled"] == "yes"]
+        if usual and compiled:
+            pays = compiled[0] < WORTH_COMPILING * usual[0]
+            said += f" torch.compile takes {compiled[0] / usual[0]:.2f} of the time"
+            said += ": use --set compile=true." if pays else ": leave it off."
+        yield said
+
+
+def _loader(rows: list[Row]) -> str:
+    waiting = max(share for row in rows if isinstance(share := row["share waiting for data"], float))
+    if waiting <= GOAL_WAITING:
+        return f"Loader: training waits for data for {waiting:.0%} of the time at most. Keep the number of workers."
+    return f"Loader: training waits for data for up to {waiting:.0%} of the time. Use more workers (--set workers=...)."

@@ -79,6 +79,31 @@ def paired_organs(random: np.random.Generator, shape: tuple[int, int, int] = (32
     return _noisy(image, random), label
 
 
+def near_and_far(random: np.random.Generator, shape: tuple[int, int, int] = (72, 16, 16)) -> Phantom:
+    """Return a volume with two equal nodules in the middle; the one nearer to a large sphere is 1, the other 2.
+
+    The sphere is near either end of axis 0, a fifth of its length or more away from the nearer nodule. In a patch that
+    covers less of this axis, nothing tells the nodules apart.
+
+    Args:
+        random: Source of positions and noise.
+        shape: Shape (Z, Y, X) in voxels.
+    """
+    image, label = np.zeros(shape), np.zeros(shape, dtype=np.uint8)
+    length, width = shape[0], min(shape[1:])
+    middle = [n / 2 + random.uniform(-0.1, 0.1) * n for n in shape[1:]]
+    for value, at in ((0, 0.09), (1, 0.42), (2, 0.58)):
+        centre = [
+            (at + random.uniform(-0.01, 0.01)) * length,
+            *(m + random.uniform(-0.06, 0.06) * width for m in middle),
+        ]
+        ball = _ellipsoid(shape, centre, [width * (0.14 if value else 0.25)] * 3)
+        image[ball], label[ball] = (1.0 if value else 0.7), value
+    if random.random() < 0.5:
+        image, label = image[::-1], label[::-1].copy()
+    return _noisy(image, random), label
+
+
 def write_dataset(
     folder: Path,
     make: Callable[[np.random.Generator], Phantom],

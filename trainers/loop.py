@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from autocrossdim.evaluation.diagnosis import history_sentences
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
-from autocrossdim.system.console import say
+from autocrossdim.system.console import say, warn
 from autocrossdim.system.errors import Interrupted
 from autocrossdim.system.processes import default_processes
 from autocrossdim.system.text import counted
@@ -159,6 +160,8 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             if fabric.is_global_zero and (state.complete or state.epoch % EPOCHS_BETWEEN_FIGURES == 0):
                 history.draw(folder.progress)
             say(epoch_line(run.name, entry, left=display.epoch(scores.mean_dice)))
+    for sentence in history_sentences(history.lines):
+        warn(f"{run.name}: {sentence}")
 
 
 def _entry(run: Run, state: RunState, scores: Scores, learning_rate: float) -> dict[str, Any]:

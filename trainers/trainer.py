@@ -9,7 +9,8 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from autocrossdim.commands.plugins import FoldTask
-from autocrossdim.system.console import is_first_process, say
+from autocrossdim.evaluation.diagnosis import plan_sentences
+from autocrossdim.system.console import is_first_process, say, warn
 from autocrossdim.system.files import remove_leftovers
 from trainers.forecast import outline
 from trainers.history import History
@@ -44,6 +45,8 @@ class DefaultTrainer:
         run = Run.of(task)
         if task.turn[0] == 1:
             say(outline(run))
+            for sentence in plan_sentences(task.plan, task.configuration.name):
+                warn(sentence)
         # Previous weights are kept until the first new checkpoint replaces them.
         discarded = [task.folder.root] if task.restart and task.weights != PREVIOUS else []
         if starts_on_slices(run):

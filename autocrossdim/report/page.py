@@ -1,7 +1,6 @@
 """The HTML report: data, plan, cross-validation results and their limits on one page."""
 
 import base64
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +25,9 @@ from autocrossdim.report.sizes import Agreement, Measure, agreements, case_sizes
 from autocrossdim.report.studies import study_sections
 from autocrossdim.report.suggested import suggested
 from autocrossdim.report.table import results_table
+from autocrossdim.report.training import Fold, trained_folds, training_warnings
 from autocrossdim.report.viewer import shared, single_slice, volume
 from autocrossdim.system.console import track
-from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_text
 from autocrossdim.system.templates import render
 from autocrossdim.system.text import listed
@@ -60,27 +59,6 @@ class Row:
     hd95: float
     missed: Sequence[str]
     false_alarms: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Fold:
-    """How a fold was trained, according to its history.
-
-    Attributes:
-        name: Configuration and number of the fold.
-        cases: Number of training cases.
-        epochs: Epochs trained.
-        epochs_in_2d: Epochs of the 2D twin that the network started from; 0 without one.
-        minutes: Training time, the twin's included.
-        picture: PNG of the training curves, if there is one.
-    """
-
-    name: str
-    cases: int
-    epochs: int
-    epochs_in_2d: int
-    minutes: float
-    picture: bytes | None
 
 
 @dataclass(frozen=True)
@@ -126,6 +104,7 @@ class Results:
         agreement_charts: PNG by label name, of the first labels.
         table: All labels and cases, for the script of the page.
         folds: Training of the folds.
+        training_warnings: What may have gone wrong in training, and what may help.
     """
 
     name: str
@@ -140,6 +119,7 @@ class Results:
     agreement_charts: Mapping[str, bytes]
     table: Mapping[str, Any]
     folds: Sequence[Fold]
+    training_warnings: Sequence[str]
 
     def annotated(self, key: str) -> int:
         """Return the number of cases in which a label is annotated."""
@@ -249,7 +229,8 @@ def _results(
             drawn=[case["name"] for case in drawn.cases],
             name=f"{plan.dataset}_{folder}",
         ),
-        folds=_folds(workspace, configurations, splits),
+        folds=trained_folds(workspace, configurations, splits),
+        training_warnings=training_warnings(plan, workspace, configurations, splits),
     )
 
 
@@ -380,47 +361,6 @@ def _described(row: Row, unit: str) -> str:
         if names
     ]
     return f"{', '.join(parts)}."
-
-
-def _folds(workspace: Workspace, configurations: Sequence[str], splits: Sequence[Split]) -> list[Fold]:
-    """Return how the trained folds were trained, according to their histories."""
-    folds = []
-    for configuration in configurations:
-        for number, split in enumerate(splits):
-            folder = workspace.fold(configuration, number)
-            epochs, epochs_in_2d = _history(folder.history), _history(folder.slices.history)
-            if epochs:
-                folds.append(
-                    Fold(
-                        name=f"{configuration} fold {number}",
-                        # A fold that was trained before cases were added has fewer than the split.
-                        cases=epochs[-1].cases or len(split.train),
-                        epochs=len(epochs),
-                        epochs_in_2d=len(epochs_in_2d),
-                        minutes=sum(epoch.seconds for epoch in (*epochs_in_2d, *epochs)) / 60,
-                        picture=folder.progress.read_bytes() if folder.progress.exists() else None,
-                    )
-                )
-    return folds
-
-
-@dataclass(frozen=True)
-class _Epoch:
-    """An epoch of a history: its duration, and the number of training cases if it is known."""
-
-    seconds: float
-    cases: int | None
-
-
-def _history(history: Path) -> list[_Epoch]:
-    """Return the epochs of a history; empty if there is no history."""
-    if not history.exists():
-        return []
-    try:
-        lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
-        return [_Epoch(float(line["seconds"]), line.get("training_cases")) for line in lines]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{history}: damaged. Train this fold again with --restart.") from error
 
 
 def _data_uri(png: bytes) -> str:

@@ -124,6 +124,20 @@ def test_after_a_cross_validation_the_page_shows_results_and_their_limits(traine
     assert "1 epoch after 1 of the 2D network, 2.5 minutes" in page
 
 
+def test_signs_of_overfitting_are_named_once_with_remedies(trained: tuple[Path, Workspace]) -> None:
+    _, space = trained
+    epochs = [
+        {"epoch": n, "seconds": 1.0, "loss": 1.5 / n, "validation_loss": 0.5 + 0.02 * n, "mean_pseudo_dice": 0.7}
+        for n in range(1, 31)
+    ]
+    for fold in range(2):
+        write_text(space.fold("dx", fold).history, "".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    page = page_of(*trained)
+    assert page.count("Overfitting: since about epoch 3, the training loss fell by") == 1
+    assert "dx fold 0: Overfitting" in page
+    assert "Also seen in 1 more of the 3 folds." in page
+
+
 def test_the_page_needs_no_other_file_and_names_are_never_markup(trained: tuple[Path, Workspace]) -> None:
     page = page_of(*trained)
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)

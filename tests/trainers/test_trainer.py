@@ -12,6 +12,7 @@ import torch
 import autocrossdim
 from autocrossdim.commands.plugins import Trainer, find_trainer
 from autocrossdim.data.images import read_label
+from autocrossdim.evaluation import diagnosis
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
@@ -327,3 +328,15 @@ def test_real_weights_are_loaded_and_reported(
     provenance = Checkpoint.read(folder.latest).provenance
     assert provenance["sha256"].startswith("12de0bf005df")
     assert provenance["report"]["parameters"]["adapted"] > 0
+
+
+def test_signs_of_a_failing_training_are_named_in_the_log(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Rates so small that nothing is learned; one step is an epoch.
+    monkeypatch.setattr(diagnosis, "EPOCHS", 6)
+    train(0, config="omnia", epochs=6, steps_per_epoch=1, learning_rate=1e-9)
+    said = capfd.readouterr().err
+    assert "warning: omnia is a 2D network, but the voxels are nearly isotropic" in said
+    assert said.count("warning: omnia fold 0: Slow convergence: the training loss") == 1
+    assert "9e-10 at its peak here" in said  # recorded at the end of each epoch

@@ -1,0 +1,96 @@
+"""What can go wrong in training, recognised from its history and its plan, with the settings that may help.
+
+The three signatures are those that the paper's programme names: overfitting, slow convergence, and a 2D network on
+isotropic data. Their thresholds are our choice.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autocrossdim.records.plan import Plan
+
+EPOCHS = 10  # of a run below which nothing is concluded from its history
+WINDOW = 5  # epochs that are averaged, because single epochs are noisy
+CHANGE = 0.05  # of a loss (Dice plus cross-entropy, both about 1 at the start) that is more than noise
+DICE = 0.01  # pseudo-Dice that is more than noise of a few validation patches
+TRAINED = 0.5  # loss below which a run has started from a trained network, such as DX-Net from its 2D counterpart
+HALFWAY = 0.6  # fraction of the decrease of the loss by the middle of a run; a loss that falls evenly reaches 0.5
+ISOTROPIC = 2.0  # ratio of spacings below which 2D against 3D is no close call (see the planner's rules)
+THIN = 8  # slices below which a 3D network has no context to gain
+
+
+def history_sentences(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the history of a complete run shows, one sentence per signature.
+
+    Args:
+        history: The lines of `history.jsonl`.
+    """
+    if len(history) < EPOCHS:
+        return []
+    return [sentence for sentence in (_overfitting(history), _slow_convergence(history)) if sentence is not None]
+
+
+def plan_sentences(plan: Plan, configuration: str) -> list[str]:
+    """Return what is unfavourable about training a configuration on the data of a plan.
+
+    Args:
+        plan: The plan.
+        configuration: Name of the configuration that is trained.
+    """
+    chosen, ratio = plan.configuration(configuration), plan.decision.anisotropy
+    volumes = [name for name, other in plan.configurations.items() if other.dims == 3]
+    if plan.dims != 3 or chosen.dims != 2 or ratio >= ISOTROPIC or chosen.median_shape[0] < THIN or not volumes:
+        return []
+    return [
+        f"{configuration} is a 2D network, but the voxels are nearly isotropic (ratio of spacings {ratio:.2g}), so it "
+        f"does not use what neighbouring slices show. Also train a 3D network: autocrossdim train DATASET --config "
+        f"{volumes[0]}."
+    ]
+
+
+def _overfitting(history: Sequence[Mapping[str, Any]]) -> str | None:
+    """Recognise a validation loss that rises while the training loss falls and the pseudo-Dice does not improve."""
+    training, validation, dice = (_smooth(history, name) for name in ("loss", "validation_loss", "mean_pseudo_dice"))
+    if validation is None or training is None:
+        return None
+    lowest = int(np.argmin(validation))
+    rise, fall = validation[-1] - validation[lowest], training[lowest] - training[-1]
+    if rise < CHANGE or fall < CHANGE or (dice is not None and dice[-1] > dice[lowest] + DICE):
+        return None
+    epoch = history[lowest + WINDOW // 2].get("epoch", lowest)
+    return (
+        f"Overfitting: since about epoch {epoch}, the training loss fell by {fall:.2f} while the validation loss rose "
+        f"by {rise:.2f}. What may help: stronger augmentation (--set affine=1, --set elastic=0.2), drop path "
+        "(plan with --network paper, which uses 0.4), a wider average of the weights (--set averaging=0.1), or scans "
+        "without labels (imagesUn and --set unlabelled=1)."
+    )
+
+
+def _slow_convergence(history: Sequence[Mapping[str, Any]]) -> str | None:
+    """Recognise a training loss that has hardly fallen, or that falls no faster in the first half than in the second.
+
+    The second half trains at the lower learning rates.
+    """
+    training = _smooth(history, "loss")
+    if training is None or history[0]["loss"] < TRAINED:
+        return None
+    fall = history[0]["loss"] - training[-1]
+    halfway = history[0]["loss"] - training[len(training) // 2]
+    if fall >= CHANGE and halfway >= HALFWAY * fall:
+        return None
+    what = f"fell by {fall:.2f} only" if fall < CHANGE else f"had reached {halfway / fall:.0%} of its decrease halfway"
+    rate = max(line.get("learning_rate", 0.0) for line in history)
+    return (
+        f"Slow convergence: the training loss {what}. What may help: another learning rate (--set learning_rate=..., "
+        f"{rate:.1g} at its peak here), Lookahead (--set lookahead=6), or more epochs (--epochs)."
+    )
+
+
+def _smooth(history: Sequence[Mapping[str, Any]], name: str) -> np.ndarray | None:
+    """Return the means of a quantity over windows of epochs; None if some epochs do not have it."""
+    values = [line.get(name) for line in history]
+    if any(value is None for value in values):
+        return None
+    return np.convolve(np.array(values, float), np.full(WINDOW, 1 / WINDOW), "valid")

@@ -19,8 +19,8 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from autocrossdim.system.device import choose_device, precision_for, require_training
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.processes import default_processes, under_torchrun
+from autocrossdim.system.signals import REQUESTS
 from trainers.run import Run
-from trainers.signals import REQUESTS
 
 # Lightning reports every process it starts, and torch that channels-last gradients are copied: both concern nobody.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

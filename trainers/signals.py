@@ -4,8 +4,7 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-# What job schedulers send before they take a machine away; Windows has no SIGUSR1.
-REQUESTS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+from autocrossdim.system.signals import REQUESTS
 
 
 class StopRequest:

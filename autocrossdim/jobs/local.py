@@ -17,6 +17,7 @@ from types import FrameType
 from autocrossdim.system.console import RELAYED, relay
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.processes import die_with_parent
+from autocrossdim.system.signals import REQUESTS
 
 LAST_LINES = 10  # of a failed command, shown again at the end
 SECONDS_TO_END = 60.0  # given to commands to write a checkpoint; a step of a large network takes seconds
@@ -165,7 +166,7 @@ def _stop_requests() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.signal(number, stop) for number in REQUESTS}
     try:
         yield
     finally:

@@ -1,11 +1,7 @@
-import importlib
 import os
 import signal
 import threading
 
-import pytest
-
-from trainers import signals
 from trainers.signals import StopRequest
 
 
@@ -29,12 +25,3 @@ def test_nothing_happens_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert seen == [None]
-
-
-def test_a_system_without_sigusr1_is_supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(signal, "SIGUSR1")
-    try:
-        assert importlib.reload(signals).REQUESTS == (signal.SIGTERM,)
-    finally:
-        monkeypatch.undo()
-        importlib.reload(signals)

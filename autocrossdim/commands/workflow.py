@@ -18,6 +18,7 @@ from autocrossdim.report.terminal import summary_text
 from autocrossdim.system.console import say, show
 from autocrossdim.system.files import written_whole
 
+TRAINING = 8  # cases of each dataset
 FOLDS = (0, 1)
 SECONDS_A_FOLD = 35.0  # four folds and everything around them stay under 4 minutes on two cores
 
@@ -31,6 +32,27 @@ class Shown:
     summary: Summary
 
 
+def write_datasets(output: Path) -> list[Path]:
+    """Generate the two datasets in `raw` below `output`, with 8 training cases and 2 test cases each.
+
+    Args:
+        output: Directory of the demo.
+
+    Returns:
+        Directories of the datasets.
+    """
+    say("Generating two small datasets: nodules inside and outside an organ (isotropic voxels), and a heart")
+    say("chamber among discs that resemble it (thick slices).")
+    nodules_folder, chambers_folder = output / "raw" / "Dataset901_Nodules", output / "raw" / "Dataset902_Chambers"
+    organ = {"background": 0, "organ": 1, "nodule": 2}
+    write_dataset(nodules_folder, nodules, organ, ISOTROPIC_SPACING, training=TRAINING)
+    heart = {"background": 0, "chamber": 1, "wall": 2}
+    write_dataset(chambers_folder, chambers, heart, ANISOTROPIC_SPACING, training=TRAINING)
+    for folder in (nodules_folder, chambers_folder):
+        say(f"{folder}: {TRAINING} training cases and 2 test cases.")
+    return [nodules_folder, chambers_folder]
+
+
 def run(output: Path, seconds_a_fold: float = SECONDS_A_FOLD) -> None:
     """Generate two datasets and run the full workflow on both; ends with `demo.png` and a table.
 
@@ -38,14 +60,9 @@ def run(output: Path, seconds_a_fold: float = SECONDS_A_FOLD) -> None:
         output: Directory for raw data, results and picture.
         seconds_a_fold: Training time per fold.
     """
-    say("Generating two small datasets: nodules inside and outside an organ (isotropic voxels), and a heart")
-    say("chamber among discs that resemble it (thick slices). Training starts from random weights.")
-    raw = output / "raw"
-    write_dataset(raw / "Dataset901_Nodules", nodules, {"background": 0, "organ": 1, "nodule": 2}, ISOTROPIC_SPACING)
-    write_dataset(
-        raw / "Dataset902_Chambers", chambers, {"background": 0, "chamber": 1, "wall": 2}, ANISOTROPIC_SPACING
-    )
-    shown = [_whole_job(folder, output, seconds_a_fold) for folder in sorted(raw.iterdir())]
+    folders = write_datasets(output)
+    say("Training starts from random weights.")
+    shown = [_whole_job(folder, output, seconds_a_fold) for folder in folders]
     picture = output / "demo.png"
     _draw(shown, output, picture)
     decisions = Table("dataset", "anisotropy", "decision", "patch", "Dice of the test cases")

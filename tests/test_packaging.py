@@ -1,0 +1,79 @@
+"""What users install: the contents of the wheel, the container, and the same version everywhere."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import autocrossdim
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("autocrossdim", "planners", "trainers")
+CODE = {".py", ".jinja", ".css", ".js", ".typed"}
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built from a copy, because setuptools writes into the directory that it builds from."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", "."]
+    result = subprocess.run(build, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert result.returncode == 0, result.stderr
+    (file,) = (folder / "dist").iterdir()
+    return zipfile.ZipFile(file)
+
+
+def test_the_wheel_contains_the_three_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    code = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in CODE
+    }
+    assert {name for name in wheel.namelist() if ".dist-info/" not in name} == code
+    assert {f"{package}/py.typed" for package in PACKAGES} <= code
+
+
+def test_the_wheel_offers_the_command_the_planners_and_the_trainer(wheel: zipfile.ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    offered = wheel.read(name).decode()
+    assert "autocrossdim = autocrossdim.cli:main" in offered
+    assert "dx = planners.auto:dx" in offered
+    assert "default = trainers.trainer:default" in offered
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = tomllib.loads(text("pyproject.toml"))["project"]["version"]
+    released = re.search(r"^## \[(\S+)\] - (\d{4}-\d\d-\d\d)$", text("CHANGELOG.md"), re.MULTILINE)
+    assert released is not None, "CHANGELOG.md begins with a dated version"
+    assert version == released[1] == autocrossdim.__version__
+    assert f"\nversion: {version}\n" in text("CITATION.cff")
+    assert f'\ndate-released: "{released[2]}"\n' in text("CITATION.cff")
+
+
+def test_the_container_gets_what_the_wheel_is_built_from() -> None:
+    """Building an image needs Docker and a network, but its sources can be checked here."""
+    copied = [words.split()[:-1] for words in re.findall(r"^COPY (.*)$", text("Dockerfile"), re.MULTILINE)]
+    sources = {source for words in copied for source in words}
+    assert sources == {"pyproject.toml", "README.md", "LICENSE", *PACKAGES}
+    assert {f"!{source}" for source in sources} <= set(text(".dockerignore").splitlines())
+    assert all((ROOT / source).exists() for source in sources)
+
+
+def test_the_container_gets_a_version_of_torch_that_the_package_accepts() -> None:
+    (torch,) = (each for each in tomllib.loads(text("pyproject.toml"))["project"]["dependencies"] if "torch>" in each)
+    assert f'"{torch}"' in text("Dockerfile")

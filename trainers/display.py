@@ -6,7 +6,7 @@ from typing import Self
 
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.console import bars, say
-from trainers.forecast import Left, forecast
+from trainers.forecast import Left, forecast, seconds_before
 from trainers.run import Run
 
 WARM_UP = 2  # steps that are not measured: the first ones allocate memory and wait for the first batches
@@ -24,6 +24,7 @@ class Display:
     def __init__(self, run: Run, state: RunState) -> None:
         self._run, self._state = run, state
         self._start = self._warm = (state.step, state.seconds)
+        self._before = seconds_before(run)
         self._score: float | None = None
         self._stack = ExitStack()
 
@@ -81,4 +82,5 @@ class Display:
         """Return the time that is left, from the steps after the first ones or, before there are any, from these."""
         state = self._state
         step, seconds = self._warm if state.step > self._warm[0] else self._start
-        return forecast(self._run, state, seconds_per_step=(state.seconds - seconds) / max(1, state.step - step))
+        seconds_per_step = (state.seconds - seconds) / max(1, state.step - step)
+        return forecast(self._run, state, seconds_per_step=seconds_per_step, seconds_before=self._before)

@@ -44,19 +44,19 @@ class Left:
         return f"{duration(self.fold)} left" + ("" if folds == 1 else f", all folds {duration(self.all)}")
 
 
-def forecast(run: Run, state: RunState, *, seconds_per_step: float) -> Left:
+def forecast(run: Run, state: RunState, *, seconds_per_step: float, seconds_before: float = 0.0) -> Left:
     """Return the training time that is left; folds that follow are taken to need as long as this one.
 
     Args:
         run: The run.
         state: Its state.
         seconds_per_step: Training time per step, as measured.
+        seconds_before: Training time of the network that the run starts from, see `seconds_before`.
     """
     position, folds = run.task.turn
     own = seconds_left(state, run.settings, seconds_per_step=seconds_per_step)
-    before = _seconds_on_slices(run) if follows_slices(run) else 0.0
     after = _seconds_on_volumes(run, state.seconds + own) if is_on_slices(run) else 0.0
-    fold = before + state.seconds + own + after
+    fold = seconds_before + state.seconds + own + after
     left = own + after
     return Left(left, left + (folds - position) * fold, done=1 - left / fold if fold > 0 else 0.0)
 
@@ -89,10 +89,10 @@ def _length(run: Run) -> str:
     return f"{counted(run.settings.epochs, 'epoch')} of {counted(run.settings.steps_per_epoch, 'step')}"
 
 
-def _seconds_on_slices(run: Run) -> float:
-    """Return the training time of the 2D counterpart, according to its history; 0 without one."""
+def seconds_before(run: Run) -> float:
+    """Return the training time of the 2D counterpart that a run starts from, by its history; 0 without one."""
     history = run.folder.slices.history
-    if not history.exists():
+    if not follows_slices(run) or not history.exists():
         return 0.0
     return sum(float(json.loads(line)["seconds"]) for line in history.read_text(encoding="utf-8").splitlines())
 

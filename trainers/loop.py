@@ -67,7 +67,8 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         taught = stack.enter_context(_unlabelled_batches(run, state, fabric)) if run.unlabelled else None
         # After the workers, which are forked: nothing of the display must be in use then.
         display = stack.enter_context(Display(run, state))
-        clock = Clock(state)
+        is_limited_together = fabric.world_size > 1 and settings.max_seconds is not None
+        clock = Clock(state, share=fabric.broadcast if is_limited_together else None)
         losses = Losses(fabric.device, fabric.world_size)
 
         def read_losses() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 
 from autocrossdim.records.run_state import RunState
 from trainers.settings import Settings
@@ -10,16 +11,25 @@ BETTER = 0.002  # pseudo-Dice by which a score must exceed the best one; smaller
 
 
 class Clock:
-    """Adds the training time to the state of a run."""
+    """Adds the training time to the state of a run.
 
-    def __init__(self, state: RunState) -> None:
+    Args:
+        state: State of the run.
+        share: Returns the first process's value of a number in every process. Needed where several train together
+            within a time limit: all have to agree after which step it is over.
+    """
+
+    def __init__(self, state: RunState, share: Callable[[float], float] | None = None) -> None:
         self.state = state
+        self._share = share
         self._last = time.monotonic()
 
     def tick(self) -> float:
         """Add the seconds since the last call (or since the clock was created), and return them."""
         last, self._last = self._last, time.monotonic()
         self.state.seconds += self._last - last
+        if self._share is not None:
+            self.state.seconds = self._share(self.state.seconds)
         return self._last - last
 
 

@@ -80,7 +80,12 @@ def _slow_convergence(history: Sequence[Mapping[str, Any]]) -> str | None:
     halfway = history[0]["loss"] - training[len(training) // 2]
     if fall >= CHANGE and halfway >= HALFWAY * fall:
         return None
-    what = f"fell by {fall:.2f} only" if fall < CHANGE else f"had reached {halfway / fall:.0%} of its decrease halfway"
+    if fall < 0:
+        what = f"rose by {-fall:.2f}"
+    elif fall < CHANGE:
+        what = f"fell by only {fall:.2f}"
+    else:
+        what = f"had reached {halfway / fall:.0%} of its decrease halfway"
     rate = max(line.get("learning_rate", 0.0) for line in history)
     return (
         f"Slow convergence: the training loss {what}. What may help: another learning rate (--set learning_rate=..., "

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from types import FrameType
 
-from autocrossdim.system.console import RELAYED, relay
+from autocrossdim.system.console import RELAYED, logger, relay
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.processes import die_with_parent
 from autocrossdim.system.signals import REQUESTS
@@ -125,7 +125,7 @@ def _start(words: Sequence[str], slot: Slot) -> "subprocess.Popen[str]":
         if slot.cores:
             os.sched_setaffinity(0, slot.cores)
 
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", RELAYED: "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", RELAYED: str(logger.level)}
     if slot.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
     return subprocess.Popen(

@@ -23,7 +23,7 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 15.0
 REDRAWN_PER_SECOND = 4  # a bar that costs no noticeable time and still moves
 UNLIMITED = 10_000  # characters per line outside a terminal, where rich would assume 80
-RELAYED = "AUTOCROSSDIM_RELAYED"  # set in a process whose lines are shown by another one, which adds the time
+RELAYED = "AUTOCROSSDIM_RELAYED"  # the level of the process that shows the lines of this one, and adds the time
 
 logger = logging.getLogger("autocrossdim")
 
@@ -45,7 +45,7 @@ class _ConsoleHandler(logging.Handler):
 
 if not logger.handlers:
     logger.addHandler(_ConsoleHandler())
-    logger.setLevel(logging.INFO)
+    logger.setLevel(int(os.environ.get(RELAYED, logging.INFO)))
     logger.propagate = False
 
 

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.jobs import command
 from autocrossdim.jobs.local import Slot, run_together, slots, visible_gpus
+from autocrossdim.system.console import logger
 from autocrossdim.system.errors import UserError
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process die with its parent")
@@ -42,6 +44,17 @@ def test_gpus_are_dealt_out_and_shared_where_there_are_too_few() -> None:
     assert [slot.gpus for slot in slots(2, ["4", "5", "6", "7"], each=2)] == [("4", "5"), ("6", "7")]
     assert [slot.gpus for slot in slots(3, ["0", "1"])] == [("0",), ("1",), ("0",)]
     assert [slot.gpus for slot in slots(2, [])] == [(), ()]
+
+
+def test_a_quiet_command_has_quiet_processes(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    speaks = python("from autocrossdim.system.console import say, warn; say('a message'); warn('a warning')")
+    run_together({"fold 0": speaks}, [Slot()])
+    shown = capfd.readouterr().err
+    assert "fold 0: warning: a warning" in shown
+    assert "a message" not in shown
 
 
 @linux_only

@@ -48,7 +48,7 @@ def losses(folder: FoldFolder) -> list[float]:
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_the_same_batches(planned: tuple[Path, Path], work: Path) -> None:
-    folder = train(planned, work, 0, devices=2)
+    folder = train(planned, work, 0, devices=2, max_time="24h")
     together, network = losses(folder), Checkpoint.read(folder.latest).network
     assert (folder.validation / "summary.json").exists()
     train(planned, work, 0, restart=True)

@@ -5,7 +5,7 @@ import pytest
 
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.files import write_text
-from trainers.forecast import Left, forecast, outline
+from trainers.forecast import Left, forecast, outline, seconds_before
 from trainers.run import Run
 from trainers.schedule import seconds_left, shorten
 from trainers.slices import run_on_slices, run_on_volumes
@@ -45,7 +45,11 @@ def test_a_fold_of_dx_includes_both_networks(make_run: MakeRun) -> None:
     assert on_slices.fold == pytest.approx(25 + 200)
     assert on_slices.done == pytest.approx(0.1)
     write_text(run.folder.slices.history, '{"epoch": 1, "seconds": 30.0}\n{"epoch": 2, "seconds": 20.0}\n')
-    on_volumes = forecast(run_on_volumes(run), RunState(step=25, seconds=75), seconds_per_step=3)
+    assert seconds_before(run_on_slices(run)) == 0
+    volumes = run_on_volumes(run)
+    on_volumes = forecast(
+        volumes, RunState(step=25, seconds=75), seconds_per_step=3, seconds_before=seconds_before(volumes)
+    )
     assert on_volumes == Left(fold=75, all=75, done=pytest.approx(125 / 200))
 
 

@@ -36,6 +36,13 @@ def test_the_clock_adds_to_the_time_before() -> None:
     assert 100.01 <= state.seconds < 101
 
 
+def test_processes_that_train_together_have_the_time_of_the_first_one() -> None:
+    first, second = RunState(seconds=100), RunState(seconds=90)
+    Clock(first).tick()
+    Clock(second, share=lambda _: first.seconds).tick()
+    assert second.seconds == first.seconds
+
+
 def test_a_shortened_schedule_still_reaches_1_and_not_later_than_planned() -> None:
     settings = Settings(epochs=100, steps_per_epoch=10, cooldown=5)
     state = RunState(step=200)

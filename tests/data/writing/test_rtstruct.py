@@ -9,7 +9,11 @@ import pytest
 
 import autocrossdim
 from autocrossdim.data.converting.annotations import structure_mask
+from autocrossdim.data.dataset import Case
+from autocrossdim.data.images import read_dicom_series
+from autocrossdim.data.writing.results import Results
 from autocrossdim.inference.predictor import Predictor
+from autocrossdim.records.labels import Labels
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -57,3 +61,18 @@ def test_labels_that_were_not_found_have_no_contours(
     content = pydicom.dcmread(path)
     assert len(content.StructureSetROISequence) == len(content.ROIContourSequence) == 2
     assert all("ContourSequence" not in region for region in content.ROIContourSequence)
+
+
+def test_a_contour_of_many_points_keeps_its_type(write_series: Callable[..., list[Any]], tmp_path: Path) -> None:
+    """Explicit VRs have no room for the length of a decimal string of more than 64 kB."""
+    comb = np.zeros((2, 60, 99), np.uint8)
+    comb[:, 2:58, 2:97:2] = comb[:, 2, 2:97] = 1
+    write_series(tmp_path / "comb", comb)
+    geometry = read_dicom_series(tmp_path / "comb").geometry
+    results = Results(tmp_path, Labels.from_dataset_json({"background": 0, "comb": 1}), ".nii.gz", "rtstruct")
+    case = Case("comb", (tmp_path / "comb",), None)
+    results.write(case, comb, geometry)
+    (contour, _) = pydicom.dcmread(results.path(case)).ROIContourSequence[0].ContourSequence
+    assert contour.NumberOfContourPoints > 2_500
+    assert contour["ContourData"].VR == "DS"
+    np.testing.assert_array_equal(structure_mask(results.path(case), "comb", geometry), comb)

@@ -38,7 +38,7 @@ def write(finished: Finished, path: Path) -> None:
         UserError: The series lacks an element that the object has to contain.
     """
     import numpy as np
-    from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+    from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
     from autocrossdim.data.converting.annotations import lenient
     from autocrossdim.data.writing.series import read_headers
@@ -70,7 +70,8 @@ def write(finished: Finished, path: Path) -> None:
         )
     content.file_meta.MediaStorageSOPClassUID = content.SOPClassUID
     content.file_meta.MediaStorageSOPInstanceUID = content.SOPInstanceUID
-    content.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    # With explicit VRs, contours of more than 64 kB could only be written as VR UN, which viewers may not read.
+    content.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     with lenient(), written_whole(path) as temporary:
         content.save_as(temporary, enforce_file_format=True)
 

@@ -19,6 +19,7 @@ from autocrossdim.commands.arguments import (
 )
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.data.writing.formats import DEFAULT, find
+from autocrossdim.data.writing.registry import OutputFormat
 from autocrossdim.system.errors import UserError
 
 WHOLE = "0/1"  # the part that is everything
@@ -71,7 +72,8 @@ def predict(
         fold: Folds to average; all trained folds if empty.
         config: Configurations to average; those that `best.json` or the plan names if empty.
         format: Format of the segmentations; see `docs/how-to/output.md`.
-        probabilities: Also write `CASE.npz` with the probabilities (K, Z, Y, X), float16.
+        probabilities: Also write `CASE.npz` with the probabilities (K, Z, Y, X), float16, for `ensemble`. Only with
+            the format `image`.
         mirroring: Average over mirrored versions of the image.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         overwrite: Segment cases again that have a result.
@@ -86,12 +88,17 @@ def predict(
         Paths of the segmentations; empty if jobs were submitted.
 
     Raises:
-        UserError: No fold is trained, the input does not exist or does not fit the model, or the jobs cannot be
-            submitted.
+        UserError: No fold is trained, the input does not exist or does not fit the model or the format, or the jobs
+            cannot be submitted.
     """
     input, output = Path(input), Path(output)
     folds, configurations = several(fold), several(config)
     writer = find(format)
+    if probabilities and format != DEFAULT:
+        raise UserError(
+            f"--probabilities cannot be combined with --format {format}: `ensemble` takes the grid of the images from "
+            f"segmentations of the format {DEFAULT}. Leave out one of the two."
+        )
     if slurm is None and jobs is not None:
         raise UserError("--jobs is the number of SLURM jobs. Add --slurm, or leave --jobs out.")
     if slurm is not None:
@@ -113,6 +120,7 @@ def predict(
             "uncertainty": uncertainty,
             "no_postprocessing": not postprocessing,
         }
+        _require_usable(model, input, writer, work=work, fold=folds, config=configurations)
         _submit(model, input, output, work=work, options=options, jobs=jobs or 1, slurm=sbatch_options(slurm))
         return []
     from autocrossdim.inference.inputs import check_paths, find_inputs, part_of
@@ -155,6 +163,26 @@ def predict(
     )
 
 
+def _require_usable(
+    model: str | Path,
+    input: Path,
+    writer: OutputFormat,
+    *,
+    work: str | Path | None,
+    fold: Sequence[Fold],
+    config: Sequence[str],
+) -> None:
+    """Fail before submitting if the model or the images cannot be used, or the images not with this format."""
+    from autocrossdim.inference.inputs import find_inputs
+    from autocrossdim.models.source import open_model
+
+    if not input.exists():
+        raise UserError(f"-i {input}: no such file or directory.")
+    _, first = next(open_model(model, work=work).checkpoints(fold=fold, config=config)[0])
+    channels, ending = len(first.plan.channel_names), first.plan.file_ending
+    writer.check(find_inputs(input, channels, ending, incomplete=first.channel_dropout > 0))
+
+
 def _submit(
     model: str | Path,
     input: Path,
@@ -167,13 +195,8 @@ def _submit(
 ) -> None:
     from autocrossdim.jobs import command as words
     from autocrossdim.jobs.slurm import Job, submit
-    from autocrossdim.models.source import open_model
     from autocrossdim.records.workspace import default_work
 
-    if not input.exists():
-        raise UserError(f"-i {input}: no such file or directory.")
-    # Fail before submitting if the model cannot be used.
-    open_model(model, work=work).selection(fold=options["fold"], config=options["config"])  # type: ignore[arg-type]
     commands = {
         f"predict {k} of {jobs}": words(
             "predict",

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from autocrossdim.data.images import Geometry, write_array
+from autocrossdim.data.writing.summary import summarise
 from autocrossdim.inference.uncertainty import Uncertainty
 from autocrossdim.records.calibration import CaseScore
 from autocrossdim.records.likeness import Familiarity
-from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, write_json, write_text
+from autocrossdim.system.files import write_json, write_text
 from autocrossdim.system.text import listed
 
 DIRECTORY = "uncertainty"  # inside the output directory, so that segmentations can be evaluated as a directory
@@ -135,13 +135,17 @@ def write_list(output: Path) -> list[CaseUncertainty]:
     Raises:
         UserError: The numbers of a case are damaged.
     """
-    cases = []
-    for path in sorted((output / DIRECTORY).glob(f"[!.]*{_NUMBERS}")):  # names with a dot are being written
-        try:
-            cases.append(CaseUncertainty.model_validate(read_json(path)))
-        except ValidationError as error:
-            raise UserError(f"{path}: the file is damaged. Delete it and run the same command again.") from error
-    cases.sort(key=lambda case: (_unknown_first(case.expected_dice), _unknown_first(case.fold_agreement), case.case))
+    cases = summarise(CaseUncertainty, output / DIRECTORY, _NUMBERS, lambda found: _write(output, _ordered(found)))
+    return _ordered(cases)
+
+
+def _ordered(cases: Sequence[CaseUncertainty]) -> list[CaseUncertainty]:
+    return sorted(
+        cases, key=lambda case: (_unknown_first(case.expected_dice), _unknown_first(case.fold_agreement), case.case)
+    )
+
+
+def _write(output: Path, cases: Sequence[CaseUncertainty]) -> None:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow([*COLUMNS])
@@ -153,7 +157,6 @@ def write_list(output: Path) -> list[CaseUncertainty]:
         rows.writerow([case.case, expected, calibrated, agreement, *names, unlike, case.unlike_in or ""])
     write_text(output / f"{DIRECTORY}.csv", text.getvalue())
     write_json(output / f"{DIRECTORY}.json", [case.model_dump(mode="json") for case in cases])
-    return cases
 
 
 def explain_list(cases: Sequence[CaseUncertainty], *, score: CaseScore, members: int) -> list[str]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from autocrossdim.data.images import PICTURES, Geometry
+from autocrossdim.data.writing.summary import summarise
 from autocrossdim.records.labels import Labels
-from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, write_json, write_text
+from autocrossdim.system.files import write_json, write_text
 
 DIRECTORY = "volumes"  # inside the output directory, so that segmentations can be evaluated as a directory
 COLUMNS = ("case", "label", "voxels", "volume_ml", "area_mm2")
@@ -81,19 +81,16 @@ def write_table(output: Path) -> list[CaseVolumes]:
     Raises:
         UserError: The numbers of a case are damaged.
     """
-    cases = []
-    for path in sorted((output / DIRECTORY).glob("[!.]*.json")):  # names with a dot are being written
-        try:
-            cases.append(CaseVolumes.model_validate(read_json(path)))
-        except ValidationError as error:
-            raise UserError(f"{path}: the file is damaged. Delete it and run the same command again.") from error
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for case in cases:
-        table.writerows(case.rows())
-    write_text(output / f"{DIRECTORY}.csv", text.getvalue())
-    return cases
+
+    def write(cases: list[CaseVolumes]) -> None:
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for case in cases:
+            table.writerows(case.rows())
+        write_text(output / f"{DIRECTORY}.csv", text.getvalue())
+
+    return summarise(CaseVolumes, output / DIRECTORY, ".json", write)
 
 
 def _file(output: Path, case: str) -> Path:

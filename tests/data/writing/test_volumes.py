@@ -9,7 +9,7 @@ import pytest
 from autocrossdim.data.images import Geometry
 from autocrossdim.data.writing.volumes import measure, write_table, write_volumes
 from autocrossdim.records.labels import Labels
-from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import write_text
 
 REGIONS = Labels.from_dataset_json({"background": 0, "whole": [1, 2], "core": 2}, [1, 2])
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -46,10 +46,16 @@ def test_regions_are_measured_with_what_they_contain(tmp_path: Path) -> None:
     ]
 
 
-def test_damaged_numbers_are_named_and_unfinished_ones_left_out(tmp_path: Path) -> None:
-    (tmp_path / "volumes").mkdir()
-    (tmp_path / "volumes" / ".12345678.a.json").write_text("{", encoding="utf-8")
-    assert write_table(tmp_path) == []
-    (tmp_path / "volumes" / "a.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.json: the file is damaged"):
-        write_table(tmp_path)
+def test_a_case_that_another_job_adds_meanwhile_is_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = Geometry((4, 6, 8), (5.0, 0.5, 0.5), (0, 0, 0), AXES, 3)
+    write_volumes(tmp_path, measure("a", label(4, 6, 8), volume, REGIONS, ".nii.gz"))
+
+    def slowly(path: Path, text: str) -> None:
+        write_volumes(tmp_path, measure("b", label(4, 6, 8), volume, REGIONS, ".nii.gz"))
+        write_text(path, text)
+
+    monkeypatch.setattr("autocrossdim.data.writing.volumes.write_text", slowly)
+    assert [case.case for case in write_table(tmp_path)] == ["a", "b"]
+    assert {row["case"] for row in rows(tmp_path)} == {"a", "b"}

@@ -1,0 +1,45 @@
+"""One table of all cases from one file per case, which several processes may be writing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+def summarise(record: type[Record], folder: Path, ending: str, write: Callable[[list[Record]], None]) -> list[Record]:
+    """Read the records of all cases and write them, until nothing has changed since they were read.
+
+    Of several processes that share a directory, each may replace the table of another one by an older one. Whichever
+    is the last to write sees the records of all, because every process writes its records before the table.
+
+    Args:
+        record: What a file contains.
+        folder: Directory of the files.
+        ending: Ending of their names.
+        write: Writes the table of all records, sorted by the names of their files.
+
+    Returns:
+        The records that were written.
+
+    Raises:
+        UserError: A file is damaged.
+    """
+    written: list[str] | None = None
+    while True:
+        records = []
+        for path in sorted(folder.glob(f"[!.]*{ending}")):  # names with a dot are being written
+            try:
+                records.append(record.model_validate(read_json(path)))
+            except ValidationError as error:
+                raise UserError(f"{path}: the file is damaged. Delete it and run the same command again.") from error
+        read = [each.model_dump_json() for each in records]  # text, because NaN differs from itself
+        if read == written:
+            return records
+        write(records)
+        written = read

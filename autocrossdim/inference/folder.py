@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,13 @@ class _Files:
         )
 
     def write(self, case: Case, result: Segmentation) -> None:
-        """Write everything of a case, the segmentation last: if it exists, the case is complete."""
+        """Write everything of a case, the segmentation last: if it exists, the case is complete.
+
+        An earlier segmentation is removed first. Otherwise, if `--overwrite` were interrupted here, it would remain
+        beside the new numbers, and the next run would skip the case.
+        """
+        with suppress(OSError):  # whatever prevents it is reported when the segmentation is written
+            self.results.path(case).unlink()
         if result.probabilities is not None:
             with written_whole(self.probabilities(case)) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, probabilities=result.probabilities)

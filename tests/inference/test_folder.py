@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 import autocrossdim
 from autocrossdim.data.images import read_image
+from autocrossdim.data.writing.registry import FORMATS
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.system.errors import UserError
@@ -66,6 +68,23 @@ def test_a_damaged_image_is_named_and_the_next_run_resumes(folder: Path) -> None
     autocrossdim.predict("any", folder / "images", folder / "out")
     assert names(folder / "out") == [f"case{number}" for number in range(5)]
     assert (folder / "out" / "case0.nii.gz").stat().st_mtime_ns == kept
+
+
+def test_an_interrupted_overwrite_leaves_no_earlier_segmentation_beside_new_numbers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = autocrossdim.predict("any", folder / "images", folder / "out")
+
+    def killed(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(FORMATS, "image", replace(FORMATS["image"], write=killed))
+        with pytest.raises(RuntimeError, match="killed"):
+            autocrossdim.predict("any", folder / "images", folder / "out", overwrite=True)
+    assert [path.exists() for path in paths] == [False, True, True, True, True]
+    autocrossdim.predict("any", folder / "images", folder / "out")
+    assert all(path.exists() for path in paths)
 
 
 def test_parts_share_a_directory_among_machines(folder: Path) -> None:

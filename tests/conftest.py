@@ -130,11 +130,14 @@ def command(
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         from autocrossdim.cli import main
+        from autocrossdim.system.console import logger
 
+        level = logger.level  # -q and -v change it for the whole process
         monkeypatch.setattr(sys, "argv", ["autocrossdim", *map(str, words)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
             main()
+        logger.setLevel(level)
         printed = capfd.readouterr()
         return subprocess.CompletedProcess(words, int(end.value.code or 0), printed.out, printed.err)
 

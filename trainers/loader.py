@@ -50,17 +50,17 @@ class Batch:
     names: list[str]
     clean: np.ndarray | None = None
 
-    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def to(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Return data (channels last) and target (int64, as cross-entropy needs it) on a device."""
         return _patches(self.data, device), send(torch.from_numpy(self.target), device).long()
 
-    def unlabelled(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def unlabelled(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Return the patches before and after their intensities were changed (channels last) on a device."""
         assert self.clean is not None
         return _patches(self.clean, device), _patches(self.data, device)
 
 
-def _patches(data: np.ndarray, device: torch.device) -> Tensor:
+def _patches(data: np.ndarray, device: torch.device | str) -> Tensor:
     return send(torch.from_numpy(data), device).contiguous(memory_format=memory_format_for(data.ndim - 2))
 
 

@@ -124,8 +124,9 @@ def peak_memory(device: torch.device) -> int | None:
     return None if device.type in ("cpu", "mps") else int(_module(device).max_memory_allocated(device))
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
+def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Return a tensor on a device, without waiting for a copy from the CPU where the device allows that."""
+    device = torch.device(device)
     if tensor.device.type == "cpu" and BACKENDS[device.type].asynchronous:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -58,7 +58,8 @@ def test_omnia_net_first_shares_the_budget(volumes: Path, tmp_path: Path, succee
     words += ["--arm", "Omnia-Net first", "--config", "dx", "--json"]
     said = succeed("study", "convergence", volumes, "--work", tmp_path, *words)
     assert "Nothing to compare with" in said
-    (run,) = json.loads(said[said.index("{\n") : said.rindex("}") + 1])["runs"]
+    printed, _ = json.JSONDecoder().raw_decode(said[said.index("{\n") :])  # messages follow
+    (run,) = printed["runs"]
     assert run["steps"] == 2  # of one of the two epochs
     assert run["training_seconds"] == run["curve"][-1]["seconds"]
     assert run["curve"][-1]["dice"] is not None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +24,16 @@ class Crossing:
     """Where a difference between two networks changes its sign.
 
     Attributes:
-        value: The ratio; None if the fitted line does not reach 0 from above between the smallest and largest ratio.
+        value: The ratio; None unless the difference is shown to be positive at smaller and negative at larger ratios.
         low: Smallest ratio at which no difference is shown; -inf if that is the smallest of all, None if there is none.
         high: Largest ratio at which no difference is shown; inf if that is the largest of all, None likewise.
-        is_positive: Whether the difference is positive in the middle of the ratios.
+        signs: Signs of the difference that are shown (the interval of the line excludes 0), from small to large ratios.
     """
 
     value: float | None
     low: float | None
     high: float | None
-    is_positive: bool
+    signs: tuple[int, ...]
 
 
 def find_crossing(ratios: Sequence[float], differences: Sequence[Floats], groups: Sequence[str]) -> Crossing:
@@ -59,20 +60,17 @@ def find_crossing(ratios: Sequence[float], differences: Sequence[Floats], groups
 
     found = [estimate(partial(line, point), seeds=len(differences[0]), groups=groups) for point in range(len(grid))]
     values = np.array([each.value for each in found])
-    zero = None
-    if values[0] > 0 > values[-1]:
-        zero = float(np.exp(np.interp(0.0, -values, grid)))
+    signs = tuple(sign for sign, _ in groupby(1 if each.value > 0 else -1 for each in found if each.excludes_zero))
+    zero = float(np.exp(np.interp(0.0, -values, grid))) if signs == (1, -1) else None
     unsure = np.flatnonzero([not each.excludes_zero for each in found])
-    if not len(unsure) and zero is None and values[0] < 0 < values[-1]:
-        return Crossing(None, -np.inf, np.inf, False)
     if not len(unsure):
-        # Both signs are shown, and the line passes 0 between two points of the grid.
-        return Crossing(zero, zero, zero, bool(values[GRID // 2] > 0))
+        # The line is 0 nowhere, or between two points of the grid.
+        return Crossing(zero, zero, zero, signs)
     return Crossing(
         zero,
         -np.inf if unsure[0] == 0 else float(np.exp(grid[unsure[0]])),
         np.inf if unsure[-1] == GRID - 1 else float(np.exp(grid[unsure[-1]])),
-        bool(values[GRID // 2] > 0),
+        signs,
     )
 
 
@@ -123,15 +121,18 @@ def _conclusion(flat: str, deep: str, ratios: Sequence[float], crossing: Crossin
     if crossing is None:
         return f"A crossing needs {NEEDED} slice spacings with runs of both networks; there are {len(ratios)}."
     measured = f"between an anisotropy of {min(ratios):.1f} and {max(ratios):.1f}"
-    if crossing.value is None:
-        if crossing.low is None and crossing.high is None:
-            better, worse = (deep, flat) if crossing.is_positive else (flat, deep)
-            return f"{better} is better than {worse} everywhere {measured}."
-        return f"No crossing shown {measured}: where {deep} is not shown to be better, neither is {flat}."
-    below = "below the smallest" if crossing.low == -np.inf else f"{crossing.low:.1f}"
-    above = "beyond the largest" if crossing.high == np.inf else f"{crossing.high:.1f}"
-    if crossing.low == -np.inf and crossing.high == np.inf:
+    if not crossing.signs:
         return f"No difference shown between {deep} and {flat} at any ratio {measured}."
+    if crossing.signs == (-1, 1):
+        return (
+            f"{flat} is better at small ratios and {deep} at large ones, {measured}: the reverse of what is expected."
+        )
+    if crossing.value is None:
+        better, worse = (deep, flat) if crossing.signs == (1,) else (flat, deep)
+        if crossing.low is None and crossing.high is None:
+            return f"{better} is better than {worse} everywhere {measured}."
+        return f"{better} is better than {worse} at some ratios {measured}; at the others, no difference is shown."
+    below, above = f"{crossing.low:.1f}", f"{crossing.high:.1f}"  # both signs are shown, so both ends are limited
     threshold = float(PlanOptions.model_fields["threshold"].default)
     inside = (crossing.low or 0) <= threshold <= (crossing.high or 0)
     return (

@@ -53,7 +53,9 @@ def test_without_noise_the_interval_is_the_crossing():
         (differences(1.5), "which differs from the planner's threshold of 3.0."),
         (differences(50), "DX-Net is better than Omnia-Net everywhere between an anisotropy of 1.0 and 6.0."),
         (differences(0.1), "Omnia-Net is better than DX-Net everywhere"),
-        (differences(2.5, slope=0.05), "No crossing shown"),
+        (differences(2.5, slope=0.05), "Omnia-Net is better at small ratios and DX-Net at large ones"),
+        (differences(1.0, slope=-0.03), "Omnia-Net is better than DX-Net at some ratios"),
+        (differences(2.5, noise=0.5), "No difference shown"),
     ],
 )
 def test_the_conclusion_says_what_is_shown(make_runs, found, said):

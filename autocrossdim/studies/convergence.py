@@ -26,8 +26,12 @@ def compare_starts(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
     for size in sorted({run.size for run in runs}):
         of = {arm: [run for run in runs if (run.arm, run.size) == (arm, size)] for arm in arms}
         for arm in arms[1:]:
-            ratio = time_ratio(of[arm], of[arms[0]])
-            if ratio is None:
+            ratio, (pairs, references) = time_ratio(of[arm], of[arms[0]]), paired(of[arm], of[arms[0]])
+            if not pairs:
+                said = f"{arm} and {arms[0]} have no runs with the same seed."
+            elif any(_final(run) is None for run in references):
+                said = f"a run of {arms[0]} has no pseudo-Dice."
+            elif ratio is None:
                 said = f"{arm} does not reach it with every seed."
             else:
                 known = np.isfinite(ratio.low)
@@ -50,11 +54,12 @@ def time_ratio(arm: Sequence[StudyRun], reference: Sequence[StudyRun]) -> Estima
         reference: Runs of the reference.
 
     Returns:
-        The ratio, arm / reference; None without pairs, or if a run of the arm does not reach the Dice.
+        The ratio, arm / reference; None without pairs, if a run of the reference has no pseudo-Dice, or if a run of
+        the arm does not reach the share of it.
     """
     logarithms = []
     for ours, theirs in zip(*paired(arm, reference), strict=True):
-        final = next((point.dice for point in reversed(theirs.curve) if point.dice is not None), None)
+        final = _final(theirs)
         times = [None if final is None else _reached(run, SHARE * final) for run in (ours, theirs)]
         if times[0] is None or times[1] is None:
             return None
@@ -66,6 +71,11 @@ def time_ratio(arm: Sequence[StudyRun], reference: Sequence[StudyRun]) -> Estima
     if number > 1:
         half = float(t.ppf((1 + LEVEL) / 2, number - 1) * np.std(logarithms, ddof=1) / np.sqrt(number))
     return Estimate(float(np.exp(mean)), float(np.exp(mean - half)), float(np.exp(mean + half)))
+
+
+def _final(run: StudyRun) -> float | None:
+    """Return the last pseudo-Dice of a run; None if it has none."""
+    return next((point.dice for point in reversed(run.curve) if point.dice is not None), None)
 
 
 def _reached(run: StudyRun, dice: float) -> float | None:

@@ -67,9 +67,11 @@ def learning_curve(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
     notes = reading_notes(runs, 1)
     largest = sizes[-1]
     numbers: dict[str, float | None] = {}
-    if len(sizes) < SIZES_NEEDED or not seeds:
+    fitted = None
+    if len(sizes) < SIZES_NEEDED:
         said = f"A learning curve needs at least {SIZES_NEEDED} numbers of training cases; there are {len(sizes)}."
-        fitted = None
+    elif not seeds:
+        said = "A learning curve needs a seed with runs of every number of training cases; no seed has all of them yet."
     else:
         means = np.array([np.nanmean(each) for each in values])
         fitted = tuple(float(number) for number in power_law(sizes, means))

@@ -31,6 +31,15 @@ def test_a_start_that_never_arrives_has_no_time(make_runs):
     assert time_ratio([], slow) is None
 
 
+def test_the_reason_why_there_is_no_time_is_named(make_runs):
+    slow, fast = trained(make_runs, "random", 100, seeds=2), trained(make_runs, "fast", 50, seeds=2)
+    (note, *_) = compare_starts(["random", "fast"], [slow[0], fast[1]]).notes
+    assert note.endswith("fast and random have no runs with the same seed.")
+    blind = [run.model_copy(update={"curve": ()}) for run in slow]
+    (note, *_) = compare_starts(["random", "fast"], [*blind, *fast]).notes
+    assert note.endswith("a run of random has no pseudo-Dice.")
+
+
 def test_earlier_and_higher_are_told_apart(make_runs, tmp_path):
     runs = trained(make_runs, "random", 100) + trained(make_runs, "same", 50) + trained(make_runs, "bad", 50, dice=0.4)
     found = compare_starts(["random", "same", "bad"], runs)

@@ -54,6 +54,13 @@ def test_two_sizes_are_too_few(make_runs, tmp_path):
     found.draw(tmp_path / "figure.png")
 
 
+def test_sizes_without_a_common_seed_are_named(make_runs, tmp_path):
+    runs = [run for run in curve(make_runs, sizes=(2, 4, 8)) if run.seed == (0 if run.size == 2 else 1)]
+    found = learning_curve(["DX-Net"], runs)
+    assert "needs a seed with runs of every number of training cases" in found.conclusion
+    found.draw(tmp_path / "figure.png")
+
+
 def test_one_patient_gives_no_interval(make_runs):
     runs = [run for size in SIZES for run in make_runs("DX-Net", [[1 - 0.4 / size]] * 2, size=size)]
     found = learning_curve(["DX-Net"], runs)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from autocrossdim.data.dataset import Dataset
-    from autocrossdim.records.plan import Plan
+    from autocrossdim.records.plan import Configuration, Plan
     from autocrossdim.records.study import StudyResults
     from autocrossdim.studies.design import Job, Study
 
@@ -123,13 +123,16 @@ def study(
     settings |= {} if max_time is None else {"max_seconds": seconds(max_time)}
     # Planning all cases also finds the faults of the dataset before the first run.
     planned = plan_command(raw.path, work=folder / "plan", processes=processes, trial=False, **options)
-    _check(chosen, planned, settings)
     configuration = planned.configuration(config)
+    _check(chosen, planned, configuration, settings)
+    defaults = default_weights(configuration.encoder)
     request = Request(
         config=configuration.name,
-        weights=several(weights) or default_weights(configuration.encoder),
+        weights=several(weights) or (defaults if chosen.several_weights else defaults[:1]),
     )
-    names = [each.name for each in choose_arms(chosen, request, options=options, wanted=several(arm))]
+    given = [*options, *([] if config is None else ["config"])]
+    wanted = choose_arms(chosen, request, options=given, settings=settings, wanted=several(arm))
+    names = [each.name for each in wanted]
     arms = chosen.arms(request)
     all_jobs = plan_jobs(
         chosen,
@@ -153,13 +156,20 @@ def study(
     return results
 
 
-def _check(study: "Study", plan: "Plan", settings: Mapping[str, Any]) -> None:
+def _check(study: "Study", plan: "Plan", configuration: "Configuration", settings: Mapping[str, Any]) -> None:
     """Refuse what would only fail in the first run."""
     from autocrossdim.commands.plugins import find_trainer
 
     if study.volumes and plan.dims == 2:
         raise UserError(f"The study '{study.name}' compares 3D networks, but {plan.dataset} contains 2D images.")
-    find_trainer(plan.configuration().trainer).check_settings(settings)
+    if configuration.previous_stage is not None:
+        raise UserError(
+            f"--config {configuration.name}: it needs the segmentations of {configuration.previous_stage}, which a "
+            "study does not train. Choose another configuration."
+        )
+    if settings.get("unlabelled"):
+        raise UserError("--set unlabelled: a study trains on annotated cases only. Leave it out.")
+    find_trainer(configuration.trainer).check_settings(settings)
 
 
 def _announcement(study: "Study", jobs: "Sequence[Job]", dataset: "Dataset", folder: Path) -> str:

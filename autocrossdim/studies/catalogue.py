@@ -68,23 +68,39 @@ def _one(request: Request) -> list[Arm]:
 
 
 def choose_arms(
-    study: Study, request: Request, *, options: Collection[str] = (), wanted: Collection[str] = ()
+    study: Study,
+    request: Request,
+    *,
+    options: Collection[str] = (),
+    settings: Collection[str] = (),
+    wanted: Collection[str] = (),
 ) -> list[Arm]:
     """Return the arms of a study that are to be run.
 
     Args:
         study: The study.
         request: What it is built from.
-        options: Names of the plan options that the user gave.
+        options: Names of the plan options that the user gave, and "config" if the user gave a configuration.
+        settings: Names of the training settings that the user gave.
         wanted: Names of the arms to run; all if empty.
 
     Raises:
-        UserError: An arm does not exist, or an option is what the study varies.
+        UserError: An arm does not exist, the study itself chooses the value of an option, or it uses only one of
+            several starting weights.
     """
     arms = study.arms(request)
     names = [arm.name for arm in arms]
-    if given := sorted({name for arm in arms for name in arm.plan} & set(options)):
-        raise UserError(f"--{given[0].replace('_', '-')}: the study '{study.name}' varies it. Leave it out.")
+    fixed = {name for arm in arms for name in arm.plan} | (set() if study.any_config else {"config"})
+    given = [f"--{name.replace('_', '-')}" for name in sorted(fixed & set(options))]
+    fixed = {name for arm in arms for name in arm.settings} | {"seed"}
+    given += [f"--set {name}" for name in sorted(fixed & set(settings))]
+    if given:
+        raise UserError(f"{given[0]}: the study '{study.name}' chooses the value itself. Leave it out.")
+    if len(request.weights) > 1 and not study.several_weights:
+        raise UserError(
+            f"--weights: the study '{study.name}' uses one, but there are {len(request.weights)}. Give one, or "
+            "compare them with `autocrossdim study weights`."
+        )
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"--weights: several are called {repeated[0]}. Rename the files, or give each once.")
     if unknown := sorted(set(wanted) - set(names)):
@@ -109,7 +125,14 @@ def _short(weights: str) -> str:
 STUDIES = {
     study.name: study
     for study in (
-        Study("weights", "What do pretrained weights bring?", _weights, compare_arms),
+        Study(
+            "weights",
+            "What do pretrained weights bring?",
+            _weights,
+            compare_arms,
+            any_config=True,
+            several_weights=True,
+        ),
         Study(
             "inflation",
             "Which rule turns 2D weights into 3D weights best, and does it matter where they come from?",
@@ -128,13 +151,22 @@ STUDIES = {
             slicings=SLICINGS,
             volumes=True,
         ),
-        Study("cases", "What would more annotated cases bring?", _one, learning_curve, sizes=doubling_sizes),
+        Study(
+            "cases",
+            "What would more annotated cases bring?",
+            _one,
+            learning_curve,
+            sizes=doubling_sizes,
+            any_config=True,
+        ),
         Study(
             "convergence",
             "Does a pretrained start only learn faster, or does it also end higher?",
             _starts,
             compare_starts,
             curves=True,
+            any_config=True,
+            several_weights=True,
         ),
     )
 }

@@ -82,6 +82,8 @@ class Study:
         slicings: Numbers of slices averaged into one.
         volumes: Whether the study needs 3D images.
         curves: Whether held-out patches are scored after every epoch.
+        any_config: Whether the user may choose the configuration.
+        several_weights: Whether several starting weights are compared.
     """
 
     name: str
@@ -92,6 +94,8 @@ class Study:
     slicings: tuple[int, ...] = (1,)
     volumes: bool = False
     curves: bool = False
+    any_config: bool = False
+    several_weights: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from autocrossdim.studies.catalogue import STUDIES, choose_arms, default_weights
 from autocrossdim.studies.design import Request
 from autocrossdim.system.errors import UserError
 
-DX = Request(config="dx", weights=("imagenet", "folder/own.pth"))
+DX = Request(config="dx", weights=("imagenet",))
+TWO = Request(config="dx", weights=("imagenet", "folder/own.pth"))
 
 
 def names(study, request=DX, **options):
@@ -12,8 +13,8 @@ def names(study, request=DX, **options):
 
 
 def test_weights_are_named_by_their_file_and_compared_with_random_ones():
-    assert names("weights") == ["random", "imagenet", "own.pth", "Omnia-Net first"]
-    assert choose_arms(STUDIES["weights"], DX)[-1].first == "imagenet"
+    assert names("weights", TWO) == ["random", "imagenet", "own.pth", "Omnia-Net first"]
+    assert choose_arms(STUDIES["weights"], TWO)[-1].first == "imagenet"
     assert choose_arms(STUDIES["weights"], Request(config="dx", weights=("random",)))[-1].first == "random"
     assert names("weights", Request(config="omnia", weights=("imagenet",))) == ["random", "imagenet"]
 
@@ -43,13 +44,23 @@ def test_only_some_arms_can_be_run():
     [
         ("2d3d", {"wanted": ["U-Net"]}, "no such arm. Arms: Omnia-Net; Omnia-Net, 3 slices; DX-Net"),
         ("2d3d", {"wanted": ["Omnia-Net", "Omnia-Net + DX-Net"]}, "averages 'DX-Net'"),
-        ("inflation", {"options": ["inflation"]}, "--inflation: the study 'inflation' varies it"),
+        ("inflation", {"options": ["inflation"]}, "--inflation: the study 'inflation' chooses the value itself"),
+        ("inflation", {"settings": ["epochs", "slices_first"]}, "--set slices_first: the study 'inflation' chooses"),
+        ("convergence", {"settings": ["patience"]}, "--set patience: the study 'convergence' chooses"),
+        ("cases", {"settings": ["seed"]}, "--set seed: the study 'cases' chooses"),
+        *((study, {"options": ["config"]}, "--config: the study") for study in ("inflation", "2d3d", "anisotropy")),
+        *((study, {"request": TWO}, "uses one, but there are 2") for study in ("inflation", "2d3d", "cases")),
         ("weights", {"request": Request("dx", ("a/x.pth", "b/x.pth"))}, "several are called x.pth"),
     ],
 )
 def test_what_cannot_be_run_is_refused(study, options, message):
     with pytest.raises(UserError, match=message):
         names(study, **options)
+
+
+@pytest.mark.parametrize("study", ["weights", "cases", "convergence"])
+def test_what_a_study_leaves_open_may_be_given(study):
+    assert names(study, options=["config", "slices"], settings=["epochs", "learning_rate"])
 
 
 def test_noisy_student_weights_are_compared_where_the_encoder_has_them():

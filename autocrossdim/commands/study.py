@@ -106,7 +106,7 @@ def study(
     from autocrossdim.commands.project import Project
     from autocrossdim.commands.study_run import Performer, test_folder
     from autocrossdim.studies.catalogue import STUDIES, choose_arms, default_weights
-    from autocrossdim.studies.datasets import write_test_cases
+    from autocrossdim.studies.datasets import case_digests, write_test_cases
     from autocrossdim.studies.design import Request
     from autocrossdim.studies.engine import plan_jobs, read_runs, run_jobs, summarise
     from autocrossdim.studies.reslice import reslice_dataset
@@ -134,6 +134,7 @@ def study(
     wanted = choose_arms(chosen, request, options=given, settings=settings, wanted=several(arm))
     names = [each.name for each in wanted]
     arms = chosen.arms(request)
+    digests = case_digests(raw)
     all_jobs = plan_jobs(
         chosen,
         arms,
@@ -143,10 +144,13 @@ def study(
         test_cases=test_cases,
         plan=options,
         settings=settings,
+        digests=digests,
     )
     jobs = [job for job in all_jobs if job.arm.name in names]
     say(_announcement(chosen, jobs, raw, folder))
-    datasets = {number: reslice_dataset(raw, folder / f"slicing_{number}", number) for number in chosen.slicings}
+    datasets = {
+        number: reslice_dataset(raw, folder / f"slicing_{number}", number, digests) for number in chosen.slicings
+    }
     for number, source in datasets.items():
         write_test_cases(source, test_folder(folder, number), jobs[0].test)
     run_jobs(jobs, folder, Performer(datasets, folder, device, processes), overwrite=overwrite)

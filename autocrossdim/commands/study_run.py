@@ -1,6 +1,5 @@
 """One run of a study, made of the commands that a user would type: plan, train, predict and evaluate."""
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from autocrossdim.commands.ensemble import ensemble
 from autocrossdim.commands.evaluate import evaluate
 from autocrossdim.commands.plan import plan
 from autocrossdim.commands.predict import predict
-from autocrossdim.commands.project import ALL
+from autocrossdim.commands.project import ALL, Project
 from autocrossdim.commands.train import train
 from autocrossdim.records.study import CurvePoint, StudyRun, case_metrics
 from autocrossdim.records.workspace import FoldFolder, Workspace
-from autocrossdim.studies.engine import RECORD, run_folder
+from autocrossdim.studies.engine import RAW, RECORD, WORK, run_folder
 
 if TYPE_CHECKING:
     from autocrossdim.data.dataset import Dataset
@@ -33,7 +32,7 @@ class Performer:
         datasets: The dataset that the cases come from, by the number of slices averaged into one.
         folder: Directory of the study.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        processes: Worker processes of planning and evaluation.
+        processes: Worker processes of planning, preprocessing and evaluation.
     """
 
     datasets: Mapping[int, "Dataset"]
@@ -42,21 +41,24 @@ class Performer:
     processes: int | None
 
     def __call__(self, job: "Job", place: Path) -> StudyRun:
-        """Carry out a run in the directory `place`, or resume it; only its record and segmentations remain."""
+        """Carry out a run in the directory `place`, or resume it."""
         return self._averaged(job, place) if job.arm.members else self._trained(job, place)
 
     def _trained(self, job: "Job", place: Path) -> StudyRun:
         from autocrossdim.studies.datasets import write_training_dataset
 
-        arm, work = job.arm, place / "work"
+        arm, work = job.arm, place / WORK
         fold: int | str = 0 if job.curves else ALL
         raw = write_training_dataset(
-            self.datasets[job.slicing], place / "raw", train=job.training, val=job.test if job.curves else ()
+            self.datasets[job.slicing], place / RAW, train=job.training, val=job.test if job.curves else ()
         )
         planned = plan(raw, work=work, planner=arm.planner, processes=self.processes, trial=False, **job.plan)
         configuration = planned.configuration(arm.config)
         workspace = Workspace.of(raw.name, work)
         settings, before = dict(job.settings), 0.0
+        for name in (*(["omnia"] if arm.first is not None else []), configuration.name):
+            # `train` would do this with its default number of processes.
+            Project.open(raw, work=work).store(name, processes=self.processes)
         if arm.first is not None:
             settings = _half(settings)
             train(raw, work=work, config="omnia", fold=fold, weights=arm.first, device=self.device, set=settings)
@@ -80,7 +82,7 @@ class Performer:
         history = _history(workspace.fold(configuration.name, fold))
         twin = _history(workspace.fold(configuration.name, fold).slices)
         before += twin[-1]["total"] if twin else 0.0
-        run = StudyRun(
+        return StudyRun(
             **self._evaluated(job, output),
             anisotropy=planned.decision.anisotropy,
             configuration=configuration.name,
@@ -93,9 +95,6 @@ class Performer:
                 for line in history
             ),
         )
-        for part in (raw.parent, work):
-            shutil.rmtree(part)
-        return run
 
     def _averaged(self, job: "Job", place: Path) -> StudyRun:
         places = [run_folder(self.folder, name, job) for name in job.arm.members]

@@ -7,10 +7,23 @@ from typing import Any
 
 from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.images import spacing_file
+from autocrossdim.records.sources import content_hash, file_versions
 from autocrossdim.system.errors import UserError, from_os_error
 from autocrossdim.system.files import write_json
 
 BY_CASE = ("groups", "annotated_labels")  # keys of dataset.json that list cases
+
+
+def case_digests(dataset: Dataset) -> dict[str, str]:
+    """Return a digest of the images and the label of each annotated case, by which a correction is noticed.
+
+    Raises:
+        UserError: A file is missing or cannot be read.
+    """
+    return {
+        case.name: content_hash(file_versions(case.source_files), case.annotated_labels)
+        for case in dataset.training_cases()
+    }
 
 
 def write_training_dataset(dataset: Dataset, folder: Path, *, train: Sequence[str], val: Sequence[str] = ()) -> Path:

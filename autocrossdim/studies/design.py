@@ -110,6 +110,7 @@ class Job:
         slicing: Number of slices averaged into one.
         plan: Options of the plan, those of the arm included.
         settings: Training settings, those of the arm and the seed included.
+        contents: Digests of the files of the training and the held-out cases, in the order of their names.
         curves: Whether held-out patches are scored after every epoch.
     """
 
@@ -120,6 +121,7 @@ class Job:
     slicing: int
     plan: Mapping[str, Any]
     settings: Mapping[str, Any]
+    contents: tuple[str, ...] = ()
     curves: bool = False
 
     @property
@@ -141,6 +143,7 @@ class Job:
             "training settings": dict(sorted(self.settings.items())),
             "training cases": list(self.training),
             "held-out cases": list(self.test),
+            "contents of the files": list(self.contents),
             "slicing": self.slicing,
         }
 

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ Perform = Callable[[Job, Path], StudyRun]
 """Carries out one run in a directory of its own; called again after an interruption, it resumes."""
 
 OPTIONS, RECORD = "options.json", "record.json"
+RAW, WORK = "raw", "work"  # directories of a run that are deleted when it has a record
 
 
 def plan_jobs(
@@ -33,6 +35,7 @@ def plan_jobs(
     test_cases: int | None,
     plan: Mapping[str, Any],
     settings: Mapping[str, Any],
+    digests: Mapping[str, str],
 ) -> list[Job]:
     """Return the runs of a study: all arms on the same training cases before the next seed, small sizes first.
 
@@ -45,6 +48,7 @@ def plan_jobs(
         test_cases: Number of held-out cases; a quarter if None.
         plan: Options of the plan for all arms.
         settings: Training settings for all arms.
+        digests: Digest of the files of each case.
 
     Raises:
         UserError: There are too few cases.
@@ -58,15 +62,17 @@ def plan_jobs(
             f"are held out for testing, so at most {len(available)} can be trained on."
         )
     orders = {seed: training_order(available, dataset.groups, seed) for seed in range(seeds)}
+    drawn = {(size, seed): sorted(order[:size]) for size in sizes for seed, order in orders.items()}
     return [
         Job(
             arm=arm,
-            training=tuple(sorted(orders[seed][:size])),
+            training=tuple(drawn[size, seed]),
             test=tuple(test),
             seed=seed,
             slicing=slicing,
             plan={**plan, **arm.plan},
             settings={**settings, **arm.settings, "seed": seed},
+            contents=tuple(digests[name] for name in (*drawn[size, seed], *test)),
             curves=study.curves,
         )
         for size, slicing, seed, arm in itertools.product(sizes, study.slicings, range(seeds), arms)
@@ -76,7 +82,8 @@ def plan_jobs(
 def run_folder(folder: Path, arm: str, job: Job) -> Path:
     """Return the directory of a run of a study, by the name of its arm."""
     slicing = f"_slicing_{job.slicing}" if job.slicing > 1 else ""
-    slug = re.sub(r"[^A-Za-z0-9]+", "_", arm).strip("_")
+    # The digest tells names apart that have the same ASCII letters, such as those of two files with Chinese names.
+    slug = re.sub(r"[^A-Za-z0-9]+", "_", arm).strip("_") + f"_{sha256(arm.encode()).hexdigest()[:8]}"
     return folder / "runs" / slug / f"{len(job.training)}_cases{slicing}_seed_{job.seed}"
 
 
@@ -93,7 +100,13 @@ def run_jobs(jobs: Sequence[Job], folder: Path, perform: Perform, *, overwrite: 
         UserError: Runs were made with other options, or one fails.
     """
     _check_options(jobs, folder, discard=overwrite)
-    missing = [job for job in jobs if not (run_folder(folder, job.arm.name, job) / RECORD).exists()]
+    missing = []
+    for job in jobs:
+        place = run_folder(folder, job.arm.name, job)
+        if (place / RECORD).exists():
+            _clear(place)  # in case the command was stopped while it did this
+        else:
+            missing.append(job)
     if len(missing) < len(jobs):
         say(f"{len(jobs) - len(missing)} of {counted(len(jobs), 'run')} exist already in {folder / 'runs'}.")
     for number, job in enumerate(missing, 1):
@@ -101,6 +114,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, perform: Perform, *, overwrite: 
         place = run_folder(folder, job.arm.name, job)
         write_json(place / OPTIONS, job.options)
         perform(job, place).write(place / RECORD)
+        _clear(place)
 
 
 def read_runs(jobs: Collection[Job], folder: Path) -> list[StudyRun]:
@@ -130,6 +144,13 @@ def summarise(study: Study, arms: Sequence[Arm], dataset: str, runs: Sequence[St
     found.draw(folder / "figure.png")
     results.write(folder)
     return results
+
+
+def _clear(place: Path) -> None:
+    """Delete what a run no longer needs once it has a record."""
+    for part in (RAW, WORK):
+        if (place / part).exists():
+            shutil.rmtree(place / part)
 
 
 def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:

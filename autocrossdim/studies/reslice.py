@@ -1,5 +1,6 @@
 """A dataset with thicker slices: what a scanner with a larger slice spacing would have recorded."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
 from autocrossdim.system.text import counted
 
+SOURCES = "sources.json"  # digests of the files that a dataset was made from
 
-def reslice_dataset(dataset: Dataset, folder: Path, number: int) -> Dataset:
+
+def reslice_dataset(dataset: Dataset, folder: Path, number: int, digests: Mapping[str, str]) -> Dataset:
     """Write a dataset in which every `number` neighbouring slices are averaged into one, or return the existing one.
 
     Slices are averaged along the coarsest axis of the first case (the first axis of the array, if all are equal).
@@ -24,6 +27,7 @@ def reslice_dataset(dataset: Dataset, folder: Path, number: int) -> Dataset:
         dataset: The original dataset.
         folder: Directory in which to write it, under the same name.
         number: Number of slices.
+        digests: Digest of the files of each case. The existing dataset is kept only if it was made from these files.
 
     Raises:
         UserError: The cases have different orientations, or only some slices are annotated.
@@ -33,9 +37,9 @@ def reslice_dataset(dataset: Dataset, folder: Path, number: int) -> Dataset:
     if dataset.labels.unannotated_slices is not None:
         raise UserError(f"{dataset.path}: only some slices are annotated, so slices cannot be averaged.")
     path, cases = folder / dataset.name, dataset.training_cases()
-    names = {case.name for case in cases}
-    if (path / "dataset.json").exists() and set(read_json(path / "dataset.json")["dataset"]) == names:
+    if (path / SOURCES).exists() and read_json(path / SOURCES) == digests:
         return load_dataset(path)
+    (path / SOURCES).unlink(missing_ok=True)
     orientation, axis, files = None, 0, {}
     for index, case in enumerate(track(cases, f"Averaging {counted(number, 'slice')}", len(cases))):
         assert case.label is not None
@@ -55,6 +59,7 @@ def reslice_dataset(dataset: Dataset, folder: Path, number: int) -> Dataset:
         write_label(merge_slices(label, axis, number), thicker(geometry, axis, number), path / target)
         files[case.name] = {"images": images, "label": target}
     write_json(path / "dataset.json", {**dataset.description, "dataset": files, "numTraining": len(files)})
+    write_json(path / SOURCES, dict(digests))
     return load_dataset(path)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import autocrossdim
+from autocrossdim.commands.study import _check
 from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
+from autocrossdim.records.plan import Plan
 from autocrossdim.records.study import StudyResults
 from autocrossdim.studies.catalogue import STUDIES
 from autocrossdim.system.errors import UserError
@@ -34,7 +36,7 @@ def test_a_study_resumes_run_by_run_and_averages_its_networks(
     said = succeed(*words, *arms[:2])
     assert "1 run of 1 epoch each: 1 arm, 2 training cases, 1 seed; tested on 2 other cases" in said
     folder = tmp_path / volumes.name / "studies" / "2d3d"
-    record = folder / "runs" / "Omnia_Net" / "2_cases_seed_0" / "record.json"
+    (record,) = folder.glob("runs/Omnia_Net_*/2_cases_seed_0/record.json")
     before = record.stat().st_mtime_ns
 
     said = succeed(*words, *arms, "--arm", "Omnia-Net + DX-Net")
@@ -53,7 +55,10 @@ def test_a_study_resumes_run_by_run_and_averages_its_networks(
     assert {file.name for file in record.parent.iterdir()} == {"options.json", "record.json", "segmented"}
 
 
-def test_omnia_net_first_shares_the_budget(volumes: Path, tmp_path: Path, succeed: Callable[..., str]) -> None:
+def test_omnia_net_first_shares_the_budget_and_slices_are_averaged_before_training(
+    volumes: Path, tmp_path: Path, succeed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STUDIES, "convergence", replace(STUDIES["convergence"], slicings=(2,)))
     words = [word if word != "1" or QUICK[at - 1] != "--epochs" else "2" for at, word in enumerate(QUICK)]
     words += ["--arm", "Omnia-Net first", "--config", "dx", "--json"]
     said = succeed("study", "convergence", volumes, "--work", tmp_path, *words)
@@ -63,16 +68,7 @@ def test_omnia_net_first_shares_the_budget(volumes: Path, tmp_path: Path, succee
     assert run["steps"] == 2  # of one of the two epochs
     assert run["training_seconds"] == run["curve"][-1]["seconds"]
     assert run["curve"][-1]["dice"] is not None
-
-
-def test_slices_are_averaged_before_anything_is_trained(
-    volumes: Path, tmp_path: Path, succeed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(STUDIES, "anisotropy", replace(STUDIES["anisotropy"], slicings=(4,)))
-    said = succeed("study", "anisotropy", volumes, "--work", tmp_path, *QUICK[:-4], "--arm", "Omnia-Net")
-    assert "there are 0" in said
-    (run,) = StudyResults.read(tmp_path / volumes.name / "studies" / "anisotropy" / "results.json").runs
-    assert (run.slicing, run.anisotropy) == (4, 4.0)
+    assert (run["slicing"], run["anisotropy"]) == (2, 2.0)
 
 
 def test_mistakes_are_found_before_the_first_run(volumes: Path, tmp_path: Path) -> None:
@@ -80,10 +76,21 @@ def test_mistakes_are_found_before_the_first_run(volumes: Path, tmp_path: Path) 
     with pytest.raises(UserError, match="no study 'anything'"):
         autocrossdim.study("anything", volumes, **options)
     with pytest.raises(UserError, match="Unknown setting 'epoch'"):
-        autocrossdim.study("weights", volumes, set={"epoch": 3}, **options)
+        autocrossdim.study("2d3d", volumes, set={"epoch": 3}, **options)
+    with pytest.raises(UserError, match="--config: the study '2d3d' chooses the value itself"):
+        autocrossdim.study("2d3d", volumes, config="dx", **options)
     with pytest.raises(TypeError, match="no parameter 'trial'"):
         autocrossdim.study("weights", volumes, trial=False)
     assert not list(tmp_path.rglob("options.json"))
+
+
+def test_what_a_run_cannot_be_trained_with_is_refused(make_plan: Callable[..., Plan]) -> None:
+    plan = make_plan()
+    second = plan.configuration().model_copy(update={"name": "dx_cascade", "previous_stage": "dx_lowres"})
+    with pytest.raises(UserError, match="--config dx_cascade: it needs the segmentations of dx_lowres"):
+        _check(STUDIES["weights"], plan, second, {})
+    with pytest.raises(UserError, match="--set unlabelled: a study trains on annotated cases only"):
+        _check(STUDIES["weights"], plan, plan.configuration(), {"unlabelled": 1})
 
 
 def test_a_study_of_3d_networks_refuses_2d_images(make_dataset: Callable[..., Path], tmp_path: Path) -> None:

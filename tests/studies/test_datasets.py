@@ -3,7 +3,7 @@ import json
 import pytest
 
 from autocrossdim.data.dataset import load_dataset
-from autocrossdim.studies.datasets import write_test_cases, write_training_dataset
+from autocrossdim.studies.datasets import case_digests, write_test_cases, write_training_dataset
 from autocrossdim.system.errors import UserError
 
 
@@ -27,6 +27,15 @@ def test_a_dataset_of_some_cases_refers_to_the_original_files(source, tmp_path):
     assert raw.groups == {"a": "one"}
     assert cases["c"].annotated_labels == ("block",)
     assert not (raw.path / "splits_final.json").exists()
+
+
+def test_a_corrected_label_changes_the_digest_of_its_case(source):
+    before = case_digests(source)
+    file = source.path / "labelsTr" / "b.nii.gz"
+    file.write_bytes((source.path / "labelsTr" / "c.nii.gz").read_bytes())
+    after = case_digests(source)
+    assert {name for name in before if before[name] != after[name]} == {"b"}
+    assert len(after) == 5
 
 
 def test_validation_cases_become_a_fold(source, tmp_path):

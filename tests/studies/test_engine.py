@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -6,7 +7,7 @@ from autocrossdim.data.dataset import load_dataset
 from autocrossdim.records.study import StudyResults
 from autocrossdim.studies.comparison import compare_arms
 from autocrossdim.studies.design import Arm, Study
-from autocrossdim.studies.engine import plan_jobs, read_runs, run_jobs, summarise
+from autocrossdim.studies.engine import plan_jobs, read_runs, run_folder, run_jobs, summarise
 from autocrossdim.system.errors import UserError
 
 ARMS = [
@@ -23,6 +24,7 @@ def jobs(make_dataset):
 
     def build(**changes):
         options = {"sizes": [2, 4], "seeds": 2, "test_cases": None, "plan": {"slices": 1}, "settings": {"epochs": 3}}
+        options["digests"] = {case.name: f"digest of {case.name}" for case in source.training_cases()}
         return plan_jobs(STUDY, ARMS, source, **(options | changes))
 
     return build
@@ -98,6 +100,43 @@ def test_runs_with_other_options_are_refused_unless_they_may_be_discarded(jobs, 
     assert read_runs(other, tmp_path) == []
     run_jobs(other, tmp_path, perform, overwrite=True)
     assert len(asked) == 6 + 12
+
+
+def test_runs_from_before_a_correction_are_not_mixed_with_new_ones(jobs, performed, tmp_path):
+    run_jobs(jobs(), tmp_path, performed[0])
+    corrected = jobs()[0].test[0]
+    digests = {f"case_{index}": f"digest of case_{index}" for index in range(8)} | {corrected: "another digest"}
+    with pytest.raises(UserError, match=r"12 runs of this study .* \(different: contents of the files\)"):
+        run_jobs(jobs(digests=digests), tmp_path, performed[0])
+    assert read_runs(jobs(digests=digests), tmp_path) == []
+
+
+def test_a_run_is_recorded_before_its_training_is_deleted(jobs, performed, tmp_path, monkeypatch):
+    perform, asked = performed
+    (job, *_) = jobs()
+    work = run_folder(tmp_path, job.arm.name, job) / "work"
+
+    def train(job, place):
+        (place / "work").mkdir(parents=True)
+        return perform(job, place)
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs([job], tmp_path, train)
+    assert work.exists()
+    run_jobs([job], tmp_path, train)
+    assert len(asked) == 1
+    assert not work.exists()
+
+
+def test_arms_whose_names_have_the_same_ascii_letters_have_their_own_directories(jobs, tmp_path):
+    arms = ("模型.pt", "权重.pt", "模型", "权重", "a-b.pt", "a_b.pt")
+    assert len({run_folder(tmp_path, arm, jobs()[0]).parent for arm in arms}) == len(arms)
+    assert {run_folder(tmp_path, arm, jobs()[0]).parents[1].name for arm in arms} == {"runs"}
 
 
 def test_results_are_written_and_read_again(jobs, performed, tmp_path):

@@ -2,10 +2,15 @@ import numpy as np
 import pytest
 
 from autocrossdim.data.dataset import load_dataset
-from autocrossdim.data.images import read_image, read_label
+from autocrossdim.data.images import read_image, read_label, write_label
 from autocrossdim.data.verify import findings
+from autocrossdim.studies.datasets import case_digests
 from autocrossdim.studies.reslice import average_slices, merge_slices, reslice_dataset, thicker
 from autocrossdim.system.errors import UserError
+
+
+def resliced(source, folder, number):
+    return reslice_dataset(source, folder, number, case_digests(source))
 
 
 def column(*values):
@@ -54,7 +59,7 @@ def test_a_thicker_slice_lies_in_the_middle_of_its_block(make_dataset):
 
 def test_a_dataset_of_thicker_slices_is_valid_and_written_once(make_dataset, tmp_path):
     source = load_dataset(make_dataset(shape=(9, 12, 10), groups={"a": "one"}))
-    thick = reslice_dataset(source, tmp_path / "thick", 3)
+    thick = resliced(source, tmp_path / "thick", 3)
     assert [case.name for case in thick.training_cases()] == ["a", "b", "c", "d", "e"]
     assert thick.groups == {"a": "one"}
     for case in thick.training_cases():
@@ -66,9 +71,19 @@ def test_a_dataset_of_thicker_slices_is_valid_and_written_once(make_dataset, tmp
         assert np.allclose(image.array[0], average_slices(read_image(original.images).array[0], 0, 3), atol=1e-3)
         assert np.array_equal(label, merge_slices(read_label(original.label)[0], 0, 3))
     before = (thick.path / "labelsTr" / "a.nii.gz").stat().st_mtime_ns
-    reslice_dataset(source, tmp_path / "thick", 3)
+    resliced(source, tmp_path / "thick", 3)
     assert (thick.path / "labelsTr" / "a.nii.gz").stat().st_mtime_ns == before
-    assert reslice_dataset(source, tmp_path / "thin", 1) is source
+    assert resliced(source, tmp_path / "thin", 1) is source
+
+
+def test_a_corrected_label_is_averaged_again(make_dataset, tmp_path):
+    source = load_dataset(make_dataset(direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    thick = resliced(source, tmp_path / "thick", 2)
+    label, geometry = read_label(source.path / "labelsTr" / "a.nii.gz")
+    write_label(np.zeros_like(label), geometry, source.path / "labelsTr" / "a.nii.gz")
+    assert read_label(thick.path / "labelsTr" / "a.nii.gz")[0].any()
+    resliced(source, tmp_path / "thick", 2)
+    assert not read_label(thick.path / "labelsTr" / "a.nii.gz")[0].any()
 
 
 def test_cases_of_different_orientation_are_refused(make_dataset, write_image, tmp_path):
@@ -76,10 +91,10 @@ def test_cases_of_different_orientation_are_refused(make_dataset, write_image, t
     turned = {"spacing": (2, 1, 1), "direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}
     write_image(path / "imagesTr" / "b_0000.nii.gz", np.zeros((8, 12, 10), np.float32), **turned)
     with pytest.raises(UserError, match="orientation SAR, but a has SPL"):
-        reslice_dataset(load_dataset(path), tmp_path / "thick", 2)
+        resliced(load_dataset(path), tmp_path / "thick", 2)
 
 
 def test_partly_annotated_slices_are_refused(make_dataset, tmp_path):
     source = load_dataset(make_dataset(unannotated_slices="empty"))
     with pytest.raises(UserError, match="only some slices are annotated"):
-        reslice_dataset(source, tmp_path / "thick", 2)
+        resliced(source, tmp_path / "thick", 2)

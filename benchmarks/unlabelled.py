@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from clock import Clock
+from paired import interval
 
 import autocrossdim
 from autocrossdim.system.files import read_json, write_json
@@ -132,17 +133,6 @@ def table(records: list[dict[str, Any]]) -> str:
         found = f"{np.mean([np.mean(cases) for cases in per_seed]):+.3f} ({low:+.3f} to {high:+.3f})"
         mean.append(f"| {' | '.join(map(str, key))} | {len(per_seed)} | {found} |")
     return "\n".join([*each, "", *mean])
-
-
-def interval(per_seed: list[list[float]]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of paired differences: seeds are drawn, then the cases of each."""
-    random = np.random.default_rng(0)
-    means = [
-        np.mean([np.mean(random.choice(per_seed[seed], len(per_seed[seed]))) for seed in seeds])
-        for seeds in random.integers(len(per_seed), size=(10_000, len(per_seed)))
-    ]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 """`autocrossdim annotate_next`: which unlabelled scans to annotate next."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from autocrossdim.commands.arguments import DatasetArgument, DeviceOption, WorkOption, several
+from autocrossdim.commands.arguments import AveragedOption, DatasetArgument, DeviceOption, WorkOption, several
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.records.suggestions import MethodName, Suggestions
 from autocrossdim.system.errors import UserError
@@ -29,13 +29,7 @@ def annotate_next(
     method: Annotated[MethodName, Option("How to choose: by stratified entropy, or at random.")] = "stratified",
     seed: Annotated[int, Option("Seed of the random numbers.", min=0)] = 0,
     work: WorkOption = None,
-    config: Annotated[
-        str | Sequence[str],
-        Option(
-            "Configuration to average; repeat for several (default: the choice of find_best, else the plan's).",
-            list[str],
-        ),
-    ] = (),
+    config: AveragedOption = (),
     mirroring: Annotated[bool, Option("Average over mirrored images (test-time augmentation).")] = True,
     device: DeviceOption = "auto",
 ) -> Suggestions:

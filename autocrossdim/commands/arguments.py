@@ -29,6 +29,12 @@ ProcessesOption = Annotated[
     int | None,
     Option("Worker processes; each holds one case in memory (default: one per core, at most 8).", min=1, max=1024),
 ]
+AveragedOption = Annotated[
+    str | Sequence[str],
+    Option(
+        "Configuration to average; repeat for several (default: the choice of find_best, else the plan's).", list[str]
+    ),
+]
 SlurmOption = Annotated[
     str | Mapping[str, str] | None,
     Option(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from autocrossdim.commands.arguments import (
+    AveragedOption,
     DeviceOption,
     Fold,
     FormatOption,
@@ -39,13 +40,7 @@ def predict(
         Fold | Sequence[Fold],
         Option("Fold to average; repeat for several (default: all trained folds).", list[str]),
     ] = (),
-    config: Annotated[
-        str | Sequence[str],
-        Option(
-            "Configuration to average; repeat for several (default: the choice of find_best, else the plan's).",
-            list[str],
-        ),
-    ] = (),
+    config: AveragedOption = (),
     format: FormatOption = DEFAULT,
     probabilities: Annotated[bool, Option("Also write CASE.npz with the probabilities.")] = False,
     mirroring: Annotated[bool, Option("Average over mirrored images (test-time augmentation).")] = True,

@@ -4,11 +4,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from autocrossdim.records.sources import FileVersion
-from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, write_text
+from autocrossdim.system.files import read_record, write_text
 
 
 class Intensities(BaseModel):
@@ -117,10 +116,7 @@ class Fingerprint(BaseModel):
         Raises:
             UserError: the file is missing or damaged.
         """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise UserError(f"{path}: not a fingerprint. Plan again with --overwrite.") from error
+        return read_record(cls, path, fault="not a fingerprint", remedy="Plan again with --overwrite.")
 
     def write(self, path: Path) -> None:
         """Write fingerprint.json."""

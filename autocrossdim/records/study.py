@@ -2,20 +2,18 @@
 
 import math
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from autocrossdim.records.summary import Summary
-from autocrossdim.system.errors import UserError, first_fault
-from autocrossdim.system.files import read_json, write_json, write_text
+from autocrossdim.system.files import read_record, write_json, write_text
+
+REMEDY = "Delete it and run the study again."
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-Record = TypeVar("Record", bound=_Record)
 
 
 class CaseMetrics(_Record):
@@ -90,7 +88,7 @@ class StudyRun(_Record):
         Raises:
             UserError: The file is missing or damaged.
         """
-        return _read(cls, path)
+        return read_record(cls, path, remedy=REMEDY)
 
     def write(self, path: Path) -> None:
         """Write the record."""
@@ -172,7 +170,7 @@ class StudyResults(_Record):
         Raises:
             UserError: The file is missing or damaged.
         """
-        return _read(cls, path)
+        return read_record(cls, path, remedy=REMEDY)
 
     def write(self, folder: Path) -> None:
         """Write results.json and table.md into the directory of the study."""
@@ -199,10 +197,3 @@ def case_metrics(summary: Summary, ending: str) -> dict[str, CaseMetrics]:
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _read(cls: type[Record], path: Path) -> Record:
-    try:
-        return cls.model_validate(read_json(path))
-    except ValidationError as error:
-        raise UserError(f"{path}: damaged ({first_fault(error)}). Delete it and run the study again.") from error

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from autocrossdim.records.sources import FileVersion
-from autocrossdim.system.errors import UserError, first_fault
-from autocrossdim.system.files import read_json, write_text
+from autocrossdim.system.files import read_record, write_text
 
 MethodName = Literal["stratified", "random"]
 
@@ -100,12 +99,7 @@ class Suggestions(BaseModel):
         Raises:
             UserError: The file is missing or damaged.
         """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise UserError(
-                f"{path}: damaged ({first_fault(error)}). Run `autocrossdim annotate_next` again, or delete it."
-            ) from error
+        return read_record(cls, path, remedy="Run `autocrossdim annotate_next` again, or delete it.")
 
     def write(self, path: Path) -> None:
         """Write annotate_next.json."""

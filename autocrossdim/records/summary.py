@@ -10,15 +10,13 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
     model_validator,
 )
 
 from autocrossdim.records.calibration import Calibration, CaseScore
 from autocrossdim.records.score import Score
-from autocrossdim.system.errors import UserError, first_fault
-from autocrossdim.system.files import read_json, write_json
+from autocrossdim.system.files import read_record, write_json
 
 Metrics = dict[str, int | float]  # by the metric's name; voxel counts are whole numbers, as nnU-Net writes them
 Unit = Literal["mm", "pixels"]
@@ -230,13 +228,13 @@ class Summary(_Record):
         Raises:
             UserError: The file is missing, damaged, or no summary.
         """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise UserError(
-                f"{path}: damaged or not an evaluation summary ({first_fault(error)}). Delete it and run the command "
-                "that writes it again: `autocrossdim train` for trained folds, else `autocrossdim evaluate`."
-            ) from error
+        return read_record(
+            cls,
+            path,
+            fault="damaged or not an evaluation summary",
+            remedy="Delete it and run the command that writes it again: `autocrossdim train` for trained folds, else "
+            "`autocrossdim evaluate`.",
+        )
 
     def write(self, path: Path) -> None:
         """Write summary.json. NaN is written as nnU-Net writes it: a bare `NaN`, which strict JSON does not know."""

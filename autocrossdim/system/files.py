@@ -9,10 +9,15 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from autocrossdim.system.errors import UserError, from_os_error, is_name_error
+from autocrossdim.system.errors import UserError, first_fault, from_os_error, is_name_error
 from autocrossdim.system.text import shown_path
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Record = TypeVar("Record", bound="BaseModel")
 
 MAX_ENTRIES = 1_000_000  # of a directory; the largest public datasets have a tenth of that
 MAX_JSON_BYTES = 2**28  # a summary of 10,000 cases and 100 labels has 2**27
@@ -176,3 +181,23 @@ def read_json(path: Path) -> Any:
         except UnicodeEncodeError as error:
             raise UserError(f"{path}: holds a character that is not valid Unicode. Remove it.") from error
     return content
+
+
+def read_record(kind: "type[Record]", path: Path, *, remedy: str, fault: str = "damaged") -> "Record":
+    """Read a JSON file as a pydantic model.
+
+    Args:
+        kind: The model.
+        path: The file.
+        remedy: What the user can do if the content is wrong, in one or more sentences.
+        fault: What the message calls wrong content.
+
+    Raises:
+        UserError: The file cannot be read, or its content does not fit the model.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: {fault} ({first_fault(error)}). {remedy}") from error

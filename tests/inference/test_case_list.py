@@ -78,7 +78,7 @@ def test_maps_are_on_the_grid_of_the_image_and_the_least_certain_cases_come_firs
     remove_from_list(tmp_path, "none")
     assert write_list(tmp_path)[0].case == "torn"
     (tmp_path / "uncertainty" / "torn_uncertainty.json").write_text("{}")
-    with pytest.raises(UserError, match=r"torn_uncertainty\.json: the file is damaged"):
+    with pytest.raises(UserError, match=r"torn_uncertainty\.json: damaged \(.*\)\. Delete it"):
         write_list(tmp_path)
 
 

@@ -119,7 +119,7 @@ def test_a_fingerprint_without_versions_of_files_is_outdated(raw: Path) -> None:
 
 def test_a_damaged_file_is_named_with_its_remedy(tmp_path: Path) -> None:
     write_json(tmp_path / "fingerprint.json", {"version": 1, "dims": 3})
-    with pytest.raises(UserError, match=r"fingerprint\.json: not a fingerprint. Plan again with --overwrite"):
+    with pytest.raises(UserError, match=r"fingerprint\.json: not a fingerprint \(.*\)\. Plan again with --overwrite"):
         Fingerprint.read(tmp_path / "fingerprint.json")
 
 

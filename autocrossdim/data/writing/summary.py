@@ -2,14 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
-
-from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json
-
-Record = TypeVar("Record", bound=BaseModel)
+from autocrossdim.system.files import Record, read_record
 
 
 def summarise(record: type[Record], folder: Path, ending: str, write: Callable[[list[Record]], None]) -> list[Record]:
@@ -34,10 +28,7 @@ def summarise(record: type[Record], folder: Path, ending: str, write: Callable[[
     while True:
         records = []
         for path in sorted(folder.glob(f"[!.]*{ending}")):  # names with a dot are being written
-            try:
-                records.append(record.model_validate(read_json(path)))
-            except ValidationError as error:
-                raise UserError(f"{path}: the file is damaged. Delete it and run the same command again.") from error
+            records.append(read_record(record, path, remedy="Delete it and run the same command again."))
         read = [each.model_dump_json() for each in records]  # text, because NaN differs from itself
         if read == written:
             return records

@@ -43,5 +43,5 @@ def test_damaged_files_are_named_and_unfinished_ones_left_out(tmp_path: Path) ->
     assert summarise(Size, tmp_path, ".json", tables.append) == []
     assert tables == [[]]
     (tmp_path / "a.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.json: the file is damaged"):
+    with pytest.raises(UserError, match=r"a\.json: damaged \(.*\)\. Delete it"):
         summarise(Size, tmp_path, ".json", tables.append)

@@ -2,8 +2,8 @@ r"""Does a trained network segment an image the same in each of the 48 orders an
 
     python benchmarks/orientation.py MODEL -i ../shared/data/Dataset004_Hippocampus/imagesTs --seconds 600
 
-segments every image as it is stored and in the 47 other orientations, with correct headers, and brings the
-segmentations back to the stored orientation. Prints the share of equal voxels and the Dice per label between the two,
+segments every image in its stored orientation and in the 47 others, with correct headers, and reorients the
+segmentations to the stored orientation. Prints the share of equal voxels and the Dice per label between the two,
 and writes them to `benchmarks/results/orientation.json`. Images are added until the time is over.
 """
 

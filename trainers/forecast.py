@@ -90,7 +90,7 @@ def _length(run: Run) -> str:
 
 
 def seconds_before(run: Run) -> float:
-    """Return the training time of the 2D counterpart that a run starts from, by its history; 0 without one."""
+    """Return the training time of the 2D counterpart that a run starts from, from its history; 0 without one."""
     history = run.folder.slices.history
     if not follows_slices(run) or not history.exists():
         return 0.0

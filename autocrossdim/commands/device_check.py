@@ -185,7 +185,7 @@ def memory(plan: Plan, device: torch.device, planner: MeasuresSteps) -> Section:
 
 
 def _sizes(configuration: Configuration) -> Iterator[Configuration]:
-    """Yield a configuration as it is, with half the batch, and with half the patch."""
+    """Yield a configuration with its planned size, with half the batch size, and with half the patch size."""
     yield configuration
     if configuration.batch_size >= 4:
         yield configuration.model_copy(update={"batch_size": configuration.batch_size // 2})

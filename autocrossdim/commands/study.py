@@ -161,7 +161,7 @@ def study(
 
 
 def _check(study: "Study", plan: "Plan", configuration: "Configuration", settings: Mapping[str, Any]) -> None:
-    """Refuse what would only fail in the first run."""
+    """Refuse options with which the first run would fail."""
     from autocrossdim.commands.plugins import find_trainer
 
     if study.volumes and plan.dims == 2:

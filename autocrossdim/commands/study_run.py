@@ -1,4 +1,4 @@
-"""One run of a study, made of the commands that a user would type: plan, train, predict and evaluate."""
+"""One run of a study: the commands plan, train, predict and evaluate, as a user would run them."""
 
 import time
 from collections.abc import Mapping

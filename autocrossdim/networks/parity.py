@@ -33,7 +33,7 @@ class Fault(NamedTuple):
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Make a proof on the CPU with its own random numbers, wherever it is asked for; those outside stay as they are."""
+    """Run a proof on the CPU with random numbers of its own; the random state outside does not change."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         yield
@@ -75,8 +75,8 @@ def find_fault(flat: nn.Module, volume: nn.Module, image: Tensor, depth: int, ax
     cube = image.unsqueeze(2 + axis).repeat_interleave(depth, 2 + axis)
     if not _agree(flat, volume, image, cube, axis):
         return _locate(flat, volume, image, cube, axis)
-    # The few hidden units of a channel attention may all be off, so that nothing after them is proven. Negated weights
-    # switch them on.
+    # All of the few hidden units of a channel attention may be inactive, so that nothing before them is tested. With
+    # negated weights they are active.
     _negate_weights(flat)
     _negate_weights(volume)
     return None if _agree(flat, volume, image, cube, axis) else _locate(flat, volume, image, cube, axis)

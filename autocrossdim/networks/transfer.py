@@ -61,8 +61,8 @@ def transfer(
     """Load a whole trained network, encoder and decoder, into one of the same encoder.
 
     2D kernels become 3D ones by the target's `inflation` along axis 0; layers that take the image follow the
-    channel rule of `adapt_channels`, and their kernels of masks that the source did not have start at 0; a head
-    with other outputs, and whatever else does not fit, stays as it is in the target and is reported as new.
+    channel rule of `adapt_channels`, and their kernels for masks that the source did not have start at 0. A head
+    with other outputs and other tensors that do not fit keep the target's values and are reported as new.
 
     Args:
         source_state: the trained network's state_dict.
@@ -130,7 +130,7 @@ def _load(network: SegmentationNetwork, source: Mapping[str, Tensor], label: str
 
 
 def _fit(there: Tensor | None, here: Tensor, mode: Mode, masks: tuple[int, int] | None) -> tuple[Tensor, Status, str]:
-    """Fit a tensor; of a layer that takes the image, `masks` has the numbers of masks there and here."""
+    """Fit a tensor; for a layer that takes the image, `masks` has the numbers of masks of source and target."""
     if there is None:
         return here, "new", "not in the source"
     value: Tensor = there.to(here)  # device and type

@@ -47,7 +47,7 @@ class Geometry(NamedTuple):
 
 @dataclass(frozen=True)
 class Spec:
-    """What is asked of the layer at hand."""
+    """How a layer is to be rebuilt."""
 
     dims: int
     mode: Mode

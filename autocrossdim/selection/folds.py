@@ -44,7 +44,7 @@ class CrossValidation:
 
 
 def usable(work: CrossValidation, name: str, fold: int) -> Budget | str:
-    """Return the budget of a fold or, if it cannot be used, the reason in words that follow `fold 1 is`."""
+    """Return the budget of a fold or, if it cannot be used, the reason, as the end of a sentence `fold 1 is ...`."""
     folder = work.workspace.fold(name, fold)
     if not folder.latest.exists():
         return "not trained"

@@ -1,4 +1,4 @@
-"""Whether a start only arrives earlier or also higher: Dice during training, against time."""
+"""Whether a start only learns faster or also ends higher: Dice during training, against time."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -132,7 +132,7 @@ class Job:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Everything that determines the result, as JSON-able values by name."""
+        """Everything that determines the result, by name, as values that can be written to JSON."""
         return {
             "config": self.arm.config,
             "weights": self.arm.weights,

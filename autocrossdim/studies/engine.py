@@ -154,7 +154,7 @@ def _clear(place: Path) -> None:
 
 
 def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
-    """Refuse, or discard, runs that exist under the names of these but with other options."""
+    """Refuse, or discard, existing runs of the same names with other options."""
     other: dict[Path, list[str]] = {}
     for job in jobs:
         place = run_folder(folder, job.arm.name, job)
@@ -175,6 +175,6 @@ def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
 
 
 def _differences(job: Job, options: Path) -> list[str]:
-    """Return the names of the options in which a run that exists differs from one that is asked for."""
+    """Return the names of the options in which an existing run differs from a requested one."""
     before, now = read_json(options), json.loads(json.dumps(job.options))
     return [name for name in now if before.get(name) != now[name]]

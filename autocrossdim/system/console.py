@@ -65,7 +65,8 @@ def _print_line(text: str, seconds: float) -> None:
 def is_terminal() -> bool:
     """Whether messages are shown on a terminal that can redraw lines.
 
-    The file itself is asked: rich also calls a log file a terminal if $FORCE_COLOR is set, as it is on many CI systems.
+    This checks the stream itself, because rich treats a log file as a terminal if $FORCE_COLOR is set, as on many CI
+    systems.
     """
     return console.file.isatty() and not console.is_dumb_terminal
 
@@ -93,7 +94,7 @@ def warn(text: str) -> None:
 
 
 def relay(text: str) -> None:
-    """Show a line of another process, which has decided by its own level that it is to be shown."""
+    """Show a line of another process, which has already applied its level."""
     _print_line(text, time.time())
 
 

@@ -137,7 +137,7 @@ def _name(text: Any) -> str:
 
 @contextmanager
 def lenient() -> Iterator[None]:
-    """Read and copy values against the standard, such as identifiers changed by anonymising, without warnings."""
+    """Read and copy values that violate the standard, such as anonymised identifiers, without warnings."""
     from pydicom import config
 
     settings = config.settings

@@ -53,7 +53,7 @@ class Source(Protocol):
 
 
 class ReadImage:
-    """A channel that is written as it is read, as integers if all its values are."""
+    """Mixin for a channel whose file is converted: written as integers if all values are whole numbers."""
 
     def write(self: Source, path: Path) -> None:
         """Write the image in the format of `path`."""
@@ -62,7 +62,7 @@ class ReadImage:
 
 
 class ReadLabel:
-    """A label that is written as it is read."""
+    """Mixin for a label whose values are written unchanged."""
 
     def write(self: Source, path: Path) -> None:
         """Write the label values in the format of `path`."""

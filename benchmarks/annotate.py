@@ -1,12 +1,12 @@
-"""Do scans that `annotate_next` chooses teach more than scans drawn at random?
+"""Do scans chosen by `annotate_next` improve the model more than scans drawn at random?
 
     python benchmarks/annotate.py --data ../shared/data --work FOLDER --weights FILE [--seeds 0 1 2 3 4]
 
-A simulation on Hippocampus with Omnia-Net. Four of the 32 labelled training cases, chosen by the seed, are annotated at
-first; in each of four rounds, `annotate_next` chooses four more among the others with the model that was just trained,
-or at random. After every round a model is trained from the same starting weights for the same number of steps on all
-cases annotated so far, and tested on the 16 cases of imagesTs. Both arms share the first round of a seed. Each round is
-one line of `<work>/annotate.jsonl`; rounds already there are skipped, so that an interrupted run resumes.
+A simulation on Hippocampus with Omnia-Net. Four of the 32 labelled training cases, chosen by the seed, are annotated
+initially. In each of four rounds, four of the others are added: chosen by `annotate_next` with the model that was just
+trained, or at random. After every round, a model is trained from the same starting weights for the same number of
+steps on all cases annotated so far, and tested on the 16 cases of imagesTs. Both arms share the first round of a seed.
+Each round is one line of `<work>/annotate.jsonl`; rounds already there are skipped, so that an interrupted run resumes.
 """
 
 import argparse
@@ -35,7 +35,7 @@ STEPS_PER_EPOCH = 25
 
 
 def first_cases(data: Path, seed: int) -> list[str]:
-    """Return the cases that are annotated at first."""
+    """Return the cases that are annotated initially."""
     names = sorted(file.name.removesuffix(".nii.gz") for file in (data / DATASET / "labelsTr").iterdir())
     return sorted(str(name) for name in np.random.default_rng(seed).permutation(names)[:START])
 

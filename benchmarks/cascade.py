@@ -1,8 +1,8 @@
-"""Does the cascade help where a structure can only be named from far away?
+"""Does the cascade help where only distant context tells structures apart?
 
     python benchmarks/cascade.py --work FOLDER
 
-Two equal nodules are named by their distance to a sphere that no patch of `dx` contains together with one of them
+Two equal nodules are labelled by their distance to a sphere that no patch of `dx` contains together with one of them
 (`near_and_far` in autocrossdim/data/phantoms.py). `dx`, `dx_lowres` and `dx_cascade` are trained in two folds and
 compared on held-out cases. Finished folds are skipped, so the script can be interrupted.
 """
@@ -62,7 +62,7 @@ def main() -> None:
         )
     summaries = {name: Summary.read(work / raw.name / "models" / name / "summary.json") for name in EPOCHS}
     rows = []
-    print("| configuration | near | far | both (95 % interval) | difference to dx (95 % interval) |")
+    print("| configuration | near | far | both (95 % interval) | difference from dx (95 % interval) |")
     print("|---|---|---|---|---|")
     for name, summary in summaries.items():
         near, far = (means["Dice"] for means in summary.mean.values())

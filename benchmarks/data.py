@@ -1,4 +1,4 @@
-"""What does mirroring do to labels that only their position tells apart?
+"""How does mirroring affect labels that differ only in their position?
 
     python benchmarks/data.py --data ../shared/data --work FOLDER [--seeds 0 1 2]
 

@@ -1,10 +1,10 @@
-r"""Does a trained network segment an image the same in each of the 48 orders and directions of its axes?
+r"""Does a trained network give the same segmentation in each of the 48 orders and directions of an image's axes?
 
     python benchmarks/orientation.py MODEL -i ../shared/data/Dataset004_Hippocampus/imagesTs --seconds 600
 
-segments every image in its stored orientation and in the 47 others, with correct headers, and reorients the
-segmentations to the stored orientation. Prints the share of equal voxels and the Dice per label between the two,
-and writes them to `benchmarks/results/orientation.json`. Images are added until the time is over.
+Segments every image in its stored orientation and in the 47 others, with correct headers, and reorients the
+segmentations to the stored orientation. Prints the share of equal voxels and the lowest Dice of a label, and writes
+them to `benchmarks/results/orientation.json`. Images are added until the time is up.
 """
 
 import argparse

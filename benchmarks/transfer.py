@@ -6,8 +6,8 @@ Every run is one line of `<work>/transfer.jsonl`; runs already there are skipped
 table printed at the end is the one in docs/explanation/transfer.md. SunnybrookSlices is tested on slices of five other
 patients, Hippocampus on its 16 labelled cases of `imagesTs`.
 
-For any other dataset, `autocrossdim study weights` and `study inflation` replace this script; it stays because the
-published table rests on it, and for the arms that they do not have (learning rates, a stem at stride 1).
+For any other dataset, `autocrossdim study weights` and `study inflation` replace this script; it is kept because
+the published table was made with it, and for arms that they do not have (learning rates, a stem at stride 1).
 """
 
 import argparse

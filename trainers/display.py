@@ -79,7 +79,7 @@ class Display:
         return self._left().sentence(self._run.task.turn[1])
 
     def _left(self) -> Left:
-        """Return the time that is left, from the steps after the first ones or, before there are any, from these."""
+        """Return the time that is left, from the steps after the warm-up or, before there are any, from its steps."""
         state = self._state
         step, seconds = self._warm if state.step > self._warm[0] else self._start
         seconds_per_step = (state.seconds - seconds) / max(1, state.step - step)

@@ -45,7 +45,7 @@ class Left:
 
 
 def forecast(run: Run, state: RunState, *, seconds_per_step: float, seconds_before: float = 0.0) -> Left:
-    """Return the training time that is left; folds that follow are taken to need as long as this one.
+    """Return the training time that is left; later folds are assumed to take as long as this one.
 
     Args:
         run: The run.

@@ -45,7 +45,7 @@ class Losses:
         """Return whether the losses have to be read now.
 
         Args:
-            stopping: Whether this process was asked to stop. Others that train with it learn of that when they read.
+            stopping: Whether this process was asked to stop. The others learn of it when all read the losses.
         """
         return len(self) >= self.steps_between or (stopping and self.processes == 1)
 

@@ -1,4 +1,4 @@
-"""How far a run has come, how long it still takes, its learning rate, and when a plateau shortens it."""
+"""How far a run has come, how much longer it will take, its learning rate, and when a plateau shortens it."""
 
 import math
 import time

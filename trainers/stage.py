@@ -1,7 +1,7 @@
 """What a cascade sees of its previous stage in training: masks that are sometimes wrong, as they will be for new cases.
 
-The segmentations by the previous stage are those of held-out cases, but of cases like the training cases. nnU-Net
-therefore applies random binary operators and removes connected components; here, all masks are also left out at times.
+The previous stage has segmented the cases as held-out cases, but they resemble its training cases. nnU-Net therefore
+applies random binary operators and removes connected components; here, all masks are also left out at times.
 """
 
 import numpy as np

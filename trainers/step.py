@@ -93,8 +93,8 @@ def make_optimizer(
 def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
     """Load the state of an optimiser made by `make_optimizer`.
 
-    torch moves NAdam's running product of momenta, one number per parameter, to the device of the parameter, but a step
-    reads it from there: a GPU would be waited for once per parameter. A new optimiser has it on the CPU.
+    torch moves NAdam's running product of momenta, one number per parameter, to the device of the parameter. Each step
+    reads it, and would wait for a GPU once per parameter. A new optimiser keeps it on the CPU.
     """
     optimizer.load_state_dict(saved)
     for number, state in optimizer.state_dict()["state"].items():

@@ -32,8 +32,8 @@ LABELS = {"background": 0, "organ": 1, "nodule": 2}
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Largest relative error (L2 norm) of logits and of all gradients together, against the CPU in fp32. GPUs round the
-# inputs of fp32 convolutions to TF32, which has as many digits as fp16. Our choice, which holds on a CPU at toy size;
-# it has not been tried on a GPU.
+# inputs of fp32 convolutions to TF32, which has as many digits as fp16. The limits are our choice.
+# They hold on a CPU at toy size, and have not been tried on a GPU.
 TOLERANCE = {"fp32": 0.02, "bf16": 0.2, "fp16": 0.03}
 LOSS_SCALE = 1024.0  # fp16 gradients would be rounded to 0 without it
 CHECKED_SIDE = 64  # voxels per side of the patch on which a GPU is compared with the CPU, which has to keep up
@@ -41,7 +41,7 @@ CHECKED_SIDE = 64  # voxels per side of the patch on which a GPU is compared wit
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is run.
+    """Size of the checks.
 
     Attributes:
         shape: Shape (Z, Y, X) of the generated volumes.
@@ -79,14 +79,14 @@ FULL = Scale(
 
 
 def check(device: torch.device, folder: Path) -> list[Section]:
-    """Run everything on a device, at toy size on a CPU.
+    """Run all checks on a device; on a CPU, they run at toy size.
 
     Args:
         device: Device to check.
         folder: Empty directory for generated data and results.
 
     Returns:
-        One section per question, in the order in which they were answered.
+        One section per question, in the order in which they are answered.
     """
     scale = TOY if device.type == "cpu" else FULL
     raw, work = folder / "Dataset901_Nodules", folder / "work"
@@ -98,9 +98,9 @@ def check(device: torch.device, folder: Path) -> list[Section]:
     assert isinstance(planner, MeasuresSteps)
     say(f"Comparing the networks on {device} with the CPU")
     sections = [networks(plan, device)]
-    say("Timing training steps, and comparing their memory with the computed one")
+    say("Timing training steps, and comparing their computed memory with the measured one")
     sections += [memory(plan, device, planner), steps(plan, device, planner, compiled=scale.compiled)]
-    say("Timing 3D depthwise convolutions and what could replace them")
+    say("Timing 3D depthwise convolutions and their alternatives")
     sections.append(depthwise(device, scale))
     resident = {str(row["network"]): row["ms per step"] for row in sections[2].rows if row["default"] == "yes"}
     sections.append(training(raw, work, plan, device, scale, resident))
@@ -185,7 +185,7 @@ def memory(plan: Plan, device: torch.device, planner: MeasuresSteps) -> Section:
 
 
 def _sizes(configuration: Configuration) -> Iterator[Configuration]:
-    """Yield a configuration with its planned size, with half the batch size, and with half the patch size."""
+    """Yield a configuration unchanged, with half the batch size, and with half the patch size."""
     yield configuration
     if configuration.batch_size >= 4:
         yield configuration.model_copy(update={"batch_size": configuration.batch_size // 2})
@@ -226,7 +226,7 @@ def steps(plan: Plan, device: torch.device, planner: MeasuresSteps, *, compiled:
 
 
 def depthwise(device: torch.device, scale: Scale) -> Section:
-    """Time forward and backward pass of 3D depthwise convolutions, and of grouped and dense ones in their place."""
+    """Time the forward and backward pass of 3D depthwise convolutions, and of grouped and dense alternatives."""
     rows: list[Row] = []
     for channels, side, kernel, stride in scale.layers:
         x = torch.randn(2, channels, side, side, side, device=device)
@@ -247,7 +247,7 @@ def _both_ways(layer: nn.Module, x: Tensor, device: torch.device) -> None:
 
 
 def _fastest(run: Callable[[], None], device: torch.device, repeats: int) -> float:
-    """Return the least time of a run in ms, the first one left out."""
+    """Return the time of the fastest run in ms; the first run is not counted."""
     times = []
     for _ in range(repeats + 1):
         devices.synchronize(device)
@@ -272,7 +272,7 @@ def training(
                 raw,
                 work=work,
                 config=name,
-                fold=number - 1,  # one of its own for each number of devices
+                fold=number - 1,  # a different fold for each number of devices
                 weights="random",
                 epochs=2,
                 set=settings,

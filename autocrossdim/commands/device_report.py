@@ -9,9 +9,9 @@ from rich.table import Table
 
 Row = dict[str, str | float | int | None]
 
-WORTH_COMPILING = 0.9  # of the time of a step; above it, the minutes that compiling takes are not worth it (our choice)
+WORTH_COMPILING = 0.9  # share of the time of a step above which compiling is not worth its minutes (our choice)
 GOAL_WAITING = 0.15  # share of the time for which training may wait for data
-GOAL_MEMORY = 0.1  # relative difference of computed and measured memory
+GOAL_MEMORY = 0.1  # relative difference between computed and measured memory
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Section:
 
     Attributes:
         title: Heading.
-        rows: Rows with the same columns; None is what was not measured.
+        rows: Rows with the same columns; None for what was not measured.
         note: Sentences about the table.
     """
 
@@ -93,14 +93,14 @@ def _networks(rows: list[Row]) -> str:
     apart = [f"{row['network']} in {row['precision']}" for row in rows if row["agrees"] != "yes"]
     if not apart:
         return "Precision: every network agrees with the CPU in fp32, bf16 and fp16."
-    return f"Precision: do not use what differs from the CPU: {', '.join(apart)}."
+    return f"Precision: do not use {', '.join(apart)}, whose results differ from those of the CPU."
 
 
 def _memory(rows: list[Row]) -> str:
     ratios = [ratio for row in rows if isinstance(ratio := row["computed / measured"], float)]
     if not ratios:
         return "Memory: not measured on this device."
-    span = f"computed is {min(ratios):.2f} to {max(ratios):.2f} times what was measured"
+    span = f"computed memory is {min(ratios):.2f} to {max(ratios):.2f} times the measured memory"
     if max(abs(ratio - 1) for ratio in ratios) <= GOAL_MEMORY:
         return f"Memory: {span}, within the goal. Keep the default budget."
     return f"Memory: {span}, outside the goal of 10 %. Plan with --memory {'lower' if min(ratios) < 1 else 'higher'}."
@@ -116,13 +116,13 @@ def _steps(rows: list[Row]) -> Iterator[str]:
         if not plain:
             continue
         best = min(plain, key=lambda row: timed[id(row)])
-        said = f"{network}: {best['precision']}, channels last {best['channels last']}"
-        said += " is fastest, as by default." if best["default"] == "yes" else " is fastest, unlike the default."
+        said = f"{network}: {best['precision']} {'with' if best['channels last'] == 'yes' else 'without'} channels last"
+        said += " is fastest, and the default." if best["default"] == "yes" else " is fastest, but not the default."
         usual = [timed[id(row)] for row in own if row["default"] == "yes"]
         compiled = [timed[id(row)] for row in own if row["compiled"] == "yes"]
         if usual and compiled:
             pays = compiled[0] < WORTH_COMPILING * usual[0]
-            said += f" torch.compile takes {compiled[0] / usual[0]:.2f} of the time"
+            said += f" With torch.compile, a step takes {compiled[0] / usual[0]:.2f} times as long"
             said += ": use --set compile=true." if pays else ": leave it off."
         yield said
 
@@ -130,5 +130,5 @@ def _steps(rows: list[Row]) -> Iterator[str]:
 def _loader(rows: list[Row]) -> str:
     waiting = max(share for row in rows if isinstance(share := row["share waiting for data"], float))
     if waiting <= GOAL_WAITING:
-        return f"Loader: training waits for data for {waiting:.0%} of the time at most. Keep the number of workers."
+        return f"Loader: training waits for data for at most {waiting:.0%} of the time. Keep the number of workers."
     return f"Loader: training waits for data for up to {waiting:.0%} of the time. Use more workers (--set workers=...)."

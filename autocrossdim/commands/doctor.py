@@ -42,7 +42,7 @@ def doctor(
     memory and speed are measured. On a CPU this runs at toy size, and its times mean little.
 
     Args:
-        device: Device to measure; only what is there is shown if None.
+        device: Device to measure; if None, nothing is measured.
         output: Markdown file for the measurements.
 
     Returns:

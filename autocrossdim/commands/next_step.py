@@ -1,4 +1,4 @@
-"""The command that follows another one, as its last line says."""
+"""The last line of a command's output, which names the next command."""
 
 import shlex
 from pathlib import Path

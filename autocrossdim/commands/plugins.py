@@ -50,7 +50,7 @@ class StepCost:
     Attributes:
         seconds: Time of one step whose batch is on the device already.
         computed_bytes: Memory that the planner computes for it.
-        measured_bytes: Most memory that it took; None where torch does not measure it, as on a CPU.
+        measured_bytes: Peak memory; None where torch does not measure it, as on a CPU.
     """
 
     seconds: float

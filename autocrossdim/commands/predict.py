@@ -167,7 +167,7 @@ def _require_usable(
     fold: Sequence[Fold],
     config: Sequence[str],
 ) -> None:
-    """Fail before submitting if the model or the images cannot be used, or the images not with this format."""
+    """Fail before submitting if the model or the images cannot be used, or the format does not suit the images."""
     from autocrossdim.inference.inputs import find_inputs
     from autocrossdim.models.source import open_model
 

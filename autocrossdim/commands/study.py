@@ -42,7 +42,7 @@ def study(
     ] = (),
     seeds: Annotated[int, Option("Number of seeds; each draws its own training cases.", min=1, max=1000)] = 3,
     test_cases: Annotated[
-        int | None, Option("Number of held-out cases, at least (default: a quarter of the cases).", min=1)
+        int | None, Option("Minimum number of held-out cases (default: a quarter of the cases).", min=1)
     ] = None,
     arm: Annotated[
         str | Sequence[str], Option("Arm to run, as the table names it; repeat for several (default: all).", list[str])
@@ -54,11 +54,11 @@ def study(
         str | Sequence[str],
         Option(
             "Pretrained weights: imagenet, noisy_student, a full timm name or a file; the study of weights compares "
-            "several (default: imagenet, and there also noisy_student if the encoder has them).",
+            "several (default: imagenet; in that study also noisy_student, if the encoder has them).",
             list[str],
         ),
     ] = (),
-    epochs: Annotated[int | None, Option("Number of epochs per run, at most (default: 100).", min=1)] = None,
+    epochs: Annotated[int | None, Option("Maximum number of epochs per run (default: 100).", min=1)] = None,
     max_time: Annotated[
         str | float | None, Option("Training time per run, such as 90s, 30m or 2h.", str | None)
     ] = None,
@@ -71,7 +71,7 @@ def study(
     overwrite: Annotated[bool, Option("Discard existing runs that were made with other options.")] = False,
     **options: Any,
 ) -> "StudyResults":
-    """Answer a question with runs on your own cases: which weights, 2D or 3D, how many.
+    """Answer a question by training on your own cases: which weights, 2D or 3D, how many cases.
 
     All arms of a study are trained on the same cases with the same seeds, and tested on the same held-out cases, which
     no run is trained on. Each finished run is recorded; repeat the command to resume. Results are written to
@@ -161,7 +161,7 @@ def study(
 
 
 def _check(study: "Study", plan: "Plan", configuration: "Configuration", settings: Mapping[str, Any]) -> None:
-    """Refuse options with which the first run would fail."""
+    """Refuse options that would otherwise fail only in the first run."""
     from autocrossdim.commands.plugins import find_trainer
 
     if study.volumes and plan.dims == 2:

@@ -1,4 +1,4 @@
-"""One run of a study: the commands plan, train, predict and evaluate, as a user would run them."""
+"""One run of a study, by the commands that a user would type: plan, train, predict and evaluate."""
 
 import time
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ class Performer:
             config=configuration.name,
             probabilities=arm.probabilities,
             device=self.device,
-            overwrite=True,  # so that the time is that of all cases
+            overwrite=True,  # so that the time includes all cases
         )
         seconds = (time.monotonic() - started) / len(job.test)
         history = _history(workspace.fold(configuration.name, fold))
@@ -129,12 +129,12 @@ class Performer:
 
 
 def test_folder(folder: Path, slicing: int) -> Path:
-    """Return the directory of a study's held-out cases with so many slices averaged into one."""
+    """Return the directory of a study's held-out cases in which `slicing` slices are averaged into one."""
     return folder / "test" / f"slicing_{slicing}"
 
 
 def _half(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with half of the budget, where two networks are trained one after the other."""
+    """Return the settings with half of the budget, for two networks that are trained one after the other."""
     halves = {name: settings[name] / 2 for name in SHARED if settings.get(name) is not None}
     if "epochs" in halves:
         halves["epochs"] = max(1, round(halves["epochs"]))
@@ -142,7 +142,7 @@ def _half(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _history(folder: FoldFolder) -> list[dict[str, Any]]:
-    """Return the epochs of a fold with the time up to their end as `total`; empty if it was not trained."""
+    """Return the epochs of a fold with the training time so far as `total`; empty if it was not trained."""
     import json
     from itertools import accumulate
 

@@ -1,6 +1,6 @@
 """What can go wrong in training, recognised from its history and its plan, with the settings that may help.
 
-The three signatures are those that the paper's programme names: overfitting, slow convergence, and a 2D network on
+The three signatures are those of the paper's research programme: overfitting, slow convergence, and a 2D network on
 isotropic data. Their thresholds are our choice.
 """
 
@@ -11,13 +11,13 @@ import numpy as np
 
 from autocrossdim.records.plan import Plan
 
-EPOCHS = 10  # of a run below which nothing is concluded from its history
+EPOCHS = 10  # shorter runs are not judged
 WINDOW = 5  # epochs that are averaged, because single epochs are noisy
-CHANGE = 0.05  # of a loss (Dice plus cross-entropy, both about 1 at the start) that is more than noise
-DICE = 0.01  # pseudo-Dice that is more than noise of a few validation patches
+CHANGE = 0.05  # change of a loss (Dice plus cross-entropy, both about 1 at the start) that exceeds noise
+DICE = 0.01  # change of the pseudo-Dice that exceeds the noise of a few validation patches
 TRAINED = 0.5  # loss below which a run has started from a trained network, such as DX-Net from its 2D counterpart
 HALFWAY = 0.6  # fraction of the decrease of the loss by the middle of a run; a loss that falls evenly reaches 0.5
-ISOTROPIC = 2.0  # ratio of spacings below which 2D against 3D is no close call (see the planner's rules)
+ISOTROPIC = 2.0  # ratio of spacings below which the choice of 3D is not a close call (see the planner's rules)
 THIN = 8  # slices below which a 3D network has no context to gain
 
 

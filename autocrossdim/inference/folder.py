@@ -121,7 +121,7 @@ class _Files:
         An earlier segmentation is removed first. Otherwise, if `--overwrite` were interrupted here, it would remain
         beside the new numbers, and the next run would skip the case.
         """
-        with suppress(OSError):  # whatever prevents it is reported when the segmentation is written
+        with suppress(OSError):  # a failure is reported when the segmentation is written
             self.results.path(case).unlink()
         if result.probabilities is not None:
             with written_whole(self.probabilities(case)) as temporary, temporary.open("wb") as file:

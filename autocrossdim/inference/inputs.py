@@ -173,8 +173,8 @@ def far_from_training(geometry: Geometry, plan: Plan, configurations: Sequence[C
     Args:
         geometry: Geometry of the image as read.
         plan: Plan of the dataset, which has the orientation and the axis order.
-        configurations: Configurations that are used. The training images had the finest spacing planned for as many
-            axes; 2D configurations have none across slices.
+        configurations: Configurations that are used. Their training images are taken to have the finest spacing of
+            all configurations with as many dimensions. In 2D, the spacing across slices is not compared.
     """
     warnings = []
     spacing = geometry.spacing

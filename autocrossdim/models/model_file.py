@@ -102,7 +102,7 @@ class ModelFile:
         return self.about.codes
 
     def selection(self, *, fold: Sequence[int | str] = (), config: Sequence[str] = ()) -> dict[str, list[str]]:
-        """Return the names of the folds to use of each configuration; all that are averaged where none is named.
+        """Return the names of the folds to use by configuration; by default, all folds that are averaged.
 
         Raises:
             UserError: A fold or configuration is not in the file.

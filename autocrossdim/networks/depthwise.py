@@ -50,7 +50,7 @@ _ONEDNN_ON_X86 = _X86 and torch.backends.mkldnn.is_available()  # type: ignore[n
 
 
 class DepthwiseConv3d(Conv3d):
-    """A `Conv3d` with one input and one output channel a group, trained faster on CPUs; see above.
+    """A `Conv3d` with one input and one output channel per group, trained faster on CPUs; see above.
 
     The same parameters, names and results, up to the order of sums. It is `conv3d` itself wherever that was not
     measured to be slower: on other devices, in other types than float32, with autocast, without gradients, while

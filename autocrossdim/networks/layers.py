@@ -33,8 +33,8 @@ class Conv3d(nn.Conv3d):
 
     With PyTorch 2.14 on a CPU, that gradient is wrong, not finite, or ends the process for kernel 7, stride 2, padding
     3 and 5 to 7 voxels along the first spatial axis. Measured for 2 to 11 voxels along each axis, with one group and
-    with one per channel; kernels 3 and 5, other strides and the gradient by the input are right. Kernels 9 and 11 are
-    affected at sizes up to their own. The same convolution of an input that is padded beforehand is right.
+    with one per channel; kernels 3 and 5, other strides and the gradient with respect to the input are right. Kernels 9
+    and 11 are affected at sizes up to their own. If the input is padded beforehand, the gradient is right.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

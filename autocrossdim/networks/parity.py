@@ -75,8 +75,8 @@ def find_fault(flat: nn.Module, volume: nn.Module, image: Tensor, depth: int, ax
     cube = image.unsqueeze(2 + axis).repeat_interleave(depth, 2 + axis)
     if not _agree(flat, volume, image, cube, axis):
         return _locate(flat, volume, image, cube, axis)
-    # All of the few hidden units of a channel attention may be inactive, so that nothing before them is tested. With
-    # negated weights they are active.
+    # The few hidden units of a channel attention may all be off, so that nothing after them is tested. Negated weights
+    # switch them on.
     _negate_weights(flat)
     _negate_weights(volume)
     return None if _agree(flat, volume, image, cube, axis) else _locate(flat, volume, image, cube, axis)

@@ -60,9 +60,9 @@ def transfer(
 ) -> LoadReport:
     """Load a whole trained network, encoder and decoder, into one of the same encoder.
 
-    2D kernels become 3D ones by the target's `inflation` along axis 0; layers that take the image follow the
-    channel rule of `adapt_channels`, and their kernels for masks that the source did not have start at 0. A head
-    with other outputs and other tensors that do not fit keep the target's values and are reported as new.
+    2D kernels become 3D ones by the target's `inflation` along axis 0. Layers that take the image follow the
+    channel rule of `adapt_channels`; their kernels for masks that the source did not have start at 0. Tensors that
+    do not fit, such as those of a head with other outputs, keep the target's values and are reported as new.
 
     Args:
         source_state: the trained network's state_dict.
@@ -130,7 +130,7 @@ def _load(network: SegmentationNetwork, source: Mapping[str, Tensor], label: str
 
 
 def _fit(there: Tensor | None, here: Tensor, mode: Mode, masks: tuple[int, int] | None) -> tuple[Tensor, Status, str]:
-    """Fit a tensor; for a layer that takes the image, `masks` has the numbers of masks of source and target."""
+    """Fit a tensor. For a layer that takes the image, `masks` holds the numbers of masks there and here."""
     if there is None:
         return here, "new", "not in the source"
     value: Tensor = there.to(here)  # device and type
@@ -153,7 +153,7 @@ def _fit(there: Tensor | None, here: Tensor, mode: Mode, masks: tuple[int, int] 
 
 
 def _adapt_input(weight: Tensor, channels: int, masks: tuple[int, int]) -> Tensor:
-    """Adapt the kernels of the image's channels; those of as many masks are kept, those of others start at 0."""
+    """Adapt the kernels of the image's channels. Those of the masks are kept if their number is equal, else 0."""
     images = weight.shape[1] - masks[0]
     adapted = adapt_channels(weight[:, :images], channels - masks[1])
     kept = weight[:, images:] if masks[0] == masks[1] else weight.new_zeros(len(weight), masks[1], *weight.shape[2:])

@@ -83,7 +83,7 @@ class StoredCase:
     previous_stage: blosc2.NDArray | None = None
 
     def whole_input(self) -> np.ndarray:
-        """Return what a network is given to segment the case: the image and, as last channel, the previous stage's.
+        """Return the input of a network: the image and, as last channel, the previous stage's segmentation.
 
         Shape (C, Z, Y, X) or (C + 1, Z, Y, X), float32.
         """

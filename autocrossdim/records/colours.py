@@ -3,7 +3,7 @@
 from autocrossdim.records.labels import Labels
 
 PALETTE = ("#56b4e9", "#e69f00", "#f0e442", "#2fc79b", "#ff8f6b", "#e79ac7", "#c9b6ff")
-"""Colours of labels, after Okabe and Ito's set for the colour-blind, its dark ones lighter."""
+"""Colours of labels, after Okabe and Ito's palette for the colour-blind, with the dark colours lightened."""
 
 
 def colours(labels: Labels) -> list[str]:

@@ -267,7 +267,7 @@ class Plan(BaseModel):
         return self.configurations[name]
 
     def with_stages(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return names of configurations and of the previous stages they need, each once, a stage before what needs it.
+        """Return the configurations and the previous stages they need, each once, stages before what needs them.
 
         Raises:
             UserError: the plan has no such configuration.
@@ -279,7 +279,7 @@ class Plan(BaseModel):
     def trained_by_run(self) -> tuple[str, ...]:
         """Names of the configurations that `run` trains, in this order.
 
-        They are the one decided on and, where its patches cover little of a case, the cascade at the same spacing.
+        They are the plan's decision and, where its patches cover little of a case, the cascade at the same spacing.
         """
         chosen = self.configuration()
         cascades = [

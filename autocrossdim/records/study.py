@@ -20,7 +20,7 @@ class CaseMetrics(_Record):
     """The metrics of one held-out case.
 
     Attributes:
-        group: Group (patient) of the case; its own name if it shares none.
+        group: Group (patient) of the case; its own name if it has none.
         dice: Mean Dice over the labels; None if neither annotation nor segmentation has any.
         hd95: Mean HD95 over the labels; None likewise.
         labels: Dice by label name; None likewise.

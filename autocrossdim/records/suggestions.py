@@ -1,4 +1,4 @@
-"""Which unlabelled scans to annotate next, and what the choice was made from: typed files of the workspace."""
+"""Which unlabelled scans to annotate next, and the measurements behind the choice: typed files of the workspace."""
 
 from pathlib import Path
 from typing import Literal
@@ -70,7 +70,7 @@ class Suggestion(BaseModel):
 
 
 class Suggestions(BaseModel):
-    """Scans to annotate, the first one first.
+    """Scans to annotate, in order.
 
     Attributes:
         dataset: Name of the dataset.

@@ -8,7 +8,7 @@ from autocrossdim.records.workspace import Workspace
 
 @dataclass(frozen=True)
 class StudySection:
-    """A study that has results, and its figure as PNG, if it is there."""
+    """A study that has results, and its figure as PNG if there is one."""
 
     results: StudyResults
     figure: bytes | None

@@ -17,7 +17,7 @@ class SuggestedScan:
     Attributes:
         rank: Place in the list, from 1.
         suggestion: The scan.
-        png: PNG of the slice with most of the draft; None if a file is missing.
+        png: PNG of the slice with the largest segmented area; None if a file is missing.
     """
 
     rank: int
@@ -32,7 +32,7 @@ class Suggested:
     Attributes:
         record: The list as it was written.
         scans: Scans that have not been annotated since.
-        done: Number of scans that have.
+        done: Number of scans that have been annotated.
     """
 
     record: Suggestions

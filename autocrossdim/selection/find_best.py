@@ -80,7 +80,7 @@ def find_best(work: CrossValidation) -> Best:
         )
     every: list[Names] = [(name,) for name in budgets] + list(combinations(budgets, 2))
     digests = checkpoint_digests(workspace, list(budgets), range(len(work.splits)))
-    # The segmentations by previous stages are part of what cascades are given.
+    # The segmentations by previous stages are part of the input of cascades.
     cascades = {name for name in budgets if plan.configuration(name).previous_stage is not None}
     single = [names for names in every if cascades.isdisjoint(names)]
     changed = predict_candidates(work, single, digests)

@@ -42,7 +42,7 @@ def predicted_from(folder: FoldFolder, case: str, ending: str) -> str | None:
         ending: Ending of the segmentation's file.
 
     Returns:
-        The digest of what they were made from, as `source_of` returns it.
+        The digest of what they were computed from, as `source_of` returns it.
     """
     if not (folder.validation / f"{case}{ending}").exists():
         return None
@@ -53,7 +53,7 @@ def predicted_from(folder: FoldFolder, case: str, ending: str) -> str | None:
 
 
 def source_of(names: Names, hashes: Mapping[str, str]) -> str:
-    """Return a digest of what the result of a candidate for a case is made from.
+    """Return a digest of everything from which a candidate's result for a case is computed.
 
     Args:
         names: Configurations that are averaged.

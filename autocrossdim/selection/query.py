@@ -28,8 +28,8 @@ class Candidate:
 
 Ranking = Sequence[Candidate]
 Method = Callable[[Sequence[ScanMeasures], int, np.random.Generator], Iterator[Ranking]]
-"""From the scans, the number of annotated patients and random numbers to the rankings of place 1, 2, and so on, the
-best candidate first; every ranking holds every scan."""
+"""Scans, number of annotated patients and random numbers -> the rankings for places 1, 2, and so on. Every ranking
+contains every scan, the best candidate first."""
 
 METHODS: dict[MethodName, Method] = {}
 """Query methods by name."""

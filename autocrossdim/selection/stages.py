@@ -27,7 +27,7 @@ def preprocessed(work: CrossValidation, name: str) -> Store:
 
 
 def training_cases(work: CrossValidation, name: str) -> list[Case]:
-    """Return the training cases of a configuration, for a cascade with the segmentations by the previous stage.
+    """Return the training cases of a configuration; for a cascade, with the segmentations by the previous stage.
 
     Raises:
         UserError: As `preprocessed`.
@@ -65,7 +65,8 @@ def held_out_segmentations(work: CrossValidation, name: str) -> dict[str, Path]:
         raise UserError(f"{name} needs the segmentation of {listed(missing)} by {stage}. Run {command} first.")
     if never := [case.name for case in work.dataset.training_cases() if case.name not in found]:
         raise UserError(
-            f"{work.workspace.splits}: {listed(never)} in no validation set, but {name} needs a segmentation by a fold "
-            f"of {stage} that was not trained on it. Run `autocrossdim plan_and_preprocess` to add new cases."
+            f"{work.workspace.splits}: no validation set contains {listed(never)}, but {name} needs the segmentation "
+            f"of each case by a fold of {stage} that was not trained on it. Run `autocrossdim plan_and_preprocess` to "
+            "add new cases."
         )
     return found

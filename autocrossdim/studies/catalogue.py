@@ -127,7 +127,7 @@ STUDIES = {
     for study in (
         Study(
             "weights",
-            "What do pretrained weights bring?",
+            "How much do pretrained weights help?",
             _weights,
             compare_arms,
             any_config=True,
@@ -135,7 +135,7 @@ STUDIES = {
         ),
         Study(
             "inflation",
-            "Which rule turns 2D weights into 3D weights best, and does it matter where they come from?",
+            "Which rule for turning 2D weights into 3D weights is best, and does it matter where they come from?",
             _inflation,
             compare_arms,
             volumes=True,
@@ -145,7 +145,7 @@ STUDIES = {
         ),
         Study(
             "anisotropy",
-            "From which slice spacing on is a 2D network better than a 3D network?",
+            "At what slice spacing does a 2D network become better than a 3D network?",
             _ratios,
             compare_ratios,
             slicings=SLICINGS,
@@ -153,7 +153,7 @@ STUDIES = {
         ),
         Study(
             "cases",
-            "What would more annotated cases bring?",
+            "How much would more annotated cases help?",
             _one,
             learning_curve,
             sizes=doubling_sizes,
@@ -161,7 +161,7 @@ STUDIES = {
         ),
         Study(
             "convergence",
-            "Does a pretrained start only learn faster, or does it also end higher?",
+            "Do pretrained weights only speed up training, or do they also improve its result?",
             _starts,
             compare_starts,
             curves=True,

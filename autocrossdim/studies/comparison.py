@@ -81,7 +81,7 @@ def _of_size(reference: str, comparisons: Sequence[Comparison]) -> str:
 
 
 def reading_notes(runs: Sequence[StudyRun], comparisons: int) -> list[str]:
-    """Return notes on how to read the table."""
+    """Return the notes that are needed to read the table."""
     _, groups = case_groups(runs[0])
     seeds, patients = len({run.seed for run in runs}), len(set(groups))
     unit = "held-out case" if patients == len(groups) else "group (patient)"

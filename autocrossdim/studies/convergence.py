@@ -1,4 +1,4 @@
-"""Whether a start only learns faster or also ends higher: Dice during training, against time."""
+"""Whether starting weights only speed up training or also improve its result: Dice against training time."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,11 +15,11 @@ from autocrossdim.studies.figures import COLOURS, save
 from autocrossdim.studies.statistics import LEVEL, Estimate, paired
 from autocrossdim.system.text import for_matplotlib
 
-SHARE = 0.95  # of the Dice that the reference ends with
+SHARE = 0.95  # of the final Dice of the reference
 
 
 def compare_starts(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
-    """Compare the final Dice of all arms, and the time in which each reaches most of what the first one ends with."""
+    """Compare the final Dice of all arms, and the time in which each reaches most of the reference's final Dice."""
     found = compare_arms(arms, runs)
     arms = [arm for arm in arms if any(run.arm == arm for run in runs)]
     notes, numbers = [], {}
@@ -37,9 +37,9 @@ def compare_starts(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
                 known = np.isfinite(ratio.low)
                 ends = f" (95 % interval over seeds {ratio.low:.2f} to {ratio.high:.2f})" if known else ""
                 numbers[f"{arm}, {size} cases: time ratio"] = ratio.value
-                said = f"{arm} takes {ratio.value:.2f} of the time of {arms[0]}{ends}."
+                said = f"{arm} takes {ratio.value:.2f} times as long as {arms[0]}{ends}."
             notes.append(
-                f"To {SHARE:.0%} of the pseudo-Dice with which {arms[0]} ends, with {size} training cases: {said}"
+                f"Time to reach {SHARE:.0%} of the final pseudo-Dice of {arms[0]}, with {size} training cases: {said}"
             )
     return replace(found, draw=partial(_draw, arms=arms, runs=runs), notes=(*notes, *found.notes), numbers=numbers)
 

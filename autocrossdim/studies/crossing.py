@@ -82,7 +82,7 @@ def compare_ratios(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
         runs: Their runs.
 
     Raises:
-        ValueError: There are other than two arms.
+        ValueError: There are not exactly two arms.
     """
     flat, deep = arms
     size = max(run.size for run in runs)  # the crossing is that of the largest number of training cases

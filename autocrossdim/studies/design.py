@@ -16,7 +16,7 @@ class Arm:
         name: Name in tables and figures.
         config: Configuration to train; the decision of the plan if None.
         weights: Starting weights, as for `autocrossdim train`.
-        first: Starting weights of an Omnia-Net that is trained before and that the network then starts from.
+        first: Starting weights of an Omnia-Net that is trained first and from which the network then starts.
         planner: Name of the planner.
         plan: Options of the plan that this arm needs.
         settings: Training settings that this arm needs.

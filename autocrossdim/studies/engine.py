@@ -1,4 +1,4 @@
-"""Runs what is missing of a study, one record per run, and summarises all of it."""
+"""Carries out the missing runs of a study, with one record per run, and summarises all runs."""
 
 import itertools
 import json
@@ -154,7 +154,7 @@ def _clear(place: Path) -> None:
 
 
 def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
-    """Refuse, or discard, existing runs of the same names with other options."""
+    """Refuse, or discard, existing runs that have the names of these but other options."""
     other: dict[Path, list[str]] = {}
     for job in jobs:
         place = run_folder(folder, job.arm.name, job)
@@ -166,8 +166,8 @@ def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
     if not discard:
         raise UserError(
             f"{folder}: {counted(len(other), 'run')} of this study {'was' if len(other) == 1 else 'were'} made with "
-            f"other options (different: {listed(names)}), and results are not mixed. Repeat the previous options, "
-            "choose another --work, or discard these runs with --overwrite."
+            f"other options (different: {listed(names)}), and cannot be mixed with new runs. Repeat the previous "
+            "options, choose another --work, or discard these runs with --overwrite."
         )
     warn(f"Discarding {counted(len(other), 'run')} with other options (different: {listed(names)}).")
     for place in other:

@@ -1,4 +1,4 @@
-"""Dice against the number of training cases: a power law, and what twice as many cases would bring."""
+"""Dice against the number of training cases: a power law, and the gain from twice as many cases."""
 
 from collections.abc import Sequence
 from functools import partial

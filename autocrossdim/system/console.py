@@ -21,9 +21,9 @@ from autocrossdim.system.text import without_control
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 15.0
-REDRAWN_PER_SECOND = 4  # a bar that costs no noticeable time and still moves
+REDRAWN_PER_SECOND = 4  # often enough for moving bars, at no noticeable cost
 UNLIMITED = 10_000  # characters per line outside a terminal, where rich would assume 80
-RELAYED = "AUTOCROSSDIM_RELAYED"  # the level of the process that shows the lines of this one, and adds the time
+RELAYED = "AUTOCROSSDIM_RELAYED"  # level of the process that shows the lines of this one and adds the time
 
 logger = logging.getLogger("autocrossdim")
 
@@ -50,7 +50,7 @@ if not logger.handlers:
 
 
 def _print_line(text: str, seconds: float) -> None:
-    """Print a line, after the local time outside a terminal.
+    """Print a line; outside a terminal, the local time precedes it.
 
     Args:
         text: The line.
@@ -65,8 +65,7 @@ def _print_line(text: str, seconds: float) -> None:
 def is_terminal() -> bool:
     """Whether messages are shown on a terminal that can redraw lines.
 
-    This checks the stream itself, because rich treats a log file as a terminal if $FORCE_COLOR is set, as on many CI
-    systems.
+    `console.is_terminal` is not used: if $FORCE_COLOR is set, as on many CI systems, it is true for log files as well.
     """
     return console.file.isatty() and not console.is_dumb_terminal
 
@@ -155,7 +154,7 @@ class Bars:
 
 @contextmanager
 def bars() -> Iterator[Bars]:
-    """Show bars below all messages until the context ends; nothing outside a terminal or in other processes."""
+    """Show bars below all messages until the context ends; show none outside a terminal or in other processes."""
     if not (logger.isEnabledFor(logging.INFO) and is_first_process() and is_terminal()):
         yield Bars(None)
         return

@@ -113,14 +113,14 @@ def free_memory(device: torch.device) -> float:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Reset the peak of the allocated memory, and free cached memory."""
+    """Reset the recorded peak memory, and release cached memory."""
     if device.type not in ("cpu", "mps"):
         _module(device).empty_cache()
         _module(device).reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Return the peak memory of tensors since `reset_peak_memory`, in bytes; None if torch does not record it."""
+    """Return the peak memory of tensors since `reset_peak_memory` in bytes; None where torch does not report it."""
     return None if device.type in ("cpu", "mps") else int(_module(device).max_memory_allocated(device))
 
 
@@ -159,7 +159,7 @@ def precision_for(device: torch.device) -> str:
 
 
 def precision_name(device: torch.device) -> str:
-    """Return the precision in which networks train on a device, as shown to users: bf16, fp16 or fp32."""
+    """Return the precision in which networks train on a device, as users know it: bf16, fp16 or fp32."""
     return {"bf16-mixed": "bf16", "16-mixed": "fp16", "32-true": "fp32"}[precision_for(device)]
 
 

@@ -20,7 +20,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration to two digits or so.
+    """Return a duration with about two significant digits.
 
     Example:
         >>> [duration(seconds) for seconds in (8, 75, 600, 6000, 200_000)]

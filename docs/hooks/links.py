@@ -1,4 +1,4 @@
-"""Pages of the site that lie outside docs/: README.md is its home, and every file that a page links to is on it.
+"""Pages of the site that lie outside docs/: README.md, which is the home page, and every file that a page links to.
 
 Links are written for the repository, where they work without the site. On the site, docs/ is the root, and a file from
 elsewhere has its path in the repository.
@@ -32,7 +32,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links lead to where their targets are on the site."""
+    """Point links to the places of their targets on the site."""
     folder = posixpath.dirname(page.file.src_uri)
     path = HOME if page.file.src_uri == "index.md" else _in_repository(page.file.src_uri)
 

@@ -1,6 +1,6 @@
 """The reference of the command line and of the settings, generated from the code.
 
-A page asks for it by a comment: `<!-- commands -->`, or `<!-- settings package.module:Class -->`.
+A page includes it by a comment: `<!-- commands -->`, or `<!-- settings package.module:Class -->`.
 """
 
 import html
@@ -20,7 +20,7 @@ SIGNS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
-    """Replace the comments by what they ask for."""
+    """Replace the comments with the reference."""
     markdown = re.sub("<!-- commands -->", lambda _: "\n".join(_commands()), markdown)
     return re.sub(r"<!-- settings (\S+):(\S+) -->", lambda match: "\n".join(_settings(*match.groups())), markdown)
 

@@ -2,8 +2,8 @@
 
     Slicer --python-script review.py IMAGES SEGMENTATIONS DATASET
 
-IMAGES and SEGMENTATIONS are the `-i` and `-o` of `autocrossdim predict`, best with `--uncertainty`. DATASET is the
-directory of the training data, with dataset.json. "Save" copies the images of a case to imagesTr and writes its
+IMAGES and SEGMENTATIONS are the `-i` and `-o` of `autocrossdim predict`, preferably with `--uncertainty`. DATASET is
+the directory of the training data, with dataset.json. "Save" copies the images of a case to imagesTr and writes its
 segmentation to labelsTr. Cases that have a label there are not shown again. This file needs nothing but 3D Slicer.
 """
 
@@ -27,7 +27,7 @@ class Case:
     Attributes:
         name: Name of the case.
         images: One file per channel.
-        segmentation: What was predicted.
+        segmentation: The prediction.
         maps: Uncertainty maps, if there are any.
         expected_dice: As in uncertainty.csv; empty if it is unknown.
     """
@@ -57,7 +57,7 @@ class Folders:
         return str(self.description()["file_ending"])
 
     def values(self) -> dict[int, str]:
-        """Return the name of each label value; of a value of several regions, all their names."""
+        """Return the name of each label value; for a value of several regions, all their names."""
         names: dict[int, list[str]] = {}
         for name, values in self.description()["labels"].items():
             for value in values if isinstance(values, list) else [values]:
@@ -157,7 +157,7 @@ class Review:
 
         slicer.mrmlScene.Clear(0)
         if not self.remaining:
-            self.text.setText("No case is left.")
+            self.text.setText("No cases left to review.")
             return
         case = self.remaining[0]
         dice = f"\nexpected Dice {case.expected_dice}" if case.expected_dice else ""

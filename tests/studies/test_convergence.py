@@ -44,7 +44,7 @@ def test_earlier_and_higher_are_told_apart(make_runs, tmp_path):
     runs = trained(make_runs, "random", 100) + trained(make_runs, "same", 50) + trained(make_runs, "bad", 50, dice=0.4)
     found = compare_starts(["random", "same", "bad"], runs)
     assert "no difference shown from random: same" in found.conclusion
-    assert any("same takes 0.50 of the time of random" in note for note in found.notes)
+    assert any("same takes 0.50 times as long as random" in note for note in found.notes)
     assert any("bad does not reach it" in note for note in found.notes)
     found.draw(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size

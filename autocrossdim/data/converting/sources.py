@@ -53,7 +53,7 @@ class Source(Protocol):
 
 
 class ReadImage:
-    """Mixin for a channel whose file is converted: written as integers if all values are whole numbers."""
+    """A channel whose values are written unchanged, as integers if all of them are integers."""
 
     def write(self: Source, path: Path) -> None:
         """Write the image in the format of `path`."""
@@ -62,7 +62,7 @@ class ReadImage:
 
 
 class ReadLabel:
-    """Mixin for a label whose values are written unchanged."""
+    """A label whose values are written unchanged."""
 
     def write(self: Source, path: Path) -> None:
         """Write the label values in the format of `path`."""

@@ -46,7 +46,7 @@ class Results:
         """Write `volumes.csv` and the files about the labels, after the cases were written.
 
         Args:
-            cases: All cases of this process; results of earlier versions are measured.
+            cases: All cases of this process; those segmented by earlier versions are measured now.
         """
         for case in cases:
             path = self.path(case)

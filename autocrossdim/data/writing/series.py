@@ -1,8 +1,8 @@
-"""The DICOM series that was segmented, as far as its headers are copied to the result.
+"""The headers of the segmented DICOM series that are copied to the result.
 
-Of the source, only the elements are copied that a DICOM object of the same patient and study must contain: those of the
-Patient and General Study modules of type 1 and 2. Names of institutions, descriptions, ages, comments and private
-elements stay behind.
+Only elements that a DICOM object of the same patient and study must contain are copied: those of type 1 and 2 in the
+Patient and General Study modules. Names of institutions, descriptions, ages, comments and private elements are left
+out.
 """
 
 import re
@@ -92,14 +92,14 @@ def _reduced(file: str, content: "Dataset") -> "Dataset":
         if value not in (None, ""):
             setattr(reduced, keyword, value)
         elif keyword in REQUIRED:
-            raise UserError(f"{file}: {keyword} is missing, which the result has to refer to. Use --format image.")
+            raise UserError(f"{file}: {keyword} is missing, but the result has to refer to it. Use --format image.")
     for keyword in (*PATIENT, *STUDY):
         setattr(reduced, keyword, _valid(keyword, content.get(keyword)))
     return reduced
 
 
 def _valid(keyword: str, value: Any) -> Any:
-    """Return a value, or nothing if it is no date or time, such as 20120000 after anonymisation."""
+    """Return a value; empty if it is not a valid date or time, such as 20120000 after anonymisation."""
     text = "" if value is None else str(value)
     if keyword.endswith("Date"):
         try:

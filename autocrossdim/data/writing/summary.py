@@ -9,8 +9,8 @@ from autocrossdim.system.files import Record, read_record
 def summarise(record: type[Record], folder: Path, ending: str, write: Callable[[list[Record]], None]) -> list[Record]:
     """Read the records of all cases and write them, until nothing has changed since they were read.
 
-    Of several processes that share a directory, each may replace the table of another one by an older one. Whichever
-    is the last to write sees the records of all, because every process writes its records before the table.
+    If several processes share a directory, one may replace another's table with an older one. The last process to
+    write sees all records, because every process writes its records before the table.
 
     Args:
         record: What a file contains.

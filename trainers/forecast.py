@@ -1,8 +1,8 @@
 """What training will do and how long it will take, in words; times are measured on the steps of the run itself."""
 
-import json
 from dataclasses import dataclass
 
+from autocrossdim.records.history import read_history
 from autocrossdim.records.plan import STEPS_PER_EPOCH
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.text import counted, duration
@@ -90,11 +90,10 @@ def _length(run: Run) -> str:
 
 
 def seconds_before(run: Run) -> float:
-    """Return the training time of the 2D counterpart that a run starts from, from its history; 0 without one."""
-    history = run.folder.slices.history
-    if not follows_slices(run) or not history.exists():
+    """Return the training time of the 2D counterpart that a run starts from, by its history; 0 without one."""
+    if not follows_slices(run):
         return 0.0
-    return sum(float(json.loads(line)["seconds"]) for line in history.read_text(encoding="utf-8").splitlines())
+    return sum((epoch["seconds"] for epoch in read_history(run.folder.slices.history)), start=0.0)
 
 
 def _seconds_on_volumes(run: Run, on_slices: float) -> float:

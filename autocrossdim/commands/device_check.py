@@ -1,6 +1,5 @@
 """What `autocrossdim doctor --device` runs on a device: networks, memory, speed, training and prediction."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.depthwise import DepthwiseConv3d
+from autocrossdim.records.history import read_history
 from autocrossdim.records.plan import GIGABYTE, Configuration, Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system import device as devices
@@ -279,7 +279,7 @@ def training(
                 device=str(device) if number == 1 else "cuda",
                 devices=number,
             )
-            epoch = _last_epoch(Workspace.of(raw.name, work).fold(name, number - 1).history)
+            epoch = read_history(Workspace.of(raw.name, work).fold(name, number - 1).history)[-1]
             ms = 1e3 * epoch["seconds"] * configuration.batch_size / epoch["patches"]
             alone = resident.get(name)
             rows.append(
@@ -293,11 +293,6 @@ def training(
             )
     note = "The goal is at least 85 % of the speed with the data on the device."
     return Section("Training with the loader", rows, note if several else f"{note} One device: DDP was not run.")
-
-
-def _last_epoch(history: Path) -> dict[str, float]:
-    epoch: dict[str, float] = json.loads(history.read_text(encoding="utf-8").splitlines()[-1])
-    return epoch
 
 
 def prediction(results: Path, raw: Path, plan: Plan, device: torch.device) -> Section:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from autocrossdim.commands.plan import plan
 from autocrossdim.commands.predict import predict
 from autocrossdim.commands.project import ALL, Project
 from autocrossdim.commands.train import train
+from autocrossdim.records.history import read_history
 from autocrossdim.records.study import CurvePoint, StudyRun, case_metrics
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.studies.engine import RAW, RECORD, WORK, run_folder
@@ -142,14 +144,7 @@ def _half(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _history(folder: FoldFolder) -> list[dict[str, Any]]:
-    """Return the epochs of a fold with the training time so far as `total`; empty if it was not trained."""
-    import json
-    from itertools import accumulate
-
-    if not folder.history.exists():
-        return []
-    lines = [json.loads(line) for line in folder.history.read_text(encoding="utf-8").splitlines()]
-    return [
-        {**line, "total": total}
-        for line, total in zip(lines, accumulate(line["seconds"] for line in lines), strict=True)
-    ]
+    """Return the epochs of a fold with the time up to their end as `total`; empty if it was not trained."""
+    epochs = read_history(folder.history)
+    totals = accumulate(epoch["seconds"] for epoch in epochs)
+    return [{**epoch, "total": total} for epoch, total in zip(epochs, totals, strict=True)]

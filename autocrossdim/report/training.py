@@ -1,16 +1,13 @@
 """How the folds were trained, according to their histories."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from autocrossdim.data.splits import Split
 from autocrossdim.evaluation.diagnosis import history_sentences, plan_sentences
+from autocrossdim.records.history import read_history
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
-from autocrossdim.system.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def trained_folds(workspace: Workspace, configurations: Sequence[str], splits: S
     for configuration in configurations:
         for number, split in enumerate(splits):
             folder = workspace.fold(configuration, number)
-            epochs, epochs_in_2d = _history(folder.history), _history(folder.slices.history)
+            epochs, epochs_in_2d = read_history(folder.history), read_history(folder.slices.history)
             if epochs:
                 folds.append(
                     Fold(
@@ -84,21 +81,10 @@ def training_warnings(
         sentences += plan_sentences(plan, configuration)
         found: dict[str, list[tuple[int, str]]] = {}
         for number in range(len(splits)):
-            for sentence in history_sentences(_history(workspace.fold(configuration, number).history)):
+            for sentence in history_sentences(read_history(workspace.fold(configuration, number).history)):
                 found.setdefault(sentence.partition(":")[0], []).append((number, sentence))
         for folds in found.values():
             first, sentence = folds[0]
             others = "" if len(folds) == 1 else f" Also seen in {len(folds) - 1} more of the {len(splits)} folds."
             sentences.append(f"{configuration} fold {first}: {sentence}{others}")
     return sentences
-
-
-def _history(history: Path) -> list[dict[str, Any]]:
-    """Return the epochs of a history; empty if there is no history."""
-    if not history.exists():
-        return []
-    try:
-        lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
-        return [{**line, "seconds": float(line["seconds"])} for line in lines]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{history}: damaged. Train this fold again with --restart.") from error

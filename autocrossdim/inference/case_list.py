@@ -1,7 +1,5 @@
 """Uncertainty on disk: maps and numbers per case, and the list of all cases, least certain first."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from autocrossdim.data.writing.summary import summarise
 from autocrossdim.inference.uncertainty import Uncertainty
 from autocrossdim.records.calibration import CaseScore
 from autocrossdim.records.likeness import Familiarity
-from autocrossdim.system.files import write_json, write_text
+from autocrossdim.system.files import write_csv, write_json
 from autocrossdim.system.text import listed
 
 DIRECTORY = "uncertainty"  # inside the output directory, so that segmentations can be evaluated as a directory
@@ -146,16 +144,14 @@ def _ordered(cases: Sequence[CaseUncertainty]) -> list[CaseUncertainty]:
 
 
 def _write(output: Path, cases: Sequence[CaseUncertainty]) -> None:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow([*COLUMNS])
+    rows = []
     for case in cases:
         values = (case.expected_dice, case.fold_agreement, case.unlike_training)
         expected, agreement, unlike = ("" if value is None else f"{value:.4f}" for value in values)
         calibrated = "yes" if case.calibrated else "no"
         names = ["; ".join(each) for each in (case.labels_not_found, case.missing_channels)]
-        rows.writerow([case.case, expected, calibrated, agreement, *names, unlike, case.unlike_in or ""])
-    write_text(output / f"{DIRECTORY}.csv", text.getvalue())
+        rows.append([case.case, expected, calibrated, agreement, *names, unlike, case.unlike_in or ""])
+    write_csv(output / f"{DIRECTORY}.csv", COLUMNS, rows)
     write_json(output / f"{DIRECTORY}.json", [case.model_dump(mode="json") for case in cases])
 
 

@@ -1,8 +1,6 @@
 """Choosing the unlabelled scans, and slices, to annotate next."""
 
-import csv
-import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations, islice
 
 import numpy as np
@@ -15,7 +13,7 @@ from autocrossdim.records.suggestions import MethodName, ScanMeasures, Suggestio
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.selection.query import METHODS, Candidate, Ranking
 from autocrossdim.selection.scans import draft, measure_scans
-from autocrossdim.system.files import write_text
+from autocrossdim.system.files import write_csv
 
 NEAR = 0.4
 """Two scans are near-duplicates if their features differ by less than this share of the median difference."""
@@ -78,7 +76,7 @@ def annotate_next(
             for each in chosen
         ),
     )
-    write_text(workspace.suggestions.with_suffix(".csv"), _table(result))
+    write_csv(workspace.suggestions.with_suffix(".csv"), COLUMNS, _rows(result))
     result.write(workspace.suggestions)
     return result
 
@@ -157,14 +155,10 @@ def _slices_per_case(workspace: Workspace) -> int:
     return round(float(np.median([(case.annotated_slices or (case.shape[0],))[0] for case in cases])))
 
 
-def _table(result: Suggestions) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
+def _rows(result: Suggestions) -> Iterator[tuple[object, ...]]:
     for rank, each in enumerate(result.suggestions, start=1):
         values = (each.expected_dice, each.unlike_training)
         expected, unlike = ("" if value is None else f"{value:.4f}" for value in values)
         slices = " ".join(map(str, each.slices))
         axis = each.slice_axis if each.slices else ""
-        rows.writerow([rank, each.case, each.group or "", axis, slices, each.why, expected, unlike, each.draft])
-    return text.getvalue()
+        yield rank, each.case, each.group or "", axis, slices, each.why, expected, unlike, each.draft

@@ -3,12 +3,17 @@ from pathlib import Path
 import pytest
 
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, remove_leftovers, write_json, written_whole
+from autocrossdim.system.files import read_json, remove_leftovers, write_csv, write_json, written_whole
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     write_json(tmp_path / "new" / "a.json", {"a": [1, 2]})
     assert read_json(tmp_path / "new" / "a.json") == {"a": [1, 2]}
+
+
+def test_a_table_quotes_what_has_commas(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ("case", "why"), [("a", "far, and bright"), ("b", None)])
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == 'case,why\na,"far, and bright"\nb,\n'
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """Sizes of what was segmented: one small file per case, which several jobs can write, and `volumes.csv` of all."""
 
-import csv
-import io
 import math
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from autocrossdim.data.images import PICTURES, Geometry
 from autocrossdim.data.writing.summary import summarise
 from autocrossdim.records.labels import Labels
-from autocrossdim.system.files import write_json, write_text
+from autocrossdim.system.files import write_csv, write_json
 
 DIRECTORY = "volumes"  # inside the output directory, so that segmentations can be evaluated as a directory
 COLUMNS = ("case", "label", "voxels", "volume_ml", "area_mm2")
@@ -83,12 +81,7 @@ def write_table(output: Path) -> list[CaseVolumes]:
     """
 
     def write(cases: list[CaseVolumes]) -> None:
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for case in cases:
-            table.writerows(case.rows())
-        write_text(output / f"{DIRECTORY}.csv", text.getvalue())
+        write_csv(output / f"{DIRECTORY}.csv", COLUMNS, (row for case in cases for row in case.rows()))
 
     return summarise(CaseVolumes, output / DIRECTORY, ".json", write)
 

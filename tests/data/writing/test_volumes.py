@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from autocrossdim.data.images import Geometry
 from autocrossdim.data.writing.volumes import measure, write_table, write_volumes
 from autocrossdim.records.labels import Labels
-from autocrossdim.system.files import write_text
+from autocrossdim.system.files import write_csv
 
 REGIONS = Labels.from_dataset_json({"background": 0, "whole": [1, 2], "core": 2}, [1, 2])
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -52,10 +53,10 @@ def test_a_case_that_another_job_adds_meanwhile_is_in_the_table(
     volume = Geometry((4, 6, 8), (5.0, 0.5, 0.5), (0, 0, 0), AXES, 3)
     write_volumes(tmp_path, measure("a", label(4, 6, 8), volume, REGIONS, ".nii.gz"))
 
-    def slowly(path: Path, text: str) -> None:
+    def slowly(path: Path, *table: Any) -> None:
         write_volumes(tmp_path, measure("b", label(4, 6, 8), volume, REGIONS, ".nii.gz"))
-        write_text(path, text)
+        write_csv(path, *table)
 
-    monkeypatch.setattr("autocrossdim.data.writing.volumes.write_text", slowly)
+    monkeypatch.setattr("autocrossdim.data.writing.volumes.write_csv", slowly)
     assert [case.case for case in write_table(tmp_path)] == ["a", "b"]
     assert {row["case"] for row in rows(tmp_path)} == {"a", "b"}

@@ -1,11 +1,7 @@
 """What a run shows while it trains: an estimate after the first steps, and bars on a terminal."""
 
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
-
 from autocrossdim.records.run_state import RunState
-from autocrossdim.system.console import bars, say
+from autocrossdim.system.console import Bars, say
 from trainers.forecast import Left, forecast, seconds_before
 from trainers.run import Run
 
@@ -14,28 +10,19 @@ MEASURED = 10  # steps after which the time is estimated
 
 
 class Display:
-    """Context that shows a run while it trains. It only reads the state, so training is the same without it.
+    """Shows a run while it trains. It only reads the state, so training is the same without it.
 
     Args:
         run: The run.
         state: Its state, which the training loop changes.
+        shown: Bars to redraw.
     """
 
-    def __init__(self, run: Run, state: RunState) -> None:
-        self._run, self._state = run, state
+    def __init__(self, run: Run, state: RunState, shown: Bars) -> None:
+        self._run, self._state, self._bars = run, state, shown
         self._start = self._warm = (state.step, state.seconds)
         self._before = seconds_before(run)
         self._score: float | None = None
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._bars = self._stack.enter_context(bars())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     def step(self, loss: float | None) -> None:
         """Show a step.

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from autocrossdim.evaluation.diagnosis import history_sentences
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
-from autocrossdim.system.console import say, warn
+from autocrossdim.system.console import bars, say, warn
 from autocrossdim.system.errors import Interrupted
 from autocrossdim.system.processes import default_processes
 from autocrossdim.system.text import counted
@@ -65,8 +65,8 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         stop = stack.enter_context(StopRequest())
         training = stack.enter_context(_training_batches(run, state, fabric))
         taught = stack.enter_context(_unlabelled_batches(run, state, fabric)) if run.unlabelled else None
-        # After the workers, because they are forked: the display must not be in use at that time.
-        display = stack.enter_context(Display(run, state))
+        # After the workers, which are forked: nothing of the display must be in use then.
+        display = Display(run, state, stack.enter_context(bars()))
         is_limited_together = fabric.world_size > 1 and settings.max_seconds is not None
         clock = Clock(state, share=fabric.broadcast if is_limited_together else None)
         losses = Losses(fabric.device, fabric.world_size)

@@ -23,20 +23,22 @@ class Backend:
         title: Name for users.
         half: Whether networks train and predict in 16 bits, under autocast.
         asynchronous: Whether copies from pinned memory run beside the computation.
+        memory: Whether torch tells how much memory it has of its own, and how much of it is taken.
         trains: Whether lightning-fabric can train on it.
     """
 
     title: str
     half: bool = False
     asynchronous: bool = False
+    memory: bool = False
     trains: bool = True
 
 
 BACKENDS = {
     "cpu": Backend("CPU"),
-    "cuda": Backend("NVIDIA GPU, or AMD GPU through ROCm", half=True, asynchronous=True),
+    "cuda": Backend("NVIDIA GPU, or AMD GPU through ROCm", half=True, asynchronous=True, memory=True),
     # lightning-fabric has no accelerator for Intel's GPUs.
-    "xpu": Backend("Intel GPU", half=True, asynchronous=True, trains=False),
+    "xpu": Backend("Intel GPU", half=True, asynchronous=True, memory=True, trains=False),
     # In 32 bits: autocast on Apple's GPUs is recent, and has not been tried here.
     "mps": Backend("Apple GPU"),
 }
@@ -100,28 +102,28 @@ def name_of(device: torch.device) -> str:
 
 def total_memory(device: torch.device) -> int | None:
     """Return the memory of a GPU in bytes; None for a CPU and for an Apple GPU, which shares the memory of the CPU."""
-    if device.type in ("cpu", "mps"):
+    if not BACKENDS[device.type].memory:
         return None
     return int(_module(device).get_device_properties(device).total_memory)
 
 
 def free_memory(device: torch.device) -> float:
     """Return the free memory of a GPU in bytes; infinite where `total_memory` is None, because it is not checked."""
-    if device.type in ("cpu", "mps"):
+    if not BACKENDS[device.type].memory:
         return float("inf")
     return float(_module(device).mem_get_info(device)[0])
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Reset the recorded peak memory, and release cached memory."""
-    if device.type not in ("cpu", "mps"):
+    """Forget the most memory that was allocated so far, and give cached memory back."""
+    if BACKENDS[device.type].memory:
         _module(device).empty_cache()
         _module(device).reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Return the peak memory of tensors since `reset_peak_memory` in bytes; None where torch does not report it."""
-    return None if device.type in ("cpu", "mps") else int(_module(device).max_memory_allocated(device))
+    """Return the most bytes that tensors took on a device since `reset_peak_memory`; None where torch does not tell."""
+    return int(_module(device).max_memory_allocated(device)) if BACKENDS[device.type].memory else None
 
 
 def send(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -26,7 +26,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def steps(run: Run, state: RunState, number: int) -> None:
     """Take steps of 2 s, the first of which take a minute."""
-    with Display(run, state) as display:
+    with console.bars() as shown:
+        display = Display(run, state, shown)
         for _ in range(number):
             state.step += 1
             state.losses.append(0.5)

@@ -46,7 +46,7 @@ def annotate_next(
         work: Directory of all results.
         config: Configurations to average; those that `best.json` or the plan names if empty.
         mirroring: Average over mirrored versions of the image.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
 
     Returns:
         The list, which is also written to annotate_next.json and annotate_next.csv.

@@ -89,7 +89,7 @@ def study(
         weights: Pretrained weights.
         epochs: Number of epochs per run.
         max_time: Training time per run, in seconds or as text such as `30m`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         set: Further training settings, by the names of `trainers.settings.Settings`.
         processes: Worker processes.
         overwrite: Discard existing runs that were made with other options.

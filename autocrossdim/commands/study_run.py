@@ -33,7 +33,7 @@ class Performer:
     Attributes:
         datasets: The dataset that the cases come from, by the number of slices averaged into one.
         folder: Directory of the study.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         processes: Worker processes of planning, preprocessing and evaluation.
     """
 

@@ -24,7 +24,7 @@ class CrossValidation:
         plan: Its plan.
         splits: Its folds.
         processes: Number of cases evaluated in parallel.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
     """
 
     dataset: Dataset

@@ -14,7 +14,7 @@ class Arm:
 
     Attributes:
         name: Name in tables and figures.
-        config: Configuration to train; the decision of the plan if None.
+        config: Configuration to train; None for an ensemble.
         weights: Starting weights, as for `autocrossdim train`.
         first: Starting weights of an Omnia-Net that is trained first and from which the network then starts.
         planner: Name of the planner.

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from autocrossdim.data.orientation import Reorientation
 from autocrossdim.preprocessing.crop import Box, box_shape, crop, nonzero_box
 from autocrossdim.preprocessing.normalize import normalize
-from autocrossdim.preprocessing.resample import Orders, Shape, orders_for, resample_image, resample_label, shape_for
+from autocrossdim.preprocessing.resample import Shape, orders_for, resample_image, resample_label, shape_for
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.system.errors import UserError
 
@@ -123,12 +123,6 @@ def preprocess(
             "in mm."
         )
     image = resample_image(image, shape, orders_for(3, (z, y, x), target))
-    label, previous_stage = (
-        values
-        if values is None
-        else _resampled(crop(change.apply(values), box), shape, orders_for(1, (z, y, x), target))
-        for values in (label, previous_stage)
-    )
     placement = Placement(
         original_shape=original_shape,
         transpose=change.order,
@@ -138,8 +132,11 @@ def preprocess(
         target=target,
         shape=shape,
     )
-    return Preprocessed(image, label, placement, previous_stage)
 
+    def resampled(values: np.ndarray | None) -> np.ndarray | None:
+        if values is None:
+            return None
+        cropped = np.ascontiguousarray(crop(change.apply(values), box))
+        return resample_label(cropped, shape, orders_for(1, (z, y, x), target))
 
-def _resampled(cropped: np.ndarray, shape: Shape, orders: Orders) -> np.ndarray:
-    return resample_label(np.ascontiguousarray(cropped), shape, orders)
+    return Preprocessed(image, resampled(label), placement, resampled(previous_stage))

@@ -73,6 +73,11 @@ class Workspace:
         """Segmentations of the unlabelled scans, and what was measured on them."""
         return self.root / "annotate_next"
 
+    @property
+    def studies(self) -> Path:
+        """Directories of the studies."""
+        return self.root / "studies"
+
     def preprocessed(self, configuration: str) -> Path:
         """Store of preprocessed cases of a configuration."""
         return self.root / "preprocessed" / configuration
@@ -95,7 +100,7 @@ class Workspace:
 
     def study(self, name: str) -> Path:
         """Directory of a study."""
-        return self.root / "studies" / name
+        return self.studies / name
 
     def require_plan(self) -> None:
         """Raise a UserError naming the command to run unless the dataset was planned here."""

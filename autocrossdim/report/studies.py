@@ -21,7 +21,7 @@ def study_sections(workspace: Workspace) -> list[StudySection]:
         UserError: A results.json is damaged.
     """
     sections = []
-    for file in sorted(workspace.study("any").parent.glob("*/results.json")):
+    for file in sorted(workspace.studies.glob("*/results.json")):
         figure = file.with_name("figure.png")
         sections.append(StudySection(StudyResults.read(file), figure.read_bytes() if figure.is_file() else None))
     return sections

@@ -8,7 +8,7 @@ import numpy as np
 
 from autocrossdim.records.study import StudyRun
 from autocrossdim.system.files import written_whole
-from autocrossdim.system.text import for_matplotlib
+from autocrossdim.system.text import counted, for_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,7 @@ def draw_arms(path: Path, *, arms: Sequence[str], runs: Sequence[StudyRun]) -> N
             panel.scatter(found, [row] * len(found), s=22, color=COLOURS[0], alpha=0.7, linewidths=0)
             if found:
                 panel.plot([np.nanmean(found)] * 2, [row - 0.3, row + 0.3], color=COLOURS[1], linewidth=2)
-        panel.set_title(f"{size} training case{'' if size == 1 else 's'}", fontsize=10)
+        panel.set_title(counted(size, "training case"), fontsize=10)
         panel.set_xlabel("mean Dice of the held-out cases")
         panel.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(arms)), [for_matplotlib(arm) for arm in arms])

@@ -54,7 +54,6 @@ class OutputFormat:
     """A format.
 
     Attributes:
-        name: Name on the command line.
         summary: What it is, for the help.
         write: Writes a case to a path, completely or not at all.
         file: Path below the output directory, from the name of a case and the ending of the dataset's files.
@@ -62,7 +61,6 @@ class OutputFormat:
         beside: Writes files about the labels into the output directory.
     """
 
-    name: str
     summary: str
     write: Callable[[Finished, Path], None]
     file: Callable[[str, str], str]
@@ -95,7 +93,7 @@ def output_format(
     """
 
     def register(write: Write) -> Write:
-        FORMATS[name] = OutputFormat(name, summary, write, file, check, beside)
+        FORMATS[name] = OutputFormat(summary, write, file, check, beside)
         return write
 
     return register

@@ -421,17 +421,26 @@ def _write(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
         elif ending == ".nrrd" and headers.is_nrrd_header(header):
             headers.write_nrrd(temporary, voxels, header)
         else:
-            image = sitk.GetImageFromArray(voxels) if ending in PICTURES else to_itk(array, geometry)
-            try:
-                sitk.WriteImage(image, str(temporary), useCompression=True)
-            except RuntimeError as error:
-                reason = _reason(error)
-                raise UserError(f"{path}: cannot be written ({reason}). Check free space and permissions.") from error
+            write_itk(
+                sitk.GetImageFromArray(voxels) if ending in PICTURES else to_itk(array, geometry), temporary, path
+            )
             if is_nifti or ending == ".bmp":
                 _check_complete(temporary, path)
     side = spacing_file(path)
     if side is not None and geometry.spacing != (1.0, 1.0, 1.0):
         write_json(side, {"spacing": list(geometry.spacing)})
+
+
+def write_itk(image: sitk.Image, temporary: Path, path: Path) -> None:
+    """Write an ITK image to the temporary file of `path`.
+
+    Raises:
+        UserError: ITK cannot write it.
+    """
+    try:
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+    except RuntimeError as error:
+        raise UserError(f"{path}: cannot be written ({_reason(error)}). Check free space and permissions.") from error
 
 
 def _check_complete(temporary: Path, path: Path) -> None:

@@ -3,7 +3,6 @@
 Both become masks on the grid of an image. The packages are optional and imported where they are used.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autocrossdim.data.dicom_objects import lenient
 from autocrossdim.data.images import Geometry
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import listed, printable
@@ -26,24 +26,6 @@ GRID_TOLERANCE = 1e-2
 PLANE_TOLERANCE = 0.2
 """Distance allowed between a contour and the centre of its slice, as a share of the distance of slices."""
 HALF = 0.5  # of a fractional segmentation, which holds probabilities or shares of a voxel
-
-
-def require_packages(user: str) -> None:
-    """Check that the packages for DICOM annotations are installed.
-
-    Args:
-        user: What needs them, for the message.
-
-    Raises:
-        UserError: They are not.
-    """
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"{user} needs packages that are not installed ({error}). "
-            "Install them with: pip install 'autocrossdim[dicom]'"
-        ) from error
 
 
 def structure_names(path: Path) -> list[str]:
@@ -133,22 +115,6 @@ def _affine(geometry: Geometry) -> npt.NDArray[np.float64]:
 
 def _name(text: Any) -> str:
     return printable(str(text).strip()) or "unnamed"
-
-
-@contextmanager
-def lenient() -> Iterator[None]:
-    """Read and copy values that violate the standard, such as anonymised identifiers, without warnings."""
-    from pydicom import config
-
-    settings = config.settings
-    before = settings.reading_validation_mode, settings.writing_validation_mode
-    settings.reading_validation_mode = settings.writing_validation_mode = config.IGNORE
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        settings.reading_validation_mode, settings.writing_validation_mode = before
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autocrossdim.data.dataset import Case
+from autocrossdim.data.dicom_objects import lenient, require_packages
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import reading
 from autocrossdim.system.text import shown_path
@@ -41,8 +42,6 @@ def require_series(cases: Sequence[Case], *, format: str) -> None:
     Raises:
         UserError: They are not.
     """
-    from autocrossdim.data.converting.annotations import require_packages
-
     require_packages(f"--format {format}")
     for case in cases:
         with reading():
@@ -64,7 +63,6 @@ def read_headers(folder: Path) -> "list[Dataset]":
     """
     from pydicom import dcmread
 
-    from autocrossdim.data.converting.annotations import lenient
     from autocrossdim.data.dicom import series_files
 
     headers = []

@@ -8,18 +8,12 @@ from itertools import islice
 from pathlib import Path
 
 from autocrossdim.data import dicom
-from autocrossdim.data.converting.annotations import (
-    KINDS,
-    described,
-    lenient,
-    painted,
-    require_packages,
-    structure_names,
-)
+from autocrossdim.data.converting.annotations import KINDS, described, painted, structure_names
 from autocrossdim.data.converting.description import Description, Examined, SourceCase
 from autocrossdim.data.converting.named import unknown_about
 from autocrossdim.data.converting.registry import Wishes, layout
 from autocrossdim.data.converting.sources import Array, ReadImage, ReadLabel
+from autocrossdim.data.dicom_objects import lenient, require_packages
 from autocrossdim.data.images import Geometry, read_dicom_slices
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, reading

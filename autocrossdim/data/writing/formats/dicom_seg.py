@@ -37,7 +37,7 @@ def write(finished: Finished, path: Path) -> None:
     import highdicom
     from pydicom.sr.codedict import codes
 
-    from autocrossdim.data.converting.annotations import lenient
+    from autocrossdim.data.dicom_objects import lenient
     from autocrossdim.data.writing.series import read_headers
     from autocrossdim.records.colours import colours, rgb
     from autocrossdim.system.files import written_whole

@@ -40,7 +40,7 @@ def write(finished: Finished, path: Path) -> None:
     import numpy as np
     from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
-    from autocrossdim.data.converting.annotations import lenient
+    from autocrossdim.data.dicom_objects import lenient
     from autocrossdim.data.writing.series import read_headers
     from autocrossdim.records.colours import colours, rgb
     from autocrossdim.system.files import written_whole

@@ -21,9 +21,8 @@ def write(finished: Finished, path: Path) -> None:
     import numpy as np
     import SimpleITK as sitk
 
-    from autocrossdim.data.images import to_itk
+    from autocrossdim.data.images import to_itk, write_itk
     from autocrossdim.data.writing.names import named_values
-    from autocrossdim.system.errors import UserError
     from autocrossdim.system.files import library_path, written_whole
 
     label = finished.label.astype(np.uint8 if finished.label.max(initial=0) < 256 else np.uint16)
@@ -51,8 +50,4 @@ def write(finished: Finished, path: Path) -> None:
         image.SetMetaData(key, value)
     library_path(path)
     with written_whole(path) as temporary:
-        try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1]
-            raise UserError(f"{path}: cannot be written ({reason}). Check free space and permissions.") from error
+        write_itk(image, temporary, path)

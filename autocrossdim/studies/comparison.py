@@ -9,7 +9,7 @@ from autocrossdim.records.plan import GIGABYTE
 from autocrossdim.records.study import Comparison, StudyRun, Table
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import draw_arms
-from autocrossdim.studies.statistics import LEVEL, case_groups, dice_matrix, difference, mean_of
+from autocrossdim.studies.statistics import LEVEL, case_groups, dice_matrix, difference, finite, mean_of, paired
 from autocrossdim.system.text import counted
 
 FEW_SEEDS = 3
@@ -29,7 +29,7 @@ def compare_arms(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
     sizes = sorted({run.size for run in runs})
     of = {(arm, size): [run for run in runs if (run.arm, run.size) == (arm, size)] for size in sizes for arm in arms}
     reference = arms[0]
-    pairs = [(arm, size) for size in sizes for arm in arms[1:] if _pairs(of[arm, size], of[reference, size])]
+    pairs = [(arm, size) for size in sizes for arm in arms[1:] if paired(of[arm, size], of[reference, size])[0]]
     level = 1 - (1 - LEVEL) / max(1, len(pairs))
     comparisons = tuple(compared(of[arm, size], of[reference, size], level=level) for arm, size in pairs)
     return Finding(
@@ -44,16 +44,15 @@ def compare_arms(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
 def compared(arm: Sequence[StudyRun], reference: Sequence[StudyRun], *, level: float = LEVEL) -> Comparison:
     """Return the paired difference in Dice between runs of two arms with the same training cases."""
     found = difference(arm, reference, level)
-    known = bool(np.isfinite([found.low, found.high]).all())
     return Comparison(
         arm=arm[0].arm,
         reference=reference[0].arm,
         size=arm[0].size,
         slicing=arm[0].slicing,
-        seeds=len(_pairs(arm, reference)),
+        seeds=len(paired(arm, reference)[0]),
         difference=found.value,
-        low=found.low if known else None,
-        high=found.high if known else None,
+        low=finite(found.low),
+        high=finite(found.high),
     )
 
 
@@ -107,7 +106,7 @@ def dice_text(runs: Sequence[StudyRun]) -> str:
     names, groups = case_groups(runs[0])
     found = mean_of(dice_matrix(runs, names), groups)
     low, high = np.clip([found.low, found.high], 0, 1)
-    return _with_ends(found.value, low, high, "")
+    return with_ends(found.value, low, high, "")
 
 
 def _table(reference: str, of: dict[tuple[str, int], list[StudyRun]], comparisons: Sequence[Comparison]) -> Table:
@@ -124,7 +123,7 @@ def _table(reference: str, of: dict[tuple[str, int], list[StudyRun]], comparison
                 str(size),
                 str(len(runs)),
                 dice_text(runs),
-                "" if found is None else _with_ends(found.difference, found.low, found.high, "+"),
+                "" if found is None else with_ends(found.difference, found.low, found.high, "+"),
                 f"{np.mean(distances):.1f}" if distances else "–",
                 f"{np.mean([run.training_seconds for run in runs]) / 60:.1f}",
                 f"{np.mean([run.prediction_seconds for run in runs]):.1f}",
@@ -141,15 +140,12 @@ def _table(reference: str, of: dict[tuple[str, int], list[StudyRun]], comparison
     )
 
 
-def _pairs(arm: Sequence[StudyRun], reference: Sequence[StudyRun]) -> set[int]:
-    return {run.seed for run in arm} & {run.seed for run in reference}
-
-
 def _difference(each: Comparison) -> str:
     return f"{each.arm} by {abs(each.difference):.3f} Dice ({each.low:+.3f} to {each.high:+.3f})"
 
 
-def _with_ends(value: float, low: float | None, high: float | None, sign: str) -> str:
+def with_ends(value: float, low: float | None, high: float | None, sign: str) -> str:
+    """Return a value with the ends of its interval, where they are known, as tables show it."""
     if not np.isfinite(value):
         return "–"
     known = low is not None and high is not None and np.isfinite([low, high]).all()

@@ -10,10 +10,10 @@ import numpy as np
 
 from autocrossdim.records.plan import PlanOptions
 from autocrossdim.records.study import Comparison, StudyRun, Table
-from autocrossdim.studies.comparison import compared, dice_text, reading_notes
+from autocrossdim.studies.comparison import compared, dice_text, reading_notes, with_ends
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import COLOURS, mean_dice, save
-from autocrossdim.studies.statistics import Floats, case_groups, crossed_mean, dice_matrix, estimate, paired
+from autocrossdim.studies.statistics import Floats, case_groups, crossed_mean, dice_matrix, estimate, finite, paired
 
 GRID = 61  # ratios at which the fitted line is examined
 NEEDED = 3  # ratios
@@ -113,7 +113,7 @@ def compare_ratios(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
         comparisons=comparisons,
         numbers={}
         if crossing is None
-        else {"crossing": crossing.value, "low": _finite(crossing.low), "high": _finite(crossing.high)},
+        else {"crossing": crossing.value, "low": finite(crossing.low), "high": finite(crossing.high)},
     )
 
 
@@ -141,10 +141,6 @@ def _conclusion(flat: str, deep: str, ratios: Sequence[float], crossing: Crossin
     )
 
 
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else value
-
-
 def _table(arms: Sequence[str], of: dict[tuple[str, int], list[StudyRun]], comparisons: dict[int, Comparison]) -> Table:
     rows = []
     for slicing in dict.fromkeys(slicing for _, slicing in of):
@@ -152,14 +148,13 @@ def _table(arms: Sequence[str], of: dict[tuple[str, int], list[StudyRun]], compa
         if not runs:
             continue
         found = comparisons.get(slicing)
-        ends = "" if found is None or found.low is None else f" ({found.low:+.3f} to {found.high:+.3f})"
         rows.append(
             (
                 str(slicing),
                 f"{np.median([run.anisotropy for run in runs]):.1f}",
                 str(0 if found is None else found.seeds),
                 *(dice_text(of[arm, slicing]) if of[arm, slicing] else "–" for arm in arms),
-                "–" if found is None else f"{found.difference:+.3f}{ends}",
+                "–" if found is None else with_ends(found.difference, found.low, found.high, "+"),
             )
         )
     return Table(

@@ -10,7 +10,7 @@ from autocrossdim.records.study import StudyRun, Table
 from autocrossdim.studies.comparison import dice_text, reading_notes
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import COLOURS, mean_dice, save
-from autocrossdim.studies.statistics import Estimate, Floats, case_groups, crossed_mean, dice_matrix, estimate
+from autocrossdim.studies.statistics import Estimate, Floats, case_groups, crossed_mean, dice_matrix, estimate, finite
 from autocrossdim.system.text import for_matplotlib
 
 SMALLEST_ERROR = 1e-4  # of 1 - Dice, whose logarithm is fitted
@@ -78,7 +78,7 @@ def learning_curve(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
         gain = gain_of_twice(sizes, values, groups)
         expected = 1 - fitted[0] * (2 * largest) ** -fitted[1]
         numbers = {"a": fitted[0], "b": fitted[1], "twice": expected, "gain": gain.value}
-        numbers |= {"gain low": _known(gain.low), "gain high": _known(gain.high)}
+        numbers |= {"gain low": finite(gain.low), "gain high": finite(gain.high)}
         ends = f"{gain.value:+.3f} Dice ({gain.low:+.3f} to {gain.high:+.3f})"
         if gain.excludes_zero:
             said = (
@@ -141,7 +141,3 @@ def _draw(path: Path, *, runs: Sequence[StudyRun], fitted: tuple[float, ...] | N
     plot.grid(alpha=0.3)
     plot.legend()
     save(figure, path)
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -115,6 +115,11 @@ def paired(first: Sequence[StudyRun], second: Sequence[StudyRun]) -> tuple[list[
     return ordered, [by_seed[run.seed] for run in ordered]
 
 
+def finite(value: float | None) -> float | None:
+    """Return a value, or None if it is NaN or infinite, as a record has it."""
+    return None if value is None or not np.isfinite(value) else value
+
+
 def case_groups(run: StudyRun) -> tuple[list[str], list[str]]:
     """Return names and groups of the held-out cases, sorted by name."""
     names = sorted(run.cases)

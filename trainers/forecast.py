@@ -90,7 +90,7 @@ def _length(run: Run) -> str:
 
 
 def seconds_before(run: Run) -> float:
-    """Return the training time of the 2D counterpart that a run starts from, by its history; 0 without one."""
+    """Return the training time of the 2D counterpart that a run starts from, from its history; 0 without one."""
     if not follows_slices(run):
         return 0.0
     return sum((epoch["seconds"] for epoch in read_history(run.folder.slices.history)), start=0.0)

@@ -65,7 +65,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         stop = stack.enter_context(StopRequest())
         training = stack.enter_context(_training_batches(run, state, fabric))
         taught = stack.enter_context(_unlabelled_batches(run, state, fabric)) if run.unlabelled else None
-        # After the workers, which are forked: nothing of the display must be in use then.
+        # After the workers, because they are forked: the display must not be in use at that time.
         display = Display(run, state, stack.enter_context(bars()))
         is_limited_together = fabric.world_size > 1 and settings.max_seconds is not None
         clock = Clock(state, share=fabric.broadcast if is_limited_together else None)

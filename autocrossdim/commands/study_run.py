@@ -144,7 +144,7 @@ def _half(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _history(folder: FoldFolder) -> list[dict[str, Any]]:
-    """Return the epochs of a fold with the time up to their end as `total`; empty if it was not trained."""
+    """Return the epochs of a fold with the training time so far as `total`; empty if it was not trained."""
     epochs = read_history(folder.history)
     totals = accumulate(epoch["seconds"] for epoch in epochs)
     return [{**epoch, "total": total} for epoch, total in zip(epochs, totals, strict=True)]

@@ -1,4 +1,4 @@
-"""The optional packages for DICOM objects such as segmentations: whether they are there, and how strict pydicom is."""
+"""The optional packages for DICOM objects: whether they are installed, and how strictly pydicom checks values."""
 
 import warnings
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def require_packages(user: str) -> None:
 
 @contextmanager
 def lenient() -> Iterator[None]:
-    """Read and copy values against the standard, such as identifiers changed by anonymising, without warnings."""
+    """Read and copy values that violate the standard, such as anonymised identifiers, without warnings."""
     from pydicom import config
 
     settings = config.settings

@@ -1,4 +1,4 @@
-"""The history of a training run as it is on disk: one JSON line per epoch."""
+"""The history of a training run on disk: one JSON line per epoch."""
 
 import json
 from pathlib import Path

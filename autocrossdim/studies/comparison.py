@@ -145,7 +145,7 @@ def _difference(each: Comparison) -> str:
 
 
 def with_ends(value: float, low: float | None, high: float | None, sign: str) -> str:
-    """Return a value with the ends of its interval, where they are known, as tables show it."""
+    """Return a value for a table, with its interval if it is known."""
     if not np.isfinite(value):
         return "–"
     known = low is not None and high is not None and np.isfinite([low, high]).all()

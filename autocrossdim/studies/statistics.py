@@ -116,7 +116,7 @@ def paired(first: Sequence[StudyRun], second: Sequence[StudyRun]) -> tuple[list[
 
 
 def finite(value: float | None) -> float | None:
-    """Return a value, or None if it is NaN or infinite, as a record has it."""
+    """Return a value for a record: None if it is NaN or infinite."""
     return None if value is None or not np.isfinite(value) else value
 
 

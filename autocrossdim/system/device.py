@@ -23,7 +23,7 @@ class Backend:
         title: Name for users.
         half: Whether networks train and predict in 16 bits, under autocast.
         asynchronous: Whether copies from pinned memory run beside the computation.
-        memory: Whether torch tells how much memory it has of its own, and how much of it is taken.
+        memory: Whether it has memory of its own of which torch reports the size and the use.
         trains: Whether lightning-fabric can train on it.
     """
 
@@ -115,14 +115,14 @@ def free_memory(device: torch.device) -> float:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Forget the most memory that was allocated so far, and give cached memory back."""
+    """Reset the recorded peak memory, and release cached memory."""
     if BACKENDS[device.type].memory:
         _module(device).empty_cache()
         _module(device).reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Return the most bytes that tensors took on a device since `reset_peak_memory`; None where torch does not tell."""
+    """Return the peak memory of tensors since `reset_peak_memory` in bytes; None where torch does not report it."""
     return int(_module(device).max_memory_allocated(device)) if BACKENDS[device.type].memory else None
 
 

@@ -9,6 +9,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterable
+from contextlib import nullcontext, redirect_stdout
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, NoReturn
@@ -61,7 +62,9 @@ def _add(name: str) -> None:
     def run(**words: Any) -> None:
         as_json = words.pop("json", False)
         options = {name: value for name, value in words.items() if name not in subjects}
-        result = function(*(words[name] for name in subjects), **options)
+        # With --json, stdout holds nothing but the result, whatever a library prints.
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            result = function(*(words[name] for name in subjects), **options)
         if as_json:
             _print_json(result)
         if present is not None:

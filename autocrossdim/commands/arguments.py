@@ -35,6 +35,19 @@ AveragedOption = Annotated[
         "Configuration to average; repeat for several (default: the choice of find_best, else the plan's).", list[str]
     ),
 ]
+EpochsOption = Annotated[int | None, Option("Number of epochs (default: 100).", min=1, max=1_000_000)]
+MaxTimeOption = Annotated[
+    str | float | None,
+    Option("Training time per fold, such as 90s, 30m or 2h; the learning rate schedule ends with it.", str | None),
+]
+DevicesOption = Annotated[int, Option("GPUs (or CPU processes) that train one fold together.", min=1, max=1024)]
+SetOption = Annotated[
+    Mapping[str, Any] | Sequence[str] | None,
+    Option("Any other training setting, such as learning_rate=3e-4.", list[str], metavar="NAME=VALUE"),
+]
+ParallelOption = Annotated[
+    int | None, Option("Folds trained at a time (default: as many as there are GPUs).", min=1, max=1024)
+]
 SlurmOption = Annotated[
     str | Mapping[str, str] | None,
     Option(

@@ -1,6 +1,6 @@
 """`autocrossdim ensemble`: average stored probabilities of several models."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -54,3 +54,10 @@ def ensemble(
         results.write(case, label, geometry)
     results.finish(cases)
     return [results.path(case) for case in cases]
+
+
+def present(segmentations: Sequence[Path], *, output: Path, **_: object) -> Iterator[str]:
+    """Yield what the command line prints: how many segmentations there are, and where."""
+    from autocrossdim.system.text import counted
+
+    yield f"{output}: {counted(len(segmentations), 'segmentation')}."

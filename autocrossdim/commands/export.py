@@ -1,6 +1,6 @@
 """`autocrossdim export`: pack trained folds into one file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -59,3 +59,10 @@ def export(
             f"{network.largest:.2g}."
         )
     return output
+
+
+def present(file: Path, **_: object) -> Iterator[str]:
+    """Yield the next command: what is in the file was shown when it was written."""
+    from autocrossdim.commands.next_step import next_step
+
+    yield next_step("predict", file, "-i", "IMAGES", "-o", "SEGMENTED")

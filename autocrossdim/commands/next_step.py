@@ -9,7 +9,7 @@ def next_step(command: str, dataset: str | Path, *words: str, work: str | Path |
 
     Args:
         command: Name of the command.
-        dataset: The dataset, as the user named it.
+        dataset: The dataset or model, as the user named it.
         words: Further words of the command line.
         work: Directory of all results, as the user gave it.
     """

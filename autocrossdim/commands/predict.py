@@ -1,7 +1,7 @@
 """`autocrossdim predict`: segment images with an ensemble of folds and configurations."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -156,6 +156,14 @@ def predict(
         uncertainty=uncertainty,
         overwrite=overwrite,
     )
+
+
+def present(segmentations: Sequence[Path], *, output: Path, slurm: str | None, **_: object) -> Iterator[str]:
+    """Yield what the command line prints: how many segmentations there are, and where. Jobs have none yet."""
+    from autocrossdim.system.text import counted
+
+    if slurm is None:
+        yield f"{output}: {counted(len(segmentations), 'segmentation')}."
 
 
 def _require_usable(

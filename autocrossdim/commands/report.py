@@ -1,5 +1,6 @@
 """`autocrossdim report`: one page on data, decision and results."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -32,10 +33,13 @@ def report(
     """
     from autocrossdim.commands.project import Project
     from autocrossdim.report.page import write_report
-    from autocrossdim.system.console import say
 
     project = Project.open(dataset, work=work)
     page = project.workspace.report if output is None else Path(output)
     write_report(project.dataset, project.workspace, splits=project.splits, output=page)
-    say(f"The report was written to {page}. Open it in a browser; it needs no other file.")
     return page
+
+
+def present(page: Path, **_: object) -> Iterator[str]:
+    """Yield what the command line prints: where the page is."""
+    yield f"The report was written to {page}. Open it in a browser; it needs no other file."

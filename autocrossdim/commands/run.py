@@ -1,12 +1,28 @@
 """`autocrossdim run`: everything from a raw dataset to a report."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from autocrossdim.commands.arguments import DatasetArgument, DeviceOption, ProcessesOption, WorkOption
+from autocrossdim.commands.arguments import (
+    DatasetArgument,
+    DeviceOption,
+    DevicesOption,
+    EpochsOption,
+    MaxTimeOption,
+    ParallelOption,
+    ProcessesOption,
+    SetOption,
+    WorkOption,
+    assignments,
+    seconds,
+)
 from autocrossdim.commands.plan import RENAMED, PlannerOption
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.records.plan import PlanOptions
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @command(options=PlanOptions, renamed=RENAMED)
@@ -15,11 +31,13 @@ def run(
     *,
     work: WorkOption = None,
     planner: PlannerOption = "auto",
-    max_time: Annotated[
-        str | float | None, Option("Training time per fold, such as 90s, 30m or 2h.", str | None)
-    ] = None,
+    epochs: EpochsOption = None,
+    max_time: MaxTimeOption = None,
     weights: Annotated[str, Option("Starting weights, as for train.")] = "imagenet",
     device: DeviceOption = "auto",
+    devices: DevicesOption = 1,
+    set: SetOption = None,
+    parallel: ParallelOption = None,
     processes: ProcessesOption = None,
     **options: Any,
 ) -> Path:
@@ -33,9 +51,13 @@ def run(
         dataset: Dataset directory, name or number.
         work: Directory of all results.
         planner: Name of an installed planner.
+        epochs: Number of epochs.
         max_time: Training time per fold, in seconds or as text such as `30m`.
         weights: Starting weights, as for `train`.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
+        devices: Number of devices that train one fold together.
+        set: Further training settings, as for `train`; `unlabelled` does not apply to the second stage of a cascade.
+        parallel: Folds trained at a time, as for `train`.
         processes: Worker processes; each holds one case in memory.
         **options: As for `plan`.
 
@@ -49,22 +71,54 @@ def run(
     from autocrossdim.commands.plan_and_preprocess import plan_and_preprocess
     from autocrossdim.commands.project import Project
     from autocrossdim.commands.report import report
-    from autocrossdim.commands.train import train
+    from autocrossdim.commands.train import UNLABELLED, train
 
+    settings, time_limit = assignments(set), seconds(max_time)  # a wrong value is reported before anything is done
     plan_and_preprocess(dataset, work=work, planner=planner, processes=processes, **options)
     project = Project.open(dataset, work=work)
     # Without folds, no case is held out for the second stage of a cascade.
     for config in project.plan.trained_by_run if project.splits else (project.plan.decision.configuration,):
+        # The second stage of a cascade cannot learn from scans that the first one has not segmented.
+        is_second = project.plan.configuration(config).previous_stage is not None
         train(
             dataset,
             work=work,
             config=config,
             # Too few cases to hold any back: one model is trained on all of them.
             fold=() if project.splits else "all",
-            max_time=max_time,
+            epochs=epochs,
+            max_time=time_limit,
             weights=weights,
             device=device,
+            devices=devices,
+            set={name: value for name, value in settings.items() if not (is_second and name == UNLABELLED)},
+            parallel=parallel,
         )
     if project.splits:
         find_best(dataset, work=work, device=device, processes=processes)
     return report(dataset, work=work)
+
+
+def present(page: Path, *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: the comparison, the results per label, the paths, and the next command."""
+    from autocrossdim.commands.next_step import next_step
+    from autocrossdim.commands.project import Project
+    from autocrossdim.records.best import Best
+    from autocrossdim.records.summary import Summary
+    from autocrossdim.report.terminal import best_table, summary_text
+
+    project = Project.open(dataset, work=work)
+    workspace = project.workspace
+    configurations: tuple[str, ...] = (project.plan.decision.configuration,)
+    if project.splits:
+        best = Best.read(workspace.best)
+        configurations = best.configurations
+        yield best_table(best)
+        yield from best.reasons
+    for name in configurations:
+        if workspace.summary(name).exists():
+            yield f"\n{name}, in the cross-validation:"
+            yield summary_text(Summary.read(workspace.summary(name)))
+        yield f"Models and results: {workspace.model(name)}"
+    yield f"Report: {page}"
+    yield next_step("predict", dataset, "-i", "IMAGES", "-o", "SEGMENTED", work=work)

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from autocrossdim.commands.arguments import (
     DatasetArgument,
     DeviceOption,
+    DevicesOption,
+    EpochsOption,
     Fold,
+    MaxTimeOption,
+    ParallelOption,
+    SetOption,
     SlurmOption,
     WorkOption,
     assignments,
@@ -40,11 +45,8 @@ def train(
         Fold | Sequence[Fold],
         Option("Fold number or 'all'; repeat for several (default: every fold).", list[str]),
     ] = (),
-    epochs: Annotated[int | None, Option("Number of epochs (default: 100).", min=1, max=1_000_000)] = None,
-    max_time: Annotated[
-        str | float | None,
-        Option("Training time per fold, such as 90s, 30m or 2h; the learning rate schedule ends with it.", str | None),
-    ] = None,
+    epochs: EpochsOption = None,
+    max_time: MaxTimeOption = None,
     weights: Annotated[
         str,
         Option(
@@ -54,15 +56,10 @@ def train(
         ),
     ] = "imagenet",
     device: DeviceOption = "auto",
-    devices: Annotated[int, Option("GPUs (or CPU processes) that train one fold together.", min=1, max=1024)] = 1,
+    devices: DevicesOption = 1,
     restart: Annotated[bool, Option("Discard existing checkpoints and start over.")] = False,
-    set: Annotated[
-        Mapping[str, Any] | Sequence[str] | None,
-        Option("Any other training setting, such as learning_rate=3e-4.", list[str], metavar="NAME=VALUE"),
-    ] = None,
-    parallel: Annotated[
-        int | None, Option("Folds trained at a time (default: as many as there are GPUs).", min=1, max=1024)
-    ] = None,
+    set: SetOption = None,
+    parallel: ParallelOption = None,
     slurm: SlurmOption = None,
 ) -> "Summary | None":
     """Train folds of a configuration and segment their validation cases.

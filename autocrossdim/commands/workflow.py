@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
 
 from autocrossdim.commands.evaluate import evaluate
 from autocrossdim.commands.plan_and_preprocess import plan_and_preprocess
@@ -12,10 +11,8 @@ from autocrossdim.commands.predict import predict
 from autocrossdim.commands.train import train
 from autocrossdim.data.images import read_image, read_label
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, ISOTROPIC_SPACING, chambers, nodules, write_dataset
-from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import Summary
-from autocrossdim.report.terminal import summary_text
-from autocrossdim.system.console import say, show
+from autocrossdim.system.console import say
 from autocrossdim.system.files import written_whole
 
 TRAINING = 8  # cases of each dataset
@@ -23,13 +20,38 @@ FOLDS = (0, 1)
 SECONDS_A_FOLD = 35.0  # four folds and everything around them stay under 4 minutes on two cores
 
 
-@dataclass
+@dataclass(frozen=True)
 class Shown:
-    """Results of the demo for one of its datasets."""
+    """Results of the demo for one of its datasets.
+
+    Attributes:
+        name: Name of the dataset.
+        anisotropy: Largest / smallest median spacing.
+        configuration: The configuration decided on.
+        patch_size: Its patch size (voxels).
+        summary: Metrics of the test cases.
+    """
 
     name: str
-    plan: Plan
+    anisotropy: float
+    configuration: str
+    patch_size: tuple[int, ...]
     summary: Summary
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo wrote and found.
+
+    Attributes:
+        datasets: Directories of the generated datasets.
+        results: Results of each dataset; empty if only the datasets were generated.
+        picture: Images, references and predictions of the test cases; None likewise.
+    """
+
+    datasets: list[Path]
+    results: tuple[Shown, ...] = ()
+    picture: Path | None = None
 
 
 def write_datasets(output: Path) -> list[Path]:
@@ -53,31 +75,22 @@ def write_datasets(output: Path) -> list[Path]:
     return [nodules_folder, chambers_folder]
 
 
-def run(output: Path, seconds_a_fold: float = SECONDS_A_FOLD) -> None:
-    """Generate two datasets and run the full workflow on both; ends with `demo.png` and a table.
+def run(output: Path, seconds_a_fold: float = SECONDS_A_FOLD) -> Demo:
+    """Generate two datasets, run the full workflow on both, and draw `demo.png`.
 
     Args:
         output: Directory for raw data, results and picture.
         seconds_a_fold: Training time per fold.
+
+    Returns:
+        Datasets, results and picture.
     """
     folders = write_datasets(output)
     say("Training starts from random weights.")
-    shown = [_whole_job(folder, output, seconds_a_fold) for folder in folders]
+    shown = tuple(_whole_job(folder, output, seconds_a_fold) for folder in folders)
     picture = output / "demo.png"
     _draw(shown, output, picture)
-    decisions = Table("dataset", "anisotropy", "decision", "patch", "Dice of the test cases")
-    for each in shown:
-        chosen = each.plan.configuration()
-        decisions.add_row(
-            each.name,
-            f"{each.plan.decision.anisotropy:.1f}",
-            chosen.name,
-            " x ".join(map(str, chosen.patch_size)),
-            f"{each.summary.foreground_mean['Dice']:.3f}",
-        )
-        show(summary_text(each.summary))
-    show(decisions)
-    say(f"Picture: {picture}")
+    return Demo(folders, shown, picture)
 
 
 def _whole_job(folder: Path, output: Path, seconds: float) -> Shown:
@@ -87,10 +100,12 @@ def _whole_job(folder: Path, output: Path, seconds: float) -> Shown:
     train(folder, work=work, fold=FOLDS, weights="random", max_time=seconds)
     predictions = output / "predictions" / folder.name
     predict(folder, folder / "imagesTs", predictions, work=work)
-    return Shown(folder.name, plan, evaluate(predictions, folder / "labelsTs", dataset=folder))
+    summary = evaluate(predictions, folder / "labelsTs", dataset=folder)
+    chosen = plan.configuration()
+    return Shown(folder.name, plan.decision.anisotropy, chosen.name, chosen.patch_size, summary)
 
 
-def _draw(shown: list[Shown], output: Path, picture: Path) -> None:
+def _draw(shown: tuple[Shown, ...], output: Path, picture: Path) -> None:
     """Draw image, truth and prediction of the middle slice of every test case."""
     from matplotlib.figure import Figure
 
@@ -115,9 +130,7 @@ def _draw(shown: list[Shown], output: Path, picture: Path) -> None:
                     vmax=9,
                     interpolation="none",
                 )
-            axis.set_title(
-                f"{title}, {each.plan.decision.configuration}" if shown_label is found else title, fontsize=9
-            )
+            axis.set_title(f"{title}, {each.configuration}" if shown_label is found else title, fontsize=9)
             axis.set_axis_off()
     with written_whole(picture) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

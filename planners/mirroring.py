@@ -8,8 +8,10 @@ from itertools import combinations
 import numpy as np
 
 from autocrossdim.data.orientation import axis_name
+from autocrossdim.data.sides import missing_axes, missing_axes_fault
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.labels import Labels
+from autocrossdim.system.errors import UserError
 
 MIN_CASES = 5  # in which both labels occur: an order kept by chance has a probability of at most 1/16
 MIN_GAP = 1.0  # voxels between two centroids that count as an order
@@ -51,8 +53,13 @@ def choose_mirroring(
         dims: Number of axes of the images; the first axis of a 2D image is no axis to mirror.
         sides: Pairs of labels that are the left and right version of one structure, as declared in dataset.json.
         chosen: Names of the axes to mirror, as declared in dataset.json, in place of the planner's choice.
+
+    Raises:
+        UserError: The images do not have a chosen axis.
     """
     if chosen is not None:
+        if missing := missing_axes(chosen, dims=dims, oriented="left-right" in axis_names):
+            raise UserError(f"dataset.json: {missing_axes_fault(missing, dims=dims)}")
         names = [{name, "zyx"[transpose[axis]]} for axis, name in enumerate(axis_names)]
         axes = tuple(axis for axis, known in enumerate(names) if not known.isdisjoint(chosen))
         named = ", ".join(axis_names[axis] for axis in axes) or "none"

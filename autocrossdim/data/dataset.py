@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autocrossdim.data.annotation_keys import parse_annotated_labels, parse_unannotated_slices
+from autocrossdim.data.case_keys import case_list_faults, parse_channel_names, parse_groups
 from autocrossdim.data.dicom import dicom_folders
 from autocrossdim.data.images import ENDINGS, PICTURES, spacing_file
 from autocrossdim.data.sides import parse_mirror_axes, parse_sides
@@ -17,8 +18,6 @@ from autocrossdim.system.files import list_directory, read_json, reading
 from autocrossdim.system.text import counted, shown_path
 
 RAW_VARIABLES = ("AUTOCROSSDIM_RAW", "nnUNet_raw")
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # characters that no file name should or can have
 
 
 @dataclass(frozen=True)
@@ -181,9 +180,8 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
 
     faults: list[str] = []
     older = "modality" in content and "channel_names" not in content
-    channel_names = _channel_names(content.get("modality" if older else "channel_names"))
-    if not channel_names:
-        faults.append(f'{file}: channel_names is missing or malformed. Write it as {{"0": "T1", "1": "T2"}}.')
+    channel_names, wrong = parse_channel_names(file, content.get("modality" if older else "channel_names"))
+    faults += wrong
 
     labels = None
     if "labels" not in content:
@@ -197,19 +195,14 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
     # Datasets with `modality` come from nnU-Net's first version, which read a single format.
     ending = content.get("file_ending", ".nii.gz" if older else None)
     if ending not in ENDINGS:
-        faults.append(f"{file}: file_ending is {ending!r}. Use one of {', '.join(ENDINGS)}.")
+        what = "is missing" if ending is None else f"is {ending!r}"
+        faults.append(f"{file}: file_ending {what}. Use one of {', '.join(ENDINGS)}.")
 
     number = content.get("numTraining")
-    if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
         faults.append(f"{file}: numTraining is {number!r}. Write the number of training cases.")
-    groups = content.get("groups", {})
-    if not isinstance(groups, dict):
-        faults.append(f'{file}: groups is malformed. Write it as {{"case": "patient", ...}}.')
-    if not _is_case_list(content.get("dataset", {})):
-        faults.append(
-            f'{file}: dataset is malformed. Write it as {{"case": {{"images": ["..."], "label": "..."}}}}, '
-            "with at least one image per case and no / or control character in the name of a case."
-        )
+    groups, wrong = parse_groups(file, content.get("groups", {}))
+    faults += wrong + case_list_faults(file, content.get("dataset", {}))
 
     sides, wrong = parse_sides(file, content.get("sides", []), () if labels is None else labels.names)
     faults += wrong if labels is not None else []
@@ -233,7 +226,7 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
         channel_names=channel_names,
         labels=labels if unannotated_slices is None else labels.model_copy(update={"unannotated_slices": "empty"}),
         file_ending=str(ending),
-        groups={str(case): str(group) for case, group in groups.items()},
+        groups=groups,
         sides=sides,
         mirror_axes=mirror_axes,
         annotated_labels=annotated_labels,
@@ -324,27 +317,4 @@ def _is_called(folder: str, wanted: str) -> bool:
     match = re.fullmatch(r"Dataset(\d+)_(.+)", folder)
     return folder == wanted or (
         match is not None and (match[2] == wanted or (wanted.isdecimal() and int(match[1]) == int(wanted)))
-    )
-
-
-def _channel_names(content: Any) -> tuple[str, ...]:
-    """Return the channel names in order; empty if `content` is malformed."""
-    if isinstance(content, list):
-        return tuple(str(name) for name in content)
-    if not isinstance(content, dict) or set(content) != {str(i) for i in range(len(content))}:
-        return ()
-    return tuple(str(content[str(i)]) for i in range(len(content)))
-
-
-def _is_case_list(content: Any) -> bool:
-    # A case's name becomes a file name in the work directory and must not lead out of it.
-    return isinstance(content, dict) and all(
-        isinstance(files, dict)
-        and Path(name).name == name
-        and _CONTROL.search(name) is None
-        and isinstance(files.get("label"), str)
-        and isinstance(files.get("images"), list)
-        and files["images"]
-        and all(isinstance(image, str) for image in files["images"])
-        for name, files in content.items()
     )

@@ -1,6 +1,6 @@
 """The keys `sides` and `mirror_axes` of dataset.json: what a user knows about left and right, and about mirroring."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +55,21 @@ def parse_mirror_axes(file: Path, content: Any) -> tuple[tuple[str, ...] | None,
             f"{file}: mirror_axes names {listed(unknown)}, which is no axis. Use some of {', '.join(MIRROR_AXES)}."
         ]
     return tuple(content), []
+
+
+def missing_axes(names: Iterable[str], *, dims: int, oriented: bool) -> list[str]:
+    """Return the axes to mirror that images do not have.
+
+    Args:
+        names: Names of axes, of `MIRROR_AXES`.
+        dims: 2 or 3; 2D images have no axis z.
+        oriented: Whether the orientation of the images is known; if not, they have no anatomical axes.
+    """
+    existing = {*("xyz" if dims == 3 else "xy"), *(AXIS_NAMES if oriented else ())}
+    return sorted(set(names) - existing)
+
+
+def missing_axes_fault(missing: Iterable[str], *, dims: int) -> str:
+    """Return the sentence on axes to mirror that images do not have, without the name of the file."""
+    known = "x and y" if dims == 2 else "x, y and z, because the orientation of the images is unknown"
+    return f"mirror_axes names {listed(missing)}, an axis that the images do not have. Use {known}."

@@ -188,7 +188,7 @@ def load_or_make_splits(
         return _checked(path, _read(path), names, dataset.groups, CHANGED), f"Folds of {path}."
     file = _own_splits(dataset)
     if file is not None:
-        splits = _checked(file, _read(file), names, dataset.groups, CORRECT)
+        splits = _checked_own(file, dataset)
         sentence = f"{counted(len(splits), 'fold')} taken from {file}."
     else:
         splits, sentence = make_splits(names, dataset.groups, presence)
@@ -220,7 +220,7 @@ def update_splits(
     with reading():
         before = _read(path) if path.exists() else []
     if file is not None:
-        splits = _checked(file, _read(file), names, dataset.groups, CORRECT)
+        splits = _checked_own(file, dataset)
         if lacking := sorted(set(added) - {name for split in splits for name in (*split.train, *split.val)}):
             raise UserError(
                 f"{file}: no fold names {listed(lacking, 10)}, which {'was' if len(lacking) == 1 else 'were'} added to "
@@ -240,6 +240,16 @@ def update_splits(
         _checked(path, splits, names, dataset.groups, "Make new folds with --overwrite.")
     _write(path, splits)
     return splits, f"{f'Folds of {file}.' if file else 'All other cases stay in their folds.'}{_places(splits, added)}"
+
+
+def own_splits_fault(dataset: Dataset) -> str | None:
+    """Return what is wrong with the splits file of the raw dataset; None if it has none, or a good one."""
+    try:
+        if (file := _own_splits(dataset)) is not None:
+            _checked_own(file, dataset)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _places(splits: Sequence[Split], added: Collection[str]) -> str:
@@ -265,6 +275,15 @@ def _read(path: Path) -> list[Split]:
     if not isinstance(content, list) or not all(_is_split(entry) for entry in content):
         raise UserError(f'{path}: malformed. Write a list of {{"train": [names], "val": [names]}}.')
     return [Split(tuple(entry["train"]), tuple(entry["val"])) for entry in content]
+
+
+def _checked_own(file: Path, dataset: Dataset) -> list[Split]:
+    """Return the folds in a splits file of the raw dataset, or raise a UserError that names the fault."""
+    splits = _read(file)
+    if not splits:
+        raise UserError(f"{file}: holds no fold. Add one, or remove the file; folds are then drawn as in nnU-Net.")
+    names = [case.name for case in dataset.training_cases()]
+    return _checked(file, splits, names, dataset.groups, CORRECT)
 
 
 def _checked(

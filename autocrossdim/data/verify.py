@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from autocrossdim.data.annotated_slices import labelled_slices
+from autocrossdim.data.case_keys import misspelt_keys
 from autocrossdim.data.converting.layouts import detect
 from autocrossdim.data.dataset import Case, Dataset, channel_files, files_ending, parse_dataset
 from autocrossdim.data.images import Geometry, Image, read_image, read_label, same_place, spacing_file
+from autocrossdim.data.sides import missing_axes, missing_axes_fault
+from autocrossdim.data.splits import own_splits_fault
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import reading
 from autocrossdim.system.processes import map_cases
@@ -114,16 +117,17 @@ def check_structure(path: Path) -> StructureCheck:
     cases = dataset.training_cases()
     names = {case.name for case in cases}
 
+    is_or_are = "is" if len(cases) == 1 else "are"
     if dataset.num_training is None:
         faults.append(f"{dataset.path / 'dataset.json'}: numTraining is missing. Set it to {len(cases)}.")
     elif dataset.num_training > len(cases):
         faults.append(
-            f"{dataset.path / 'dataset.json'}: numTraining is {dataset.num_training}, but there are "
+            f"{dataset.path / 'dataset.json'}: numTraining is {dataset.num_training}, but there {is_or_are} "
             f"{counted(len(cases), 'training case')}. Correct the number or add the missing cases."
         )
     elif dataset.num_training < len(cases):  # a growing dataset
         structure.warnings.append(
-            f"{dataset.path / 'dataset.json'}: numTraining is {dataset.num_training}, but there are "
+            f"{dataset.path / 'dataset.json'}: numTraining is {dataset.num_training}, but there {is_or_are} "
             f"{counted(len(cases), 'training case')}. All of them are used; nnU-Net needs the exact number."
         )
     if "dataset" not in dataset.description:
@@ -156,6 +160,9 @@ def check_structure(path: Path) -> StructureCheck:
             f"{dataset.path / 'dataset.json'}: annotated_labels names {listed(unknown, 10)}, but there is no such "
             "training case. Correct the name."
         )
+    if cases and (fault := own_splits_fault(dataset)) is not None:
+        faults.append(fault)
+    structure.warnings += misspelt_keys(dataset.path / "dataset.json", dataset.description)
     if dataset.groups:
         if unknown := sorted(set(dataset.groups) - names - unlabelled):
             structure.warnings.append(f"groups in dataset.json name cases that do not exist: {listed(unknown, 10)}.")
@@ -226,6 +233,12 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
             f"2D and 3D images are mixed: {listed(odd, 10)} {'is' if len(odd) == 1 else 'are'} {rare}D. "
             "Make them two datasets."
         )
+
+    for dataset in datasets if len(dims) == 1 else []:
+        (kind,) = dims
+        oriented = kind == 3 and any(case.orientation is not None for case in cases)
+        if missing := missing_axes(dataset.mirror_axes or (), dims=kind, oriented=oriented):
+            faults.append(f"{dataset.path / 'dataset.json'}: {missing_axes_fault(missing, dims=kind)}")
 
     same: dict[str, list[str]] = {}
     for case in cases:

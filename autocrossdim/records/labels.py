@@ -1,5 +1,6 @@
 """What the values of a label file mean, and how they become a network's outputs and come back."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import compress
 from typing import Any, Literal, Self
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import listed
 
 IGNORE_INDEX = -1  # of a voxel to be ignored, in what `Labels.to_index` returns
 
@@ -73,7 +75,11 @@ class Labels(BaseModel):
         if not isinstance(labels, dict) or not labels:
             raise UserError('labels: must be {"background": 0, "name": 1, ...}.')
         if all(isinstance(value, str) for value in labels.values()):
-            labels = {name: int(value) if value.isdigit() else value for value, name in labels.items()}
+            if repeated := sorted({name for name, number in Counter(labels.values()).items() if number > 1}):
+                raise UserError(f"labels: {listed(repeated)} is the name of several values. Give each its own name.")
+            labels = {name: int(value) if value.isdecimal() else value for value, name in labels.items()}
+        if not all(name.strip() for name in labels):
+            raise UserError("labels: a label has no name. Give it one.")
         declared = {name: _values(name, value) for name, value in labels.items()}
 
         ignore = declared.pop("ignore", None)
@@ -82,6 +88,9 @@ class Labels(BaseModel):
         if declared.get("background", (0,)) != (0,):
             raise UserError("labels: 'background' must be 0. Change the label files, or name that label otherwise.")
         foreground = {name: values for name, values in declared.items() if values != (0,)}
+        if len(declared) - len(foreground) > 1:
+            empty = [name for name, values in declared.items() if values == (0,) and name != "background"]
+            raise UserError(f"labels: {listed(empty)} has the value 0, which is background. Use another value.")
         if not foreground:
             raise UserError("labels: nothing but background is declared. Add the structures to segment.")
         for name, values in foreground.items():
@@ -96,13 +105,20 @@ class Labels(BaseModel):
         order = None
         if any(len(values) > 1 for values in foreground.values()):
             order = tuple(regions_class_order) if isinstance(regions_class_order, list | tuple) else ()
+            remedy = "List the value to write for each region, in the order of labels."
+            if regions_class_order is None:
+                raise UserError(f"regions_class_order: missing, but labels declares regions. {remedy}")
             if len(order) != len(foreground):
                 raise UserError(
-                    f"regions_class_order: has {len(order)} entries for {len(foreground)} regions. "
-                    "Give the value to paint for each region, in the order of labels."
+                    f"regions_class_order: has {len(order)} entries for {len(foreground)} regions. {remedy}"
                 )
             if unknown := [value for value in order if value not in every]:
-                raise UserError(f"regions_class_order: {unknown} is no label value.")
+                raise UserError(f"regions_class_order: names {listed(unknown)}, which is no label value. {remedy}")
+            if len(set(order)) < len(order):
+                raise UserError(
+                    f"regions_class_order: {list(order)} writes the same value for several regions, so they could not "
+                    f"be told apart in a segmentation. {remedy}"
+                )
         else:
             foreground = dict(sorted(foreground.items(), key=lambda item: item[1]))
         return cls(foreground=foreground, ignore=ignore[0] if ignore else None, regions_class_order=order)

@@ -86,8 +86,29 @@ def is_name_error(error: Exception) -> bool:
     return isinstance(error, UnicodeEncodeError) or (isinstance(error, ValueError) and "embedded null" in str(error))
 
 
+# Pydantic's complaints in words for readers who know JSON, not pydantic.
+_FAULTS = {
+    "extra_forbidden": "unknown entry",
+    "missing": "missing",
+    "string_type": "must be text in quotes",
+    "dict_type": "must be an object {...}",
+    "model_type": "must be an object {...}",
+    "list_type": "must be a list [...]",
+    "tuple_type": "must be a list [...]",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+}
+
+
 def first_fault(error: "ValidationError") -> str:
     """Return the first of pydantic's complaints in one line: the field and what is wrong with it."""
     first = error.errors()[0]
     where = "".join(f"{part}." for part in first["loc"])
-    return printable(f"{where[:-1]}: {first['msg']}" if where else first["msg"])
+    known = _FAULTS.get(first["type"])
+    fault = first["msg"] if known is None else known.format_map(first.get("ctx", {})) if "{m" in known else known
+    return printable(f"{where[:-1]}: {fault}" if where else fault)

@@ -1,4 +1,5 @@
 import gzip
+import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -124,8 +125,28 @@ def test_a_fault_in_a_file_is_found(make_dataset, fault: str):
         ({"numTraining": None}, "numTraining is missing. Set it to 5"),
         ({"labels": None}, "labels is missing"),
         ({"file_ending": ".nrrd", "numTraining": 0}, "no file ends in _0000.nrrd"),
+        ({"numTraining": -1}, "numTraining is -1"),
+        ({"file_ending": None}, "file_ending is missing"),
+        ({"channel_names": None}, "channel_names is missing"),
+        ({"channel_names": {"1": "T1"}}, "channel_names is malformed"),
+        ({"channel_names": {"0": ""}}, "channel_names has the name ''"),
+        ({"groups": {"a": ["p"]}}, "groups has ['p'] for case 'a'. Write the name of one group"),
         ({"channel_names": {"0": "a", "1": "b"}, "dataset": "x"}, "dataset is malformed"),
         ({"dataset": {}, "numTraining": 0}, "the key 'dataset' is empty"),
+        ({"dataset": {"../a": {"images": ["x"], "label": "y"}}}, "dataset names a case '../a'. Rename it"),
+        ({"dataset": {"a": {"images": "x", "label": "y"}}}, "dataset is malformed for case 'a'"),
+        ({"labels": {"background": 0, "block": 0, "other": 1}}, "block has the value 0, which is background"),
+        ({"labels": {"0": "background", "1": "block", "2": "block"}}, "block is the name of several values"),
+        ({"labels": {"": 1}}, "a label has no name"),
+        ({"labels": {"all": [1, 2], "part": 2}}, "regions_class_order: missing, but labels declares regions"),
+        (
+            {"labels": {"all": [1, 2], "part": 2}, "regions_class_order": [1, 1]},
+            "regions_class_order: [1, 1] writes the same value for several regions",
+        ),
+        ({"mirror_axes": ["up"]}, "mirror_axes names up, which is no axis"),
+        ({"sides": [["block", "blok"]]}, "sides names blok, which labels does not declare"),
+        ({"sides": [["block", "block"]]}, "sides names block more than once"),
+        ({"codes": {"blok": {"value": "1", "meaning": "Block"}}}, "codes names blok, which labels does not declare"),
     ],
 )
 def test_a_fault_in_dataset_json_is_found(make_dataset, edit_json, changes: dict[str, Any], message: str):
@@ -134,6 +155,40 @@ def test_a_fault_in_dataset_json_is_found(make_dataset, edit_json, changes: dict
     faults = verify(dataset).faults
     assert len(faults) == 1
     assert message in faults[0]
+
+
+def test_axes_to_mirror_that_the_images_do_not_have_are_faults(make_dataset):
+    flat = make_dataset("Dataset002_Flat", shape=(16, 16), ending=".png", mirror_axes=["x", "z", "left-right"])
+    (fault,) = verify(flat).faults
+    assert "mirror_axes names left-right, z, an axis that the images do not have. Use x and y." in fault
+    unoriented = make_dataset("Dataset003_Unoriented", mirror_axes=["left-right"])
+    for file in unoriented.glob("*Tr/*"):
+        change_bytes(file, 252, bytes(4))  # qform_code and sform_code of a NIfTI header
+    (fault,) = verify(unoriented).faults
+    assert "Use x, y and z, because the orientation of the images is unknown" in fault
+    assert verify(make_dataset(mirror_axes=["left-right", "z"])).faults == []
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ({"train": ["a"]}, "splits_final.json: malformed"),
+        ([], "splits_final.json: holds no fold"),
+        ([{"train": ["a"], "val": ["z"]}], "splits_final.json: fold 0 names z, which is not a training case"),
+    ],
+)
+def test_a_fault_in_the_folds_is_found(make_dataset, folds: Any, message: str):
+    dataset = make_dataset()
+    (dataset / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
+    (fault,) = verify(dataset).faults
+    assert message in fault
+
+
+def test_a_misspelt_key_is_a_warning(make_dataset):
+    report = verify(make_dataset(unanotated_slices="empty", reference="a paper", licence="CC-BY"))
+    assert report.faults == []
+    (warning,) = report.warnings
+    assert "the key 'unanotated_slices' is ignored. If you mean 'unannotated_slices', correct it." in warning
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import pytest
 
 from autocrossdim.records.fingerprint import CaseFingerprint, Fingerprint, LabelMeasurement
 from autocrossdim.records.labels import Labels
+from autocrossdim.system.errors import UserError
 from planners.mirroring import Mirroring, choose_mirroring, plan_axis_names, side_pairs
 
 ORGANS = Labels.from_dataset_json({"background": 0, "a": 1, "b": 2})
@@ -86,6 +87,11 @@ def test_pairs_declared_in_dataset_json_count_as_sides() -> None:
 def test_axes_declared_in_dataset_json_replace_the_choice() -> None:
     assert chosen(dataset((0, 8, 0)), KIDNEYS, chosen=["front-back", "x"]).axes == (1, 2)
     assert chosen(dataset((0, 8, 0)), chosen=[]).axes == ()
+
+
+def test_an_axis_that_the_images_do_not_have_is_refused() -> None:
+    with pytest.raises(UserError, match=r"left-right, an axis that the images do not have\. Use x, y and z"):
+        chosen(dataset((0, 8, 0)), axis_names=plan_axis_names(None, (0, 1, 2)), chosen=["left-right", "x"])
 
 
 def test_without_known_directions_the_horizontal_axis_is_left_right() -> None:

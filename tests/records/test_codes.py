@@ -21,8 +21,9 @@ def test_a_concept_is_snomed_and_anatomy_unless_it_says_otherwise() -> None:
     [
         (["liver"], "codes is malformed"),
         ({"liver": "10200004"}, "codes is malformed"),
-        ({"liver": {"value": "10200004"}}, "liver.meaning: Field required"),
-        ({"liver": {"value": "1" * 17, "meaning": "Liver"}}, "liver.value: String should have at most 16 characters"),
+        ({"liver": {"value": "10200004"}}, "liver.meaning: missing"),
+        ({"liver": {"value": "1" * 17, "meaning": "Liver"}}, "liver.value: must have at most 16 characters"),
+        ({"liver": {"value": "1", "meaning": "Liver", "colour": "red"}}, "liver.colour: unknown entry"),
         ({"spleen": {"value": "78961009", "meaning": "Spleen"}}, "codes names spleen, which labels does not declare"),
     ],
 )

@@ -165,7 +165,8 @@ def main() -> NoReturn:
         if not hasattr(error, "format_message"):
             raise
         if len(sys.argv) > 1:
-            sys.stderr.write(f"error: {error.format_message()} See `autocrossdim --help`.\n")
+            where = getattr(getattr(error, "ctx", None), "command_path", "autocrossdim")
+            sys.stderr.write(f"error: {error.format_message().rstrip('.')}. See `{where} --help`.\n")
         code = 2
     if code == 130:  # Ctrl-C, which typer turns into an exit code or an exception, depending on its version
         sys.stderr.write(RESUME)

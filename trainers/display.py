@@ -57,13 +57,13 @@ class Display:
         )
 
     def epoch(self, score: float | None) -> str:
-        """Note the pseudo-Dice of an epoch, and return in words how much time is left.
+        """Note the pseudo-Dice of an epoch, and return in words how much time is left; empty if bars show it.
 
         Args:
             score: Mean pseudo-Dice; None if there are no validation cases.
         """
         self._score = score
-        return self._left().sentence(self._run.task.turn[1])
+        return "" if self._bars.visible else self._left().sentence(self._run.task.turn[1])
 
     def _left(self) -> Left:
         """Return the time that is left, from the steps after the warm-up or, before there are any, from its steps."""

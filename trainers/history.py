@@ -9,6 +9,9 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_text, written_whole
 from autocrossdim.system.text import for_matplotlib
 
+WAITING = 5  # % of the time; less of it is not worth a remark
+LABELS_IN_LINE = 4  # whose pseudo-Dice fits on one line of a terminal
+
 
 class History:
     """The file history.jsonl.
@@ -73,15 +76,23 @@ def epoch_line(name: str, entry: dict[str, Any], *, left: str) -> str:
     Args:
         name: Name of the run.
         entry: The epoch.
-        left: Time that is left, in words.
+        left: Time that is left, in words; empty if it is shown elsewhere.
     """
-    dice = [
-        f"{label} {'-' if score is None else format(score, '.3f')}" for label, score in entry["pseudo_dice"].items()
-    ]
-    return (
-        f"{name}: epoch {entry['epoch']}, loss {entry['loss']:.3f}"
-        + (f", pseudo-Dice {', '.join(dice)}" if dice else "")
-        + f", {entry['patches'] / entry['seconds']:.1f} patches/s"
-        f" ({100 * entry['waited_for_data'] / entry['seconds']:.0f} % waiting for data)"
-        f", {left}"
-    )
+    parts = [f"{name}: epoch {entry['epoch']}", f"loss {entry['loss']:.3f}"]
+    if entry["pseudo_dice"]:
+        parts.append(f"pseudo-Dice {_in_words(entry['pseudo_dice'], entry['mean_pseudo_dice'])}")
+    waited = 100 * entry["waited_for_data"] / entry["seconds"]
+    waiting = f" ({waited:.0f} % waiting for data)" if waited >= WAITING else ""
+    parts.append(f"{entry['patches'] / entry['seconds']:.1f} patches/s{waiting}")
+    return ", ".join([*parts, *([left] if left else [])])
+
+
+def _in_words(dice: dict[str, float | None], mean: float | None) -> str:
+    """Return the pseudo-Dice of each label or, of many, their mean and the lowest."""
+    if len(dice) <= LABELS_IN_LINE:
+        return ", ".join(f"{label} {'-' if score is None else format(score, '.3f')}" for label, score in dice.items())
+    known = {label: score for label, score in dice.items() if score is not None}
+    if mean is None or not known:
+        return "-"
+    lowest = min(known, key=lambda label: known[label])
+    return f"{mean:.3f} (mean of {len(known)} labels; lowest: {lowest} {known[lowest]:.3f})"

@@ -52,7 +52,7 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
         evidence_file(folder, name).unlink()
     configuration = model.configuration.name
     results = []
-    for name in track(sorted(split.val), f"Validating {folder.root.name}", len(split.val)):
+    for name in track(sorted(split.val), f"Validating {folder.root.name.replace('_', ' ')}", len(split.val)):
         predict_held_out(
             name, stores={configuration: store}, models={configuration: model}, folders={(configuration,): folder}
         )

@@ -57,5 +57,7 @@ def plan_and_preprocess(
 def present(plan: Plan, *, dataset: str, work: Any, **_: object) -> Iterator[str]:
     """Yield the next command: decision and reasons were shown before preprocessing."""
     from autocrossdim.commands.next_step import next_step
+    from autocrossdim.commands.project import Project
 
-    yield next_step("train", dataset, work=work)
+    folds = Project.open(dataset, work=work).splits
+    yield next_step("train", dataset, *([] if folds else ["--fold", "all"]), work=work)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from autocrossdim.commands.arguments import DatasetArgument, ProcessesOption
 from autocrossdim.commands.signature import command
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import counted
 
 if TYPE_CHECKING:
     from autocrossdim.data.verify import Report
@@ -39,6 +40,6 @@ def present(report: "Report", *, dataset: str, **_: object) -> Iterator[str]:
     yield from report.notes
     yield from (f"warning: {warning}" for warning in report.warnings)
     if report.faults:
-        raise UserError(f"{len(report.faults)} fault(s) found.\n" + "\n".join(report.faults))
+        raise UserError(f"{counted(len(report.faults), 'fault')} found.\n" + "\n".join(report.faults))
     yield "No faults."
     yield next_step("plan_and_preprocess", dataset)

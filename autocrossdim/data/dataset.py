@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from autocrossdim.records.codes import Codes, parse_codes
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, read_json, reading
-from autocrossdim.system.text import counted, shown_path
+from autocrossdim.system.text import counted, listed, shown_path
 
 RAW_VARIABLES = ("AUTOCROSSDIM_RAW", "nnUNet_raw")
 
@@ -126,9 +127,10 @@ class Dataset:
 
 @reading()
 def find_dataset(argument: str | Path) -> Path:
-    """Return the directory of a dataset given by path, name (`Dataset004_Hippocampus`, `Hippocampus`) or number.
+    """Return the directory of a dataset.
 
-    Names and numbers are looked up under $AUTOCROSSDIM_RAW, then $nnUNet_raw.
+    `argument` is its path, name (`Dataset004_Hippocampus`, `Dataset004` or `Hippocampus`) or number. Names and numbers
+    are looked up under $AUTOCROSSDIM_RAW, then $nnUNet_raw.
 
     Raises:
         UserError: not found, or found more than once; the message lists the places searched.
@@ -150,7 +152,11 @@ def find_dataset(argument: str | Path) -> Path:
             raise UserError(f"{argument}: several datasets in {root} match: {names}. Give the full name.")
         if found:
             return found[0]
-    raise UserError(f"{shown_path(argument)}: no such dataset. Searched: {', '.join(searched)}. Give its directory.")
+    if path.exists():
+        raise UserError(f"{shown_path(path)}: a file, not the directory of a dataset. {_meant(path)}")
+    near = get_close_matches(path.name, _names_beside(path), 1, 0.75)
+    hint = f"Did you mean {near[0]}?" if near else "Give its directory."
+    raise UserError(f"{shown_path(argument)}: no such dataset. Searched: {', '.join(searched)}. {hint}")
 
 
 def load_dataset(path: str | Path) -> Dataset:
@@ -172,6 +178,8 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
         with reading():
             if not path.is_dir():
                 return None, [f"{shown_path(path)}: no such directory."]
+            if not file.exists():
+                return None, [f"{shown_path(file)}: no such file. {_meant(path)}"]
         content = read_json(file)
     except UserError as error:
         return None, [str(error)]
@@ -313,8 +321,25 @@ def _expected(folder: Path, name: str, found: set[int], num_channels: int, file_
 
 
 def _is_called(folder: str, wanted: str) -> bool:
-    """Whether a directory's name is `wanted`, or DatasetXXX_Name with that number or name."""
+    """Whether a directory's name is `wanted`, or DatasetXXX_Name if `wanted` is XXX, DatasetXXX or Name."""
     match = re.fullmatch(r"Dataset(\d+)_(.+)", folder)
     return folder == wanted or (
-        match is not None and (match[2] == wanted or (wanted.isdecimal() and int(match[1]) == int(wanted)))
+        match is not None
+        and (wanted in (match[2], f"Dataset{match[1]}") or (wanted.isdecimal() and int(match[1]) == int(wanted)))
     )
+
+
+def _meant(path: Path) -> str:
+    """Return what to do about a path that is no dataset: the dataset around it or in it, else where to read on."""
+    if (path.parent / "dataset.json").is_file():
+        return f"Give the directory of the dataset: {shown_path(path.parent)}"
+    inner = [entry for entry in list_directory(path) if (entry / "dataset.json").is_file()] if path.is_dir() else []
+    if inner:
+        return f"Give one of the datasets in it: {listed([shown_path(entry) for entry in inner], 3)}"
+    return "The format is explained in datasets_template/README.md; `autocrossdim convert` reads other layouts."
+
+
+def _names_beside(path: Path) -> list[str]:
+    """Return the names of the directories where a dataset was looked for."""
+    roots = [path.parent, *(Path(os.environ[variable]) for variable in RAW_VARIABLES if os.environ.get(variable))]
+    return [entry.name for root in roots if root.is_dir() for entry in list_directory(root) if entry.is_dir()]

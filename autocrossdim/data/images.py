@@ -123,7 +123,7 @@ def read_image(paths: Sequence[Path]) -> Image:
             than its size allows, or the channels' geometries differ.
     """
     with reading():
-        is_series = len(paths) == 1 and Path(paths[0]).is_dir()
+        is_series = len(paths) == 1 and Path(paths[0]).is_dir() and not Path(paths[0]).name.endswith(ENDINGS)
     if is_series:
         return read_dicom_series(Path(paths[0]))
     arrays, geometries = [], []
@@ -232,6 +232,8 @@ def _read(path: Path, *, is_label: bool = False) -> tuple[npt.NDArray[Any], Geom
     ending = file_ending(path)
     name = library_path(path)
     if not path.is_file():
+        if path.is_dir():
+            raise UserError(f"{path}: a directory, not a file. Replace it by the image that should have this name.")
         raise UserError(f"{path}: not a regular file." if path.exists() else f"{path}: no such file.")
     # Pillow keeps palette indices and 1-bit values, which ITK turns into colours. ITK also reads grey BMP as colour,
     # does not notice truncated BMP files, and fails on grey PNG with alpha.

@@ -17,7 +17,7 @@ from autocrossdim.data.annotated_slices import labelled_slices
 from autocrossdim.data.case_keys import misspelt_keys
 from autocrossdim.data.converting.layouts import detect
 from autocrossdim.data.dataset import Case, Dataset, channel_files, files_ending, parse_dataset
-from autocrossdim.data.images import Geometry, Image, read_image, read_label, same_place, spacing_file
+from autocrossdim.data.images import ENDINGS, Geometry, Image, read_image, read_label, same_place, spacing_file
 from autocrossdim.data.sides import missing_axes, missing_axes_fault
 from autocrossdim.data.splits import own_splits_fault
 from autocrossdim.system.errors import UserError
@@ -100,6 +100,11 @@ def verify(path: str | Path, processes: int = 1) -> Report:
 def _to_convert(path: Path, layout: str) -> str:
     name = f"Dataset001_{re.sub('[^A-Za-z0-9]', '', path.resolve().name) or 'Name'}"
     command = shlex.join(["autocrossdim", "convert", str(path), "-o", name, "--layout", layout])
+    if (path / "imagesTr").is_dir():
+        return (
+            f"{path / 'dataset.json'}: no such file. Write it (datasets_template/README.md explains its keys), or let "
+            f"autocrossdim write a complete dataset from these files: {command}"
+        )
     return f"{path}: not a dataset in nnU-Net's format, but it looks like the layout {layout}. Convert it: {command}"
 
 
@@ -139,6 +144,7 @@ def check_structure(path: Path) -> StructureCheck:
             for file in files_ending(dataset.path / "labelsTr", dataset.file_ending)
             if file.name.removesuffix(dataset.file_ending) not in names
         ]
+        structure.warnings += _ignored(dataset)
         if not cases and not folders:
             faults.append(
                 f"{dataset.path / 'imagesTr'}: no file ends in _0000{dataset.file_ending}. Name the images "
@@ -247,7 +253,13 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
     warnings += [f"cases {', '.join(names)} have identical images." for names in same.values() if len(names) > 1]
 
     present = {value for case in cases for value in case.values}
-    for dataset in datasets if present else []:
+    foreground = {value for dataset in datasets for values in dataset.labels.foreground.values() for value in values}
+    if present and datasets and present.isdisjoint(foreground) and not faults:
+        faults.append(
+            f"{datasets[0].path}: no label file holds a value of a structure, so nothing can be learnt. "
+            "Check the label files."
+        )
+    for dataset in datasets if not present.isdisjoint(foreground) else []:
         warnings += [
             f"label '{name}' ({', '.join(map(str, values))}) does not occur in any case."
             for name, values in dataset.labels.foreground.items()
@@ -326,9 +338,12 @@ def _check_image(dataset: Dataset, case: Case, image: Image, check: CaseCheck) -
     check.dims = image.geometry.dims
     check.orientation = image.geometry.orientation
     if len(image.array) != len(dataset.channel_names):
+        remedy = "Correct dataset.json or the image."
+        if len(image.array) == 3 and len(case.images) == 1:
+            remedy = 'Write "channel_names": {"0": "red", "1": "green", "2": "blue"}, or convert the image to grey.'
         check.faults.append(
             f"{case.images[0]}: {counted(len(image.array), 'channel')}, but dataset.json names "
-            f"{len(dataset.channel_names)}. Correct dataset.json or the image."
+            f"{len(dataset.channel_names)}. {remedy}"
         )
     for number, channel in enumerate(image.array):
         file = case.images[number] if len(case.images) == len(image.array) else case.images[0]
@@ -385,6 +400,17 @@ def _missing_channels(case: Case) -> list[str]:
 def _is_missing(path: Path) -> bool:
     with reading():
         return not path.exists()
+
+
+def _ignored(dataset: Dataset) -> list[str]:
+    """Return warnings about training images and labels whose format is not that of the dataset."""
+    return [
+        f"{file}: ignored, because file_ending in dataset.json is {dataset.file_ending}."
+        for folder in ("imagesTr", "labelsTr")
+        for ending in ENDINGS
+        for file in files_ending(dataset.path / folder, ending)
+        if not file.name.endswith(dataset.file_ending)
+    ]
 
 
 def _misnamed(dataset: Dataset, folder: str) -> list[str]:

@@ -135,6 +135,11 @@ class Bars:
         self._progress = progress
         self._rows: dict[str, TaskID] = {}
 
+    @property
+    def visible(self) -> bool:
+        """Whether bars are shown."""
+        return self._progress is not None
+
     def update(self, row: str, title: str, done: float, text: str) -> None:
         """Redraw a row: its title, its bar and the text beside it.
 
@@ -154,7 +159,7 @@ class Bars:
 
 @contextmanager
 def bars() -> Iterator[Bars]:
-    """Show bars below all messages until the context ends; show none outside a terminal or in other processes."""
+    """Show bars below all messages, and remove them at the end; show none outside a terminal or in other processes."""
     if not (logger.isEnabledFor(logging.INFO) and is_first_process() and is_terminal()):
         yield Bars(None)
         return
@@ -163,5 +168,7 @@ def bars() -> Iterator[Bars]:
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True)),
     )
-    with Progress(*columns, console=console, expand=True, refresh_per_second=REDRAWN_PER_SECOND) as progress:
+    with Progress(
+        *columns, console=console, expand=True, transient=True, refresh_per_second=REDRAWN_PER_SECOND
+    ) as progress:
         yield Bars(progress)

@@ -91,10 +91,10 @@ _FAULTS = {
     "extra_forbidden": "unknown entry",
     "missing": "missing",
     "string_type": "must be text in quotes",
-    "dict_type": "must be an object {...}",
-    "model_type": "must be an object {...}",
-    "list_type": "must be a list [...]",
-    "tuple_type": "must be a list [...]",
+    "dict_type": "must be an object in braces",
+    "model_type": "must be an object in braces",
+    "list_type": "must be a list in brackets",
+    "tuple_type": "must be a list in brackets",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
     "greater_than": "must be greater than {gt}",
@@ -110,5 +110,5 @@ def first_fault(error: "ValidationError") -> str:
     first = error.errors()[0]
     where = "".join(f"{part}." for part in first["loc"])
     known = _FAULTS.get(first["type"])
-    fault = first["msg"] if known is None else known.format_map(first.get("ctx", {})) if "{m" in known else known
+    fault = first["msg"] if known is None else known.format_map(first.get("ctx", {}))
     return printable(f"{where[:-1]}: {fault}" if where else fault)

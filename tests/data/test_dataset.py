@@ -19,7 +19,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "raw"
 
 
-@pytest.mark.parametrize("argument", ["Dataset004_Hippocampus", "Hippocampus", "4", "004"])
+@pytest.mark.parametrize("argument", ["Dataset004_Hippocampus", "Dataset004", "Hippocampus", "4", "004"])
 def test_a_dataset_is_found_by_name_and_number(raw: Path, argument: str):
     assert find_dataset(argument) == raw / "Dataset004_Hippocampus"
 
@@ -42,6 +42,14 @@ def test_what_is_not_found_is_an_error_that_says_where_was_looked(raw: Path):
         find_dataset("Liver")
     with pytest.raises(UserError, match="no such dataset"):
         find_dataset("²")  # a digit that is no number
+    with pytest.raises(UserError, match="Did you mean Dataset045_Heart?"):
+        find_dataset("Dataset045_Hearth")
+
+
+def test_a_file_of_a_dataset_is_answered_with_its_directory(make_dataset):
+    dataset = make_dataset()
+    with pytest.raises(UserError, match=f"a file, not the directory of a dataset. Give the directory .*: {dataset}$"):
+        find_dataset(dataset / "dataset.json")
 
 
 def test_two_datasets_of_one_name_are_an_error(raw: Path):

@@ -184,6 +184,23 @@ def test_a_fault_in_the_folds_is_found(make_dataset, folds: Any, message: str):
     assert message in fault
 
 
+def test_labels_that_are_all_empty_are_one_fault(make_dataset):
+    dataset = make_dataset()
+    for file in (dataset / "labelsTr").iterdir():
+        change(file, array=np.zeros((8, 12, 10), np.uint8))
+    (fault,) = verify(dataset).faults
+    assert "no label file holds a value of a structure" in fault
+
+
+def test_a_directory_with_the_name_of_an_image_is_a_fault(make_dataset):
+    dataset = make_dataset()
+    for file in (IMAGE, LABEL):
+        (dataset / file).unlink()
+        (dataset / file).mkdir()
+    for fault in verify(dataset).faults:
+        assert ".nii.gz: a directory, not a file" in fault
+
+
 def test_a_misspelt_key_is_a_warning(make_dataset):
     report = verify(make_dataset(unanotated_slices="empty", reference="a paper", licence="CC-BY"))
     assert report.faults == []
@@ -282,6 +299,9 @@ def test_more_cases_than_stated_are_used_and_said(make_dataset, edit_json):
 def test_missing_folders_are_found(tmp_path: Path, make_dataset):
     assert verify(tmp_path / "gone").faults == [f"{tmp_path / 'gone'}: no such directory."]
     dataset = make_dataset()
+    (around,), (inside,) = verify(dataset.parent).faults, verify(dataset / "imagesTr").faults
+    assert f"dataset.json: no such file. Give one of the datasets in it: {dataset}" in around
+    assert f"dataset.json: no such file. Give the directory of the dataset: {dataset}" in inside
     shutil.rmtree(dataset / "imagesTr")
     shutil.rmtree(dataset / "labelsTr")
     faults = "\n".join(verify(dataset).faults)
@@ -296,6 +316,14 @@ def test_a_grey_picture_is_not_three_channels(make_dataset, edit_json):
     faults = verify(dataset).faults
     assert len(faults) == 5
     assert "a_0000.png: 1 channel, but dataset.json names 3" in faults[0]
+
+
+def test_a_colour_picture_is_not_one_channel(make_dataset):
+    dataset = make_dataset(shape=(16, 16), ending=".png")
+    colours = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), str(dataset / "imagesTr/a_0000.png"))
+    (fault,) = verify(dataset).faults
+    assert '3 channels, but dataset.json names 1. Write "channel_names": {"0": "red"' in fault
 
 
 def test_colour_pictures_are_a_good_dataset(make_dataset, edit_json):
@@ -347,6 +375,10 @@ WARNINGS: dict[str, tuple[Callable[[Path], object], str]] = {
             shutil.copy(d / IMAGE, d / "imagesTr/f_0000.nii.gz") and shutil.copy(d / LABEL, d / "labelsTr/f.nii.gz")
         ),
         "cases a, f have identical images",
+    ),
+    "other format": (
+        lambda d: shutil.copy(d / IMAGE, d / "labelsTr/a.nii"),
+        "labelsTr/a.nii: ignored, because file_ending in dataset.json is .nii.gz",
     ),
     "label without image": (
         lambda d: [(d / "imagesTr/f_0000.nii.gz").unlink(), shutil.copy(d / LABEL, d / "labelsTr/f.nii.gz")],

@@ -17,6 +17,8 @@ TRICKY = ["[/b]", "[red]x", r"$\foo$", ":smile:", "100 %", "%s", "{x}"]
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the console take the captured stderr for a narrow terminal."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console.console, "is_interactive", True)
     monkeypatch.setattr(console.console, "_force_terminal", True)
     monkeypatch.setattr(console.console, "width", 40)
     monkeypatch.setattr(console, "is_terminal", lambda: True)
@@ -122,11 +124,13 @@ def test_bars_are_drawn_below_messages_and_fit_the_terminal(terminal: None, caps
         shown.update("fold", "dx [/b]", 0.25, "a text that is far too long for so narrow a terminal")
         say("epoch 1")
         shown.update("fold", "dx [/b]", 1.0, "2 min left")
+        shown._progress.refresh()  # type: ignore[union-attr]
     drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).replace("\r", "\n")
     lines = [line.rstrip() for line in drawn.splitlines()]
     assert "epoch 1" in lines
     assert any(line.startswith("dx [/b] ━") and line.endswith("2 min left") for line in lines)
     assert max(map(len, lines)) <= 40
+    assert lines[-1] == ""  # the bars are removed at the end
 
 
 @pytest.mark.parametrize("quiet", [True, False])

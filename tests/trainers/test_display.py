@@ -19,6 +19,8 @@ STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the console take the captured stderr for a terminal of 80 columns."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console.console, "is_interactive", True)
     monkeypatch.setattr(console.console, "_force_terminal", True)
     monkeypatch.setattr(console.console, "width", 80)
     monkeypatch.setattr(console, "is_terminal", lambda: True)
@@ -33,6 +35,8 @@ def steps(run: Run, state: RunState, number: int) -> None:
             state.losses.append(0.5)
             state.seconds += 60 if state.step <= WARM_UP else 2
             display.step(0.5)
+        if shown.visible:
+            shown._progress.refresh()  # type: ignore[union-attr]
 
 
 def test_one_line_with_the_time_after_the_first_steps(

@@ -16,6 +16,7 @@ def entry(epoch: int, label: str = "organ") -> dict[str, Any]:
         "loss": 1 / epoch,
         "validation_loss": 2 / epoch,
         "pseudo_dice": {label: 1 - 1 / epoch, "rare": None},
+        "mean_pseudo_dice": 1 - 1 / epoch,
         "learning_rate": 1e-3,
         "patches": 100,
         "seconds": 50.0,
@@ -64,4 +65,15 @@ def test_an_epoch_in_one_line() -> None:
     assert epoch_line("dx fold 0", entry(2), left="90 s left") == (
         "dx fold 0: epoch 2, loss 0.500, pseudo-Dice organ 0.500, rare -, 2.0 patches/s (10 % waiting for data), "
         "90 s left"
+    )
+
+
+def test_many_labels_and_little_waiting_are_summarised() -> None:
+    dice = {**{f"rib {number}": 0.9 for number in range(11)}, "gallbladder": 0.3, "rare": None}
+    line = epoch_line(
+        "dx fold 0", {**entry(2), "pseudo_dice": dice, "mean_pseudo_dice": 0.85, "waited_for_data": 1.0}, left=""
+    )
+    assert line == (
+        "dx fold 0: epoch 2, loss 0.500, pseudo-Dice 0.850 (mean of 12 labels; lowest: gallbladder 0.300), "
+        "2.0 patches/s"
     )

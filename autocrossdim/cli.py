@@ -4,6 +4,7 @@ import inspect
 import io
 import logging
 import os
+import shlex
 import signal
 import sys
 import types
@@ -18,8 +19,6 @@ import typer
 
 from autocrossdim.commands import COMMANDS
 from autocrossdim.system.errors import Interrupted, UserError, from_os_error
-
-RESUME = "Stopped. Run the same command again to resume.\n"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -155,7 +154,7 @@ def main() -> NoReturn:
         sys.stderr.write(f"error: {error}\n")
         code = 2
     except Interrupted as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{error} {_how_to_resume(sys.argv[1:])}\n")
         code = 128 + signal.SIGTERM
     except OSError as error:
         sys.stderr.write(f"error: {from_os_error(error)}\n")
@@ -169,5 +168,15 @@ def main() -> NoReturn:
             sys.stderr.write(f"error: {error.format_message().rstrip('.')}. See `{where} --help`.\n")
         code = 2
     if code == 130:  # Ctrl-C, which typer turns into an exit code or an exception, depending on its version
-        sys.stderr.write(RESUME)
+        sys.stderr.write(f"Stopped. {_how_to_resume(sys.argv[1:])}\n")
     sys.exit(code)
+
+
+def _how_to_resume(words: list[str]) -> str:
+    """Return what to do after an interruption of the command with these words."""
+    if "--restart" in words:
+        again = shlex.join(["autocrossdim", *(word for word in words if word != "--restart")])
+        return f"To resume, leave out --restart: {again}"
+    if "--overwrite" in words:
+        return "Run the same command again; with --overwrite, it starts from the beginning."
+    return "Run the same command again to resume."

@@ -79,8 +79,8 @@ def outline(run: Run) -> str:
     if settings.max_seconds is not None:
         sentences.append(f"Training takes at most {duration(settings.max_seconds)} per fold.")
     sentences.append(
-        f"The time is estimated after the first steps. Results: {run.folder.root.parent}. Ctrl-C stops the training; "
-        "the same command resumes it."
+        f"The time is estimated after the first steps. Results: {run.folder.root.parent}. Ctrl-C stops the training "
+        "and says how to resume it."
     )
     return " ".join(sentences)
 

@@ -186,8 +186,7 @@ def _entry(run: Run, state: RunState, scores: Scores, learning_rate: float) -> d
 
 def _interrupted(run: Run, state: RunState, stop: StopRequest) -> Interrupted:
     return Interrupted(
-        f"{run.name}: stopped by {stop.received or 'a signal'} after step {state.step}; a checkpoint was written. "
-        "Run the same command again to resume."
+        f"{run.name}: stopped by {stop.received or 'a signal'} after step {state.step}; a checkpoint was written."
     )
 
 

@@ -1,6 +1,7 @@
 """`autocrossdim train`: cross-validate a configuration, one fold after another, side by side or as cluster jobs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,6 +118,7 @@ def train(
     # Other processes of the same training wait for the first one to preprocess.
     store = project.store(name) if is_first_process() else Store(workspace.preprocessed(name))
     scans = _unlabelled_store(project, name, settings)
+    starting_over = _starting_over({number: workspace.fold(name, number) for number in folds}, name, restart)
     tasks = {
         number: FoldTask(
             plan=project.plan,
@@ -130,18 +132,20 @@ def train(
             device=device,
             devices=devices,
             settings=settings,
-            restart=restart,
+            restart=number in starting_over,
             turn=(position, len(folds)),
             unlabelled=None if scans is None else Unlabelled(scans, project.unlabelled(number)),
         )
         for position, number in enumerate(folds, start=1)
     }
-    if slurm is not None:
-        _submit(project.dataset.path, workspace.root, tasks, sbatch_options(slurm))
-        return None
-    if not _side_by_side(project.dataset.path, workspace.root, tasks, parallel):
-        for task in tasks.values():
-            trainer.train_fold(task)
+    with _marked(tasks.values()):
+        if slurm is not None:
+            _submit(project.dataset.path, workspace.root, tasks, sbatch_options(slurm))
+            return None
+        if not _side_by_side(project.dataset.path, workspace.root, tasks, parallel):
+            for task in tasks.values():
+                trainer.train_fold(task)
+                task.folder.restart.unlink(missing_ok=True)
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
 
 
@@ -193,9 +197,7 @@ def _submit(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]", options
     from autocrossdim.jobs.slurm import Job, submit
 
     jobs = {
-        f"{tasks[number].configuration.name} fold {number}": Job(
-            words, _restart_marker(tasks[number].folder, tasks[number].restart)
-        )
+        f"{tasks[number].configuration.name} fold {number}": Job(words)
         for number, words in _commands(dataset, root, tasks).items()
     }
     submit(jobs, root / "slurm", options)
@@ -211,24 +213,45 @@ def _side_by_side(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]", p
     at_a_time = 1 if under_torchrun() else min(parallel or len(gpus) // task.devices or 1, len(tasks))
     if at_a_time <= 1:
         return False
-    again = ["--restart"] if task.restart else []
-    commands = {f"fold {number}": [*words, *again] for number, words in _commands(dataset, root, tasks).items()}
+    commands = {f"fold {number}": words for number, words in _commands(dataset, root, tasks).items()}
     run_together(commands, slots(at_a_time, gpus, task.devices))
     return True
 
 
-def _restart_marker(folder: "FoldFolder", restart: bool) -> Path:
-    """Return a file that exists until training has started over, which deletes it.
-
-    A job that SLURM queues again therefore resumes, although it was submitted to start over.
-    """
-    from autocrossdim.system.files import write_text
+def _starting_over(folders: "Mapping[Fold, FoldFolder]", configuration: str, restart: bool) -> list[Fold]:
+    """Return the folds that start over: all with --restart; without it, those left by an interrupted --restart."""
+    from autocrossdim.system.console import say
+    from autocrossdim.system.text import counted
 
     if restart:
-        write_text(folder.restart, "")
-    else:
-        folder.restart.unlink(missing_ok=True)
-    return folder.restart
+        return list(folders)
+    left = [number for number, folder in folders.items() if folder.restart.exists()]
+    if left:
+        folds = ", ".join(map(str, left))
+        say(f"{configuration}: {counted(len(left), 'fold')} ({folds}) to start over, as requested with --restart.")
+    return left
+
+
+@contextmanager
+def _marked(tasks: "Collection[FoldTask]") -> Iterator[None]:
+    """Mark the folds that start over until the trainer has discarded their checkpoints.
+
+    A command that resumes, such as a job that SLURM queues again, therefore starts over once. If training fails, the
+    folds that are left keep what they have learned.
+    """
+    from autocrossdim.system.console import is_first_process
+    from autocrossdim.system.files import write_text
+
+    if is_first_process():
+        for task in tasks:
+            if task.restart:
+                write_text(task.folder.restart, "")
+    try:
+        yield
+    except UserError:
+        for task in tasks:
+            task.folder.restart.unlink(missing_ok=True)
+        raise
 
 
 def present(

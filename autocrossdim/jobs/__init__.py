@@ -1,17 +1,21 @@
 """Commands as separate processes: side by side on this machine, or as jobs on a cluster."""
 
 import json
+import logging
 import sys
 from collections.abc import Mapping
+
+from autocrossdim.system.console import logger
 
 
 def command(name: str, *arguments: object, **options: object) -> list[str]:
     """Return the words that run `autocrossdim NAME ARGUMENTS --OPTION VALUE ...` with this Python.
 
     None, False and () leave an option out, True is a switch, a sequence repeats it, and a mapping becomes NAME=VALUE
-    pairs.
+    pairs. The command shows as many messages as this process (`-q`, `-v`).
     """
-    words = [sys.executable, "-m", "autocrossdim", name, *map(str, arguments)]
+    level = {logging.WARNING: ["-q"], logging.DEBUG: ["-v"]}.get(logger.level, [])
+    words = [sys.executable, "-m", "autocrossdim", *level, name, *map(str, arguments)]
     for key, value in options.items():
         option = "--" + key.replace("_", "-")
         if isinstance(value, Mapping):

@@ -161,7 +161,7 @@ def _stop_requests() -> Iterator[None]:
     """Raise Interrupted on SIGTERM and SIGUSR1, as Ctrl-C raises KeyboardInterrupt; in the main thread only."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(f"Stopped by {signal.Signals(number).name}. Run the same command again to resume.")
+        raise Interrupted(f"Stopped by {signal.Signals(number).name}.")
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -39,18 +39,15 @@ class Job:
 
     Attributes:
         words: Words of the command line.
-        restart: File that exists until the command has run with `--restart`, which removes it.
     """
 
     words: Sequence[str]
-    restart: Path | None = None
     _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False, repr=False)
 
     def __call__(self) -> None:
         """Run the command; called by submitit on the node."""
-        again = ["--restart"] if self.restart is not None and self.restart.exists() else []
         self._process = subprocess.Popen(
-            [*self.words, *again],
+            self.words,
             # With this name, lightning does not expect SLURM to have started all processes of the training.
             env={**os.environ, "SLURM_JOB_NAME": "interactive"},
             preexec_fn=_ignore_usr2,
@@ -71,7 +68,7 @@ class Job:
             with suppress(ChildProcessError):
                 # Not Popen.wait: the interrupted frame is inside it and holds its lock.
                 os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        return DelayedSubmission(Job(self.words, self.restart))
+        return DelayedSubmission(Job(self.words))
 
 
 def _ignore_usr2() -> None:

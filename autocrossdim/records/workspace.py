@@ -151,7 +151,7 @@ class FoldFolder:
 
     @property
     def restart(self) -> Path:
-        """File that exists until a cluster job that was submitted with --restart has written its first checkpoint."""
+        """File that exists from a request to start over (--restart) until existing checkpoints were discarded."""
         return self.root / "restart"
 
     @property

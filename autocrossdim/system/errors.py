@@ -18,9 +18,10 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """Training was asked to stop (SIGTERM, SIGUSR1) and has written a checkpoint; the same command resumes from it.
+    """Training was asked to stop (SIGTERM, SIGUSR1) and has written a checkpoint; the same call resumes from it.
 
-    The command line exits with code 143, which job schedulers read as "ended by SIGTERM".
+    A call with `restart` would start over; without it, the folds that it still had to discard start over all the same.
+    The command line says how to resume, and exits with code 143, which job schedulers read as "ended by SIGTERM".
     """
 
 

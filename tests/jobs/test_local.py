@@ -39,6 +39,12 @@ def test_a_call_becomes_the_words_of_a_command() -> None:
     ]
 
 
+def test_a_command_shows_as_many_messages_as_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for level, flags in ((logging.WARNING, ["-q"]), (logging.DEBUG, ["-v"]), (logging.INFO, [])):
+        monkeypatch.setattr(logger, "level", level)
+        assert command("train")[3:] == [*flags, "train"]
+
+
 def test_gpus_are_dealt_out_and_shared_where_there_are_too_few() -> None:
     assert [slot.gpus for slot in slots(3, ["0", "1", "2"])] == [("0",), ("1",), ("2",)]
     assert [slot.gpus for slot in slots(2, ["4", "5", "6", "7"], each=2)] == [("4", "5"), ("6", "7")]

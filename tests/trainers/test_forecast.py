@@ -68,6 +68,6 @@ def test_the_outline_says_what_will_happen(make_run: MakeRun) -> None:
     assert text.startswith("dx: 5 folds, one after another. First a 2D network (20 epochs of 50 steps), then the 3D ")
     assert "(10 epochs of 50 steps)" in text
     assert "at most 2 h 0 min per fold" in text
-    assert "models/dx. Ctrl-C stops the training; the same command resumes it." in text.replace("\\", "/")
+    assert "models/dx. Ctrl-C stops the training and says how to resume it." in text.replace("\\", "/")
     text = outline(make_run(dims=2, epochs=1))
     assert text.startswith("omnia fold 0. A 2D network (1 epoch of 50 steps).")

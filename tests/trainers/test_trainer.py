@@ -94,7 +94,7 @@ def test_a_request_to_stop_is_followed_by_a_checkpoint_and_resumed_bitwise(
 
     monkeypatch.setattr(loop, "training_step", with_request)
     interrupted = another_work("interrupted")
-    message = f"dx fold 0: stopped by {request_to_stop.name} after step 5.*Run the same command again to resume"
+    message = f"dx fold 0: stopped by {request_to_stop.name} after step 5; a checkpoint was written"
     with pytest.raises(Interrupted, match=message):
         train(work=interrupted, steps_per_epoch=3)
     folder = train(work=interrupted, steps_per_epoch=3)

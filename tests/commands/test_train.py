@@ -1,0 +1,125 @@
+"""What `train` does around the trainer; training itself is tested in tests/trainers."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autocrossdim
+from autocrossdim.commands.plugins import FoldTask
+from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
+from autocrossdim.system.errors import Interrupted, UserError
+from autocrossdim.system.files import write_text
+
+FOLDS = [0, 1, 2]
+
+
+class Recorder:
+    """A trainer that writes down which folds start over; it stops before the fold `stop` with `reason`."""
+
+    def __init__(self) -> None:
+        self.restarted: dict[int | str, bool] = {}
+        self.stop: int | None = None
+        self.reason: BaseException = Interrupted("stopped.")
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        pass
+
+    def train_fold(self, task: FoldTask) -> None:
+        if task.fold == self.stop:
+            raise self.reason
+        self.restarted[task.fold] = task.restart
+        if task.restart:
+            shutil.rmtree(task.folder.root)
+        write_text(task.folder.root / "trained", "")
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder()
+    monkeypatch.setattr("autocrossdim.commands.plugins.find_trainer", lambda _: recorder)
+    monkeypatch.setattr("autocrossdim.evaluation.folds.summarise_folds", lambda *_: None)
+    return recorder
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A dataset, and the work directory with its plan and preprocessed cases."""
+    folder = tmp_path_factory.mktemp("planned")
+    raw, work = folder / "Dataset902_Chambers", folder / "work"
+    labels = {"background": 0, "chamber": 1, "wall": 2}
+    write_dataset(raw, lambda random: chambers(random, (4, 32, 32)), labels, ANISOTROPIC_SPACING, training=3, test=0)
+    options: dict[str, Any] = {"memory": 1, "trial": False, "encoder": "test_efficientnet", "processes": 1}
+    autocrossdim.plan_and_preprocess(raw, work=work, **options)
+    return raw, work
+
+
+@pytest.fixture
+def words(planned: tuple[Path, Path], tmp_path: Path) -> list[object]:
+    """The words of a training in a copy of the work directory."""
+    raw, work = planned[0], tmp_path / "work"
+    shutil.copytree(planned[1], work)
+    return ["train", raw, "--work", work, *(word for fold in FOLDS for word in ("--fold", fold))]
+
+
+def test_an_interrupted_restart_is_resumed_with_the_command_shown(
+    words: list[object], trainer: Recorder, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    trainer.stop = 1
+    stopped = command(*words, "--restart")
+    assert stopped.returncode == 143
+    again = f"autocrossdim {' '.join(map(str, words))}"
+    assert stopped.stderr.endswith(f"stopped. To resume, leave out --restart: {again}\n")
+
+    trainer.stop = None
+    assert trainer.restarted == {0: True}
+    resumed = command(*words)
+    assert trainer.restarted == {0: False, 1: True, 2: True}
+    assert "2 folds (1, 2) to start over, as requested with --restart" in resumed.stderr
+
+    command(*words)
+    assert trainer.restarted == {0: False, 1: False, 2: False}
+
+
+def test_folds_keep_what_they_have_learned_if_a_restart_fails(
+    words: list[object], trainer: Recorder, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    trainer.stop, trainer.reason = 0, UserError("--weights foo: unavailable.")
+    assert command(*words, "--restart").returncode == 2
+    trainer.stop = None
+    command(*words)
+    assert trainer.restarted == {0: False, 1: False, 2: False}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "Stopped. Run the same command again to resume.\n"),
+        (["--restart"], "Stopped. To resume, leave out --restart: autocrossdim train 'a b'\n"),
+    ],
+)
+def test_ctrl_c_says_how_to_resume(
+    options: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    command: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autocrossdim.commands.project.Project.open", interrupt)
+    stopped = command("train", "a b", *options)
+    assert (stopped.returncode, stopped.stderr) == (130, said)
+
+
+def test_ctrl_c_says_that_overwriting_begins_again(
+    monkeypatch: pytest.MonkeyPatch, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autocrossdim.commands.project.Project.open", interrupt)
+    assert "with --overwrite, it starts from the beginning" in command("plan", "a", "--overwrite").stderr

@@ -17,7 +17,7 @@ from planners.memory import StepMemory
 from planners.mirroring import choose_mirroring, plan_axis_names
 from planners.normalization import choose_normalization, normalization_note
 from planners.options import check_options
-from planners.sizing import Sizer
+from planners.sizing import NOT_PRETRAINED, Sizer
 from planners.spacing import CaseSizes, axis_order
 from planners.trial import Trial, run_here
 
@@ -27,10 +27,11 @@ class AutoPlanner:
     """Plans `omnia` (2D) and, for volumes, `dx` (3D), and chooses one of them by the anisotropy of the data.
 
     Attributes:
-        configuration: Configuration to train instead of the chosen one. `ds` (DS-Net) is only planned on request.
+        configuration: Configuration to train instead of the chosen one. `ds` (DS-Net) and `unet` (a plain U-Net, 2D or
+            3D as the configuration that would have been chosen) are only planned on request.
     """
 
-    configuration: Literal["omnia", "dx", "ds"] | None = None
+    configuration: Literal["omnia", "dx", "ds", "unet"] | None = None
 
     def check_options(self, options: PlanOptions) -> None:
         """Check the options that do not depend on the dataset.
@@ -76,10 +77,16 @@ class AutoPlanner:
             mixed=bits == 16,
             budget_bytes=budget,
         )
-        configurations = plan_configurations(
-            sizer, sizes, dims, mirror_axes=mirroring.axes, with_ds=self.configuration == "ds"
-        )
         choice = choose(sizes, options.threshold, dims)
+        unet_dims: Literal[2, 3] = 2 if choice.configuration == "omnia" else 3
+        configurations = plan_configurations(
+            sizer,
+            sizes,
+            dims,
+            mirror_axes=mirroring.axes,
+            with_ds=self.configuration == "ds",
+            unet_dims=unet_dims if self.configuration == "unet" else None,
+        )
         chosen = self.configuration or choice.configuration
         reasons = [*choice.reasons]
         if chosen != choice.configuration:
@@ -88,11 +95,12 @@ class AutoPlanner:
         normalization = choose_normalization(dataset, fingerprint)
         notes = (
             mixed_note(sizes, options.threshold) if dims == 3 else None,
-            _low_resolution_note(configurations),
+            _low_resolution_note(configurations, chosen),
             normalization_note(normalization),
             *mirroring.reasons,
             *annotation_notes(dataset, fingerprint),
             "--slices 3 does not apply to 2D images." if dims == 2 and options.slices == 3 else None,
+            _unused_note(options) if self.configuration == "unet" else None,
         )
         return Plan(
             dataset=dataset.name,
@@ -162,12 +170,24 @@ def _size_reason(configuration: Configuration) -> str:
     )
 
 
-def _low_resolution_note(configurations: dict[str, Configuration]) -> str | None:
+def _unused_note(options: PlanOptions) -> str | None:
+    """Return a note about options that have no effect on a network without a pretrained encoder."""
+    unused = [
+        f"--{name}" for name in NOT_PRETRAINED if getattr(options, name) != PlanOptions.model_fields[name].default
+    ]
+    if not unused:
+        return None
+    verb = "does" if len(unused) == 1 else "do"
+    return f"{' and '.join(unused)} {verb} not apply to unet, which has no pretrained encoder."
+
+
+def _low_resolution_note(configurations: dict[str, Configuration], chosen: str) -> str | None:
     if "dx_lowres" not in configurations:
         return None
     return (
         "A patch of dx covers less than a quarter of a typical image. dx_lowres covers more of it at a coarser "
-        "resolution, and dx_cascade refines the segmentation by dx_lowres. `run` trains them as well and compares all."
+        "resolution, and dx_cascade refines the segmentation by dx_lowres."
+        + (" `run` trains them as well and compares all." if chosen == "dx" else "")
     )
 
 
@@ -175,3 +195,4 @@ auto = AutoPlanner()
 omnia = AutoPlanner("omnia")
 dx = AutoPlanner("dx")
 ds = AutoPlanner("ds")
+unet = AutoPlanner("unet")

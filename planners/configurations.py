@@ -20,12 +20,19 @@ SMALL_PATCH = 0.25  # of the median shape's voxels; below, a coarser configurati
 
 
 def plan_configurations(
-    sizer: Sizer, sizes: CaseSizes, dims: int, *, mirror_axes: tuple[int, ...], with_ds: bool
+    sizer: Sizer,
+    sizes: CaseSizes,
+    dims: int,
+    *,
+    mirror_axes: tuple[int, ...],
+    with_ds: bool = False,
+    unet_dims: Literal[2, 3] | None = None,
 ) -> dict[str, Configuration]:
     """Return the candidates by name.
 
-    They are `omnia`, for volumes also `dx` and, if requested, `ds`; and, if a patch of `dx` covers less than a quarter
-    of the median shape, `dx_lowres` and `dx_cascade`: `dx` with the segmentation by `dx_lowres` as an additional input.
+    They are `omnia`, for volumes also `dx` and, if requested, `ds` and `unet`; and, if a patch of `dx` covers less than
+    a quarter of the median shape, `dx_lowres` and `dx_cascade`: `dx` with the segmentation by `dx_lowres` as an
+    additional input.
 
     Args:
         sizer: Sizer for Omnia-Net and DX-Net.
@@ -33,16 +40,29 @@ def plan_configurations(
         dims: Number of axes of the images.
         mirror_axes: Axes of the plan that may be mirrored.
         with_ds: Whether to plan DS-Net.
+        unet_dims: Number of axes of a plain U-Net; None plans none.
 
     Raises:
         UserError: Nothing fits the memory budget.
     """
     target = target_spacing(sizes)
-    omnia = _configuration("omnia", sizer, sizes, target[1:], mirror_axes)
-    if dims == 2:
-        return {"omnia": omnia}
+    planned = {"omnia": _configuration("omnia", sizer, sizes, target[1:], mirror_axes)}
+    if dims == 3:
+        planned |= _volumes(sizer, sizes, target, mirror_axes)
+    if with_ds:
+        planned["ds"] = _configuration("ds", replace(sizer, kind="ds"), sizes, target, mirror_axes)
+    if unet_dims is not None:
+        plain = replace(sizer, kind="plain")
+        planned["unet"] = _configuration("unet", plain, sizes, target[3 - unet_dims :], mirror_axes)
+    return planned
+
+
+def _volumes(
+    sizer: Sizer, sizes: CaseSizes, target: tuple[float, float, float], mirror_axes: tuple[int, ...]
+) -> dict[str, Configuration]:
+    """Return `dx` and, if its patch covers little of the median shape, `dx_lowres` and `dx_cascade`."""
     dx = _configuration("dx", sizer, sizes, target, mirror_axes)
-    planned = {"omnia": omnia, "dx": dx}
+    planned = {"dx": dx}
     covered = float(np.prod(dx.patch_size) / np.prod(dx.median_shape))
     if covered < SMALL_PATCH:
         # Coarser by the factor at which the same patch would cover a quarter.
@@ -55,8 +75,6 @@ def plan_configurations(
         planned["dx_cascade"] = _configuration(
             "dx_cascade", cascade, sizes, target, mirror_axes, previous_stage="dx_lowres"
         )
-    if with_ds:
-        planned["ds"] = _configuration("ds", replace(sizer, kind="ds"), sizes, target, mirror_axes)
     return planned
 
 

@@ -3,18 +3,16 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
 import numpy as np
 
+from autocrossdim.records.network import Kind
 from autocrossdim.records.plan import MAX_AXIS, MAX_PATCH
 from planners.topology import Topology, padded, topology
 
 PATCH_STEPS = 32  # sizes tried between the median shape and the smallest patch
 SMALLEST_SIDE = 16  # voxels along the finest axis of the smallest patch that is tried
 DS_DEPTH = 5  # slices of the thinnest patch that DS-Net can compress to three
-
-Kind = Literal["unet", "ds"]
 
 
 @dataclass(frozen=True)

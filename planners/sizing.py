@@ -7,18 +7,20 @@ from math import prod
 from typing import Any
 
 from autocrossdim.records.labels import Labels
-from autocrossdim.records.network import NetworkChoices, NetworkPlan
+from autocrossdim.records.network import NO_ENCODER, Kind, NetworkChoices, NetworkPlan
 from autocrossdim.records.plan import GIGABYTE, MAX_BATCH, MAX_PATCH, PlanOptions
 from autocrossdim.system.errors import UserError
 from planners.memory import StepMemory
 from planners.options import encoder_depths
-from planners.patches import Candidate, Kind, candidate, candidates
+from planners.patches import Candidate, candidate, candidates
 from planners.topology import Topology
 from planners.trial import Outcome, try_out
 
 MIN_BATCH = 2  # batch normalisation needs more than one sample (nnU-Net)
 MAX_SHARE_OF_VOXELS = 0.05  # of all training voxels that one batch may contain (nnU-Net)
 WORTH_COMPUTING = 1.5  # times the budget: patches that need more by their number of voxels alone are skipped
+UNET_DEPTHS = tuple(range(1, 16))  # levels of a U-Net: an axis is halved while 4 voxels remain (nnU-Net)
+NOT_PRETRAINED = {"encoder": NO_ENCODER, "network": "default", "inflation": "center"}
 STEP_DOWN = 0.9  # of the computed memory: the next budget if the GPU could not run a step
 
 
@@ -49,7 +51,7 @@ class Sizer:
         options: The user's choices: the network, and a patch or batch size that replaces the planned one.
         mixed: Whether convolutions run in 16 bits.
         budget_bytes: Memory that a training step may take.
-        kind: `unet` for Omnia-Net and DX-Net, `ds` for DS-Net.
+        kind: `unet` for Omnia-Net and DX-Net, `ds` for DS-Net, `plain` for a U-Net without pretrained weights.
         masks: Number of masks of a previous stage that are additional channels.
     """
 
@@ -95,12 +97,13 @@ class Sizer:
         chosen = {name: getattr(self.options, name) for name in NetworkChoices.model_fields}
         return chosen | {
             "slices": self.options.slices if dims == 2 else 1,
-            "deep_supervision": self.options.deep_supervision and self.kind == "unet",
+            "deep_supervision": self.options.deep_supervision and self.kind != "ds",
+            **(NOT_PRETRAINED if self.kind == "plain" else {}),
         }
 
     @cached_property
     def _depths(self) -> tuple[int, ...]:
-        return encoder_depths(self.options.encoder)
+        return UNET_DEPTHS if self.kind == "plain" else encoder_depths(self.options.encoder)
 
     def _requested(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> Candidate | None:
         """Return the candidate for the requested patch size, or None if none was requested."""
@@ -140,11 +143,13 @@ class Sizer:
             if estimate <= WORTH_COMPUTING * self.budget_bytes and self._needed(smaller) <= self.budget_bytes:
                 return smaller
         smallest = descending[-1]
+        network, remedy = self.options.encoder, "Choose a smaller --encoder, or raise --memory"
+        if self.kind == "plain":
+            network, remedy = "a U-Net", "Raise --memory"
         raise UserError(
-            f"Training {self.options.encoder} in {len(shape)}D on the smallest patch ({_text(smallest.patch)} voxels) "
-            f"with batch size {self._smallest_batch} needs {_gigabytes(self._needed(smallest))}, but the memory "
-            f"budget is {self.budget_bytes / GIGABYTE:.3g} GB. Choose a smaller --encoder, or raise --memory if the "
-            "hardware has more."
+            f"Training {network} in {len(shape)}D on the smallest patch ({_text(smallest.patch)} voxels) with batch "
+            f"size {self._smallest_batch} needs {_gigabytes(self._needed(smallest))}, but the memory budget is "
+            f"{self.budget_bytes / GIGABYTE:.3g} GB. {remedy} if the hardware has more."
         )
 
     @property

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from math import prod
 
 import torch
 from lightning_fabric import Fabric
@@ -92,10 +93,14 @@ def try_out(memory: StepMemory, patch: tuple[int, ...], batch: int) -> Outcome:
 
 def _affordable(memory: StepMemory, patch: tuple[int, ...]) -> tuple[int, ...]:
     """Return the patch, halved until a CPU can run a step on it in a few seconds or its sides are small."""
-    fixed = 1 if memory.plan.kind == "ds" else 0  # DS-Net is built for one depth
-    while CPU_SAMPLES * memory.multiply_adds(patch) > CPU_MULTIPLY_ADDS and max(patch[fixed:]) > CPU_SMALLEST_SIDE:
-        halved = (min(n, max(CPU_SMALLEST_SIDE, n // 2)) for n in patch[fixed:])
-        patch = (*patch[:fixed], *halved)
+    smallest = [min(n, CPU_SMALLEST_SIDE) for n in patch]
+    if memory.plan.kind == "ds":
+        smallest[0] = patch[0]  # it is built for one depth
+    if memory.plan.kind == "plain":
+        # Instance norm needs two voxels at the coarsest level.
+        smallest[-1] = max(smallest[-1], 2 * prod(stride[-1] for stride in memory.plan.strides))
+    while CPU_SAMPLES * memory.multiply_adds(patch) > CPU_MULTIPLY_ADDS and patch != tuple(smallest):
+        patch = tuple(max(least, n // 2) for least, n in zip(smallest, patch, strict=True))
     return patch
 
 

@@ -108,7 +108,7 @@ def test_the_examples_settings_are_checked(installed: Callable[..., Path]) -> No
         trainer.check_settings({"epochs": 3})
 
 
-@pytest.mark.parametrize("name", ["auto", "omnia", "dx", "ds"])
+@pytest.mark.parametrize("name", ["auto", "omnia", "dx", "ds", "unet"])
 def test_our_planners_are_found_and_keep_the_contract(name: str) -> None:
     assert isinstance(find_planner(name), Planner)
 
@@ -118,7 +118,7 @@ def test_our_trainer_is_found_and_keeps_the_contract() -> None:
 
 
 def test_a_name_that_is_not_installed_lists_those_that_are() -> None:
-    with pytest.raises(UserError, match=r"'mine'.*auto, ds, dx, omnia"):
+    with pytest.raises(UserError, match=r"'mine'.*auto, ds, dx, omnia, unet"):
         find_planner("mine")
     with pytest.raises(UserError, match=r"'mine'.*default"):
         find_trainer("mine")

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from autocrossdim.commands.project import Project
     from autocrossdim.records.fingerprint import Fingerprint
 
-PlannerOption = Annotated[str, Option("Planner: auto, omnia, dx, ds, or one from an installed package.")]
+PlannerOption = Annotated[
+    str, Option("Planner: auto, omnia, dx, ds, unet (a plain U-Net as a baseline), or one from an installed package.")
+]
 OverwriteOption = Annotated[bool, Option("Recompute existing results.")]
 
 RENAMED = {"memory_gb": "memory", "options": "memory', 'encoder' and so on, one keyword per option, not '"}

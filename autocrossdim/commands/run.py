@@ -33,7 +33,7 @@ def run(
     planner: PlannerOption = "auto",
     epochs: EpochsOption = None,
     max_time: MaxTimeOption = None,
-    weights: Annotated[str, Option("Starting weights, as for train.")] = "imagenet",
+    weights: Annotated[str | None, Option("Starting weights, as for train.")] = None,
     device: DeviceOption = "auto",
     devices: DevicesOption = 1,
     set: SetOption = None,

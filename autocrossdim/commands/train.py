@@ -49,13 +49,13 @@ def train(
     epochs: EpochsOption = None,
     max_time: MaxTimeOption = None,
     weights: Annotated[
-        str,
+        str | None,
         Option(
             "Starting weights: imagenet, noisy_student, random, a full timm name, a file, omnia (the trained Omnia-Net "
             "of this dataset), previous (each fold's own, after cases were added), a trained model's directory, or an "
-            "exported file."
+            "exported file (default: imagenet; random for unet)."
         ),
-    ] = "imagenet",
+    ] = None,
     device: DeviceOption = "auto",
     devices: DevicesOption = 1,
     restart: Annotated[bool, Option("Discard existing checkpoints and start over.")] = False,
@@ -75,7 +75,8 @@ def train(
         epochs: Number of epochs.
         max_time: Training time per fold, in seconds or as text such as `30m`.
         weights: Starting weights: `imagenet`, `noisy_student`, `random`, a full timm name, a file, a trained model, or
-            `previous`: the weights that each fold has, to continue after cases were added to the dataset.
+            `previous`: the weights that each fold has, to continue after cases were added to the dataset. If None,
+            `imagenet`, or `random` for a U-Net, which has no pretrained encoder.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         devices: Number of devices that train one fold together; under torchrun, the processes it started.
         restart: Discard existing checkpoints and start over.
@@ -95,6 +96,7 @@ def train(
     from autocrossdim.commands.project import Project
     from autocrossdim.evaluation.folds import summarise_folds
     from autocrossdim.preprocessing.store import Store
+    from autocrossdim.records.network import NO_ENCODER
     from autocrossdim.system.console import is_first_process, warn
     from autocrossdim.system.text import listed
 
@@ -128,7 +130,7 @@ def train(
             fold=number,
             split=project.split(number),
             folder=workspace.fold(name, number),
-            weights=weights,
+            weights=weights or ("random" if configuration.encoder == NO_ENCODER else "imagenet"),
             device=device,
             devices=devices,
             settings=settings,

@@ -2,12 +2,15 @@
 
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.dsnet import DSNet
+from autocrossdim.networks.plain import PlainUNet
 from autocrossdim.networks.transfer import fresh_report, load_encoder
 from autocrossdim.networks.unet import UNet
 from autocrossdim.networks.weights import EncoderWeights
-from autocrossdim.records.network import NetworkPlan
+from autocrossdim.records.network import Kind, NetworkPlan
 
 __all__ = ["NetworkPlan", "SegmentationNetwork", "build_network"]
+
+_NETWORKS: dict[Kind, type[SegmentationNetwork]] = {"unet": UNet, "ds": DSNet, "plain": PlainUNet}
 
 
 def build_network(plan: NetworkPlan, weights: EncoderWeights | None) -> SegmentationNetwork:
@@ -24,7 +27,7 @@ def build_network(plan: NetworkPlan, weights: EncoderWeights | None) -> Segmenta
         UserError: the encoder is unknown, has fewer levels than the plan, holds layers without a 3D twin, or
             the weights are another encoder's.
     """
-    network = DSNet(plan) if plan.kind == "ds" else UNet(plan)
+    network = _NETWORKS[plan.kind](plan)
     if weights is None:
         network.load_report = fresh_report(network)
     else:

@@ -13,6 +13,7 @@ from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 from torch import Tensor
 
 from autocrossdim.networks.architecture import arch_of, architecture, check_tag
+from autocrossdim.records.network import NO_ENCODER
 from autocrossdim.system.errors import UserError
 
 _WORDS = {
@@ -78,6 +79,13 @@ def resolve_weights(request: str, encoder: str) -> EncoderWeights | None:
     Raises:
         UserError: there are no such weights, they cannot be fetched or read, or do not fit the encoder.
     """
+    if encoder == NO_ENCODER:
+        if request != "random":
+            raise UserError(
+                f"--weights {request}: a plain U-Net has no pretrained encoder and starts from random weights. Leave "
+                "out --weights, or choose another configuration with --config."
+            )
+        return None
     check_tag(encoder)
     if request == "random":
         return None

@@ -5,6 +5,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 Inflation = Literal["center", "average", "replicate", "acs"]
+Kind = Literal["unet", "ds", "plain"]
+
+NO_ENCODER = "none"
+"""Encoder of a plain U-Net, which has no pretrained part."""
 
 PRE_CHANNELS = 16
 """Width of the full-resolution pre-block, the paper's."""
@@ -37,7 +41,8 @@ class NetworkPlan(NetworkChoices):
     leads to level i.
 
     Attributes:
-        kind: `unet` is Omnia-Net (2D) or DX-Net (3D); `ds` is DS-Net, 3D -> 2D -> 3D.
+        kind: `unet` is Omnia-Net (2D) or DX-Net (3D); `ds` is DS-Net, 3D -> 2D -> 3D; `plain` is a U-Net without
+            pretrained weights, whose encoder is `none`.
         dims: spatial axes of the input.
         in_channels: channels of the input.
         mask_channels: how many of them, the last ones, are masks of a previous stage rather than images.
@@ -55,7 +60,7 @@ class NetworkPlan(NetworkChoices):
         depth: DS-Net only: depth of the patch in voxels, from which its depth strides follow.
     """
 
-    kind: Literal["unet", "ds"] = "unet"
+    kind: Kind = "unet"
     dims: Literal[2, 3]
     in_channels: PositiveInt
     mask_channels: NonNegativeInt = 0
@@ -90,10 +95,12 @@ class NetworkPlan(NetworkChoices):
             )
         if {len(entry) for entry in self.strides} | {len(entry) for entry in self.kernel_sizes} != {self.dims}:
             raise ValueError(f"strides and kernel_sizes: every entry needs {self.dims} numbers, one an axis")
-        if len(self.decoder_widths) < levels:
+        if self.kind != "plain" and len(self.decoder_widths) < levels:
             raise ValueError(f"decoder_widths: {levels} strides need at least {levels} widths")
         if self.kind == "ds" and (self.dims != 3 or self.depth is None or self.depth < 5):
             raise ValueError("a ds network needs dims = 3 and the patch's depth, 5 voxels or more")
+        if (self.kind == "plain") != (self.encoder == NO_ENCODER):
+            raise ValueError(f"encoder: a plain network, and no other, has the encoder '{NO_ENCODER}'")
         if self.kind == "ds" and any(entry[0] != 1 for entry in self.strides):
             raise ValueError("strides: a ds network's depth strides follow from its depth; set axis 0 to 1")
         return self

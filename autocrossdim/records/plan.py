@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from autocrossdim.records.labels import Labels
-from autocrossdim.records.network import NetworkChoices, NetworkPlan
+from autocrossdim.records.network import Kind, NetworkChoices, NetworkPlan
 from autocrossdim.records.normalization import Normalization
 from autocrossdim.system.errors import UserError, first_fault
 from autocrossdim.system.files import read_json, write_text
@@ -110,13 +110,14 @@ class Configuration(NetworkChoices):
     """One network and the data it sees. All axes are in the plan's order (transposed), coarsest first.
 
     Attributes:
-        name: `omnia`, `dx`, `dx_lowres`, `dx_cascade` or `ds`.
+        name: `omnia`, `dx`, `dx_lowres`, `dx_cascade`, `ds` or `unet`.
         dims: 2 (slices) or 3 (volumes).
         spacing: mm a voxel, `dims` entries; a 2D configuration leaves the slice axis as it is.
         median_shape: median shape (Z, Y, X) of the cases at that spacing, voxels.
         patch_size: voxels, `dims` entries.
         batch_size: patches a step.
-        kind: `unet`, or `ds` for 3D -> 2D -> 3D.
+        kind: `unet` for Omnia-Net and DX-Net, `ds` for DS-Net (3D -> 2D -> 3D), `plain` for a U-Net without pretrained
+            weights.
         previous_stage: Configuration whose segmentation is an additional input, one mask per label; None if there is
             none. nnU-Net's word.
         trainer: name of the installed trainer that trains it (entry point group `autocrossdim.trainers`).
@@ -136,7 +137,7 @@ class Configuration(NetworkChoices):
     median_shape: tuple[int, int, int]
     patch_size: tuple[PatchSide, ...]
     batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH)]
-    kind: Literal["unet", "ds"] = "unet"
+    kind: Kind = "unet"
     previous_stage: Name | None = None
     trainer: str = "default"
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
@@ -279,13 +280,13 @@ class Plan(BaseModel):
     def trained_by_run(self) -> tuple[str, ...]:
         """Names of the configurations that `run` trains, in this order.
 
-        They are the plan's decision and, where its patches cover little of a case, the cascade at the same spacing.
+        They are the plan's decision and, if that is `dx` and its patches cover little of a case, the cascade.
         """
         chosen = self.configuration()
         cascades = [
             name
             for name, each in self.configurations.items()
-            if each.previous_stage is not None and each.spacing == chosen.spacing
+            if each.previous_stage is not None and (each.kind, each.spacing) == (chosen.kind, chosen.spacing)
         ]
         return self.with_stages([chosen.name, *cascades])
 

@@ -17,14 +17,14 @@ RULES = ("center", "average", "replicate", "acs")
 
 
 def _weights(request: Request) -> list[Arm]:
-    """Random weights, each of the pretrained ones, and for DX-Net a trained Omnia-Net."""
+    """Random weights, each of the pretrained ones, for DX-Net a trained Omnia-Net, and a plain U-Net as a baseline."""
     arms = [Arm(RANDOM, request.config, RANDOM)]
     arms += [Arm(_short(weights), request.config, weights) for weights in request.weights if weights != RANDOM]
     if request.config == "dx":
         # Both trainings share the budget, so that this arm gets as much as the others.
         first = next((arm.weights for arm in arms[1:]), RANDOM)
         arms.append(Arm("Omnia-Net first", "dx", "omnia", first=first))
-    return arms
+    return [*arms, Arm("U-Net", "unet", RANDOM, planner="unet")]
 
 
 def _starts(request: Request) -> list[Arm]:

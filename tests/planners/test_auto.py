@@ -14,7 +14,7 @@ from autocrossdim.preprocessing.fingerprint import extract
 from autocrossdim.records.plan import GIGABYTE, Plan, PlanOptions
 from autocrossdim.system.errors import UserError
 from planners.annotation import annotation_notes
-from planners.auto import AutoPlanner, auto, ds, dx, omnia
+from planners.auto import AutoPlanner, auto, ds, dx, omnia, unet
 
 SPACINGS = st.tuples(st.floats(0.3, 12), st.floats(0.3, 2), st.floats(0.3, 2))
 SHAPES = st.tuples(st.integers(1, 300), st.integers(16, 512), st.integers(16, 512))
@@ -166,6 +166,29 @@ def test_ds_is_planned_on_request_only(described: Described) -> None:
     assert "ds" not in planned(data).configurations
     plan = planned(data, ds)
     assert (plan.decision.configuration, plan.configuration().kind) == ("ds", "ds")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shape", "dims", "strides"),
+    [
+        (ISOTROPIC, (36, 50, 35), 3, ((2, 2, 2),) * 3),
+        # As in nnU-Net, the number of levels is not that of an encoder: pixels are halved while 4 remain.
+        ((5.0, 0.8, 0.8), (8, 256, 256), 2, ((2, 2),) * 6),
+        (ISOTROPIC, (1, 64, 64), 2, ((2, 2),) * 4),
+    ],
+)
+def test_a_plain_unet_has_as_many_axes_as_what_would_be_chosen(
+    described: Described, spacing: Any, shape: Any, dims: int, strides: Any
+) -> None:
+    plan = planned(described(spacing, shape), unet, patch_size=shape[-dims:], batch_size=2)
+    chosen = plan.configuration()
+    assert (chosen.name, chosen.kind, chosen.dims, chosen.encoder, chosen.network) == (
+        *("unet", "plain", dims, "none", "default"),
+    )
+    assert chosen.strides == strides
+    assert "unet" not in planned(described(spacing, shape), patch_size=shape[-dims:]).configurations
+    assert "--encoder does not apply to unet, which has no pretrained encoder." in plan.notes
+    assert plan.trained_by_run == ("unet",)
 
 
 def test_invalid_options_are_refused_before_anything_is_sized(described: Described) -> None:

@@ -84,3 +84,8 @@ def test_choices_that_do_not_apply_are_switched_off() -> None:
     assert sizer(**chosen).choices(2) | chosen == sizer(**chosen).choices(2)
     assert sizer(**chosen).choices(3)["slices"] == 1
     assert sizer(kind="ds", **chosen).choices(3)["deep_supervision"] is False
+
+
+def test_a_unet_that_does_not_fit_cannot_have_a_smaller_encoder() -> None:
+    with pytest.raises(UserError, match=r"Training a U-Net in 2D on the smallest patch .* Raise --memory if"):
+        sizer(0.001, kind="plain").size((60, 50), (1.0, 1.0), 10**6)

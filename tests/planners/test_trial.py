@@ -55,6 +55,12 @@ def test_thin_patches_shrink_in_plane(tried: list[Trial]) -> None:
     assert tried[0].patch == (10, 32, 32)
 
 
+def test_a_plain_unet_is_tried_with_two_voxels_at_its_coarsest_level(tried: list[Trial]) -> None:
+    levels = {"strides": [[2, 2, 2]] * 5, "kernel_sizes": [[3, 3, 3]] * 6}
+    try_out(StepMemory(network(kind="plain", encoder="none", **levels), mixed=False), (128, 128, 128), 2)
+    assert tried[0].patch == (16, 16, 64)
+
+
 def test_ds_net_is_tried_at_its_own_depth(tried: list[Trial]) -> None:
     try_out(StepMemory(network(kind="ds", depth=48), mixed=False), (48, 256, 256), 2)
     assert tried[0].patch[0] == 48

@@ -13,10 +13,16 @@ def names(study, request=DX, **options):
 
 
 def test_weights_are_named_by_their_file_and_compared_with_random_ones():
-    assert names("weights", TWO) == ["random", "imagenet", "own.pth", "Omnia-Net first"]
-    assert choose_arms(STUDIES["weights"], TWO)[-1].first == "imagenet"
-    assert choose_arms(STUDIES["weights"], Request(config="dx", weights=("random",)))[-1].first == "random"
-    assert names("weights", Request(config="omnia", weights=("imagenet",))) == ["random", "imagenet"]
+    assert names("weights", TWO) == ["random", "imagenet", "own.pth", "Omnia-Net first", "U-Net"]
+    assert choose_arms(STUDIES["weights"], TWO)[-2].first == "imagenet"
+    assert choose_arms(STUDIES["weights"], Request(config="dx", weights=("random",)))[-2].first == "random"
+    assert names("weights", Request(config="omnia", weights=("imagenet",))) == ["random", "imagenet", "U-Net"]
+
+
+def test_the_papers_network_can_be_compared_with_a_plain_unet():
+    network, unet = choose_arms(STUDIES["weights"], DX, options=["network"], wanted=["imagenet", "U-Net"])
+    assert (network.planner, network.config, network.weights) == ("auto", "dx", "imagenet")
+    assert (unet.planner, unet.config, unet.weights) == ("unet", "unet", "random")
 
 
 def test_inflation_rules_start_from_the_encoder_and_from_the_twin():

@@ -1,8 +1,9 @@
 """Messages and progress on stderr, results on stdout.
 
 Messages go through the logger `autocrossdim`, so that its level decides how much is shown. Text is printed as it is,
-without markup; lines are wrapped by the terminal alone, so that paths stay whole in files and pipes. A terminal shows
-bars that are redrawn; pipes, log files and notebooks get lines that start with the time, and no control characters.
+without markup. A terminal shows bars that are redrawn, and breaks messages between words; commands and paths without
+spaces stay whole. Pipes, log files and notebooks get one line per message, which starts with the time, and no control
+characters. Results, which hold the next command to copy, are broken by the terminal alone.
 """
 
 import logging
@@ -16,7 +17,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from autocrossdim.system.text import without_control
+from autocrossdim.system.text import without_control, wrapped
 
 T = TypeVar("T")
 
@@ -57,7 +58,9 @@ def _print_line(text: str, seconds: float) -> None:
         seconds: Time in seconds since the epoch.
     """
     text = without_control(text)
-    if not (is_terminal() or is_relayed()):
+    if is_terminal():
+        text = wrapped(text, console.width)
+    elif not is_relayed():
         text = time.strftime("%Y-%m-%d %H:%M:%S ", time.localtime(seconds)) + text.lstrip("\n")
     console.print(text)
 

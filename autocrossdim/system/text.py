@@ -33,12 +33,34 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
 
 
 def printable(text: str, length: int = 200) -> str:
     """Return at most `length` characters of a text, with `?` for each that a terminal would act on or cannot show."""
     return "".join(character if character.isprintable() else "?" for character in text[:length])
+
+
+def wrapped(text: str, width: int) -> str:
+    r"""Return a text with lines of at most `width` characters, broken between words.
+
+    A command in backticks, and any word that is longer than a line (such as a path), stays in one piece.
+
+    Example:
+        >>> wrapped("Run `autocrossdim plan DATA` again.", 20)
+        'Run\n`autocrossdim plan DATA`\nagain.'
+    """
+    lines: list[str] = []
+    for line in text.split("\n"):
+        words = re.findall(r"\s*(?:`[^`]*`\S*|\S+)", line)
+        lines.append(words[0] if words else line)
+        for word in words[1:]:
+            if len(lines[-1]) + len(word) > width:
+                lines.append(word.lstrip())
+            else:
+                lines[-1] += word
+    return "\n".join(lines)
 
 
 def shown_path(path: object) -> str:

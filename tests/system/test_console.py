@@ -55,9 +55,16 @@ def test_a_message_is_one_line_as_it_is(text: str, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == f"warning: {text}\n"
 
 
-def test_a_terminal_wraps_by_itself(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
-    say(LONG_PATH)
-    assert capsys.readouterr().err == f"{LONG_PATH}\n"
+def test_a_terminal_breaks_messages_between_words(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+    path = f"/data/{'long' * 12}/plan.json"
+    say(f"The plan was written to {path}. Run `autocrossdim train a_dataset --fold 0` to train one of its folds.")
+    assert capsys.readouterr().err.splitlines() == [
+        "The plan was written to",
+        f"{path}.",
+        "Run",
+        "`autocrossdim train a_dataset --fold 0`",
+        "to train one of its folds.",
+    ]
 
 
 @pytest.mark.usefixtures("relayed")

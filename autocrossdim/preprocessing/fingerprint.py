@@ -13,7 +13,8 @@ from skimage.measure import regionprops
 from autocrossdim.data.annotated_slices import mark_unannotated
 from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.orientation import Reorientation
-from autocrossdim.data.verify import CaseCheck, Report, check_case, check_structure, findings, summarise
+from autocrossdim.data.structure import check_structure
+from autocrossdim.data.verify import CaseCheck, Report, check_case, findings, summarise
 from autocrossdim.preprocessing.crop import box_shape, crop, nonzero_box
 from autocrossdim.records.fingerprint import CaseFingerprint, Fingerprint, Intensities, LabelMeasurement
 from autocrossdim.records.sources import FileVersion, content_hash, file_versions
@@ -171,9 +172,7 @@ def _source(case: Case) -> tuple[FileVersion, ...]:
 
 
 def _intensities(samples: np.ndarray) -> Intensities:
-    """Return statistics of the foreground samples of one channel, shape (n,)."""
-    if not samples.size:
-        raise UserError("No case holds any foreground, so nothing can be learnt. Check the label files.")
+    """Return statistics of the foreground samples of one channel, shape (n,); some case has foreground."""
     low, median, high = np.percentile(samples, [0.5, 50, 99.5])
     return Intensities(
         mean=float(samples.mean(dtype=np.float64)),

@@ -11,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from autocrossdim.data.dataset import load_dataset
-from autocrossdim.data.verify import Report, check_case, check_structure, summarise, verify
+from autocrossdim.data.structure import check_structure
+from autocrossdim.data.verify import Report, check_case, summarise, verify
 
 
 def change(path: Path, **changes: Any) -> None:

@@ -42,7 +42,8 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
             say(f"{folder.root}: {listed(changed)} changed since they were validated. Validating them again.")
         if new or gone:
             say(
-                f"{folder.root}: other validation cases (new: {listed(new) or 'none'}; gone: {listed(gone) or 'none'})."
+                f"{folder.root}: its validation cases changed (added: {listed(new) or 'none'}; removed: "
+                f"{listed(gone) or 'none'})."
             )
         # Removed first: after an interruption, it would be taken for a summary of the present files.
         folder.summary.unlink()

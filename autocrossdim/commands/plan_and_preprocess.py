@@ -56,8 +56,12 @@ def plan_and_preprocess(
 
 def present(plan: Plan, *, dataset: str, work: Any, **_: object) -> Iterator[str]:
     """Yield the next command: decision and reasons were shown before preprocessing."""
+    from autocrossdim.commands.growth import outgrown_folds
     from autocrossdim.commands.next_step import next_step
     from autocrossdim.commands.project import Project
 
-    folds = Project.open(dataset, work=work).splits
-    yield next_step("train", dataset, *([] if folds else ["--fold", "all"]), work=work)
+    project = Project.open(dataset, work=work)
+    words = [] if project.splits else ["--fold", "all"]
+    if outgrown_folds(project, dataset=dataset):
+        words += ["--weights", "previous"]
+    yield next_step("train", dataset, *words, work=work)

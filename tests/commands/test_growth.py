@@ -9,6 +9,7 @@ import pytest
 
 import autocrossdim
 from autocrossdim.commands.growth import incompatible_keys
+from autocrossdim.commands.plan_and_preprocess import present
 from autocrossdim.commands.project import Project
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
@@ -74,6 +75,18 @@ def test_new_cases_are_picked_up_by_the_same_command(growing: Growing, capfd: py
     splits = growing.space.splits.read_text()
     growing.plan()
     assert (growing.space.plan.read_text(), growing.space.splits.read_text()) == (before, splits)
+
+
+def test_the_next_command_suits_the_folds(growing: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said() -> str:
+        return next(present(Plan.read(growing.space.plan), dataset=str(growing.raw), work=growing.space.root.parent))
+
+    assert said().endswith(str(growing.space.root.parent))
+    monkeypatch.setattr("autocrossdim.commands.growth.outgrown_folds", lambda *_, **__: ["dx fold 0 was trained on 4"])
+    assert said().endswith(" --weights previous")
+    monkeypatch.undo()
+    monkeypatch.setattr(Project, "splits", [])  # of a single case
+    assert said().endswith(" --fold all")
 
 
 def test_a_removed_case_leaves_its_fold_and_every_store(growing: Growing, capfd: pytest.CaptureFixture[str]) -> None:

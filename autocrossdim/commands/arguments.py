@@ -4,13 +4,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from autocrossdim.commands.signature import Option
 from autocrossdim.data.writing.formats import HELP
 from autocrossdim.system.errors import UserError
 
 Fold = int | str
+Item = TypeVar("Item")
+
+WHOLE = "0/1"  # the part that is everything
 
 DatasetArgument = Annotated[
     str | Path,
@@ -46,7 +49,7 @@ SetOption = Annotated[
     Option("Any other training setting, such as learning_rate=3e-4.", list[str], metavar="NAME=VALUE"),
 ]
 ParallelOption = Annotated[
-    int | None, Option("Folds trained at a time (default: as many as there are GPUs).", min=1, max=1024)
+    int | None, Option("Folds or runs trained at a time (default: as many as there are GPUs).", min=1, max=1024)
 ]
 SlurmOption = Annotated[
     str | Mapping[str, str] | None,
@@ -56,6 +59,7 @@ SlurmOption = Annotated[
         metavar="OPTIONS",
     ),
 ]
+JobsOption = Annotated[int | None, Option("Number of jobs that --slurm submits.", min=1, max=10_000)]
 FormatOption = Annotated[str, Option(f"Output format: {HELP}.", metavar="FORMAT")]
 OutputOption = Annotated[str | Path, Option("Output directory.", Path, ("-o", "--output"))]
 
@@ -129,3 +133,15 @@ def numbers(value: str | Sequence[int] | None, option: str) -> tuple[int, ...] |
     if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4}){1,2}", value):
         raise UserError(f"{option} {value}: use two or three numbers up to 99999 with commas, such as 48,64,48.")
     return tuple(int(part) for part in value.split(","))
+
+
+def part_of(items: Sequence[Item], part: str) -> list[Item]:
+    """Return every Nth item from the Ith on, for `part` = `I/N` with I from 0 to N - 1.
+
+    Raises:
+        UserError: `part` has another form.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", part, re.ASCII)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise UserError(f"--part {part}: use I/N with I from 0 to N - 1, such as 0/4 to 3/4 on four machines.")
+    return list(items[int(match[1]) :: int(match[2])])

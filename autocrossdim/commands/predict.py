@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Annotated
 
 from autocrossdim.commands.arguments import (
+    WHOLE,
     AveragedOption,
     DeviceOption,
     Fold,
     FormatOption,
+    JobsOption,
     ModelArgument,
     OutputOption,
     SlurmOption,
     WorkOption,
+    part_of,
     sbatch_options,
     several,
 )
@@ -22,8 +25,6 @@ from autocrossdim.commands.signature import Option, command
 from autocrossdim.data.writing.formats import DEFAULT, find
 from autocrossdim.data.writing.registry import OutputFormat
 from autocrossdim.system.errors import UserError
-
-WHOLE = "0/1"  # the part that is everything
 
 
 @command(renamed={"folds": "fold", "configurations": "config", "keep_probabilities": "probabilities"})
@@ -55,7 +56,7 @@ def predict(
         Option("Only every Nth case from the Ith on: 0/4 to 3/4 share a directory among 4 machines.", metavar="I/N"),
     ] = WHOLE,
     slurm: SlurmOption = None,
-    jobs: Annotated[int | None, Option("Number of jobs that --slurm submits.", min=1, max=10_000)] = None,
+    jobs: JobsOption = None,
 ) -> list[Path]:
     """Segment images with the ensemble of all trained folds.
 
@@ -118,7 +119,7 @@ def predict(
         _require_usable(model, input, writer, work=work, fold=folds, config=configurations)
         _submit(model, input, output, work=work, options=options, jobs=jobs or 1, slurm=sbatch_options(slurm))
         return []
-    from autocrossdim.inference.inputs import check_paths, find_inputs, part_of
+    from autocrossdim.inference.inputs import check_paths, find_inputs
 
     created = not os.path.lexists(output)  # false, rather than an error, for an impossible path
     check_paths(input, output)
@@ -139,7 +140,7 @@ def predict(
         plan = predictor.plan
         found = find_inputs(input, len(plan.channel_names), plan.file_ending, incomplete=predictor.accepts_incomplete)
         writer.check(found)
-        cases = part_of(found, part)
+        cases = part_of(sorted(found, key=lambda case: case.name), part)
     except UserError:
         if created:
             with suppress(OSError):  # something else wrote into it

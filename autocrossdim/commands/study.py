@@ -5,11 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from autocrossdim.commands.arguments import (
+    WHOLE,
     DatasetArgument,
     DeviceOption,
+    JobsOption,
+    ParallelOption,
     ProcessesOption,
+    SetOption,
+    SlurmOption,
     WorkOption,
     assignments,
+    part_of,
+    sbatch_options,
     seconds,
     several,
 )
@@ -63,14 +70,17 @@ def study(
         str | float | None, Option("Training time per run, such as 90s, 30m or 2h.", str | None)
     ] = None,
     device: DeviceOption = "auto",
-    set: Annotated[
-        Mapping[str, Any] | Sequence[str] | None,
-        Option("Any other training setting, such as learning_rate=3e-4.", list[str], metavar="NAME=VALUE"),
-    ] = None,
+    set: SetOption = None,
+    parallel: ParallelOption = None,
+    part: Annotated[
+        str, Option("Only every Nth run from the Ith on: 0/4 to 3/4 share a study among 4 machines.", metavar="I/N")
+    ] = WHOLE,
+    slurm: SlurmOption = None,
+    jobs: JobsOption = None,
     processes: ProcessesOption = None,
     overwrite: Annotated[bool, Option("Discard existing runs that were made with other options.")] = False,
     **options: Any,
-) -> "StudyResults":
+) -> "StudyResults | None":
     """Answer a question by training on your own cases: which weights, 2D or 3D, how many cases.
 
     All arms of a study are trained on the same cases with the same seeds, and tested on the same held-out cases, which
@@ -91,29 +101,36 @@ def study(
         max_time: Training time per run, in seconds or as text such as `30m`.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         set: Further training settings, by the names of `trainers.settings.Settings`.
+        parallel: Number of runs at a time, each in a process of its own; as many as there are GPUs if None.
+        part: `I/N`: only every Nth run from the Ith on, so that N machines can share a study. When all parts are
+            finished, a call without it writes the results.
+        slurm: Options of `sbatch`; jobs that share the runs are submitted, and the call returns.
+        jobs: Number of jobs; one per run if None.
         processes: Worker processes.
         overwrite: Discard existing runs that were made with other options.
         **options: Choices that replace the planner's in all arms, by the fields of `PlanOptions`.
 
     Returns:
-        The results, which are also written to results.json.
+        The results, which are also written to results.json; None if jobs were submitted, or for a part of the runs.
 
     Raises:
         UserError: The dataset does not fit the study, there are too few cases, existing runs were made with other
-            options, or a run fails.
+            options, a run fails, or the jobs cannot be submitted.
     """
     from autocrossdim.commands.plan import plan as plan_command
     from autocrossdim.commands.project import Project
+    from autocrossdim.commands.study_parts import run_side_by_side, runs_of, submit_parts, unfinished_parts
     from autocrossdim.commands.study_run import Performer, test_folder
     from autocrossdim.studies.catalogue import STUDIES, choose_arms, default_weights
     from autocrossdim.studies.datasets import case_digests, write_test_cases
     from autocrossdim.studies.design import Request
-    from autocrossdim.studies.engine import plan_jobs, read_runs, run_jobs, summarise
+    from autocrossdim.studies.engine import missing_jobs, plan_jobs, read_runs, run_jobs, summarise
     from autocrossdim.studies.reslice import reslice_dataset
-    from autocrossdim.system.console import say
+    from autocrossdim.system.console import is_relayed, say
 
     if name not in STUDIES:
         raise UserError(f"There is no study '{name}'. Studies: {', '.join(STUDIES)}.")
+    sbatch = _sbatch(slurm, jobs=jobs, parallel=parallel, part=part)
     chosen = STUDIES[name]
     project = Project.open(dataset, work=work, planned=False)
     raw, folder = project.dataset, project.workspace.study(name)
@@ -146,18 +163,59 @@ def study(
         settings=settings,
         digests=digests,
     )
-    jobs = [job for job in all_jobs if job.arm.name in names]
-    say(_announcement(chosen, jobs, raw, folder))
+    chosen_jobs = [job for job in all_jobs if job.arm.name in names]
+    if not is_relayed():
+        say(_announcement(chosen, chosen_jobs, raw, folder))
     datasets = {
         number: reslice_dataset(raw, folder / f"slicing_{number}", number, digests) for number in chosen.slicings
     }
     for number, source in datasets.items():
-        write_test_cases(source, test_folder(folder, number), jobs[0].test)
-    run_jobs(jobs, folder, Performer(datasets, folder, device, processes), overwrite=overwrite)
+        write_test_cases(source, test_folder(folder, number), chosen_jobs[0].test)
+    perform = Performer(datasets, folder, device, processes)
+    if part != WHOLE:
+        run_jobs(runs_of(chosen_jobs, part), folder, perform)
+        return None
+    parts = unfinished_parts(chosen_jobs, missing_jobs(chosen_jobs, folder, overwrite=overwrite), jobs)
+    again = {
+        "work": project.workspace.root.parent.absolute(),
+        "cases": several(cases),
+        "seeds": seeds,
+        "test_cases": test_cases,
+        "arm": several(arm),
+        "config": config,
+        "weights": several(weights),
+        "device": device,
+        "set": settings,
+        "processes": processes,
+        **{key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in options.items()},
+    }
+    if sbatch is not None:
+        submit_parts(name, raw.path, parts, folder / "slurm", sbatch, again)
+        return None
+    run_side_by_side(name, raw.path, parts, parallel, again)
+    run_jobs(chosen_jobs, folder, perform)
     # Finished runs of the other arms count too.
     results = summarise(chosen, arms, raw.name, read_runs(all_jobs, folder), folder)
     say(f"The table, the figure and all numbers were written to {folder}.")
     return results
+
+
+def _sbatch(
+    slurm: str | Mapping[str, str] | None, *, jobs: int | None, parallel: int | None, part: str
+) -> dict[str, str] | None:
+    """Return the options of `sbatch`, if jobs are to be submitted, and refuse what cannot be combined."""
+    part_of((), part)
+    if part != WHOLE and (slurm is not None or parallel is not None):
+        raise UserError("--part cannot be combined with --slurm or --parallel, which divide the runs themselves.")
+    if slurm is None:
+        if jobs is not None:
+            raise UserError(
+                "--jobs is the number of SLURM jobs. Add --slurm, or use --parallel for several runs on this machine."
+            )
+        return None
+    if parallel is not None:
+        raise UserError("--parallel cannot be combined with --slurm: SLURM decides how many jobs run at a time.")
+    return sbatch_options(slurm)
 
 
 def _check(study: "Study", plan: "Plan", configuration: "Configuration", settings: Mapping[str, Any]) -> None:
@@ -192,10 +250,15 @@ def _announcement(study: "Study", jobs: "Sequence[Job]", dataset: "Dataset", fol
     )
 
 
-def present(results: "StudyResults", **_: object) -> "Iterator[RenderableType]":
+def present(results: "StudyResults | None", **_: object) -> "Iterator[RenderableType]":
     """Yield what the command line prints: the table and the conclusion."""
     from autocrossdim.report.terminal import study_table
+    from autocrossdim.system.console import is_relayed
 
+    if results is None:
+        if not is_relayed():
+            yield "When all runs are finished, this command without --slurm and --part writes the results."
+        return
     yield study_table(results.table)
     yield from results.notes
     yield results.conclusion

@@ -77,22 +77,6 @@ def find_inputs(source: Path, channels: int, ending: str, *, incomplete: bool = 
     return [Case(stem.removesuffix("_0000"), (source,), None)]
 
 
-def part_of(cases: Sequence[Case], part: str) -> list[Case]:
-    """Return every Nth case, sorted by name, from the Ith on.
-
-    Args:
-        cases: All cases.
-        part: `I/N`, with I from 0 to N - 1.
-
-    Raises:
-        UserError: `part` has another form.
-    """
-    match = re.fullmatch(r"(\d+)/(\d+)", part, re.ASCII)
-    if match is None or not int(match[1]) < int(match[2]):
-        raise UserError(f"--part {part}: use I/N with I from 0 to N - 1, such as 0/4 to 3/4 on four machines.")
-    return sorted(cases, key=lambda case: case.name)[int(match[1]) :: int(match[2])]
-
-
 def read_source(source: ImageSource, *, spacing: Sequence[float] | None, channels: int, ending: str) -> Image:
     """Return one image as an array with its geometry.
 

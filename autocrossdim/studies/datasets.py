@@ -9,7 +9,7 @@ from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.images import spacing_file
 from autocrossdim.records.sources import content_hash, file_versions
 from autocrossdim.system.errors import UserError, from_os_error
-from autocrossdim.system.files import write_json
+from autocrossdim.system.files import write_json, written_whole
 
 BY_CASE = ("groups", "annotated_labels")  # keys of dataset.json that list cases
 
@@ -82,11 +82,15 @@ def _link(source: Path, target: Path) -> None:
         raise UserError(f"{source}: no such file. Run `autocrossdim verify` for a list of all faults of the dataset.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
+        if target.is_symlink():
+            if target.readlink() == source.absolute():
+                return  # another process of the study may be reading it
+            target.unlink()
         try:
             target.symlink_to(source.absolute())
-        except OSError:  # Windows without the privilege, file systems without links
-            shutil.copy2(source, target)
+        except OSError:  # it is a file, Windows without the privilege, file systems without links
+            with written_whole(target) as temporary:
+                shutil.copy2(source, temporary)
     except OSError as error:
         raise from_os_error(error, target, "written") from error
 

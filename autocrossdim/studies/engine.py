@@ -87,6 +87,21 @@ def run_folder(folder: Path, arm: str, job: Job) -> Path:
     return folder / "runs" / slug / f"{len(job.training)}_cases{slicing}_seed_{job.seed}"
 
 
+def missing_jobs(jobs: Sequence[Job], folder: Path, *, overwrite: bool = False) -> list[Job]:
+    """Return the runs that have no record yet.
+
+    Args:
+        jobs: The runs.
+        folder: Directory of the study.
+        overwrite: Discard runs that were made with other options.
+
+    Raises:
+        UserError: Runs were made with other options.
+    """
+    _check_options(jobs, folder, discard=overwrite)
+    return [job for job in jobs if not (run_folder(folder, job.arm.name, job) / RECORD).exists()]
+
+
 def run_jobs(jobs: Sequence[Job], folder: Path, perform: Perform, *, overwrite: bool = False) -> None:
     """Carry out the runs that have no record yet.
 
@@ -99,14 +114,10 @@ def run_jobs(jobs: Sequence[Job], folder: Path, perform: Perform, *, overwrite: 
     Raises:
         UserError: Runs were made with other options, or one fails.
     """
-    _check_options(jobs, folder, discard=overwrite)
-    missing = []
+    missing = missing_jobs(jobs, folder, overwrite=overwrite)
     for job in jobs:
-        place = run_folder(folder, job.arm.name, job)
-        if (place / RECORD).exists():
-            _clear(place)  # in case the command was stopped while it did this
-        else:
-            missing.append(job)
+        if job not in missing:
+            _clear(run_folder(folder, job.arm.name, job))  # in case the command was stopped while it did this
     if len(missing) < len(jobs):
         say(f"{len(jobs) - len(missing)} of {counted(len(jobs), 'run')} exist already in {folder / 'runs'}.")
     for number, job in enumerate(missing, 1):

@@ -1,7 +1,7 @@
 """Studies from the command line, with the smallest network and a few steps."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +9,12 @@ import pytest
 
 import autocrossdim
 from autocrossdim.commands.study import _check
+from autocrossdim.commands.study_run import Performer
 from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.records.plan import Plan
-from autocrossdim.records.study import StudyResults
+from autocrossdim.records.study import CaseMetrics, StudyResults, StudyRun
 from autocrossdim.studies.catalogue import STUDIES
+from autocrossdim.studies.design import Job
 from autocrossdim.system.errors import UserError
 
 QUICK = ["--encoder", "test_efficientnet", "--memory", "2", "--epochs", "1", "--weights", "random", "--cases", "2"]
@@ -53,6 +55,95 @@ def test_a_study_resumes_run_by_run_and_averages_its_networks(
     assert {file.name for file in folder.iterdir()} >= {"results.json", "table.md", "figure.png"}
     # Only what is needed later is kept of a run.
     assert {file.name for file in record.parent.iterdir()} == {"options.json", "record.json", "segmented"}
+
+
+@pytest.fixture
+def quick_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Titles of the runs that were carried out, in which nothing is trained."""
+    titles: list[str] = []
+
+    def perform(_: Performer, job: Job, place: Path) -> StudyRun:
+        titles.append(job.title)
+        (place / "segmented").mkdir(parents=True)
+        case = CaseMetrics(group="g", dice=0.5, hd95=1.0, labels={})
+        return StudyRun(
+            **{"arm": job.arm.name, "size": len(job.training), "seed": job.seed, "options": job.options},
+            **{"anisotropy": 1.0, "configuration": "dx", "cases": dict.fromkeys(job.test, case)},
+            **{"training_seconds": 1.0, "prediction_seconds": 1.0, "memory_bytes": 1, "steps": 1},
+        )
+
+    monkeypatch.setattr(Performer, "__call__", perform)
+    return titles
+
+
+THREE = ["--arm", "Omnia-Net", "--arm", "DX-Net", "--arm", "Omnia-Net + DX-Net"]
+
+
+def test_runs_are_carried_out_side_by_side_and_averaged_at_the_end(
+    volumes: Path,
+    tmp_path: Path,
+    succeed: Callable[..., str],
+    command: Callable[..., object],
+    quick_runs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: dict[str, Sequence[str]] = {}
+
+    def run_together(commands: Mapping[str, Sequence[str]], slots: Sequence[object]) -> None:
+        assert len(slots) == 2
+        started.update(commands)
+        for words in list(commands.values())[1:]:  # the first one was killed
+            assert command(*words[3:]).returncode == 0
+
+    monkeypatch.setattr("autocrossdim.jobs.local.run_together", run_together)
+    words = ["study", "2d3d", volumes, "--work", tmp_path, *QUICK[:-4], *THREE, "--seeds", "2", "--max-time", "2m"]
+    said = succeed(*words, "--patch-size", "16,16", "--parallel", "2")
+    trained = ["Omnia-Net", "DX-Net"]
+    assert set(started) == {f"{arm}, 2 cases, seed {seed}" for arm in trained for seed in (0, 1)}
+    assert sorted(quick_runs[:3]) == sorted(list(started)[1:])
+    # What is left, and the averages, are run by the command itself.
+    assert quick_runs[3] == next(iter(started))
+    assert [title.partition(",")[0] for title in quick_runs[4:]] == ["Omnia-Net + DX-Net"] * 2
+    assert "no difference shown" in said
+
+
+def test_jobs_share_the_runs_and_the_results_are_written_when_they_have_finished(
+    volumes: Path,
+    tmp_path: Path,
+    command: Callable[..., object],
+    quick_runs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submitted: dict[str, Sequence[str]] = {}
+
+    def submit(jobs: Mapping[str, object], folder: Path, options: Mapping[str, str]) -> None:
+        assert (folder.parent.name, options) == ("2d3d", {"time": "1:00:00"})
+        submitted.update({name: job.words for name, job in jobs.items()})
+
+    monkeypatch.setattr("autocrossdim.jobs.slurm.submit", submit)
+    words = ["study", "2d3d", volumes, "--work", tmp_path, *QUICK, *THREE]
+    said = command(*words, "--slurm", "time=1:00:00").stdout
+    assert list(submitted) == ["study 2d3d 0 of 2", "study 2d3d 1 of 2"]
+    assert "When all runs are finished, this command without --slurm and --part writes the results." in said
+    assert command(*submitted["study 2d3d 1 of 2"][3:]).returncode == 0
+    assert len(quick_runs) == 1
+    submitted.clear()
+    assert command(*words, "--slurm", "time=1:00:00").returncode == 0  # the other job failed
+    assert list(submitted) == ["study 2d3d 0 of 2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"jobs": 2}, "--jobs is the number of SLURM jobs"),
+        ({"slurm": "time=1", "parallel": 2}, "--parallel cannot be combined with --slurm"),
+        ({"part": "0/2", "parallel": 2}, "--part cannot be combined"),
+        ({"part": "2/2"}, "--part 2/2: use I/N"),
+    ],
+)
+def test_what_shares_the_runs_is_checked_first(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        autocrossdim.study("weights", tmp_path / "none", **options)
 
 
 def test_omnia_net_first_shares_the_budget_and_slices_are_averaged_before_training(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from autocrossdim.models.hub import fetch, is_on_hub
 from autocrossdim.models.model_file import SUFFIX, ModelFile
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
@@ -26,7 +27,7 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
     Args:
         plan: The network.
         weights: `random`; `imagenet`, `noisy_student`, a full timm name or a file of encoder weights; `omnia`;
-            `previous`; the directory or checkpoint of a trained model; or an exported file.
+            `previous`; the directory or checkpoint of a trained model; or an exported file or its address on the hub.
         folder: Directory of the fold to train, which tells where `omnia` and `previous` are.
 
     Returns:
@@ -42,15 +43,15 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
         network = build_network(plan, encoder_weights)
         provenance = {"weights": weights} if encoder_weights is None else encoder_weights.provenance()
     else:
-        file, checkpoint = trained
+        name, checkpoint = trained
         source_plan = checkpoint.plan.network_plan(checkpoint.plan.configuration(checkpoint.configuration))
         with torch.device("meta"):
             expected = build_network(source_plan, None).state_dict()
         if expected.keys() != checkpoint.network.keys():  # a missing layer would start from random weights
-            raise UserError(f"{file}: its weights do not fit the planned network. Train it again with --restart.")
+            raise UserError(f"{name}: its weights do not fit the planned network. Train it again with --restart.")
         network = build_network(plan, None)
-        transfer(checkpoint.network, source_plan, network, str(file))
-        provenance = {"model": str(file), "steps": checkpoint.run.step, "started_from": checkpoint.provenance}
+        transfer(checkpoint.network, source_plan, network, name)
+        provenance = {"model": name, "steps": checkpoint.run.step, "started_from": checkpoint.provenance}
         if weights == PREVIOUS:
             provenance["cases"] = sorted(checkpoint.trained_cases)
     return network, {**provenance, "report": asdict(network.load_report)}
@@ -60,19 +61,26 @@ def is_model(weights: str) -> bool:
     """Return whether `weights` names a trained model rather than encoder weights or `random`."""
     path = Path(weights)
     return (
-        weights in (OMNIA, PREVIOUS) or weights.endswith(SUFFIX) or path.is_dir() or path.name.startswith("checkpoint_")
+        weights in (OMNIA, PREVIOUS)
+        or is_on_hub(weights)
+        or weights.endswith(SUFFIX)
+        or path.is_dir()
+        or path.name.startswith("checkpoint_")
     )
 
 
-def _trained(weights: str, folder: FoldFolder) -> tuple[Path, Checkpoint] | None:
-    """Return the trained model that `weights` names and its file; None for encoder weights or `random`."""
+def _trained(weights: str, folder: FoldFolder) -> tuple[str, Checkpoint] | None:
+    """Return the trained model that `weights` names and where it comes from; None for encoder weights or `random`."""
+    if is_on_hub(weights):
+        found = fetch(weights)
+        return found.name, _exported(ModelFile.read(found.path), folder)
     if weights.endswith(SUFFIX):
-        return _exported(ModelFile.read(weights), folder)
+        return weights, _exported(ModelFile.read(weights), folder)
     file = _checkpoint_file(weights, folder)
-    return None if file is None else (file, Checkpoint.read(file))
+    return None if file is None else (str(file), Checkpoint.read(file))
 
 
-def _exported(file: ModelFile, folder: FoldFolder) -> tuple[Path, Checkpoint]:
+def _exported(file: ModelFile, folder: FoldFolder) -> Checkpoint:
     """Return the same fold of the same configuration; of another dataset, the first one if that does not exist."""
     name = folder.configuration if folder.configuration in file.folds else next(iter(file.folds))
     fold = folder.fold
@@ -80,7 +88,7 @@ def _exported(file: ModelFile, folder: FoldFolder) -> tuple[Path, Checkpoint]:
     if f"fold_{fold}" not in file.folds[name] and file.plan.dataset != folder.workspace.dataset:
         fold = file.folds[name][0].removeprefix("fold_")
     (checkpoints,) = file.checkpoints(fold=[fold], config=[name])
-    return next(checkpoints)
+    return next(checkpoints)[1]
 
 
 def _checkpoint_file(weights: str, folder: FoldFolder) -> Path | None:

@@ -21,7 +21,9 @@ DatasetArgument = Annotated[
 ]
 ModelArgument = Annotated[
     str | Path,
-    Option("Dataset trained in --work, a model directory, or an exported .acd file.", str, metavar="MODEL"),
+    Option(
+        "Dataset trained in --work, a model directory, an exported .acd file, or hf://OWNER/NAME.", str, metavar="MODEL"
+    ),
 ]
 WorkOption = Annotated[
     Path | str | None,

@@ -1,17 +1,22 @@
 """`autocrossdim export`: pack trained folds into one file."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from autocrossdim.commands.arguments import Fold, WorkOption, several
 from autocrossdim.commands.signature import Option, command
+from autocrossdim.system.errors import UserError
 
 
 @command(renamed={"folds": "fold", "configurations": "config"})
 def export(
     dataset: Annotated[str | Path, Option("Dataset trained in --work, or a model directory.", str, metavar="DATASET")],
-    output: Annotated[str | Path, Option("File to write; its name must end in .acd.", Path, ("-o", "--output"))],
+    output: Annotated[
+        str | Path | None,
+        Option("File to write; its name must end in .acd. Not needed with --hub.", Path | None, ("-o", "--output")),
+    ] = None,
     *,
     work: WorkOption = None,
     config: Annotated[
@@ -25,28 +30,43 @@ def export(
         str | Path | None,
         Option("Directory for the networks as ONNX files, compared with PyTorch.", Path | None, metavar="FOLDER"),
     ] = None,
+    hub: Annotated[
+        str | Path | None,
+        Option("Directory to write for a model repository on the Hugging Face Hub.", Path | None, metavar="FOLDER"),
+    ] = None,
+    licence: Annotated[
+        str, Option("Licence of the model, as the hub names it, such as apache-2.0; for --hub.")
+    ] = "unknown",
 ) -> Path:
     """Pack trained folds into one safe file to share, which `predict FILE` uses as it is.
 
     Args:
         dataset: Dataset trained in `work`, or a model directory.
-        output: File to write; its name must end in `.acd`.
+        output: File to write; its name must end in `.acd`. None with `hub`.
         work: Directory of all results.
         config: Configurations to export; those that `best.json` or the plan names if empty.
         fold: Folds to export; all trained folds if empty.
         onnx: Directory for one ONNX file per configuration and fold, each compared with PyTorch.
+        hub: Directory for `model.acd`, README.md and config.json, to upload as a model repository. Nothing is uploaded.
+        licence: Licence under which the model is shared, as the hub names it.
 
     Returns:
         Path of the file.
 
     Raises:
-        UserError: Nothing is trained, the folds belong to different plans, or packages that ONNX needs are missing.
+        UserError: Nothing is trained, the folds belong to different plans, packages that ONNX needs are missing, or
+            neither or both of `output` and `hub` are given.
     """
+    from autocrossdim.models.hub import FILE
+    from autocrossdim.models.hub_folder import check_licence, write_hub_files
     from autocrossdim.models.onnx import require_packages, write_networks
     from autocrossdim.models.pack import pack
     from autocrossdim.system.console import say
 
-    output = Path(output)
+    if (output is None) == (hub is None):
+        raise UserError("Give either -o FILE.acd, or --hub FOLDER for a repository on the Hugging Face Hub.")
+    check_licence(licence)
+    output = Path(hub) / FILE if hub is not None else Path(str(output))
     if onnx is not None:
         require_packages()
     file = pack(dataset, output, work=work, fold=several(fold), config=several(config))
@@ -58,11 +78,17 @@ def export(
             f"{network.path}: differs from PyTorch by at most {network.difference:.1g} where logits reach "
             f"{network.largest:.2g}."
         )
+    if hub is not None:
+        write_hub_files(file, Path(hub), licence=licence)
+        say(f"{hub}: README.md is the page of the repository. Read it, and add what the program cannot know.")
     return output
 
 
-def present(file: Path, **_: object) -> Iterator[str]:
-    """Yield the next command: what is in the file was shown when it was written."""
+def present(file: Path, *, hub: Path | None, **_: object) -> Iterator[str]:
+    """Yield the next command: what was written was shown when it was written."""
     from autocrossdim.commands.next_step import next_step
 
+    if hub is not None:
+        yield f"Next: hf upload OWNER/NAME {shlex.quote(str(hub))}"
+        return
     yield next_step("predict", file, "-i", "IMAGES", "-o", "SEGMENTED")

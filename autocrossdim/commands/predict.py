@@ -61,7 +61,8 @@ def predict(
     """Segment images with the ensemble of all trained folds.
 
     Args:
-        model: Dataset trained in `work`, model directory (`.../models/omnia`), or exported file.
+        model: Dataset trained in `work`, model directory (`.../models/omnia`), exported file, or
+            `hf://OWNER/NAME[@REVISION]` on the Hugging Face Hub.
         input: Directory of `CASE_0000.ext` files, one such file, or the directory of a DICOM series.
         output: Directory for the segmentations, each on the grid of its image.
         work: Directory of all results.

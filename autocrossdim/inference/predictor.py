@@ -120,7 +120,8 @@ class Predictor:
         """Load trained folds, and the result of `find_best` for them.
 
         Args:
-            model: Dataset trained in `work`, directory of its results, model directory, or exported file.
+            model: Dataset trained in `work`, directory of its results, model directory, exported file, or
+                `hf://OWNER/NAME[@REVISION]` on the Hugging Face Hub.
             work: Directory of all results (default: `$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`).
             fold: Fold or folds to average; all trained folds if empty.
             config: Configuration or configurations to average; those that `best.json`, else the plan, names if empty.

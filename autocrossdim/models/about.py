@@ -123,6 +123,8 @@ def start(provenance: Mapping[str, Any]) -> Start:
     model = str(provenance.get("model") or "")
     if known := re.search(r"models[/\\](\w+)[/\\]fold_(\w+)[/\\]checkpoint_\w+$", model):
         source = f"a trained model ({known[1]}, fold {known[2]})"
+    elif re.fullmatch(r"hf://[\w./@-]+", model):
+        source = model
     elif model:
         source = _file_name(model) if model.endswith(".acd") else "a trained model"
     else:

@@ -3,11 +3,12 @@
 from jinja2 import Undefined
 
 from autocrossdim.models.about import About, Score, Start
+from autocrossdim.records.best import Best
 from autocrossdim.records.plan import Plan
 from autocrossdim.system.templates import render
 
 
-def write(plan: Plan, about: About, program: str, file: str) -> str:
+def write(plan: Plan, about: About, program: str, file: str, best: Best | None = None) -> str:
     """Return the card in Markdown.
 
     Args:
@@ -15,6 +16,7 @@ def write(plan: Plan, about: About, program: str, file: str) -> str:
         about: data, training, results.
         program: version of autocrossdim.
         file: name of the model file, for the commands.
+        best: what `find_best` found out about the model, where it did.
     """
     return render(
         "autocrossdim.models",
@@ -25,6 +27,7 @@ def write(plan: Plan, about: About, program: str, file: str) -> str:
         labels=plan.labels.names,
         program=program,
         file=file,
+        best=best,
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from autocrossdim.models import about, card
 from autocrossdim.models.archive import write_archive
+from autocrossdim.models.hub import is_on_hub
 from autocrossdim.models.model_file import (
     ABOUT,
     BEST,
@@ -56,8 +57,8 @@ def pack(
     """
     if output.suffix != SUFFIX:
         raise UserError(f"-o {output}: the name of the file must end in {SUFFIX}.")
-    if is_model_file(model):
-        raise UserError(f"{model}: is a file already. Give the dataset or the model directory to export.")
+    if is_on_hub(model) or is_model_file(model):
+        raise UserError(f"{model}: is exported already. Give the dataset or the model directory to export.")
     source = open_model(model, work=work)
     checkpoints = with_stages(source, fold=fold, config=config)
     best, notes = source.best_for(fold=fold, config=config)
@@ -104,7 +105,7 @@ def _members(
             )
         yield BEST, _json(best)
     yield ABOUT, _json(content)
-    yield CARD, card.write(plan, content, program, name).encode()
+    yield CARD, card.write(plan, content, program, name, best).encode()
 
 
 def _with_configuration(plan: Plan | None, checkpoint: Checkpoint) -> Plan:

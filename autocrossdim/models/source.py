@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from autocrossdim.data.dataset import find_dataset
+from autocrossdim.models.hub import fetch, is_on_hub
 from autocrossdim.models.model_file import ModelFile, is_model_file
 from autocrossdim.records.best import Best, contender_name
 from autocrossdim.records.checkpoint import Checkpoint
@@ -73,13 +74,15 @@ def open_model(model: str | Path, *, work: str | Path | None = None) -> ModelSou
     """Return the source of a model.
 
     Args:
-        model: Exported file, model directory (with `fold_0` and so on), directory of the results of a dataset, or
-            dataset (path, name or number).
+        model: Exported file, its address on the hub (`hf://OWNER/NAME`), model directory (with `fold_0` and so on),
+            directory of the results of a dataset, or dataset (path, name or number).
         work: Directory of all results.
 
     Raises:
-        UserError: There is no such model, or the exported file is damaged.
+        UserError: There is no such model, it cannot be downloaded, or the exported file is damaged.
     """
+    if is_on_hub(model):
+        return ModelFile.read(fetch(str(model)).path)
     if is_model_file(model):
         return ModelFile.read(model)
     folder = Path(model)

@@ -1,0 +1,94 @@
+"""The files of a model repository on the Hugging Face Hub, besides the model file."""
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from autocrossdim.models import card
+from autocrossdim.models.hub import FILE, SCHEME
+from autocrossdim.models.model_file import ModelFile
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import write_json, write_text
+
+UNKNOWN = "unknown"  # the hub's name for a licence that is not stated
+PLACE = f"{SCHEME}OWNER/NAME"  # the address, which only the owner knows
+
+
+def check_licence(licence: str) -> None:
+    """Raise a UserError unless a licence could be one of the hub's identifiers."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,50}", licence):
+        raise UserError(
+            f"--licence {licence}: use an identifier of the hub, such as apache-2.0, cc-by-4.0 or cc-by-nc-4.0."
+        )
+
+
+def write_hub_files(file: ModelFile, folder: Path, *, licence: str = UNKNOWN) -> None:
+    """Write README.md, a model card with the metadata that the hub reads, and config.json.
+
+    Args:
+        file: The model file.
+        folder: Directory of the repository; the model file belongs into it as `model.acd`.
+        licence: Licence under which the model is shared, as the hub names it.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    program = version("autocrossdim")
+    front = f"---\n{_metadata(file, licence).to_yaml().strip()}\n---\n\n"
+    write_text(folder / "README.md", front + card.write(file.plan, file.about, program, PLACE, file.best))
+    write_json(folder / "config.json", _config(file, program))
+
+
+def _metadata(file: ModelFile, licence: str) -> ModelCardData:
+    """Return what the hub shows beside the card and searches by."""
+    plan = file.plan
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type="private",
+            dataset_name=plan.dataset,
+            metric_type="dice",
+            metric_name=f"Dice, mean over the labels, {name} in the cross-validation",
+            metric_value=round(dice, 4),
+        )
+        for name, trained in file.about.configurations.items()
+        if trained.cross_validation is not None and not trained.stage_only
+        if (dice := trained.cross_validation.foreground["Dice"].mean) is not None
+    ]
+    return ModelCardData(
+        license=licence,
+        library_name="autocrossdim",
+        pipeline_tag="image-segmentation",
+        tags=["medical-imaging", "image-segmentation", f"{plan.dims}d"],
+        model_name=plan.dataset,
+        eval_results=results or None,
+    )
+
+
+def _config(file: ModelFile, program: str) -> dict[str, Any]:
+    """Return what a program must know to choose the model and to prepare images for it."""
+    plan = file.plan
+    return {
+        "library_name": "autocrossdim",
+        "autocrossdim_version": program,
+        "model_file": FILE,
+        "dataset": plan.dataset,
+        "dims": plan.dims,
+        "channel_names": list(plan.channel_names),
+        "labels": {"background": [0], **{name: list(values) for name, values in plan.labels.foreground.items()}},
+        "file_ending": plan.file_ending,
+        "configurations": {
+            name: {
+                "dims": one.dims,
+                "spacing": list(one.spacing),
+                "patch_size": list(one.patch_size),
+                "encoder": one.encoder,
+                "folds": file.folds[name],
+                "previous_stage": one.previous_stage,
+            }
+            for name, one in plan.configurations.items()
+        },
+    }

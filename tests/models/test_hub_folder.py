@@ -1,0 +1,80 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+import autocrossdim
+from autocrossdim.models.hub_folder import write_hub_files
+from autocrossdim.models.model_file import ModelFile
+from autocrossdim.records.best import Best
+from autocrossdim.system.errors import UserError
+
+CASES = ("mueller_anna", "schmidt_jan", "weber_eva", "koch_ida")
+
+
+@pytest.fixture(scope="module")
+def repository(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hub") / "block"
+    assert autocrossdim.export(trained, hub=folder, licence="cc-by-4.0") == folder / "model.acd"
+    return folder
+
+
+def test_the_directory_has_what_a_model_repository_needs(repository: Path, exported: Path) -> None:
+    assert {file.name for file in repository.iterdir()} == {"README.md", "config.json", "model.acd"}
+    folds = ModelFile.read(exported).folds
+    assert ModelFile.read(repository / "model.acd").folds == folds
+    config = json.loads((repository / "config.json").read_text(encoding="utf-8"))
+    assert config["labels"] == {"background": [0], "block": [1]}
+    assert config["configurations"]["dx"]["folds"] == folds["dx"]
+    assert (config["model_file"], config["channel_names"]) == ("model.acd", ["phantom"])
+
+
+def test_the_hub_can_read_the_model_card(repository: Path) -> None:
+    card = ModelCard.load(repository / "README.md")
+    assert (card.data.license, card.data.library_name) == ("cc-by-4.0", "autocrossdim")
+    assert card.data.pipeline_tag == "image-segmentation"
+    assert {"medical-imaging", "3d"} <= set(card.data.tags)
+    (result,) = card.data.eval_results
+    assert (result.dataset_name, result.metric_type, result.metric_value) == ("Dataset001_Tiny", "dice", 0.65)
+    assert "autocrossdim predict hf://OWNER/NAME -i IMAGES -o SEGMENTATIONS" in card.text
+    assert "| all labels | **0.650" in card.text
+
+
+def test_the_card_says_how_far_probabilities_can_be_trusted(exported: Path, tmp_path: Path) -> None:
+    file = ModelFile.read(exported)
+    best = Best(
+        dataset=file.plan.dataset,
+        configurations=("dx",),
+        folds=(0, 1),
+        dice_postprocessed=0.7,
+        contenders=(),
+        reasons=(),
+        plan_digest="",
+        checkpoints={},
+    )
+    write_hub_files(dataclasses.replace(file, best=best), tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "`dx` with the post-processing chosen by `find_best`: mean Dice 0.700" in text
+    assert best.calibration.sentence in text
+
+
+def test_no_patient_and_no_directory_is_named(repository: Path) -> None:
+    text = "".join((repository / name).read_text(encoding="utf-8") for name in ("README.md", "config.json"))
+    for private in (*CASES, "doctor_x", "/home", str(repository.parent)):
+        assert private not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "Give either -o FILE.acd, or --hub FOLDER"),
+        ({"output": "a.acd", "hub": "b"}, "Give either -o FILE.acd, or --hub FOLDER"),
+        ({"hub": "b", "licence": "CC BY 4.0"}, "--licence CC BY 4.0: use an identifier of the hub, such as apache-2.0"),
+    ],
+)
+def test_what_is_to_be_written_must_be_clear(trained: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        autocrossdim.export(trained, **options)

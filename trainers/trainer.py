@@ -1,6 +1,5 @@
 """The trainer of Omnia-Net, DX-Net and DS-Net: trains a fold and segments its validation cases."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from lightning_fabric import Fabric
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.evaluation.diagnosis import plan_sentences
 from autocrossdim.system.console import is_first_process, say, warn
-from autocrossdim.system.files import remove_leftovers
+from autocrossdim.system.files import remove_directory, remove_leftovers
 from trainers.forecast import outline
 from trainers.history import History
 from trainers.launch import launch
@@ -84,8 +83,8 @@ def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:
     if fabric.is_global_zero:
         # Existing validation results are those of another state of the network.
         for path in (run.folder.validation, *discarded):
-            shutil.rmtree(path, ignore_errors=True)
-        remove_leftovers(run.folder.root)
+            remove_directory(path)
+        remove_leftovers(run.folder.root, alone=True)
     train(run, learner, fabric, resumed)
 
 

@@ -58,6 +58,7 @@ def annotate_next(
     from autocrossdim.inference.predictor import Predictor
     from autocrossdim.selection.annotate_next import annotate_next as choose_scans
     from autocrossdim.system.console import say
+    from autocrossdim.system.lock import locked
 
     project = Project.open(dataset, work=work)
     predictor = Predictor.load(project.workspace.root, config=several(config), device=device, mirroring=mirroring)
@@ -65,7 +66,10 @@ def annotate_next(
     for note in predictor.notes:
         say(note)
     say(predictor.case_score.sentence)
-    return choose_scans(predictor, project.dataset, project.workspace, cases, number=number, method=method, seed=seed)
+    with locked(project.workspace.lock, project.workspace.root):
+        return choose_scans(
+            predictor, project.dataset, project.workspace, cases, number=number, method=method, seed=seed
+        )
 
 
 def present(suggestions: Suggestions, *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":

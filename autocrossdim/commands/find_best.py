@@ -40,13 +40,15 @@ def find_best(
     from autocrossdim.commands.project import Project
     from autocrossdim.selection.find_best import find_best as choose_best
     from autocrossdim.selection.folds import CrossValidation
+    from autocrossdim.system.lock import locked
     from autocrossdim.system.processes import default_processes
 
     project = Project.open(dataset, work=work)
     validation = CrossValidation(
         project.dataset, project.workspace, project.plan, project.splits, processes or default_processes(), device
     )
-    return choose_best(validation)
+    with locked(project.workspace.lock, project.workspace.root):
+        return choose_best(validation)
 
 
 def present(best: "Best", *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":

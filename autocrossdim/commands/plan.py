@@ -59,6 +59,7 @@ def plan(
     from autocrossdim.data.splits import load_or_make_splits
     from autocrossdim.system.console import say
     from autocrossdim.system.files import write_json
+    from autocrossdim.system.lock import locked
     from autocrossdim.system.processes import default_processes
 
     project = Project.open(dataset, work=work, planned=False)
@@ -66,31 +67,32 @@ def plan(
     planning = find_planner(planner)
     planning.check_options(chosen)
     workspace = project.workspace
-    change = CaseChange() if overwrite else find_change(project)
-    fingerprint = _fingerprint(project, change, processes or default_processes(), overwrite)
-    kept = kept_plan(project, fingerprint, chosen, planner)
-    if kept is None:
-        result = planning.plan(project.dataset, fingerprint, chosen)
-        asked = chosen.overrides(None if planner == "auto" else planner)
-        result = result.model_copy(update={"overrides": {**result.overrides, **asked}})
-        fingerprint = fingerprint.model_copy(update={"grown": False})
-    else:
-        result = kept
+    with locked(workspace.lock, workspace.root):
+        change = CaseChange() if overwrite else find_change(project)
+        fingerprint = _fingerprint(project, change, processes or default_processes(), overwrite)
+        kept = kept_plan(project, fingerprint, chosen, planner)
+        if kept is None:
+            result = planning.plan(project.dataset, fingerprint, chosen)
+            asked = chosen.overrides(None if planner == "auto" else planner)
+            result = result.model_copy(update={"overrides": {**result.overrides, **asked}})
+            fingerprint = fingerprint.model_copy(update={"grown": False})
+        else:
+            result = kept
+            if change:
+                candidate = planning.plan(project.dataset, fingerprint, chosen.model_copy(update={"trial": False}))
+                for sentence in explain_kept(kept, candidate):
+                    say(sentence)
         if change:
-            candidate = planning.plan(project.dataset, fingerprint, chosen.model_copy(update={"trial": False}))
-            for sentence in explain_kept(kept, candidate):
-                say(sentence)
-    if change:
-        _update(project, change, fingerprint)
-    write_json(workspace.dataset_json, {**project.dataset.description, "numTraining": len(fingerprint.cases)})
-    fingerprint.write(workspace.fingerprint)
-    if overwrite:
-        workspace.splits.unlink(missing_ok=True)
-    _, folds = load_or_make_splits(project.dataset, workspace.splits, fingerprint.presence)
-    result.write(workspace.plan)
-    say(folds)
-    if change:
-        _name_outgrown_folds(dataset, work)
+            _update(project, change, fingerprint)
+        write_json(workspace.dataset_json, {**project.dataset.description, "numTraining": len(fingerprint.cases)})
+        fingerprint.write(workspace.fingerprint)
+        if overwrite:
+            workspace.splits.unlink(missing_ok=True)
+        _, folds = load_or_make_splits(project.dataset, workspace.splits, fingerprint.presence)
+        result.write(workspace.plan)
+        say(folds)
+        if change:
+            _name_outgrown_folds(dataset, work)
     say(f"Decision: {result.decision.configuration}. The plan was written to {workspace.plan}.")
     return result
 

@@ -38,10 +38,9 @@ def plan_and_preprocess(
     Raises:
         UserError: As `plan`.
     """
-    import shutil
-
     from autocrossdim.commands.project import Project
     from autocrossdim.system.console import say
+    from autocrossdim.system.files import remove_directory
 
     plan = plan_command(dataset, work=work, planner=planner, processes=processes, overwrite=overwrite, **options)
     for sentence in (*plan.decision.reasons, *plan.notes):
@@ -49,7 +48,7 @@ def plan_and_preprocess(
     project = Project.open(dataset, work=work)
     name = plan.decision.configuration
     if overwrite:
-        shutil.rmtree(project.workspace.preprocessed(name), ignore_errors=True)
+        remove_directory(project.workspace.preprocessed(name))
     project.store(name, processes=processes)
     return plan
 

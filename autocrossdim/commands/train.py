@@ -1,7 +1,7 @@
 """`autocrossdim train`: cross-validate a configuration, one fold after another, side by side or as cluster jobs."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,6 +98,7 @@ def train(
     from autocrossdim.preprocessing.store import Store
     from autocrossdim.records.network import NO_ENCODER
     from autocrossdim.system.console import is_first_process, warn
+    from autocrossdim.system.lock import locked
     from autocrossdim.system.text import listed
 
     if parallel is not None and slurm is not None:
@@ -146,8 +147,9 @@ def train(
             return None
         if not _side_by_side(project.dataset.path, workspace.root, tasks, parallel):
             for task in tasks.values():
-                trainer.train_fold(task)
-                task.folder.restart.unlink(missing_ok=True)
+                with locked(task.folder.lock, task.folder.root) if is_first_process() else nullcontext():
+                    trainer.train_fold(task)
+                    task.folder.restart.unlink(missing_ok=True)
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
 
 

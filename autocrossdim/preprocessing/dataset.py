@@ -15,6 +15,7 @@ from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.sources import file_versions
 from autocrossdim.system.console import say
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.lock import locked
 from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import counted, listed
 
@@ -70,20 +71,21 @@ def preprocess_cases(
     Raises:
         UserError: a file cannot be read or written.
     """
-    store.prepare(plan, configuration)
-    store.keep_only({case.name for case in cases})
-    changed = [case.name for case in cases if store.has(case.name) and not store.is_current(case)]
-    if changed:
-        say(
-            f"{counted(len(changed), 'case')} changed since they were preprocessed for {configuration.name}: "
-            f"{listed(changed, 10)}. Preprocessing them again."
-        )
-        store.remove(changed)
-    missing = [case for case in cases if not store.has(case.name)]
-    if missing:
-        work = partial(_preprocess_case, plan, configuration, store)
-        map_cases(work, missing, processes, f"Preprocessing for {configuration.name}")
-    return changed
+    with locked(store.lock, store.root, wait=True):  # folds that are started side by side preprocess the same cases
+        store.prepare(plan, configuration)
+        store.keep_only({case.name for case in cases})
+        changed = [case.name for case in cases if store.has(case.name) and not store.is_current(case)]
+        if changed:
+            say(
+                f"{counted(len(changed), 'case')} changed since they were preprocessed for {configuration.name}: "
+                f"{listed(changed, 10)}. Preprocessing them again."
+            )
+            store.remove(changed)
+        missing = [case for case in cases if not store.has(case.name)]
+        if missing:
+            work = partial(_preprocess_case, plan, configuration, store)
+            map_cases(work, missing, processes, f"Preprocessing for {configuration.name}")
+        return changed
 
 
 def _preprocess_case(plan: Plan, configuration: Configuration, store: Store, case: Case) -> None:

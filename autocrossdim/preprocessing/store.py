@@ -22,6 +22,7 @@ from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.sources import FileVersion, content_hash, file_versions
 from autocrossdim.system.errors import UserError, from_os_error
 from autocrossdim.system.files import library_path, list_directory, read_json, reading, write_json, written_whole
+from autocrossdim.system.lock import LOCK
 from autocrossdim.system.text import shown_path
 
 BLOCK_BYTES = 2**17  # fits a core's cache
@@ -98,6 +99,11 @@ class Store:
     """The preprocessed cases of one configuration in one directory."""
 
     root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Lock of the process that preprocesses; beside the directory, which may be emptied."""
+        return self.root.with_name(f".{self.root.name}{LOCK}")
 
     def prepare(self, plan: Plan, configuration: Configuration) -> None:
         """Create the directory for a plan; cases preprocessed under other settings are removed."""

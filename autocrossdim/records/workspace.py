@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.lock import LOCK
 
 
 def default_work() -> Path:
@@ -102,6 +103,11 @@ class Workspace:
         """Directory of a study."""
         return self.studies / name
 
+    @property
+    def lock(self) -> Path:
+        """Lock of the commands that plan, compare models or segment unlabelled scans."""
+        return self.root / LOCK
+
     def require_plan(self) -> None:
         """Raise a UserError naming the command to run unless the dataset was planned here."""
         if not self.plan.exists():
@@ -128,6 +134,11 @@ class FoldFolder:
     def fold(self) -> str:
         """Number of the fold, or "all"."""
         return self.root.name.removeprefix("fold_")
+
+    @property
+    def lock(self) -> Path:
+        """Lock of the process that trains the fold; beside the directory, which `--restart` removes."""
+        return self.root.with_name(f".{self.root.name}{LOCK}")
 
     @property
     def model_summary(self) -> Path:

@@ -1,6 +1,5 @@
 """Cross-validation of configurations and their ensembles: held-out predictions and summaries."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from autocrossdim.selection.held_out import Names, predict_held_out, predicted_f
 from autocrossdim.selection.stages import preprocessed, training_cases
 from autocrossdim.system.console import track
 from autocrossdim.system.device import choose_device
-from autocrossdim.system.files import read_json, write_json
+from autocrossdim.system.files import read_json, remove_directory, write_json
 from autocrossdim.system.text import counted, listed
 
 
@@ -143,7 +142,7 @@ def _clear_if_outdated(folder: FoldFolder, digests: Mapping[str, str]) -> None:
     marker = folder.root / "made_from.json"
     if marker.exists() and read_json(marker) == digests:
         return
-    shutil.rmtree(folder.root, ignore_errors=True)
+    remove_directory(folder.root)
     write_json(marker, dict(digests))
 
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,7 @@ from autocrossdim.studies.cases import hold_out, training_order
 from autocrossdim.studies.design import Arm, Job, Study
 from autocrossdim.system.console import say, warn
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, write_json
+from autocrossdim.system.files import read_json, remove_directory, write_json
 from autocrossdim.system.text import counted, listed
 
 Perform = Callable[[Job, Path], StudyRun]
@@ -160,8 +159,7 @@ def summarise(study: Study, arms: Sequence[Arm], dataset: str, runs: Sequence[St
 def _clear(place: Path) -> None:
     """Delete what a run no longer needs once it has a record."""
     for part in (RAW, WORK):
-        if (place / part).exists():
-            shutil.rmtree(place / part)
+        remove_directory(place / part)
 
 
 def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
@@ -182,7 +180,7 @@ def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
         )
     warn(f"Discarding {counted(len(other), 'run')} with other options (different: {listed(names)}).")
     for place in other:
-        shutil.rmtree(place)
+        remove_directory(place)
 
 
 def _differences(job: Job, options: Path) -> list[str]:

@@ -1,13 +1,18 @@
 """Reading and writing files. A file is written to a temporary name, then renamed: it is complete or absent."""
 
 import csv
+import hashlib
 import io
 import json
 import os
+import platform
 import re
+import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,6 +28,10 @@ Record = TypeVar("Record", bound="BaseModel")
 
 MAX_ENTRIES = 1_000_000  # of a directory; the largest public datasets have a tenth of that
 MAX_JSON_BYTES = 2**28  # a summary of 10,000 cases and 100 labels has 2**27
+
+_TEMPORARY = re.compile(r"\.([0-9a-f]{6})-(\d+)-[0-9a-f]{6}\.")  # before the final name: machine, process, random
+_SECONDS_TO_FINISH = 24 * 3600  # after which a temporary file that another machine wrote counts as left behind
+_looked_through: set[Path] = set()  # directories in which this process has removed what others left behind
 
 
 @contextmanager
@@ -97,7 +106,8 @@ def written_whole(path: Path, *failures: type[Exception]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, delete it on failure.
 
     The temporary name keeps the file's endings, because image writers choose the format by them, and
-    starts with a dot, so that it is never listed as a case.
+    starts with a dot, so that it is never listed as a case. What killed processes left behind in the directory is
+    removed, when this process first writes to it.
 
     Args:
         path: final path; an existing file is replaced.
@@ -111,12 +121,16 @@ def written_whole(path: Path, *failures: type[Exception]) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         _refuse_special(path)
-        temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+        temporary = path.with_name(f".{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:6]}.{path.name}")
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in _looked_through:
+            remove_leftovers(path.parent)
+            _looked_through.add(path.parent)
         yield temporary
         with temporary.open("rb+") as file:  # Windows flushes only files opened for writing
             os.fsync(file.fileno())  # otherwise a power cut could leave the new name on an empty file
         temporary.replace(path)
+        temporary = None
     except expected as error:
         raise from_os_error(error, path, "written") from error
     except ValueError as error:
@@ -137,11 +151,59 @@ def _refuse_special(path: Path) -> None:
         raise UserError(f"{shown_path(path)}: is a device, pipe or socket, not a regular file. Choose another path.")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of interrupted writers; no other process may be writing to the directory."""
-    for file in folder.glob(".????????.*"):
+def remove_leftovers(folder: Path, *, alone: bool = False) -> None:
+    """Remove temporary files of writers that were killed.
+
+    Args:
+        folder: Directory to look in.
+        alone: No other process writes to the directory, so that all temporary files are removed. Otherwise, those of
+            processes that run on this machine are kept, and for a day those of other machines.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(".")]
+        for name in names:
+            writer = _TEMPORARY.match(name)
+            if writer and (alone or _is_dead(writer[1], int(writer[2]), folder / name)):
+                with suppress(OSError):
+                    (folder / name).unlink()
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory with everything in it, if it exists.
+
+    Raises:
+        UserError: Something in it cannot be removed. Results that were to be discarded must not be taken for new ones.
+    """
+    try:
+        if path.exists():
+            shutil.rmtree(path)
+    except OSError as error:
+        raise from_os_error(error, getattr(error, "filename", None) or path, "removed") from error
+
+
+def _is_dead(machine: str, process: int, file: Path) -> bool:
+    """Whether the writer of a temporary file no longer runs."""
+    if machine != _machine() or os.name != "posix":
         with suppress(OSError):
-            file.unlink()
+            return time.time() - file.stat().st_mtime > _SECONDS_TO_FINISH
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's process
+        pass
+    return False
+
+
+@cache
+def _machine() -> str:
+    """Return a short name of the machine; containers have process numbers of their own, so each counts as one."""
+    try:
+        space = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:  # not Linux
+        space = 0
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:6]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,9 +1,20 @@
+import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from autocrossdim.system import files
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, remove_leftovers, write_csv, write_json, written_whole
+from autocrossdim.system.files import (
+    read_json,
+    remove_directory,
+    remove_leftovers,
+    write_csv,
+    write_json,
+    written_whole,
+)
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -32,14 +43,60 @@ def test_a_temporary_name_keeps_the_ending(tmp_path: Path) -> None:
         temporary.touch()
 
 
+def start_writing(path: Path, process: int | None = None) -> Path:
+    """Write a temporary file and never go on, as if by another process."""
+    temporary = written_whole(path).__enter__()
+    if process is not None:
+        temporary = temporary.with_name(temporary.name.replace(f"-{os.getpid()}-", f"-{process}-"))
+    temporary.touch()
+    return temporary
+
+
+@pytest.fixture
+def dead() -> int:
+    """Return the number of a process that has ended."""
+    with subprocess.Popen(["true"]) as process:
+        return process.pid
+
+
 def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / ".mine").touch()
-    writer = written_whole(tmp_path / "checkpoint_latest")
-    writer.__enter__().touch()  # and never goes on
+    start_writing(tmp_path / "checkpoint_latest")
     (tmp_path / "checkpoint_latest").touch()
     assert len(list(tmp_path.iterdir())) == 3
-    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path, alone=True)
     assert {file.name for file in tmp_path.iterdir()} == {".mine", "checkpoint_latest"}
+
+
+def test_the_first_file_that_is_written_removes_what_killed_processes_left(tmp_path: Path, dead: int) -> None:
+    (tmp_path / ".mine").touch()
+    unfinished = start_writing(tmp_path / "a.nii.gz")
+    start_writing(tmp_path / "b.nii.gz", dead)
+    files._looked_through.clear()  # as in a process that has not written yet
+    write_json(tmp_path / "c.json", {})
+    assert {file.name for file in tmp_path.iterdir()} == {".mine", unfinished.name, "c.json"}
+
+
+def test_files_that_another_machine_writes_are_kept_for_a_day(
+    tmp_path: Path, dead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(files, "_machine", lambda: "ffffff")
+        new, old = (start_writing(tmp_path / name, dead) for name in ("new", "old"))
+    os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [new]
+
+
+def test_a_directory_is_removed_or_the_file_that_stays_is_named(unprivileged: Path) -> None:
+    write_json(unprivileged / "results" / "kept" / "a.json", {})
+    (unprivileged / "results" / "kept").chmod(0o500)
+    with pytest.raises(UserError, match=r"a\.json: cannot be removed \(permission denied\)"):
+        remove_directory(unprivileged / "results")
+    (unprivileged / "results" / "kept").chmod(0o700)
+    remove_directory(unprivileged / "results")
+    remove_directory(unprivileged / "results")  # nothing is there
+    assert not list(unprivileged.iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -170,6 +171,23 @@ def test_a_complete_fold_is_skipped_and_can_be_extended(train: Train, capfd: pyt
     train(epochs=3)
     assert [line["epoch"] for line in history(folder)] == [1, 2, 3]
     assert (folder.validation / "summary.json").exists()
+
+
+def test_results_of_an_earlier_state_of_the_network_never_pass_for_those_of_the_present_one(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = train(epochs=1)
+    unlink = os.unlink
+
+    def refuse(path: Any, *rest: Any, **options: Any) -> None:
+        if str(path).endswith(".nii.gz"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        unlink(path, *rest, **options)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(UserError, match=r"\.nii\.gz: cannot be removed \(the drive does not respond\)"):
+        train(epochs=2)
+    assert Checkpoint.read(folder.latest).run.epoch == 1
 
 
 def test_a_complete_fold_is_not_passed_off_as_trained_with_other_settings(train: Train) -> None:

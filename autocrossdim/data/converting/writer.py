@@ -25,7 +25,6 @@ from autocrossdim.system.files import (
     make_directory,
     read_json,
     reading,
-    remove_leftovers,
     write_json,
 )
 from autocrossdim.system.processes import map_cases
@@ -85,7 +84,7 @@ def write_dataset(
     for folder in (RECORDS, "imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         if folder.endswith("Ts") and not (output / folder).is_dir():
             continue
-        remove_leftovers(make_directory(output / folder))
+        make_directory(output / folder)
     warnings = [warning for each in found for warning in each.warnings]
     # Put aside first: without dataset.json, a dataset that is only partly rewritten is not taken for a complete one.
     with reading(output), suppress(FileNotFoundError):

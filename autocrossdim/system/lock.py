@@ -1,0 +1,110 @@
+"""Locks that keep two processes from writing to the same directory at the same time."""
+
+import errno
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from autocrossdim.system.console import say
+from autocrossdim.system.errors import UserError, from_os_error
+from autocrossdim.system.text import shown_path
+
+if sys.platform != "win32":
+    import fcntl
+
+LOCK = ".lock"  # lock file of a directory, inside it; the ending of the lock file of anything else, beside it
+SECONDS_TO_END = 2.0  # processes that a killed one has started end with it, but not at the same moment
+SECONDS_BETWEEN_TRIES = 0.1
+
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def locked(lock: Path, subject: Path, *, wait: bool = False) -> Iterator[None]:
+    """Let no other process that uses the same lock file into the block.
+
+    The operating system releases the lock when the process ends in any way, so a lock file that a killed process left
+    behind does not matter. A directory that cannot be written to is not locked, nor is one on a file system without
+    locks (some network file systems).
+
+    Args:
+        lock: Lock file; it exists while the block runs. Its directory is created, and removed if it stays empty.
+        subject: Directory or file to name in messages.
+        wait: Wait until the other process has finished, instead of failing.
+
+    Raises:
+        UserError: Another process is in the block, or the file cannot be created.
+    """
+    created = [folder for folder in lock.parents if not folder.exists()]
+    try:
+        file = _acquire(lock, subject, wait)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise from_os_error(error, lock, "written") from error
+        file = None
+    try:
+        yield
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                lock.unlink()  # while it is held: another process must not lose the file it has just locked
+            os.close(file)
+        with suppress(OSError):  # nothing was written to the directory, or something else stays in it
+            for folder in created:
+                folder.rmdir()
+
+
+def _acquire(lock: Path, subject: Path, wait: bool) -> int:
+    """Return the descriptor of the lock file, which names this process and is locked."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    deadline, is_said = time.monotonic() + SECONDS_TO_END, False
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if _lock(file) and _is_present(lock, file):
+                with suppress(OSError):  # on a full disk, the lock works without a name
+                    os.ftruncate(file, 0)
+                    os.write(file, f"process {os.getpid()} on {platform.node()}".encode())
+                return file
+            holder = os.pread(file, 1000, 0).decode(errors="replace") or "another process"
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+        if time.monotonic() > deadline:
+            if not wait:
+                raise UserError(
+                    f"{shown_path(subject)}: {holder} is writing to it. Wait until that process has ended, then run "
+                    "the same command again."
+                )
+            if not is_said:
+                say(f"Waiting for {holder}, which is writing to {shown_path(subject)}.")
+                is_said = True
+        time.sleep(SECONDS_BETWEEN_TRIES)
+
+
+def _lock(file: int) -> bool:
+    """Lock an open file, unless another process holds it; return whether it is locked, as far as that is possible."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
+
+
+def _is_present(lock: Path, file: int) -> bool:
+    """Whether the path still is the file that was opened: the last holder may have removed it in the meantime."""
+    try:
+        return os.path.samestat(lock.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False

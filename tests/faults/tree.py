@@ -1,0 +1,64 @@
+"""The files below a directory, compared without what differs from run to run."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VOLATILE = re.compile(r".*(seconds|minutes|waited).*")
+"""Keys of JSON files and checkpoints that hold measured times."""
+
+Tree = dict[str, str]  # path -> digest of the content
+
+
+def contents(root: Path) -> Tree:
+    """Return the digest of each file below a directory, without measured times; directories count as well."""
+    tree = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        tree[name] = "directory" if path.is_dir() else hashlib.sha256(_steady(path)).hexdigest()[:16]
+    return tree
+
+
+def _steady(path: Path) -> bytes:
+    """Return the content of a file as it is compared: without measured times."""
+    if path.suffix == ".json":
+        return _canonical(json.loads(path.read_text(encoding="utf-8")))
+    if path.suffix == ".jsonl":
+        return b"\n".join(_canonical(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
+    if path.name.startswith("checkpoint_"):
+        import torch
+
+        return _canonical(torch.load(path, weights_only=True))
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            return _canonical({name: arrays[name] for name in arrays.files})
+    return path.read_bytes()
+
+
+def _canonical(content: Any) -> bytes:
+    return json.dumps(_plain(content), sort_keys=True).encode()
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(k): _plain(v) for k, v in content.items() if not VOLATILE.fullmatch(str(k))}
+    if isinstance(content, (list, tuple)):
+        return [_plain(each) for each in content]
+    if hasattr(content, "numpy"):
+        content = content.numpy()
+    if isinstance(content, np.ndarray):
+        return [str(content.dtype), list(content.shape), hashlib.sha256(content.tobytes()).hexdigest()]
+    return content
+
+
+def differences(expected: Tree, found: Tree) -> list[str]:
+    """Return what is missing, left over or different."""
+    return [
+        *(f"missing: {name}" for name in expected if name not in found),
+        *(f"left over: {name}" for name in found if name not in expected),
+        *(f"different: {name}" for name in expected if name in found and expected[name] != found[name]),
+    ]

@@ -1,0 +1,111 @@
+import os
+import platform
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from autocrossdim.system import lock
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.lock import locked
+
+HOLD = """
+import sys
+from pathlib import Path
+from autocrossdim.system.lock import locked
+with locked(Path(sys.argv[1]), Path(sys.argv[1]).parent):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process(file: Path) -> Iterator[subprocess.Popen[str]]:
+    """Hold a lock in another process."""
+    words = [sys.executable, "-c", HOLD, str(file)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "SECONDS_TO_END", 0.0)
+    monkeypatch.setattr(lock, "SECONDS_BETWEEN_TRIES", 0.01)
+
+
+def test_another_process_is_named_and_a_killed_one_does_not_matter(tmp_path: Path) -> None:
+    file = tmp_path / "out" / ".lock"
+    with another_process(file) as process:
+        with pytest.raises(UserError) as refused, locked(file, tmp_path / "out"):
+            pass
+        assert f"out: process {process.pid} on {platform.node()} is writing to it" in str(refused.value)
+        process.kill()
+        process.wait()
+        assert file.exists(), "killed, so that it could not remove the file"
+        with locked(file, tmp_path / "out"):
+            assert f"process {os.getpid()} on" in file.read_text(encoding="utf-8")
+    assert not file.exists()
+
+
+def test_a_process_that_waits_comes_in_after_the_other_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file, order = tmp_path / ".lock", []
+
+    def second() -> None:
+        with locked(file, tmp_path, wait=True):
+            order.append("second")
+
+    with locked(file, tmp_path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert f"Waiting for process {os.getpid()}" in capfd.readouterr().err
+
+
+def test_nothing_is_left_where_nothing_was_written(tmp_path: Path) -> None:
+    with locked(tmp_path / "new" / "work" / ".lock", tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_cannot_be_written_to_is_not_locked(unprivileged: Path) -> None:
+    unprivileged.chmod(0o500)
+    with locked(unprivileged / ".lock", unprivileged):
+        assert not list(unprivileged.iterdir())
+
+
+def test_a_lock_that_cannot_be_created_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=r"file/\.lock: cannot be written"),
+        locked(tmp_path / "file" / ".lock", tmp_path),
+    ):
+        pass
+
+
+def test_predict_refuses_a_directory_that_another_process_writes_to(
+    write_model: Callable[..., Path], write_image: Callable[..., Path], command: Callable[..., object], tmp_path: Path
+) -> None:
+    model, output = write_model(tmp_path / "model"), tmp_path / "out"
+    import numpy as np
+
+    write_image(tmp_path / "in" / "a_0000.nii.gz", np.zeros((8, 8, 8), np.float32))
+    predict = ("predict", model, "-i", tmp_path / "in", "-o", output, "--device", "cpu")
+    with another_process(output / ".lock") as process:
+        refused = command(*predict)
+        assert refused.returncode == 2
+        assert f"{output}: process {process.pid} on {platform.node()} is writing to it" in refused.stderr
+        assert not (output / "a.nii.gz").exists()
+        # Each part has its own cases, so that machines can share a directory.
+        assert command(*predict, "--part", "1/2").returncode == 0
+    assert command(*predict).returncode == 0
+    assert not list(output.glob(".*"))

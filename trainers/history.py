@@ -42,6 +42,12 @@ class History:
         if self.monitor is not None:
             self.monitor(entry)
 
+    def is_drawn(self, path: Path) -> bool:
+        """Whether the figure at `path` exists, and was drawn after the last epoch was added."""
+        if not path.exists():
+            return False
+        return not self.path.exists() or path.stat().st_mtime_ns >= self.path.stat().st_mtime_ns
+
     def draw(self, path: Path) -> None:
         """Write a figure of loss, pseudo-Dice and learning rate by epoch, as PNG."""
         from matplotlib.figure import Figure

@@ -75,8 +75,9 @@ def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:
         say(f"{run.name}: {f'{outgrown}. {CONTINUE}' if outgrown else 'already trained.'}")
         if has_other_scans(run, resumed):
             say(f"{run.name}: trained with other unlabelled scans than are used now; --restart uses these.")
-        if fabric.is_global_zero and not run.folder.progress.exists():  # killed before it was drawn
-            History(run.folder.history, epochs=resumed.run.epoch).draw(run.folder.progress)
+        history = History(run.folder.history, epochs=resumed.run.epoch)
+        if fabric.is_global_zero and not history.is_drawn(run.folder.progress):  # killed before it was drawn
+            history.draw(run.folder.progress)
         return
     learner = Learner(run, fabric, resumed)
     fabric.barrier()  # every process has read the checkpoint

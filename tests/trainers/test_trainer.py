@@ -168,9 +168,16 @@ def test_a_complete_fold_is_skipped_and_can_be_extended(train: Train, capfd: pyt
     train()
     assert folder.latest.stat().st_mtime_ns == written
     assert "already trained" in capfd.readouterr().err
+    figure = folder.progress.read_bytes()
     train(epochs=3)
     assert [line["epoch"] for line in history(folder)] == [1, 2, 3]
     assert (folder.validation / "summary.json").exists()
+    complete = folder.progress.read_bytes()
+    # Killed before the last epoch was drawn: the figure is that of two epochs.
+    folder.progress.write_bytes(figure)
+    os.utime(folder.progress, (0, 0))
+    train(epochs=3)
+    assert folder.progress.read_bytes() == complete != figure
 
 
 def test_results_of_an_earlier_state_of_the_network_never_pass_for_those_of_the_present_one(

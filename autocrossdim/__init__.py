@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autocrossdim.commands.annotate_next import annotate_next
     from autocrossdim.commands.convert import convert
+    from autocrossdim.commands.distil import distil
     from autocrossdim.commands.ensemble import ensemble
     from autocrossdim.commands.evaluate import evaluate
     from autocrossdim.commands.export import export
@@ -30,6 +31,7 @@ __all__ = [
     "Predictor",
     "annotate_next",
     "convert",
+    "distil",
     "ensemble",
     "evaluate",
     "export",

@@ -14,6 +14,7 @@ from trainers.average import Average
 from trainers.compiled import can_be_compiled
 from trainers.resume import require_held_out
 from trainers.run import Run
+from trainers.soft import SoftLoss
 from trainers.start import starting_network
 from trainers.step import load_optimizer, make_loss, make_optimizer
 
@@ -63,6 +64,8 @@ class Learner:
             cross_entropy_weight=settings.cross_entropy_weight,
             class_sets=run.class_sets,
         )
+        if run.task.soft_labels is not None:
+            self.loss.loss = SoftLoss(self.loss.loss)
         if resumed is not None:
             load_optimizer(self.optimizer, resumed.resume["optimizer"])
             if self.average is not None:
@@ -94,7 +97,8 @@ def _network(run: Run, resumed: Checkpoint | None) -> tuple[SegmentationNetwork,
         network, provenance = starting_network(plan, run.start, run.folder)
         require_held_out(run, provenance.get("cases", ()))
         say(f"Starting weights: {network.load_report}")
-        return network, {**provenance, "asked": run.task.weights}
+        teachers = {} if run.task.soft_labels is None else {"teachers": run.task.soft_labels.teachers}
+        return network, {**provenance, "asked": run.task.weights, **teachers}
     network = build_network(plan, None)
     network.load_state_dict(resumed.resume["network"])
     return network, resumed.provenance

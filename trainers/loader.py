@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 from torch import Tensor
 
-from autocrossdim.preprocessing.store import Store, StoredCase
+from autocrossdim.preprocessing.soft_labels import CERTAIN
+from autocrossdim.preprocessing.store import StoredCase
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Configuration
 from autocrossdim.system.device import memory_format_for, send
@@ -27,10 +29,19 @@ from trainers.augment import apply_warp, change_intensities, draw_mirroring, dra
 from trainers.loss import IGNORED
 from trainers.partial import leave_open
 from trainers.settings import Settings
+from trainers.soft import soft_target
 from trainers.stage import perturb
 
 UNLABELLED_CHANGES = 3  # times that intensities are changed for the network that a teacher guides (stronger: UniMatch)
 UNDECLARED = -2  # target of a label value that dataset.json does not declare
+
+
+class Cases(Protocol):
+    """Where cases are opened: a store, or one with soft labels."""
+
+    def open(self, name: str) -> StoredCase:
+        """Return a case."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class Batch:
     Attributes:
         data: Image patches, shape (B, C, *patch), float32; those of a cascade end with the previous stage's masks.
         target: Indices (B, *patch) of classes or sets of classes, or regions (B, R, *patch), int16; -1 marks voxels to
-            ignore.
+            ignore. With teachers, probabilities (B, K, *patch), float32.
         names: Cases that the patches are from.
         clean: Image patches before their intensities were changed; None unless the cases are unlabelled.
     """
@@ -51,8 +62,9 @@ class Batch:
     clean: np.ndarray | None = None
 
     def to(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """Return data (channels last) and target (int64, as cross-entropy needs it) on a device."""
-        return _patches(self.data, device), send(torch.from_numpy(self.target), device).long()
+        """Return data (channels last) and target (int64, as cross-entropy needs it, or float32) on a device."""
+        target = send(torch.from_numpy(self.target), device)
+        return _patches(self.data, device), target if target.is_floating_point() else target.long()
 
     def unlabelled(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Return the patches before and after their intensities were changed (channels last) on a device."""
@@ -83,7 +95,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
 
     def __init__(
         self,
-        store: Store,
+        store: Cases,
         names: Sequence[str],
         *,
         configuration: Configuration,
@@ -143,9 +155,10 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
             for i, name in chosen:
                 # A patch depends on its own number only: another process may draw the rest of the batch.
                 random = np.random.default_rng((self.settings.seed, number, 2 + i))
-                image, label, unchanged = self._patch(name, i >= self.batch_size - self.foreground, random)
+                image, label, soft, unchanged = self._patch(name, i >= self.batch_size - self.foreground, random)
                 data.append(image)
-                target.append(self._target(label, self._case(name).annotated_labels))
+                hard = self._target(label, self._case(name).annotated_labels)
+                target.append(hard if soft is None else soft_target(hard, soft, regions=self.labels.has_regions))
                 clean.append(unchanged)
         names = [name for _, name in chosen]
         return Batch(np.stack(data), np.stack(target), names, np.stack(clean) if self.unlabelled else None)
@@ -183,8 +196,10 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
 
     def _patch(
         self, name: str, on_class: bool, random: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return image (C, *patch), float32, label (*patch) around a random centre, and the image before it changed.
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
+        """Return image (C, *patch), float32, and label (*patch) around a random centre, and two more.
+
+        They are the teachers' probabilities (F, *patch), float32, where there are teachers, and the unchanged image.
 
         For a cascade, masks of the previous stage follow the channels of the image.
         """
@@ -204,21 +219,27 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         if self.configuration.dims == 2:
             # Neighbouring slices become channels; the label is that of the middle slice.
             image, label = image.reshape(-1, *image.shape[2:]), label[..., self.configuration.slices // 2, :, :]
-        image = np.ascontiguousarray(image, dtype=np.float32)
+        image, channels = np.ascontiguousarray(image, dtype=np.float32), len(image)
+        if case.soft_label is not None:  # is interpolated along with the image
+            soft = crop_and_pad_nd(case.soft_label, box, 0)
+            soft = soft if self.configuration.dims == 3 else soft[:, self.configuration.slices // 2]
+            image = np.concatenate([image, soft.astype(np.float32) / CERTAIN])
         if warp is not None:
             image, label = apply_warp(image, label, patch, warp)
+        image, soft = image[:channels], None if case.soft_label is None else image[channels:]
         clean = image.copy() if self.unlabelled else image
         if settings.augment:
             for _ in range(UNLABELLED_CHANGES if self.unlabelled else 1):
                 change_intensities(torch.from_numpy(image), random)
             mirrored = draw_mirroring(len(patch), random, self.configuration.mirrored)
             image, label, clean = image[mirrored], label[mirrored], clean[mirrored]
+            soft = None if soft is None else soft[mirrored]
         if settings.channel_dropout:
             drop_channels(image, settings.channel_dropout, random, self.configuration.slices)
         if case.previous_stage is not None:
             label, previous = label
             image = np.concatenate([image, self._masks(previous, random)])
-        return image, label, clean
+        return image, label, soft, clean
 
     def _masks(self, label: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return one mask per label or region (R, *patch), float32, of the previous stage's segmentation (*patch)."""

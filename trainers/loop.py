@@ -27,6 +27,7 @@ from trainers.resume import split_of, state_of
 from trainers.run import Run
 from trainers.schedule import Clock, learning_rate_factor, progress, reaches_plateau, shorten
 from trainers.signals import StopRequest
+from trainers.soft import TaughtCases, taught_names
 from trainers.step import set_learning_rate, training_step
 from trainers.teacher import begins, has_collapsed, lesson
 from trainers.workers import batches
@@ -64,7 +65,8 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         # Workers start inside: a SIGTERM to all processes must not end them before the last step.
         stop = stack.enter_context(StopRequest())
         training = stack.enter_context(_training_batches(run, state, fabric))
-        taught = stack.enter_context(_unlabelled_batches(run, state, fabric)) if run.unlabelled else None
+        has_teacher = bool(run.unlabelled) and run.task.soft_labels is None  # else they are among the training batches
+        taught = stack.enter_context(_unlabelled_batches(run, state, fabric)) if has_teacher else None
         # After the workers, because they are forked: the display must not be in use at that time.
         display = Display(run, state, stack.enter_context(bars()))
         is_limited_together = fabric.world_size > 1 and settings.max_seconds is not None
@@ -220,12 +222,13 @@ def _write(
 def _training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Batch]]:
     """Return the batches from the next step on, this process's share of each."""
     workers = _workers(run, fabric)
+    is_student = run.task.soft_labels is not None
     loader = PatchLoader(
-        run.task.store,
-        run.task.split.train,
+        TaughtCases.of(run.task) if is_student else run.task.store,
+        taught_names(run.task) if is_student else run.task.split.train,
         configuration=run.configuration,
         labels=run.task.plan.labels,
-        class_sets=run.class_sets,
+        class_sets=() if is_student else run.class_sets,
         settings=run.settings,
         first=state.step * run.settings.accumulate,
         workers=max(1, workers),

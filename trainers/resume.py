@@ -61,6 +61,12 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
             f"{file}: started with --weights {started_from}, not {task.weights}. Resume with --weights {started_from}, "
             "or start over with --restart."
         )
+    teachers = None if task.soft_labels is None else task.soft_labels.teachers
+    if checkpoint.provenance.get("teachers") != teachers:
+        raise UserError(
+            f"{file}: learned from other teachers than `find_best` chooses now, or from their earlier versions. Start "
+            "over with --restart."
+        )
     require_held_out(run, checkpoint.trained_cases)
     if not checkpoint.complete and checkpoint.split["train"] != list(task.split.train):
         raise UserError(

@@ -11,6 +11,7 @@ COMMANDS = (
     "ensemble",
     "evaluate",
     "find_best",
+    "distil",
     "annotate_next",
     "report",
     "study",

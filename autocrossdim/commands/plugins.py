@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.data.splits import Split
+from autocrossdim.preprocessing.soft_labels import SoftLabels
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Configuration, Plan, PlanOptions
@@ -118,6 +119,7 @@ class FoldTask:
         restart: Discard existing checkpoints and start over.
         turn: Position of the fold among those that the command trains one after another, from 1, and their number.
         unlabelled: Scans without labels to learn from; None unless the setting `unlabelled` asks for them.
+        soft_labels: What teachers say about the training cases and unlabelled scans; None unless they are distilled.
     """
 
     plan: Plan
@@ -134,6 +136,7 @@ class FoldTask:
     restart: bool = False
     turn: tuple[int, int] = (1, 1)
     unlabelled: Unlabelled | None = None
+    soft_labels: SoftLabels | None = None
 
 
 @runtime_checkable

@@ -105,6 +105,8 @@ def train(
         raise UserError("--parallel cannot be combined with --slurm: SLURM decides how many jobs run at a time.")
     project = Project.open(dataset, work=work)
     configuration = project.plan.configuration(config)
+    if configuration.is_distilled:
+        raise UserError(f"--config {configuration.name}: a student. Train it with `autocrossdim distil`.")
     folds = project.folds(several(fold))
     settings = assignments(set)
     settings |= {} if epochs is None else {"epochs": epochs}

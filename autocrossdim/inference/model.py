@@ -136,7 +136,7 @@ class Model:
             patch=self.configuration.patch_shape,
             batch=max(1, batch),
             slices=self.configuration.slices,
-            mirror_axes=self.configuration.mirrored if mirroring else (),
+            mirror_axes=self.configuration.mirrored_in_prediction if mirroring else (),
             masks=tuple(self.plan.labels.foreground.values()) if self.configuration.previous_stage else (),
         )
 

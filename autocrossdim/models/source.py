@@ -13,7 +13,7 @@ from autocrossdim.models.model_file import ModelFile, is_model_file
 from autocrossdim.records.best import Best, contender_name
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.codes import Codes, parse_codes
-from autocrossdim.records.plan import Plan
+from autocrossdim.records.plan import DISTILLED, Plan
 from autocrossdim.records.workspace import FoldFolder, Workspace, default_work
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
@@ -272,7 +272,9 @@ def _folds(model: Path, wanted: Sequence[Fold]) -> list[Path]:
         if missing:
             raise UserError(f"{model}: {', '.join(missing)} is not trained. Run `autocrossdim train` for it.")
         return [folder.latest for folder in folders]
-    found = sorted(model.glob("fold_[0-9]*/checkpoint_latest")) or sorted(model.glob("fold_all/checkpoint_latest"))
+    numbered, complete = (sorted(model.glob(f"fold_{name}/checkpoint_latest")) for name in ("[0-9]*", "all"))
+    # One network is what a student is for.
+    found = complete or numbered if model.resolve().name.endswith(DISTILLED) else numbered or complete
     if not found:
         raise UserError(f"{model}: no trained fold. Run `autocrossdim train` first.")
     return found

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from autocrossdim.data.dataset import Case
 from autocrossdim.data.images import Geometry
 from autocrossdim.preprocessing.case import Placement, Preprocessed
+from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.sources import FileVersion, content_hash, file_versions
 from autocrossdim.system.errors import UserError, from_os_error
@@ -73,6 +74,7 @@ class StoredCase:
         annotated_labels: as in `CaseRecord`.
         annotated_slices: as in `CaseRecord`.
         previous_stage: (Z, Y, X), label values of the segmentation by the previous stage; None if there is none.
+        soft_label: (F, Z, Y, X), what teachers say about the case (`SoftLabels`); None without teachers.
     """
 
     name: str
@@ -82,6 +84,7 @@ class StoredCase:
     annotated_labels: tuple[str, ...] | None = None
     annotated_slices: tuple[int, ...] | None = None
     previous_stage: blosc2.NDArray | None = None
+    soft_label: blosc2.NDArray | None = None
 
     def whole_input(self) -> np.ndarray:
         """Return the input of a network: the image and, as last channel, the previous stage's segmentation.
@@ -208,13 +211,13 @@ class Store:
         if label is None:
             label = np.zeros(preprocessed.image.shape[1:], np.uint8)
         chunk = tuple(min(n, p) for n, p in zip(label.shape, patch, strict=True))
-        _write_array(self._path(case.name, ".image.b2nd"), preprocessed.image, (1, *chunk))
-        _write_array(self._path(case.name, ".label.b2nd"), label, chunk)
+        write_array(self._path(case.name, ".image.b2nd"), preprocessed.image, (1, *chunk))
+        write_array(self._path(case.name, ".label.b2nd"), label, chunk)
         if preprocessed.previous_stage is not None:
-            _write_array(self._path(case.name, ".previous_stage.b2nd"), preprocessed.previous_stage, chunk)
+            write_array(self._path(case.name, ".previous_stage.b2nd"), preprocessed.previous_stage, chunk)
         with written_whole(self._path(case.name, ".npz")) as path, path.open("wb") as file:
             # Without `allow_pickle`, which NumPy before 2.1 takes for the name of an array.
-            np.savez(file, **_voxels_per_class(label, plan))  # type: ignore[arg-type]
+            np.savez(file, **voxels_per_class(label, plan.labels))  # type: ignore[arg-type]
         record = CaseRecord(
             name=case.name,
             label_path="" if case.label is None else str(case.label.resolve()),
@@ -237,11 +240,11 @@ class Store:
             with np.load(self._path(name, ".npz"), allow_pickle=False) as voxels:
                 positions = {key: voxels[key] for key in voxels.files}
             record = self.record(name)
-            stage = _open_array(self._path(name, ".previous_stage.b2nd")) if record.has_previous_stage else None
+            stage = open_array(self._path(name, ".previous_stage.b2nd")) if record.has_previous_stage else None
             return StoredCase(
                 name=name,
-                image=_open_array(self._path(name, ".image.b2nd")),
-                label=_open_array(self._path(name, ".label.b2nd")),
+                image=open_array(self._path(name, ".image.b2nd")),
+                label=open_array(self._path(name, ".label.b2nd")),
                 voxels=positions,
                 annotated_labels=record.annotated_labels,
                 annotated_slices=record.annotated_slices,
@@ -284,11 +287,13 @@ def _remove(files: Iterable[Path]) -> None:
                 file.unlink()
 
 
-def _open_array(path: Path) -> blosc2.NDArray:
+def open_array(path: Path) -> blosc2.NDArray:
+    """Open a compressed array for reading."""
     return blosc2.open(library_path(path), mode="r", dparams={"nthreads": 1})
 
 
-def _write_array(path: Path, array: np.ndarray, chunks: tuple[int, ...]) -> None:
+def write_array(path: Path, array: np.ndarray, chunks: tuple[int, ...]) -> None:
+    """Write an array, compressed in chunks of this shape."""
     with written_whole(path, RuntimeError) as temporary:
         blosc2.asarray(
             np.ascontiguousarray(array),
@@ -318,11 +323,11 @@ def _annotated_slices(label: np.ndarray, plan: Plan) -> tuple[int, ...] | None:
     return tuple(np.flatnonzero((~plan.labels.ignored(label)).any(axis=(1, 2))).tolist())
 
 
-def _voxels_per_class(label: np.ndarray, plan: Plan) -> dict[str, np.ndarray]:
+def voxels_per_class(label: np.ndarray, labels: Labels) -> dict[str, np.ndarray]:
     """Return positions (n, 3) of each class or region present, at most `VOXELS_PER_CLASS` drawn at random."""
     random = np.random.default_rng(1234)
     positions = {}
-    for name, values in plan.labels.foreground.items():
+    for name, values in labels.foreground.items():
         found = np.argwhere(np.isin(label, values)).astype(np.int32)
         if len(found) > VOXELS_PER_CLASS:
             found = found[random.choice(len(found), VOXELS_PER_CLASS, replace=False)]

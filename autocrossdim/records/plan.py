@@ -26,6 +26,8 @@ PLAN_VERSION = 2
 GIGABYTE = 1024**3
 DEFAULT_MEMORY_GB = 8.0  # budget where no GPU is found
 
+DISTILLED = "_distilled"  # end of the name of a student, which has the network of the configuration named before it
+
 STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints: what is lost at most when a run is killed
 
 # A plan is read from files of others, too: what no scan and no network has would only end in want of memory.
@@ -165,6 +167,11 @@ class Configuration(NetworkChoices):
             content.pop("previous_stage", None)
         return content
 
+    @property
+    def is_distilled(self) -> bool:
+        """Whether this is the student of an ensemble (`autocrossdim distil`)."""
+        return self.name.endswith(DISTILLED)
+
     def target_spacing(self, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return the spacing (mm; z, y, x in the plan's order) that a case of `spacing` is resampled to."""
         z, y, x = (spacing[0], *self.spacing) if self.dims == 2 else self.spacing
@@ -186,6 +193,11 @@ class Configuration(NetworkChoices):
     def mirrored(self) -> tuple[int, ...]:
         """Axes of the patch that are mirrored."""
         return tuple(range(self.dims)) if self.mirror_axes is None else self.mirror_axes
+
+    @property
+    def mirrored_in_prediction(self) -> tuple[int, ...]:
+        """Axes that are mirrored at test time: none for a student, which is meant to be fast."""
+        return () if self.is_distilled else self.mirrored
 
     @property
     def patch_shape(self) -> tuple[int, int, int]:
@@ -256,16 +268,25 @@ class Plan(BaseModel):
     def configuration(self, name: str | None = None) -> Configuration:
         """Return a configuration by name, or the one that was decided on.
 
+        A configuration and its student, such as `omnia_distilled`, differ in their names only.
+
         Raises:
             UserError: the plan has no such configuration.
         """
         name = name or self.decision.configuration
-        if name not in self.configurations:
+        if (found := self._find(name)) is None:
             raise UserError(
                 f"The plan of {self.dataset} has no configuration '{name}'; it has "
                 f"{', '.join(sorted(self.configurations))}."
             )
-        return self.configurations[name]
+        return found
+
+    def _find(self, name: str) -> Configuration | None:
+        """Return a configuration or the student of one; None if there is no such one."""
+        if name in self.configurations or not name.endswith(DISTILLED):
+            return self.configurations.get(name)
+        taught = self.configurations.get(name.removesuffix(DISTILLED))
+        return None if taught is None else taught.model_copy(update={"name": name})
 
     def with_stages(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the configurations and the previous stages they need, each once, stages before what needs them.
@@ -329,7 +350,7 @@ class Plan(BaseModel):
         found = [name for name, (ours, theirs) in named.items() if ours != theirs]
         stages = [stage for name in configurations if (stage := self._stage_of(name)) is not None]
         for name in dict.fromkeys([*configurations, *stages]):
-            ours, theirs = self.configurations.get(name), other.configurations.get(name)
+            ours, theirs = self._find(name), other._find(name)
             if ours is None or theirs is None:
                 found.append(f"configuration {name} (in one plan only)")
             elif not ours.trains_like(theirs):

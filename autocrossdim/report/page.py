@@ -16,6 +16,7 @@ from autocrossdim.data.splits import Split
 from autocrossdim.records.best import Best, folder_name
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.student import students
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.misses import partial_sentences, unmatched_sentences
@@ -180,6 +181,7 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
         suggested=suggested(workspace, plan.labels, fingerprint.names),
         others=[name for name in trained if name not in configurations],
         unit="mm" if spaced else "pixels",
+        students=students(workspace),
         studies=study_sections(workspace),
     )
     write_text(output, page)

@@ -71,6 +71,7 @@ def words_of(name: str, finished: Finished, folder: Path) -> list[object]:
         "ensemble": [*finished.segmented, "-o", folder / "both", "--dataset", raw],
         "evaluate": [finished.segmented[0], raw / "labelsTs", "--dataset", raw],
         "find_best": [raw, *place],
+        "distil": [raw, *place, *LITTLE, "--fold", "all"],
         "annotate_next": [raw, *place, "-i", raw / "imagesTs"],
         "report": [raw, *place, "-o", folder / "report.html"],
         "export": [raw, *place, "-o", folder / "model.acd"],

@@ -1,0 +1,134 @@
+"""`autocrossdim distil`: one network that learns what an ensemble knows, and predicts as fast as a single fold."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from autocrossdim.commands.arguments import (
+    DatasetArgument,
+    DeviceOption,
+    EpochsOption,
+    Fold,
+    MaxTimeOption,
+    SetOption,
+    WorkOption,
+    assignments,
+    seconds,
+    several,
+)
+from autocrossdim.commands.signature import Option, command
+from autocrossdim.commands.train import UNLABELLED
+from autocrossdim.system.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from autocrossdim.records.student import Student
+
+
+@command()
+def distil(
+    dataset: DatasetArgument,
+    *,
+    work: WorkOption = None,
+    config: Annotated[
+        str | None, Option("Configuration whose network the student has (default: the plan's, if it is a teacher).")
+    ] = None,
+    fold: Annotated[
+        Fold | Sequence[Fold],
+        Option("Fold number or 'all'; repeat for several (default: every fold, then all).", list[str]),
+    ] = (),
+    epochs: EpochsOption = None,
+    max_time: MaxTimeOption = None,
+    weights: Annotated[str, Option("Starting weights, as for train.")] = "imagenet",
+    device: DeviceOption = "auto",
+    restart: Annotated[bool, Option("Discard existing checkpoints and start over.")] = False,
+    set: SetOption = None,
+) -> "Student":
+    """Train one network that learns the probabilities of the ensemble that find_best chose.
+
+    It learns from the training cases and, if there are any, from the scans in imagesUn, and is called CONFIG_distilled.
+    Its folds are compared with those of the ensemble on held-out cases; the network trained on all cases is the one
+    that `predict --config CONFIG_distilled` uses. Complete folds are skipped and interrupted ones are resumed.
+
+    Args:
+        dataset: Dataset directory, name or number; find_best must have been run.
+        work: Directory of all results.
+        config: Configuration whose network the student has; that of the plan if it is one of the teachers, else the
+            first of the teachers.
+        fold: Fold numbers, or "all" for the network that `predict` uses; every fold and then "all" if empty.
+        epochs: Number of epochs.
+        max_time: Training time per fold, in seconds or as text such as `30m`.
+        weights: Starting weights, as for `train`, except `previous`.
+        device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
+        restart: Discard existing checkpoints and start over.
+        set: Further training settings, by the names of `trainers.settings.Settings`. `unlabelled=0` leaves out
+            unlabelled scans.
+
+    Returns:
+        The student and, once all of its folds are trained, its comparison with the ensemble; also in student.json.
+
+    Raises:
+        UserError: There is no ensemble or it is outdated, a fold or configuration does not exist, the weights are
+            unavailable, or a checkpoint belongs to other teachers.
+        Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
+    """
+    from autocrossdim.commands.plugins import FoldTask, Unlabelled, find_trainer
+    from autocrossdim.commands.project import ALL, Project
+    from autocrossdim.evaluation.folds import summarise_folds
+    from autocrossdim.records.plan import DISTILLED
+    from autocrossdim.selection.folds import CrossValidation
+    from autocrossdim.selection.teachers import compare_with_teachers, label_softly, read_teachers, student_of
+    from autocrossdim.system.processes import default_processes
+
+    if weights == "previous":
+        raise UserError("--weights previous: a student starts from other weights, such as imagenet.")
+    project = Project.open(dataset, work=work)
+    plan = project.plan
+    validation = CrossValidation(project.dataset, project.workspace, plan, project.splits, default_processes(), device)
+    best = read_teachers(validation)
+    student = student_of(plan, best, config)
+    network = student.name.removesuffix(DISTILLED)
+    folds = project.folds(several(fold) or (*range(len(project.splits)), ALL))
+    settings = assignments(set)
+    settings |= {} if epochs is None else {"epochs": epochs}
+    settings |= {} if max_time is None else {"max_seconds": seconds(max_time)}
+    uses_scans = bool(settings.pop(UNLABELLED, True))
+    trainer = find_trainer(student.trainer)
+    trainer.check_settings(settings)
+    store = project.store(network)
+    scans = project.dataset.unlabelled_cases() if uses_scans else []
+    unlabelled_store = project.unlabelled_store(network) if scans else None
+    labelled = {case.name: case for case in project.dataset.training_cases()}
+    for position, number in enumerate(folds, start=1):
+        split = project.split(number)
+        unlabelled = None if unlabelled_store is None else Unlabelled(unlabelled_store, project.unlabelled(number))
+        cases = [(store, labelled[name]) for name in split.train]
+        if unlabelled is not None:
+            cases += [(unlabelled.store, case) for case in scans if case.name in unlabelled.names]
+        task = FoldTask(
+            plan=plan,
+            configuration=student,
+            store=store,
+            groups=project.dataset.groups,
+            fold=number,
+            split=split,
+            folder=project.workspace.fold(student.name, number),
+            weights=weights,
+            device=device,
+            settings=settings,
+            restart=restart,
+            turn=(position, len(folds)),
+            unlabelled=unlabelled,
+            soft_labels=label_softly(validation, best, number, cases, student),
+        )
+        trainer.train_fold(task)
+    summarise_folds(project.workspace, student.name, project.splits)
+    return compare_with_teachers(validation, best, student, unlabelled=len(scans))
+
+
+def present(student: "Student", *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: the comparison with the ensemble, and the next command."""
+    from autocrossdim.commands.next_step import next_step
+
+    yield student.sentence
+    yield next_step("predict", dataset, "-i", "IMAGES", "-o", "SEGMENTED", "--config", student.name, work=work)

@@ -1,0 +1,63 @@
+"""Soft labels: the probabilities that teachers assign to the voxels of a case, on the grid of the network to teach."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import blosc2
+import numpy as np
+
+from autocrossdim.preprocessing.case import Placement
+from autocrossdim.preprocessing.crop import crop
+from autocrossdim.preprocessing.resample import orders_for, resample_image
+from autocrossdim.preprocessing.store import open_array, write_array
+from autocrossdim.records.labels import Labels
+from autocrossdim.system.errors import UserError
+
+CERTAIN = 255  # stored value of the probability 1
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """Soft labels of the cases that a fold learns from.
+
+    Attributes:
+        files: Name of a case -> its file. The array in it is (F, Z, Y, X), uint8: the probability of each foreground
+            class, or of each region, times 255. Background has the rest.
+        teachers: Digest of the networks and the temperature that they come from.
+    """
+
+    files: Mapping[str, Path]
+    teachers: str
+
+    def open(self, name: str) -> blosc2.NDArray:
+        """Open the soft labels of a case; slicing reads only the blocks of the slice.
+
+        Raises:
+            UserError: The file is missing or damaged.
+        """
+        path = self.files[name]
+        try:
+            return open_array(path)
+        except (OSError, RuntimeError, ValueError) as error:  # raised by damaged files
+            raise UserError(f"{path}: missing or damaged. Delete it and run the same command again.") from error
+
+
+def write_soft_labels(
+    path: Path, probabilities: np.ndarray, labels: Labels, placement: Placement, patch: tuple[int, ...]
+) -> None:
+    """Resample the probabilities of a case to the grid of its preprocessed image, and store them.
+
+    Args:
+        path: File to write.
+        probabilities: Probabilities of all outputs on the original grid, shape (K, Z, Y, X).
+        labels: Labels of the dataset.
+        placement: Position of the preprocessed image in the original grid.
+        patch: Patch size (Z, Y, X), which determines the size of the compressed chunks.
+    """
+    foreground = probabilities if labels.has_regions else probabilities[1:]
+    cropped = np.stack([crop(placement.change.apply(values), placement.box) for values in foreground])
+    orders = orders_for(1, placement.spacing, placement.target)
+    resampled = resample_image(cropped.astype(np.float32), placement.shape, orders)
+    chunk = tuple(min(n, p) for n, p in zip(placement.shape, patch, strict=True))
+    write_array(path, np.rint(resampled * CERTAIN).astype(np.uint8), (1, *chunk))

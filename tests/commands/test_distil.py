@@ -1,0 +1,158 @@
+"""`distil`: a student of the ensemble that find_best chose, on a small generated dataset."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import autocrossdim
+from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
+from autocrossdim.preprocessing.soft_labels import CERTAIN
+from autocrossdim.preprocessing.store import open_array
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.student import Student
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json
+from trainers import loop
+
+SETTINGS = {"steps_per_epoch": 1, "validation_batches": 1, "workers": 0}
+QUICK: dict[str, Any] = {"epochs": 1, "weights": "random", "device": "cpu", "set": SETTINGS}
+SCANS = ("case_04", "case_05")
+
+pytestmark = pytest.mark.xdist_group("distil")  # the ensemble is trained once
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """Return a dataset with two unlabelled scans, one of them of a training patient, and an ensemble of two folds."""
+    folder = tmp_path_factory.mktemp("distil")
+    raw, work = folder / "Dataset902_Chambers", folder / "work"
+    labels = {"background": 0, "chamber": 1, "wall": 2}
+    write_dataset(raw, lambda random: chambers(random, (4, 32, 32)), labels, ANISOTROPIC_SPACING, training=4, test=2)
+    shutil.copytree(raw / "imagesTs", raw / "imagesUn")
+    cases = [f"case_{number:02d}" for number in range(4)]
+    write_json(
+        raw / "splits_final.json", [{"train": cases[:2], "val": cases[2:]}, {"train": cases[2:], "val": cases[:2]}]
+    )
+    content = read_json(raw / "dataset.json")
+    write_json(raw / "dataset.json", {**content, "groups": {"case_03": "patient", "case_04": "patient"}})
+    with pytest.MonkeyPatch.context() as patch:
+        # One core: starting worker processes would take longer than their work.
+        patch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+        autocrossdim.plan_and_preprocess(raw, work=work, memory=2, trial=False, encoder="test_efficientnet")
+        with pytest.raises(UserError, match=r"no ensemble to learn from\. Run `autocrossdim find_best"):
+            autocrossdim.distil(raw, work=work)
+        autocrossdim.train(raw, work=work, **QUICK)
+        autocrossdim.find_best(raw, work=work, device="cpu")
+        yield raw, work
+
+
+@pytest.fixture(scope="module")
+def student(taught: tuple[Path, Path]) -> Student:
+    raw, work = taught
+    return autocrossdim.distil(raw, work=work, **QUICK)
+
+
+def test_a_student_is_compared_with_its_teachers_on_held_out_cases(taught: tuple[Path, Path], student: Student) -> None:
+    raw, work = taught
+    workspace = Workspace.of(raw.name, work)
+    assert (student.name, student.teachers, student.unlabelled) == ("omnia_distilled", ("omnia",), 2)
+    assert student.saving == 2 * 4  # two folds and four mirrorings against one network without any
+    assert student.held_out is not None
+    assert student.held_out.n_cases == 4
+    assert student.held_out.difference == pytest.approx(student.held_out.dice - student.held_out.teachers_dice)
+    assert Student.read(workspace.model("omnia_distilled") / "student.json") == student
+    assert student.sentence in autocrossdim.report(raw, work=work).read_text(encoding="utf-8")
+
+
+def test_no_fold_learns_about_the_patients_that_it_validates(taught: tuple[Path, Path], student: Student) -> None:
+    raw, work = taught
+    workspace = Workspace.of(raw.name, work)
+    first, second, every = (Checkpoint.read(workspace.fold(student.name, fold).latest) for fold in (0, 1, "all"))
+    assert first.split["unlabelled"] == ["case_05"]  # case_04 is of a patient whom fold 0 validates
+    assert second.split["unlabelled"] == every.split["unlabelled"] == list(SCANS)
+    labelled = [file.name[:7] for file in sorted((workspace.preprocessed(student.name) / "fold_0").iterdir())]
+    assert labelled == ["case_00", "case_01", "case_05"]
+    assert first.provenance["teachers"] != second.provenance["teachers"] != every.provenance["teachers"]
+
+
+def test_soft_labels_are_the_probabilities_of_the_teachers(
+    taught: tuple[Path, Path], student: Student, tmp_path: Path
+) -> None:
+    raw, work = taught
+    autocrossdim.predict(raw, raw / "imagesUn", tmp_path / "all", work=work, device="cpu", probabilities=True)
+    (file,) = (Workspace.of(raw.name, work).preprocessed(student.name) / "fold_all").glob("case_05_*")
+    with np.load(tmp_path / "all" / "case_05.npz") as found:
+        probabilities = found["probabilities"]
+    np.testing.assert_allclose(open_array(file)[:] / CERTAIN, probabilities[1:], atol=0.003)
+
+
+def test_predict_uses_the_student_of_all_cases_without_mirroring_and_export_packs_it(
+    taught: tuple[Path, Path], student: Student, tmp_path: Path
+) -> None:
+    raw, work = taught
+    exported = autocrossdim.export(raw, tmp_path / "student.acd", work=work, config=student.name)
+    for model, options in ((raw, {"work": work, "config": student.name}), (exported, {})):
+        predictor = autocrossdim.Predictor.load(model, device="cpu", **options)
+        (loaded,) = predictor.models
+        assert loaded.folds == ["all"]
+        assert loaded.window(mirroring=True).mirror_axes == ()
+    assert autocrossdim.predict(exported, raw / "imagesTs", tmp_path / "out", device="cpu")
+
+
+def test_a_complete_student_is_skipped_and_other_teachers_are_an_error(
+    taught: tuple[Path, Path], student: Student, tmp_path: Path, succeed: Callable[..., str]
+) -> None:
+    raw, work = taught
+    quick = ["--epochs", 1, "--weights", "random", "--device", "cpu"]
+    quick += [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+    printed = succeed("distil", raw, "--work", work, *quick)
+    assert printed.count("already trained") == 3
+    assert "--config omnia_distilled" in printed
+    copy = tmp_path / "work"
+    shutil.copytree(work, copy)
+    autocrossdim.train(raw, work=copy, fold=0, restart=True, **{**QUICK, "set": {**SETTINGS, "seed": 1}})
+    with pytest.raises(UserError, match=r"fold_0.* was trained further or again .* Run `autocrossdim find_best"):
+        autocrossdim.distil(raw, work=copy, **QUICK)
+    autocrossdim.find_best(raw, work=copy, device="cpu")
+    with pytest.raises(UserError, match=r"learned from other teachers .* Start over with --restart"):
+        autocrossdim.distil(raw, work=copy, fold=0, **QUICK)
+
+
+def test_an_interrupted_student_ends_with_the_same_weights(
+    taught: tuple[Path, Path], student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, work = taught
+    options = {**QUICK, "epochs": 2, "config": "omnia", "fold": "all", "restart": True}
+    for name in ("undisturbed", "interrupted"):
+        shutil.copytree(work, tmp_path / name)
+    autocrossdim.distil(raw, work=tmp_path / "undisturbed", **options)
+    write = loop._write
+
+    def power_cut(*arguments: Any, **named: Any) -> None:
+        write(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "_write", power_cut)
+        autocrossdim.distil(raw, work=tmp_path / "interrupted", **options)
+    autocrossdim.distil(raw, work=tmp_path / "interrupted", **{**options, "restart": False})
+    expected, found = (
+        Checkpoint.read(Workspace.of(raw.name, tmp_path / name).fold(student.name, "all").latest)
+        for name in ("undisturbed", "interrupted")
+    )
+    assert expected.run.step == found.run.step == 2
+    for key, tensor in expected.network.items():
+        assert torch.equal(tensor, found.network[key]), key
+
+
+def test_a_student_is_not_trained_by_train(taught: tuple[Path, Path]) -> None:
+    raw, work = taught
+    with pytest.raises(UserError, match=r"omnia_distilled: a student\. Train it with `autocrossdim distil`"):
+        autocrossdim.train(raw, work=work, config="omnia_distilled")

@@ -94,7 +94,8 @@ def merged(*, declared: bool = True, **description: Any) -> Arm:
     def arm(run: Run) -> dict[str, Any]:
         part = {case: "anterior" if index < 8 else "posterior" for index, case in enumerate(run.pool)}
         listed = {"annotated_labels": {case: [name] for case, name in part.items()}} if declared else {}
-        return measure(run, run.pool, change=lambda case, label: _only(part[case], label), **listed, **description)
+        keys: dict[str, Any] = {**listed, **description}
+        return measure(run, run.pool, change=lambda case, label: _only(part[case], label), **keys)
 
     return arm
 

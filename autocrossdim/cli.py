@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import json
 import logging
 import os
 import shlex
@@ -130,7 +131,9 @@ def _print(items: Iterable[Any]) -> None:
 def _print_json(result: Any) -> None:
     from pydantic import TypeAdapter
 
-    typer.echo(TypeAdapter(type(result)).dump_json(result, indent=2).decode())
+    text = TypeAdapter(type(result)).dump_json(result)
+    # NaN, such as the HD95 of a label that was never found, is not JSON.
+    typer.echo(json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2))
 
 
 for _name in COMMANDS:

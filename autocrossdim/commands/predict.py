@@ -204,8 +204,11 @@ def _submit(
 ) -> None:
     from autocrossdim.jobs import command as words
     from autocrossdim.jobs.slurm import Job, submit
+    from autocrossdim.models.hub import fetch, is_on_hub
     from autocrossdim.records.workspace import default_work
 
+    if is_on_hub(model):
+        model = fetch(str(model)).name  # all jobs use the same revision
     commands = {
         f"predict {k} of {jobs}": words(
             "predict",

@@ -92,7 +92,7 @@ def test_a_command_prints_one_json_document(
 ) -> None:
     result = command(*words_of(name, finished, tmp_path), "--json")
     assert result.returncode == 0, result.stderr
-    printed = json.loads(result.stdout)
+    printed = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     expected = {
         "run": str(finished.report),
         "predict": [str(finished.segmented[0] / f"case_0{k}.nii.gz") for k in (4, 5)],

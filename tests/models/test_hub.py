@@ -121,6 +121,22 @@ def test_the_command_line_predicts_with_it(
     assert FIRST in result.stderr
 
 
+def test_all_jobs_of_a_prediction_use_the_same_revision(
+    hub: Hub,
+    exported: Path,
+    write_image: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub.upload("clinic/heart", exported, FIRST)
+    write_image(tmp_path / "images" / "a_0000.nii.gz", torch.rand(8, 8, 8).numpy())
+    jobs: dict[str, Any] = {}
+    monkeypatch.setattr("autocrossdim.jobs.slurm.submit", lambda submitted, *_: jobs.update(submitted))
+    options = {"slurm": "time=10", "jobs": 2}
+    autocrossdim.predict("hf://clinic/heart", tmp_path / "images", tmp_path / "out", **options)
+    assert [f"hf://clinic/heart@{FIRST}" in job.words for job in jobs.values()] == [True, True]
+
+
 def test_training_starts_from_it_and_records_the_revision(
     hub: Hub, exported: Path, make_plan: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autocrossdim.evaluation.interval import interval, means, resampling_weights
+from autocrossdim.evaluation.interval import LEVEL, Floats, estimate, means
 from autocrossdim.evaluation.summary import foreground, metric_array
 from autocrossdim.records.summary import Summary
 from autocrossdim.system.errors import UserError
@@ -17,7 +17,7 @@ class PairedDifference:
 
     Attributes:
         mean: Difference of the two `foreground_mean` Dice values.
-        low: Lower end of its 95 % bootstrap interval over groups of cases; NaN with fewer than two groups.
+        low: Lower end of its bootstrap interval over groups of cases; NaN with fewer than two groups.
         high: Upper end of the interval.
         n_cases: Number of cases compared.
     """
@@ -48,10 +48,16 @@ class Choice:
     reasons: list[str]
 
 
-def compare(first: Summary, second: Summary) -> PairedDifference:
+def compare(first: Summary, second: Summary, *, level: float = LEVEL, expanded: bool = True) -> PairedDifference:
     """Return the mean Dice of `first` minus that of `second`, with a paired bootstrap interval.
 
     Both models are resampled with the same cases, so that differences in difficulty between cases cancel out.
+
+    Args:
+        first: A model.
+        second: Another one.
+        level: Confidence level.
+        expanded: Whether the interval is expanded for few patients, see `autocrossdim.evaluation.interval.estimate`.
 
     Raises:
         UserError: The two were evaluated on different cases or labels.
@@ -66,18 +72,21 @@ def compare(first: Summary, second: Summary) -> PairedDifference:
     values, other_values = (
         metric_array([results[file] for file in cases], keys, ["Dice"]) for results in (cases, other_cases)
     )
-    difference = foreground(means(values)) - foreground(means(other_values))
+
+    def difference(_: Floats, weights: Floats) -> Floats:
+        found: Floats = (foreground(means(values, weights)) - foreground(means(other_values, weights)))[:, 0]
+        return found
+
     clusters = [case.cluster for case in cases.values()]
-    low = high = math.nan
-    if len(set(clusters)) > 1:
-        weights = resampling_weights(clusters)
-        draws = foreground(means(values, weights)) - foreground(means(other_values, weights))
-        low, high = interval(draws)[:, 0].tolist()
-    return PairedDifference(float(difference[0]), low, high, len(cases))
+    found = estimate(difference, seeds=1, groups=clusters, level=level, expanded=expanded)
+    return PairedDifference(found.value, found.low, found.high, len(cases))
 
 
 def choose(candidates: Mapping[str, Summary], costs: Mapping[str, float]) -> Choice:
     """Choose the cheapest candidate whose Dice is within noise of the best.
+
+    The intervals hold for the comparisons of the best with all others together (Bonferroni), as in multiple comparisons
+    with the best (Hsu, Annals of Statistics 1984): which candidate is the best is not known beforehand.
 
     Args:
         candidates: Cross-validation summaries by name, all of the same cases.
@@ -94,10 +103,11 @@ def choose(candidates: Mapping[str, Summary], costs: Mapping[str, float]) -> Cho
     best = max(dice, key=lambda name: (dice[name], -costs[name]))
     reasons = [f"{best} has the highest mean Dice, {dice[best]:.3f}, over {candidates[best].n_cases} cases."]
     chosen = best
+    level = 1 - (1 - LEVEL) / max(1, len(candidates) - 1)
     for name in sorted(dice, key=lambda name: (costs[name], -dice[name])):
         if name == best:
             break
-        lead = compare(candidates[best], candidates[name])
+        lead = compare(candidates[best], candidates[name], level=level)
         lower = f"{lead.mean:.3f} lower than that of {best} ({lead.interval})"
         if lead.within_noise:
             reasons.append(
@@ -109,7 +119,8 @@ def choose(candidates: Mapping[str, Summary], costs: Mapping[str, float]) -> Cho
         reasons.append(f"{name} is cheaper, but its Dice of {dice[name]:.3f} is {lower}.")
     if len(candidates) > 2:
         reasons.append(
-            f"{len(candidates)} candidates were compared on the same cases. The highest of {len(candidates)} means "
-            "tends to be too high, and the intervals are not corrected for multiple comparisons."
+            f"{len(candidates)} candidates were compared on the same cases. The intervals of differences hold for all "
+            f"comparisons with the best together (Bonferroni). The highest of {len(candidates)} means tends to be too "
+            "high."
         )
     return Choice(chosen, reasons)

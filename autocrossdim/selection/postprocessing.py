@@ -68,18 +68,18 @@ def choose_postprocessing(summary: Summary, labels: Labels, *, processes: int) -
     kept: tuple[KeepLargest, ...] = ()
     base = summary
     (result,) = try_steps([(first,)])
-    difference = compare(result, summary)
+    difference = _gain(result, summary)
     if _helps(difference):
         kept, base = (first,), result
         reasons.append(_sentence(first, difference, summary, result))
     for step, result in zip(others, try_steps([(*kept, step) for step in others]), strict=True):
-        difference = compare(result, base)
+        difference = _gain(result, base)
         if _helps(difference):
             kept = (*kept, step)
             reasons.append(_sentence(step, difference, base, result))
     # Steps that help one by one are evaluated once more together, because regions may contain each other.
     together = try_steps([kept])[0] if len(kept) > 1 else base if kept else summary
-    if len(kept) > 1 and not _helps(compare(together, summary)):
+    if len(kept) > 1 and not _helps(_gain(together, summary)):
         kept, together = (), summary
         reasons = ["No post-processing is kept: the steps that help one by one do not help together."]
     rejected = [step.name for step in (first, *others) if step not in kept]
@@ -89,6 +89,11 @@ def choose_postprocessing(summary: Summary, labels: Labels, *, processes: int) -
             "not applied."
         )
     return PostprocessingChoice(kept, together, reasons)
+
+
+def _gain(after: Summary, before: Summary) -> PairedDifference:
+    """Return the gain of a step. It is 0 in most cases; an expanded interval would reject steps that never do harm."""
+    return compare(after, before, expanded=False)
 
 
 def _helps(difference: PairedDifference) -> bool:

@@ -5,11 +5,12 @@ from functools import partial
 
 import numpy as np
 
+from autocrossdim.evaluation.interval import LEVEL
 from autocrossdim.records.plan import GIGABYTE
 from autocrossdim.records.study import Comparison, StudyRun, Table
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import draw_arms
-from autocrossdim.studies.statistics import LEVEL, case_groups, dice_matrix, difference, finite, mean_of, paired
+from autocrossdim.studies.statistics import case_groups, dice_matrix, difference, finite, mean_of, paired
 from autocrossdim.system.text import counted
 
 FEW_SEEDS = 3
@@ -89,9 +90,13 @@ def reading_notes(runs: Sequence[StudyRun], comparisons: int) -> list[str]:
     )
     notes = [
         f"Every run was tested on the same {tested}, which no run was trained on. Differences are paired by seed and "
-        f"case; their 95 % intervals {'hold for all comparisons together and ' if comparisons > 1 else ''}cover other "
-        f"{'patients' if seeds == 1 else 'seeds and patients'}."
+        f"case; their 95 % intervals cover other {'patients' if seeds == 1 else 'seeds and patients'}."
     ]
+    if comparisons > 1:
+        notes.append(
+            f"Intervals of the {comparisons} differences are adjusted: they hold for all of them together "
+            "(Bonferroni). Intervals of the Dice of single arms are not adjusted."
+        )
     if seeds == 1:
         notes.append("There is only one seed, so the intervals do not include how much results vary between trainings.")
     elif seeds < FEW_SEEDS:
@@ -133,11 +138,15 @@ def _table(reference: str, of: dict[tuple[str, int], list[StudyRun]], comparison
     unit = next(run.unit for runs in of.values() for run in runs)
     return Table(
         headings=(
-            *("arm", "training cases", "seeds", "Dice (95 % interval)", f"difference from {reference}"),
+            *("arm", "training cases", "seeds", "Dice (95 % interval)", _heading(reference, len(comparisons))),
             *(f"HD95 ({unit})", "training (min)", "prediction (s/case)", "memory of a training step (GB)"),
         ),
         rows=tuple(rows),
     )
+
+
+def _heading(reference: str, comparisons: int) -> str:
+    return f"difference from {reference} (95 % interval{', adjusted' if comparisons > 1 else ''})"
 
 
 def _difference(each: Comparison) -> str:

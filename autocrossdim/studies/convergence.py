@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t
 
+from autocrossdim.evaluation.interval import LEVEL, Estimate
 from autocrossdim.records.study import StudyRun
 from autocrossdim.studies.comparison import compare_arms
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import COLOURS, save
-from autocrossdim.studies.statistics import LEVEL, Estimate, paired
+from autocrossdim.studies.statistics import paired
 from autocrossdim.system.text import for_matplotlib
 
 SHARE = 0.95  # of the final Dice of the reference
@@ -41,6 +42,8 @@ def compare_starts(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
             notes.append(
                 f"Time to reach {SHARE:.0%} of the final pseudo-Dice of {arms[0]}, with {size} training cases: {said}"
             )
+    if len(numbers) > 1:
+        notes.append(f"Intervals of the {len(numbers)} ratios of times are not adjusted for their number.")
     return replace(found, draw=partial(_draw, arms=arms, runs=runs), notes=(*notes, *found.notes), numbers=numbers)
 
 

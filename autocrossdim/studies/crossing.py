@@ -8,15 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
+from autocrossdim.evaluation.interval import Floats, estimate
 from autocrossdim.records.plan import PlanOptions
 from autocrossdim.records.study import Comparison, StudyRun, Table
 from autocrossdim.studies.comparison import compared, dice_text, reading_notes, with_ends
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import COLOURS, mean_dice, save
-from autocrossdim.studies.statistics import Floats, case_groups, crossed_mean, dice_matrix, estimate, finite, paired
+from autocrossdim.studies.statistics import case_groups, crossed_mean, dice_matrix, finite, paired
 
 GRID = 61  # ratios at which the fitted line is examined
 NEEDED = 3  # ratios
+NOT_ADJUSTED = (
+    "Intervals at single slice spacings are not adjusted for their number; the conclusion rests on one line that is "
+    "fitted to all of them."
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,11 @@ def compare_ratios(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
         conclusion=_conclusion(flat, deep, ratios, crossing),
         table=_table(arms, of, dict(zip(complete, comparisons, strict=True))),
         draw=partial(_draw, arms=arms, of=of, crossing=crossing),
-        notes=(*reading_notes(runs, 1), f"Results with {size} training cases, evaluated on the thicker slices."),
+        notes=(
+            *reading_notes(runs, 1),
+            NOT_ADJUSTED,
+            f"Results with {size} training cases, evaluated on the thicker slices.",
+        ),
         comparisons=comparisons,
         numbers={}
         if crossing is None
@@ -161,7 +170,7 @@ def _table(arms: Sequence[str], of: dict[tuple[str, int], list[StudyRun]], compa
         headings=(
             *("slices averaged", "anisotropy", "seeds"),
             *(f"Dice of {arm} (95 % interval)" for arm in arms),
-            f"{arms[1]} - {arms[0]}",
+            f"{arms[1]} - {arms[0]} (95 % interval)",
         ),
         rows=tuple(rows),
     )

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from autocrossdim.evaluation.interval import Estimate, Floats, estimate
 from autocrossdim.records.study import StudyRun, Table
 from autocrossdim.studies.comparison import dice_text, reading_notes
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import COLOURS, mean_dice, save
-from autocrossdim.studies.statistics import Estimate, Floats, case_groups, crossed_mean, dice_matrix, estimate, finite
+from autocrossdim.studies.statistics import case_groups, crossed_mean, dice_matrix, finite
 from autocrossdim.system.text import for_matplotlib
 
 SMALLEST_ERROR = 1e-4  # of 1 - Dice, whose logarithm is fitted

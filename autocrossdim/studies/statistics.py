@@ -1,84 +1,11 @@
-"""Estimates with intervals from runs that share seeds and held-out cases.
+"""Estimates with intervals from runs that share seeds and held-out cases; see `evaluation.interval`."""
 
-The seeds of a study and the patients it is tested on are both samples: the interval says what other seeds (with other
-training cases) and other patients would have given. Every run of a study is tested on the same cases, so seeds and
-patients are crossed, and both are resampled independently of each other (Owen, Annals of Applied Statistics 2007).
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import norm, t
 
-from autocrossdim.evaluation.interval import resampling_weights
+from autocrossdim.evaluation.interval import LEVEL, Estimate, Floats, estimate
 from autocrossdim.records.study import StudyRun
-
-Floats = NDArray[np.float64]
-Statistic = Callable[[Floats, Floats], Floats]
-"""Weights of the seeds (draws, S) and of the cases (draws, C) -> values (draws,)."""
-
-LEVEL = 0.95
-DRAWS = 4000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value and its interval; the ends are NaN if there are fewer than two groups of cases."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0."""
-        return self.low > 0 or self.high < 0
-
-
-def estimate(statistic: Statistic, *, seeds: int, groups: Sequence[str], level: float = LEVEL) -> Estimate:
-    """Return a statistic of crossed seeds and cases with its interval.
-
-    The percentile interval of the bootstrap is too narrow for the three or five seeds of a study. In a simulation of
-    three seeds that differ more than the cases do, it contained the true mean in 76 % of the studies instead of 95 %
-    (`tests/studies/test_statistics.py` repeats the simulation for the interval used here). It is therefore expanded
-    around the estimate, as proposed by Hesterberg (The American Statistician 2015): to Student's t with Satterthwaite's
-    degrees of freedom, which follow from the shares that seeds and groups have in the variance.
-
-    Args:
-        statistic: Function of the weights of seeds and cases.
-        seeds: Number of seeds. With a single one, the interval is about other cases only.
-        groups: Group of each case; cases of a group are resampled together.
-        level: Confidence level.
-    """
-    cases, number = len(groups), len(set(groups))
-    one_seed, one_case = np.ones((1, seeds)), np.ones((1, cases))
-    value = float(statistic(one_seed, one_case)[0])
-    if number < 2 or not np.isfinite(value):
-        return Estimate(value, np.nan, np.nan)
-    of_seeds = resampling_weights([str(seed) for seed in range(seeds)], seed=1, draws=DRAWS)
-    of_cases = resampling_weights(groups, seed=2, draws=DRAWS)
-    draws = statistic(of_seeds, of_cases)
-    draws = draws[np.isfinite(draws)]
-    if not len(draws):
-        return Estimate(value, np.nan, np.nan)
-    parts = [(_variance(statistic(np.ones_like(of_seeds), of_cases), number), number - 1)]
-    if seeds > 1:
-        parts.append((_variance(statistic(of_seeds, np.ones_like(of_cases)), seeds), seeds - 1))
-    variance = sum(part for part, _ in parts)
-    factor = 1.0
-    if variance > 0 and draws.var() > 0:
-        freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-        tail = (1 + level) / 2
-        factor = t.ppf(tail, freedom) / norm.ppf(tail) * np.sqrt(max(1.0, variance / draws.var()))
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value, float(value + factor * (low - value)), float(value + factor * (high - value)))
-
-
-def _variance(draws: Floats, number: int) -> float:
-    """Return the variance of a statistic, without the bias of a bootstrap over few units."""
-    return float(np.nanvar(draws) * number / (number - 1))
 
 
 def crossed_mean(values: Floats, of_seeds: Floats, of_cases: Floats) -> Floats:

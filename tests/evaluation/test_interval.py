@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from autocrossdim.evaluation.interval import interval, means, resampling_weights
+from autocrossdim.evaluation.interval import estimate, interval, means, resampling_weights
 
 
 def test_cases_of_a_group_are_drawn_together_and_as_many_groups_as_exist():
@@ -24,3 +25,33 @@ def test_the_interval_contains_95_percent_of_the_draws():
     low, high = interval(draws)
     assert (low[0], high[0]) == (pytest.approx(1 + 0.025 * 999), pytest.approx(1 + 0.975 * 999))
     assert np.isnan([low[1], high[1]]).all()
+
+
+def mean_estimate(values, groups, **options):
+    """The mean of values of cases, with a single seed."""
+    return estimate(lambda _, weights: means(values, weights), seeds=1, groups=groups, **options)
+
+
+@pytest.mark.parametrize("patients", [3, 6, 20])
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_for_few_patients_an_expanded_interval_is_students(patients, level):
+    by_patient = np.random.default_rng(patients).normal(0.02, 0.05, patients)
+    values, groups = np.repeat(by_patient, 4), [str(index // 4) for index in range(4 * patients)]
+    expected = ttest_1samp(by_patient, 0).confidence_interval(level)
+    found = mean_estimate(values, groups, level=level)
+    assert found.value == pytest.approx(by_patient.mean())
+    # The bootstrap also follows the skewness of the values, so the two agree only in size.
+    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.25)
+
+
+def test_differences_of_one_sign_exclude_zero_unless_the_interval_is_expanded():
+    values, groups = np.array([0.001, 0.02, 0.03]), ["a", "b", "c"]
+    assert mean_estimate(values, groups, expanded=False).excludes_zero
+    assert not mean_estimate(
+        values, groups
+    ).excludes_zero  # three patients have the same sign by chance in 1 of 4 cases
+
+
+def test_a_statistic_that_is_never_finite_has_no_interval():
+    found = estimate(lambda of_seeds, _: np.full(len(of_seeds), np.inf), seeds=2, groups=["a", "b"])
+    assert np.isnan([found.low, found.high]).all()

@@ -95,7 +95,24 @@ def test_with_more_than_two_candidates_the_reasons_mention_multiple_comparisons(
     candidates = {name: summary(HARDNESS + lead) for name, lead in (("omnia", 0), ("dx", 0.02), ("omnia + dx", 0.01))}
     note = choose(candidates, {"omnia": 1, "dx": 2, "omnia + dx": 3}).reasons[-1]
     assert note.startswith("3 candidates were compared on the same cases.")
-    assert "not corrected for multiple comparisons" in note
+    assert "hold for all comparisons with the best together (Bonferroni)" in note
+
+
+def test_the_best_of_many_candidates_needs_a_larger_lead() -> None:
+    lead = 2.4 * NOISE.std() / math.sqrt(len(NOISE))  # between the limits for one comparison and for nine
+    best, cheap = summary(HARDNESS + NOISE - NOISE.mean() + lead), summary(HARDNESS)
+    assert choose({"dx": best, "omnia": cheap}, {"dx": 2, "omnia": 1}).name == "dx"
+    others = {f"variant {index}": summary(HARDNESS - 0.1) for index in range(8)}
+    costs = {"dx": 2, "omnia": 1, **dict.fromkeys(others, 3)}
+    assert choose({"dx": best, "omnia": cheap, **others}, costs).name == "omnia"
+
+
+def test_three_patients_who_agree_by_chance_show_no_difference() -> None:
+    by_patient = [0.51, 0.52, 0.53]
+    difference = compare(summary(by_patient), summary([0.5, 0.5, 0.5]))
+    # Student's t with 2 degrees of freedom: 0.02 +- 4.30 * 0.01 / sqrt(3).
+    assert (difference.low, difference.high) == (pytest.approx(-0.005, abs=0.006), pytest.approx(0.045, abs=0.006))
+    assert difference.within_noise
 
 
 def test_without_candidates_or_without_any_dice_there_is_no_choice() -> None:

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from autocrossdim.records.study import Comparison
-from autocrossdim.studies.comparison import compare_arms, conclusion
+from autocrossdim.studies.comparison import compare_arms, compared, conclusion
 
 BASE = np.random.default_rng(0).uniform(0.4, 0.8, (5, 12))
 
@@ -77,3 +77,28 @@ def test_a_comparison_without_interval_shows_nothing():
     fields = {"arm": "a", "reference": "b", "size": 8, "seeds": 1, "difference": 0.3}
     assert not Comparison(**fields, low=None, high=None).is_shown
     assert Comparison(**fields, low=0.1, high=0.5).is_shown
+
+
+def test_among_ten_equal_arms_a_difference_is_rarely_shown(make_runs, monkeypatch):
+    monkeypatch.setattr("autocrossdim.evaluation.interval.DRAWS_OF_COMPARISONS", 1000)
+    random = np.random.default_rng(0)
+    arms = [f"arm {index}" for index in range(10)]
+    single, together, studies = 0, 0, 40
+    for _ in range(studies):
+        of_patients = random.normal(0.7, 0.1, 8)
+        runs = {arm: make_runs(arm, random.normal(of_patients, 0.05, (3, 8)).tolist()) for arm in arms}
+        found = compare_arms(arms, [run for each in runs.values() for run in each])
+        together += any(each.is_shown for each in found.comparisons)
+        single += any(compared(runs[arm], runs[arms[0]]).is_shown for arm in arms[1:])
+    assert together / studies <= 0.1  # 0.05, by the intervals' claim
+    assert single > 2 * together + 2  # at 95 % each, one of the nine often seems to differ
+
+
+def test_the_table_says_which_intervals_are_adjusted(make_runs):
+    runs = [run for arm in "abc" for run in make_runs(arm, noisy(0.0, ord(arm)))]
+    among = compare_arms(["a", "b", "c"], runs)
+    assert among.table.headings[3:5] == ("Dice (95 % interval)", "difference from a (95 % interval, adjusted)")
+    assert any("the 2 differences are adjusted" in note for note in among.notes)
+    alone = compare_arms(["a", "b"], runs)
+    assert alone.table.headings[4] == "difference from a (95 % interval)"
+    assert not any("adjusted" in note for note in alone.notes)

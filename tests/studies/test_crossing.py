@@ -9,7 +9,7 @@ RATIOS = (1.0, 2.0, 3.0, 4.0, 6.0)
 
 @pytest.fixture
 def few_draws(monkeypatch):
-    monkeypatch.setattr("autocrossdim.studies.statistics.DRAWS", 400)
+    monkeypatch.setattr("autocrossdim.evaluation.interval.DRAWS_OF_COMPARISONS", 400)
 
 
 def differences(crossing, slope=-0.05, noise=0.01, seeds=3, cases=10):

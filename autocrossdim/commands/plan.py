@@ -1,6 +1,6 @@
 """`autocrossdim plan`: measure a dataset, decide between 2D and 3D, and size the networks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +63,7 @@ def plan(
     from autocrossdim.system.processes import default_processes
 
     project = Project.open(dataset, work=work, planned=False)
-    chosen = _checked(options)
+    chosen = checked(options)
     planning = find_planner(planner)
     planning.check_options(chosen)
     workspace = project.workspace
@@ -121,7 +121,12 @@ def _name_outgrown_folds(dataset: str | Path, work: Path | str | None) -> None:
         say(sentence)
 
 
-def _checked(options: dict[str, Any]) -> PlanOptions:
+def checked(options: Mapping[str, Any]) -> PlanOptions:
+    """Return the choices that replace the planner's.
+
+    Raises:
+        UserError: A value is out of bounds.
+    """
     from pydantic import ValidationError
 
     from autocrossdim.system.errors import first_fault

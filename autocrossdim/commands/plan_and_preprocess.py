@@ -1,15 +1,24 @@
 """`autocrossdim plan_and_preprocess`: plan a dataset, and preprocess it for the configuration decided on."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
-from autocrossdim.commands.arguments import DatasetArgument, ProcessesOption, WorkOption
-from autocrossdim.commands.plan import RENAMED, OverwriteOption, PlannerOption
+from autocrossdim.commands.arguments import DatasetArgument, ProcessesOption, SlurmOption, WorkOption, sbatch_options
+from autocrossdim.commands.plan import RENAMED, OverwriteOption, PlannerOption, checked
 from autocrossdim.commands.plan import plan as plan_command
 from autocrossdim.commands.signature import command
 from autocrossdim.records.plan import Plan, PlanOptions
+from autocrossdim.system.errors import UserError
+
+if TYPE_CHECKING:
+    from autocrossdim.commands.project import Project
 
 
+@overload
+def plan_and_preprocess(dataset: str | Path, *, slurm: None = None, **options: Any) -> Plan: ...
+@overload
+def plan_and_preprocess(dataset: str | Path, *, slurm: str | Mapping[str, str], **options: Any) -> None: ...
 @command(options=PlanOptions, renamed=RENAMED)
 def plan_and_preprocess(
     dataset: DatasetArgument,
@@ -18,8 +27,9 @@ def plan_and_preprocess(
     planner: PlannerOption = "auto",
     processes: ProcessesOption = None,
     overwrite: OverwriteOption = False,
+    slurm: SlurmOption = None,
     **options: Any,
-) -> Plan:
+) -> Plan | None:
     """Measure a dataset, decide between 2D and 3D, explain why, and preprocess it.
 
     The dataset is preprocessed for the configuration decided on; any other one when it is first trained.
@@ -30,18 +40,27 @@ def plan_and_preprocess(
         planner: As for `plan`.
         processes: As for `plan`.
         overwrite: Measure, split and preprocess again.
+        slurm: Options of `sbatch`; one job is submitted, and the call returns.
         **options: As for `plan`.
 
     Returns:
-        The plan.
+        The plan; None if a job was submitted.
 
     Raises:
-        UserError: As `plan`.
+        UserError: As `plan`, or the job cannot be submitted.
     """
     from autocrossdim.commands.project import Project
     from autocrossdim.system.console import say
     from autocrossdim.system.files import remove_directory
 
+    if slurm is not None:
+        if overwrite:
+            raise UserError(
+                "--overwrite cannot be combined with --slurm: a requeued job would start over. Choose a new --work."
+            )
+        project = Project.open(dataset, work=work, planned=False)
+        _submit(project, planner, checked(options), processes, sbatch_options(slurm))
+        return None
     plan = plan_command(dataset, work=work, planner=planner, processes=processes, overwrite=overwrite, **options)
     for sentence in (*plan.decision.reasons, *plan.notes):
         say(sentence)
@@ -53,12 +72,48 @@ def plan_and_preprocess(
     return plan
 
 
-def present(plan: Plan, *, dataset: str, work: Any, **_: object) -> Iterator[str]:
+def _submit(
+    project: "Project", planner: str, chosen: PlanOptions, processes: int | None, slurm: Mapping[str, str]
+) -> None:
+    """Submit the job, after checking what can be checked without reading the images."""
+    from autocrossdim.commands.plugins import find_planner
+    from autocrossdim.jobs import command as words
+    from autocrossdim.jobs.slurm import Job, submit
+
+    find_planner(planner).check_options(chosen)
+    root = project.workspace.root
+    job = words(
+        "plan_and_preprocess",
+        project.dataset.path.resolve(),
+        work=root.parent.resolve(),
+        planner=planner,
+        processes=processes,
+        **_as_options(chosen),
+    )
+    submit({"plan_and_preprocess": Job(job)}, root / "slurm", slurm)
+
+
+def _as_options(chosen: PlanOptions) -> dict[str, object]:
+    """Return the choices that differ from the defaults as the command line takes them."""
+    options: dict[str, object] = {}
+    for name, value in chosen.model_dump().items():
+        if value == PlanOptions.model_fields[name].default:
+            continue
+        if value is False:
+            options[f"no_{name}"] = True
+        else:
+            options[name] = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    return options
+
+
+def present(plan: Plan | None, *, dataset: str, work: Any, **_: object) -> Iterator[str]:
     """Yield the next command: decision and reasons were shown before preprocessing."""
     from autocrossdim.commands.growth import outgrown_folds
     from autocrossdim.commands.next_step import next_step
     from autocrossdim.commands.project import Project
 
+    if plan is None:
+        return
     project = Project.open(dataset, work=work)
     words = [] if project.splits else ["--fold", "all"]
     if outgrown_folds(project, dataset=dataset):

@@ -197,6 +197,16 @@ def epochs_of(fold: Path) -> list[int]:
     return [json.loads(line)["epoch"] for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def test_a_dataset_is_planned_and_preprocessed_as_a_job(cluster: Path, raw: Path, tmp_path: Path) -> None:
+    words = ("plan_and_preprocess", raw, "--work", tmp_path, "--encoder", "test_efficientnet", "--no-trial")
+    result = autocrossdim(*words, "--slurm", "partition=shared,time=10")
+    (job,) = re.findall(r"job (\d+)", result.stderr)
+    eventually(lambda: has_ended(job), why=lambda: log(tmp_path, job))
+    assert state(job) == "COMPLETED", log(tmp_path, job)
+    assert "Decision: dx" in log(tmp_path, job)
+    assert len(list((tmp_path / raw.name / "preprocessed" / "dx").glob("*.json"))) == 5
+
+
 def test_folds_train_as_jobs_and_their_summaries_are_merged(cluster: Path, raw: Path, work: Path) -> None:
     jobs = submitted(raw, work, "--fold", "0", "--fold", "1", "--epochs", "1")
     assert len(jobs) == 2

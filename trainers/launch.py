@@ -18,7 +18,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from autocrossdim.system.device import choose_device, precision_for, require_training
 from autocrossdim.system.errors import Interrupted, UserError
-from autocrossdim.system.processes import default_processes, under_torchrun
+from autocrossdim.system.processes import default_processes, processes_here, under_torchrun
 from autocrossdim.system.signals import REQUESTS
 from trainers.run import Run
 
@@ -65,7 +65,7 @@ def _fabric(run: Run, world: int, start_method: Literal["popen", "spawn"]) -> Fa
     device = choose_device(run.task.device)
     require_training(device)
     several = world > 1
-    here = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun() else run.task.devices
+    here = processes_here(run.task.devices)
     ddp = DDPStrategy(
         start_method=start_method,
         timeout=timedelta(days=1),  # the others wait while the first one preprocesses or validates

@@ -13,7 +13,7 @@ from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.console import bars, say, warn
 from autocrossdim.system.errors import Interrupted
-from autocrossdim.system.processes import default_processes
+from autocrossdim.system.processes import default_processes, processes_here
 from autocrossdim.system.text import counted
 from trainers.display import Display
 from trainers.distributed import SyncedBatchNorm
@@ -221,7 +221,7 @@ def _write(
 
 def _training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Batch]]:
     """Return the batches from the next step on, this process's share of each."""
-    workers = _workers(run, fabric)
+    workers = _workers(run)
     is_student = run.task.soft_labels is not None
     loader = PatchLoader(
         TaughtCases.of(run.task) if is_student else run.task.store,
@@ -240,7 +240,7 @@ def _training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractCont
 def _unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Batch]]:
     """Return the batches of unlabelled scans from the next one on, as `_training_batches`."""
     assert run.task.unlabelled is not None
-    workers = _workers(run, fabric)
+    workers = _workers(run)
     loader = PatchLoader(
         run.task.unlabelled.store,
         run.unlabelled,
@@ -255,10 +255,10 @@ def _unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractCo
     return batches(loader, workers)
 
 
-def _workers(run: Run, fabric: Fabric) -> int:
+def _workers(run: Run) -> int:
     """Return the number of processes that prepare batches for this process."""
     workers = run.settings.workers
-    return max(1, default_processes() // fabric.world_size - 1) if workers is None else workers
+    return max(1, default_processes() // processes_here(run.task.devices) - 1) if workers is None else workers
 
 
 def _validation_batches(run: Run) -> list[Batch]:

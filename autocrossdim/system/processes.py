@@ -97,6 +97,15 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
+def processes_here(devices: int) -> int:
+    """Return how many processes of a training share this machine: those that torchrun started, else one per device.
+
+    Args:
+        devices: Devices that train one fold together, all of this machine.
+    """
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun() else devices
+
+
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when its parent, process `parent`, ends in any way (Linux only)."""
     if sys.platform == "linux":

@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,13 @@ import torch
 from torch import nn
 
 import autocrossdim
+from autocrossdim.commands.plugins import FoldTask
+from autocrossdim.commands.project import Project
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.errors import UserError
 from trainers.distributed import SyncedBatchNorm
+from trainers.run import Run
 
 SETTINGS = {
     "epochs": 3,
@@ -80,6 +84,64 @@ def test_under_torchrun(planned: tuple[Path, Path], work: Path) -> None:
     folder = Workspace.of(planned[0].name, work).fold("dx", 1)
     assert Checkpoint.read(folder.latest).complete
     assert (folder.validation / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    # What torchrun sets on each node; that it starts processes is tested above.
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "GROUP_WORLD_SIZE": "2"}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "run"}
+    nodes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "autocrossdim", "train", str(planned[0]), "--work", str(work), "--fold", "4"),
+                *("--weights", "random", "--device", "cpu", "--epochs", "1", "--set", "steps_per_epoch=2"),
+                *("--set", "workers=0", "--set", "validation_batches=1", "--set", "slices_first=false"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            env={**os.environ, **common, "RANK": node, "GROUP_RANK": node, "OMP_NUM_THREADS": "1"},
+        )
+        for node in ("0", "1")
+    ]
+    first, second = (node.communicate(timeout=200)[0] for node in nodes)
+    assert [node.returncode for node in nodes] == [0, 0], first + second
+    assert first.count("epoch 1,") == 1
+    assert "epoch 1," not in second
+    folder = Workspace.of(planned[0].name, work).fold("dx", 4)
+    assert Checkpoint.read(folder.latest).complete
+    assert (folder.validation / "summary.json").exists()
+
+
+@pytest.mark.parametrize(("started_here", "expected"), [("4", 1), ("2", 3)])
+def test_loader_workers_share_the_cores_of_their_own_node(
+    planned: tuple[Path, Path], work: Path, monkeypatch: pytest.MonkeyPatch, started_here: str, expected: int
+) -> None:
+    from trainers import loop
+
+    monkeypatch.setattr(loop, "default_processes", lambda: 8)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", started_here)
+    project = Project.open(planned[0], work=work)
+    task = FoldTask(
+        plan=project.plan,
+        configuration=project.plan.configuration(),
+        store=project.store("dx"),
+        groups={},
+        fold=0,
+        split=project.split(0),
+        folder=project.workspace.fold("dx", 0),
+        weights="random",
+        device="cpu",
+        devices=1,
+        settings={},
+        restart=False,
+    )
+    assert loop._workers(Run.of(task)) == expected
 
 
 @pytest.mark.slow

@@ -117,7 +117,8 @@ def _labels(value: Mapping[str, int] | Sequence[str]) -> dict[str, int] | None:
         pairs = [(text.rpartition("=")[0].strip(), text.rpartition("=")[2].strip()) for text in several(value)]
     for name, number in pairs:
         if not name or not number.isdecimal() or int(number) >= 2**16:
-            raise UserError(f"--label {name}={number}: use NAME=VALUE with a value up to 65535, such as tumour=2.")
+            given = f"{name}={number}" if name else number
+            raise UserError(f"--label {given}: use NAME=VALUE with a value up to 65535, such as tumour=2.")
     if len({name for name, _ in pairs}) < len(pairs) or len({int(number) for _, number in pairs}) < len(pairs):
         raise UserError("--label: a name or a value is given more than once. Give each label a value of its own.")
     return {name: int(number) for name, number in pairs} or None

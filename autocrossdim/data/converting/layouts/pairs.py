@@ -47,7 +47,10 @@ def describe(source: Path, wishes: Wishes) -> Description:
         )
     images, labels = (_by_case(folder) for folder in folders)
     if not images:
-        raise UserError(f"{folders[0]}: holds no image in a supported format ({', '.join(ENDINGS)}).")
+        raise UserError(
+            f"{folders[0]}: holds no image in a supported format ({', '.join(ENDINGS)}). Convert "
+            "the images to one of them, such as JPEG to PNG."
+        )
     faults = [
         f"{files[0]}: a label without an image called {name} in {folders[0]}. Add the image, or remove the label."
         for name, files in labels.items()

@@ -16,7 +16,7 @@ from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.inference.predictor import Predictor, Prepared
 from autocrossdim.preprocessing.soft_labels import SoftLabels, write_soft_labels
 from autocrossdim.preprocessing.store import Store
-from autocrossdim.records.best import Best, checkpoint_digests, folder_name
+from autocrossdim.records.best import Best, checkpoint_digests, folder_name, plan_digest
 from autocrossdim.records.plan import DISTILLED, Configuration, Plan
 from autocrossdim.records.student import HeldOut, Student
 from autocrossdim.records.summary import Summary
@@ -93,7 +93,8 @@ def label_softly(
     teachers = sha256(repr([networks, best.configurations, temperature]).encode()).hexdigest()
     root = work.workspace.preprocessed(student.name) / f"fold_{fold}"
     # The names of the files say what they were computed from, so that one that exists is current.
-    files = {case.name: root / _file_name(case.name, teachers, store) for store, case in cases}
+    made_from = f"{teachers} {plan_digest(work.plan, [student.name.removesuffix(DISTILLED)])}"
+    files = {case.name: root / _file_name(case.name, made_from, store) for store, case in cases}
     for path in list_directory(root) if root.is_dir() else ():
         if path not in files.values():
             path.unlink()
@@ -158,6 +159,6 @@ def compare_with_teachers(work: CrossValidation, best: Best, student: Configurat
     return result
 
 
-def _file_name(case: str, teachers: str, store: Store) -> str:
-    digest = sha256(f"{teachers} {store.source_hash(case)}".encode()).hexdigest()
+def _file_name(case: str, made_from: str, store: Store) -> str:
+    digest = sha256(f"{made_from} {store.source_hash(case)}".encode()).hexdigest()
     return f"{case}_{digest[:16]}.b2nd"

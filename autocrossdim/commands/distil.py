@@ -15,6 +15,7 @@ from autocrossdim.commands.arguments import (
     seconds,
     several,
 )
+from autocrossdim.commands.restart import marked, starting_over
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.commands.train import UNLABELLED
 from autocrossdim.system.errors import UserError
@@ -99,29 +100,33 @@ def distil(
     scans = project.dataset.unlabelled_cases() if uses_scans else []
     unlabelled_store = project.unlabelled_store(network) if scans else None
     labelled = {case.name: case for case in project.dataset.training_cases()}
-    for position, number in enumerate(folds, start=1):
-        split = project.split(number)
-        unlabelled = None if unlabelled_store is None else Unlabelled(unlabelled_store, project.unlabelled(number))
-        cases = [(store, labelled[name]) for name in split.train]
-        if unlabelled is not None:
-            cases += [(unlabelled.store, case) for case in scans if case.name in unlabelled.names]
-        task = FoldTask(
-            plan=plan,
-            configuration=student,
-            store=store,
-            groups=project.dataset.groups,
-            fold=number,
-            split=split,
-            folder=project.workspace.fold(student.name, number),
-            weights=weights,
-            device=device,
-            settings=settings,
-            restart=restart,
-            turn=(position, len(folds)),
-            unlabelled=unlabelled,
-            soft_labels=label_softly(validation, best, number, cases, student),
-        )
-        trainer.train_fold(task)
+    folders = {number: project.workspace.fold(student.name, number) for number in folds}
+    restarted = starting_over(folders, student.name, restart)
+    with marked([folders[number] for number in restarted]):
+        for position, number in enumerate(folds, start=1):
+            split = project.split(number)
+            unlabelled = None if unlabelled_store is None else Unlabelled(unlabelled_store, project.unlabelled(number))
+            cases = [(store, labelled[name]) for name in split.train]
+            if unlabelled is not None:
+                cases += [(unlabelled.store, case) for case in scans if case.name in unlabelled.names]
+            task = FoldTask(
+                plan=plan,
+                configuration=student,
+                store=store,
+                groups=project.dataset.groups,
+                fold=number,
+                split=split,
+                folder=folders[number],
+                weights=weights,
+                device=device,
+                settings=settings,
+                restart=number in restarted,
+                turn=(position, len(folds)),
+                unlabelled=unlabelled,
+                soft_labels=label_softly(validation, best, number, cases, student),
+            )
+            trainer.train_fold(task)
+            task.folder.restart.unlink(missing_ok=True)
     summarise_folds(project.workspace, student.name, project.splits)
     return compare_with_teachers(validation, best, student, unlabelled=len(scans))
 

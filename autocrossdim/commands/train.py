@@ -1,7 +1,7 @@
 """`autocrossdim train`: cross-validate a configuration, one fold after another, side by side or as cluster jobs."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,7 @@ from autocrossdim.commands.arguments import (
     seconds,
     several,
 )
+from autocrossdim.commands.restart import marked, starting_over
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.system.errors import UserError
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from autocrossdim.commands.project import Project
     from autocrossdim.preprocessing.store import Store
     from autocrossdim.records.summary import Summary
-    from autocrossdim.records.workspace import FoldFolder
 
 UNLABELLED = "unlabelled"  # setting that asks a trainer to learn from unlabelled scans
 
@@ -123,7 +123,8 @@ def train(
     # Other processes of the same training wait for the first one to preprocess.
     store = project.store(name) if is_first_process() else Store(workspace.preprocessed(name))
     scans = _unlabelled_store(project, name, settings)
-    starting_over = _starting_over({number: workspace.fold(name, number) for number in folds}, name, restart)
+    folders = {number: workspace.fold(name, number) for number in folds}
+    restarted = starting_over(folders, name, restart)
     tasks = {
         number: FoldTask(
             plan=project.plan,
@@ -132,18 +133,18 @@ def train(
             groups=project.dataset.groups,
             fold=number,
             split=project.split(number),
-            folder=workspace.fold(name, number),
+            folder=folders[number],
             weights=weights or ("random" if configuration.encoder == NO_ENCODER else "imagenet"),
             device=device,
             devices=devices,
             settings=settings,
-            restart=number in starting_over,
+            restart=number in restarted,
             turn=(position, len(folds)),
             unlabelled=None if scans is None else Unlabelled(scans, project.unlabelled(number)),
         )
         for position, number in enumerate(folds, start=1)
     }
-    with _marked(tasks.values()):
+    with marked([folders[number] for number in restarted]):
         if slurm is not None:
             _submit(project.dataset.path, workspace.root, tasks, sbatch_options(slurm))
             return None
@@ -222,42 +223,6 @@ def _side_by_side(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]", p
     commands = {f"fold {number}": words for number, words in _commands(dataset, root, tasks).items()}
     run_together(commands, slots(at_a_time, gpus, task.devices))
     return True
-
-
-def _starting_over(folders: "Mapping[Fold, FoldFolder]", configuration: str, restart: bool) -> list[Fold]:
-    """Return the folds that start over: all with --restart; without it, those left by an interrupted --restart."""
-    from autocrossdim.system.console import say
-    from autocrossdim.system.text import counted
-
-    if restart:
-        return list(folders)
-    left = [number for number, folder in folders.items() if folder.restart.exists()]
-    if left:
-        folds = ", ".join(map(str, left))
-        say(f"{configuration}: {counted(len(left), 'fold')} ({folds}) to start over, as requested with --restart.")
-    return left
-
-
-@contextmanager
-def _marked(tasks: "Collection[FoldTask]") -> Iterator[None]:
-    """Mark the folds that start over until the trainer has discarded their checkpoints.
-
-    A command that resumes, such as a job that SLURM queues again, therefore starts over once. If training fails, the
-    folds that are left keep what they have learned.
-    """
-    from autocrossdim.system.console import is_first_process
-    from autocrossdim.system.files import write_text
-
-    if is_first_process():
-        for task in tasks:
-            if task.restart:
-                write_text(task.folder.restart, "")
-    try:
-        yield
-    except UserError:
-        for task in tasks:
-            task.folder.restart.unlink(missing_ok=True)
-        raise
 
 
 def present(

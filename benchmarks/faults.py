@@ -3,12 +3,12 @@
 Run `python benchmarks/faults.py`. A trial disturbs one command once, runs it again, and compares everything on disk
 with an undisturbed run. It is lost if a file differs, is missing or left over, if the second run fails, or if an error
 of the file system does not end in one clear message that names the file. The harness is `tests/faults/`, of which the
-quick tests run a sample. Trials come in random order; after Ctrl-C, those so far are reported. All of them take about
-20 minutes of one core, with volumes of 20 x 28 x 24 voxels.
+quick tests run a sample. Trials come in random order; after Ctrl-C, those so far are reported.
 """
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=12, help="Random moments per command.")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell starts this in the background
     counts = Counts(options.kills, options.errors, options.limits, options.moments)
     started = time.monotonic()
     trials = []

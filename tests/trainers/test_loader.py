@@ -14,6 +14,7 @@ from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
+from trainers import loader as loader_module
 from trainers.loader import PatchLoader
 from trainers.settings import Settings
 
@@ -122,6 +123,17 @@ def test_a_batch_is_bitwise_the_same_for_any_number_of_threads_and_earlier_draws
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
+
+
+def test_only_some_cases_stay_open_and_batches_are_the_same(
+    planned: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [make_loader(planned).batch(number).data for number in range(4)]
+    monkeypatch.setattr(loader_module, "OPEN_CASES", 2)
+    loader = make_loader(planned)
+    for number, data in enumerate(expected):
+        np.testing.assert_array_equal(loader.batch(number).data, data)
+        assert len(loader._cases) <= 2
 
 
 def test_a_batch_on_a_device_is_channels_last(planned: tuple[Path, Path]) -> None:

@@ -96,7 +96,6 @@ def train(
     from autocrossdim.commands.project import Project
     from autocrossdim.evaluation.folds import summarise_folds
     from autocrossdim.preprocessing.store import Store
-    from autocrossdim.records.network import NO_ENCODER
     from autocrossdim.system.console import is_first_process, warn
     from autocrossdim.system.lock import locked
     from autocrossdim.system.text import listed
@@ -134,7 +133,7 @@ def train(
             fold=number,
             split=project.split(number),
             folder=folders[number],
-            weights=weights or ("random" if configuration.encoder == NO_ENCODER else "imagenet"),
+            weights=weights or configuration.default_weights,
             device=device,
             devices=devices,
             settings=settings,

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from autocrossdim.records.labels import Labels
-from autocrossdim.records.network import Kind, NetworkChoices, NetworkPlan
+from autocrossdim.records.network import NO_ENCODER, Kind, NetworkChoices, NetworkPlan
 from autocrossdim.records.normalization import Normalization
 from autocrossdim.system.errors import UserError, first_fault
 from autocrossdim.system.files import read_json, write_text
@@ -188,6 +188,11 @@ class Configuration(NetworkChoices):
         """
         names = type(self).model_fields.keys() - {"memory", "cost", "median_shape"}
         return sorted(name for name in names if getattr(self, name) != getattr(other, name))
+
+    @property
+    def default_weights(self) -> str:
+        """Starting weights unless the user names others: a plain U-Net has no pretrained encoder."""
+        return "random" if self.encoder == NO_ENCODER else "imagenet"
 
     @property
     def mirrored(self) -> tuple[int, ...]:

@@ -79,6 +79,7 @@ def distil(
     from autocrossdim.records.plan import DISTILLED
     from autocrossdim.selection.folds import CrossValidation
     from autocrossdim.selection.teachers import compare_with_teachers, label_softly, read_teachers, student_of
+    from autocrossdim.system.lock import locked
     from autocrossdim.system.processes import default_processes
 
     if weights == "previous":
@@ -104,29 +105,32 @@ def distil(
     restarted = starting_over(folders, student.name, restart)
     with marked([folders[number] for number in restarted]):
         for position, number in enumerate(folds, start=1):
-            split = project.split(number)
-            unlabelled = None if unlabelled_store is None else Unlabelled(unlabelled_store, project.unlabelled(number))
-            cases = [(store, labelled[name]) for name in split.train]
-            if unlabelled is not None:
-                cases += [(unlabelled.store, case) for case in scans if case.name in unlabelled.names]
-            task = FoldTask(
-                plan=plan,
-                configuration=student,
-                store=store,
-                groups=project.dataset.groups,
-                fold=number,
-                split=split,
-                folder=folders[number],
-                weights=weights or student.default_weights,
-                device=device,
-                settings=settings,
-                restart=number in restarted,
-                turn=(position, len(folds)),
-                unlabelled=unlabelled,
-                soft_labels=label_softly(validation, best, number, cases, student),
-            )
-            trainer.train_fold(task)
-            task.folder.restart.unlink(missing_ok=True)
+            with locked(folders[number].lock, folders[number].root):
+                split = project.split(number)
+                unlabelled = (
+                    None if unlabelled_store is None else Unlabelled(unlabelled_store, project.unlabelled(number))
+                )
+                cases = [(store, labelled[name]) for name in split.train]
+                if unlabelled is not None:
+                    cases += [(unlabelled.store, case) for case in scans if case.name in unlabelled.names]
+                task = FoldTask(
+                    plan=plan,
+                    configuration=student,
+                    store=store,
+                    groups=project.dataset.groups,
+                    fold=number,
+                    split=split,
+                    folder=folders[number],
+                    weights=weights or student.default_weights,
+                    device=device,
+                    settings=settings,
+                    restart=number in restarted,
+                    turn=(position, len(folds)),
+                    unlabelled=unlabelled,
+                    soft_labels=label_softly(validation, best, number, cases, student),
+                )
+                trainer.train_fold(task)
+                task.folder.restart.unlink(missing_ok=True)
     summarise_folds(project.workspace, student.name, project.splits)
     return compare_with_teachers(validation, best, student, unlabelled=len(scans))
 

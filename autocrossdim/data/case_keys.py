@@ -6,11 +6,23 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # characters that no file name should or can have
+# An empty name, a hidden file or a parent directory, and characters that no file name should have.
+_UNFIT = re.compile(r"^$|^\.|[/\\\x00-\x1f\x7f\ud800-\udfff]")
 
 KEYS = (
-    *("channel_names", "modality", "labels", "regions_class_order", "numTraining", "file_ending", "dataset", "groups"),
-    *("unannotated_slices", "annotated_labels", "sides", "mirror_axes", "codes"),
+    "channel_names",
+    "modality",
+    "labels",
+    "regions_class_order",
+    "numTraining",
+    "file_ending",
+    "dataset",
+    "groups",
+    "unannotated_slices",
+    "annotated_labels",
+    "sides",
+    "mirror_axes",
+    "codes",
 )
 """Every key of dataset.json that has a meaning here; others are ignored."""
 
@@ -31,7 +43,7 @@ def parse_channel_names(file: Path, content: Any) -> tuple[tuple[str, ...], list
     if not isinstance(names, list) or not names:
         what = "is missing" if content is None else "is malformed"
         return (), [f'{file}: channel_names {what}. Write it as {{"0": "T1", "1": "T2"}}, counting from 0.']
-    wrong = [name for name in names if not isinstance(name, str | int) or not str(name).strip()]
+    wrong = [name for name in names if not _is_name(name) or not str(name).strip()]
     return tuple(map(str, names)), [f"{file}: channel_names has the name {name!r}. Write a word." for name in wrong]
 
 
@@ -47,7 +59,7 @@ def parse_groups(file: Path, content: Any) -> tuple[dict[str, str], list[str]]:
     """
     if not isinstance(content, dict):
         return {}, [f'{file}: groups is malformed. Write it as {{"case": "patient", ...}}.']
-    wrong = [case for case, group in content.items() if not isinstance(group, str | int) or isinstance(group, bool)]
+    wrong = [case for case, group in content.items() if not _is_name(group)]
     return {case: str(group) for case, group in content.items()}, [
         f"{file}: groups has {content[case]!r} for case '{case}'. Write the name of one group, such as the patient."
         for case in wrong
@@ -67,10 +79,10 @@ def case_list_faults(file: Path, content: Any) -> list[str]:
     faults = []
     for name, files in content.items():
         # A case's name becomes a file name in the work directory and must not lead out of it.
-        if Path(name).name != name or _CONTROL.search(name) is not None:
+        if _UNFIT.search(name) is not None:
             faults.append(
-                f"{file}: dataset names a case {name!r}. Rename it, without / and control characters, because results "
-                "are stored under this name."
+                f"{file}: dataset names a case {name!r}. Rename it: without /, \\ and control characters and "
+                "without a dot at the beginning, because results are stored under this name."
             )
         images = files.get("images") if isinstance(files, dict) else None
         paths = [*images, files.get("label")] if isinstance(images, list) and images else [None]
@@ -93,6 +105,10 @@ def misspelt_keys(file: Path, content: Collection[str]) -> list[str]:
         for key, match in found.items()
         if match and plain[match[0]] not in content
     ]
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _plain(key: str) -> str:

@@ -281,7 +281,7 @@ def _checked_own(file: Path, dataset: Dataset) -> list[Split]:
     """Return the folds in a splits file of the raw dataset, or raise a UserError that names the fault."""
     splits = _read(file)
     if not splits:
-        raise UserError(f"{file}: holds no fold. Add one, or remove the file; folds are then drawn as in nnU-Net.")
+        raise UserError(f"{file}: contains no folds. Add one, or remove the file; folds are then drawn as in nnU-Net.")
     names = [case.name for case in dataset.training_cases()]
     return _checked(file, splits, names, dataset.groups, CORRECT)
 

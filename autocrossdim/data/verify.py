@@ -167,10 +167,7 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
     present = {value for case in cases for value in case.values}
     foreground = {value for dataset in datasets for values in dataset.labels.foreground.values() for value in values}
     if present and datasets and present.isdisjoint(foreground) and not faults:
-        faults.append(
-            f"{datasets[0].path}: no label file holds a value of a structure, so nothing can be learnt. "
-            "Check the label files."
-        )
+        faults.append(f"{datasets[0].path}: no label file contains a foreground label. Check the label files.")
     for dataset in datasets if not present.isdisjoint(foreground) else []:
         warnings += [
             f"label '{name}' ({', '.join(map(str, values))}) does not occur in any case."

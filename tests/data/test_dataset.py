@@ -137,7 +137,7 @@ def test_every_fault_of_dataset_json_is_told_at_once(tmp_path: Path):
         ({"dataset": {"a": {"images": [], "label": "labelsTr/a.nii.gz"}}}, "dataset is malformed"),
         (
             {"dataset": {"../a": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}},
-            "without / and control characters",
+            r"without /, \\ and control characters",
         ),
         ({"labels": {"a": [1, 2], "b": 1}}, "regions_class_order"),
         ({"labels": {"a": [1, 2], "b": 1}, "regions_class_order": 2}, "regions_class_order"),
@@ -149,6 +149,15 @@ def test_a_wrong_key_is_named(make_dataset, edit_json, changes: dict[str, object
     edit_json(path, **changes)
     with pytest.raises(UserError, match=message):
         load_dataset(path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".h", "a/b", "a\\b"])
+def test_a_case_that_could_be_no_file_name_is_named(make_dataset, edit_json, name: str):
+    path = make_dataset(cases=["a"])
+    edit_json(path, dataset={name: {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}})
+    with pytest.raises(UserError) as error:
+        load_dataset(path)
+    assert f"dataset names a case {name!r}. Rename it" in str(error.value)
 
 
 def test_no_folder_no_file_and_no_json_are_told_apart(tmp_path: Path):

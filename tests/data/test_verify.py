@@ -131,6 +131,7 @@ def test_a_fault_in_a_file_is_found(make_dataset, fault: str):
         ({"channel_names": None}, "channel_names is missing"),
         ({"channel_names": {"1": "T1"}}, "channel_names is malformed"),
         ({"channel_names": {"0": ""}}, "channel_names has the name ''"),
+        ({"channel_names": [True]}, "channel_names has the name True"),
         ({"groups": {"a": ["p"]}}, "groups has ['p'] for case 'a'. Write the name of one group"),
         ({"channel_names": {"0": "a", "1": "b"}, "dataset": "x"}, "dataset is malformed"),
         ({"dataset": {}, "numTraining": 0}, "the key 'dataset' is empty"),
@@ -174,7 +175,7 @@ def test_axes_to_mirror_that_the_images_do_not_have_are_faults(make_dataset):
     ("folds", "message"),
     [
         ({"train": ["a"]}, "splits_final.json: malformed"),
-        ([], "splits_final.json: holds no fold"),
+        ([], "splits_final.json: contains no folds"),
         ([{"train": ["a"], "val": ["z"]}], "splits_final.json: fold 0 names z, which is not a training case"),
     ],
 )
@@ -190,7 +191,7 @@ def test_labels_that_are_all_empty_are_one_fault(make_dataset):
     for file in (dataset / "labelsTr").iterdir():
         change(file, array=np.zeros((8, 12, 10), np.uint8))
     (fault,) = verify(dataset).faults
-    assert "no label file holds a value of a structure" in fault
+    assert "no label file contains a foreground label" in fault
 
 
 def test_a_directory_with_the_name_of_an_image_is_a_fault(make_dataset):

@@ -74,7 +74,6 @@ def run_stage(stage: str, raw: Path, work: Path, processes: int) -> dict[str, An
 
     recorder = Recorder()
     pool.track = recorder.track  # type: ignore[attr-defined]
-    before = cpu_seconds(os.getpid())
     if stage == "verify":
         autocrossdim.verify(raw, processes=processes)
     elif stage == "plan_and_preprocess":
@@ -88,9 +87,8 @@ def run_stage(stage: str, raw: Path, work: Path, processes: int) -> dict[str, An
         folder.track = recorder.track  # type: ignore[attr-defined]
         settings = {"steps_per_epoch": 1, "validation_batches": 1, "slices_first": False, "workers": 0}
         autocrossdim.train(raw, work=work, fold="all", weights="random", device="cpu", epochs=1, set=settings)
-        before = cpu_seconds(os.getpid())
         autocrossdim.predict(raw, raw / "imagesTr", work / "segmented", work=work, mirroring=False, device="cpu")
-    return {"loops": recorder.loops, "seconds": cpu_seconds(os.getpid()) - before}
+    return {"loops": recorder.loops}
 
 
 def draw_patches(raw: Path, work: Path, recorder: Recorder) -> None:
@@ -185,6 +183,8 @@ def main() -> None:
         row = arguments.row
         print(json.dumps(run_stage(row["stage"], Path(row["raw"]), Path(row["work"]), row["processes"])))
         return
+    if arguments.cases < 2 * EARLY:
+        parser.error(f"--cases: at least {2 * EARLY}, because cases {EARLY + 1} to {2 * EARLY} are timed.")
     file = RESULTS / "scale.json"
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.work or Path(temporary)

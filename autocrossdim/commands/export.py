@@ -35,8 +35,9 @@ def export(
         Option("Directory to write for a model repository on the Hugging Face Hub.", Path | None, metavar="FOLDER"),
     ] = None,
     licence: Annotated[
-        str, Option("Licence of the model, as the hub names it, such as apache-2.0; for --hub.")
-    ] = "unknown",
+        str | None,
+        Option("Licence of the model for --hub, as the hub names it, such as apache-2.0 (default: unknown)."),
+    ] = None,
 ) -> Path:
     """Pack trained folds into one safe file to share, which `predict FILE` uses as it is.
 
@@ -48,25 +49,29 @@ def export(
         fold: Folds to export; all trained folds if empty.
         onnx: Directory for one ONNX file per configuration and fold, each compared with PyTorch.
         hub: Directory for `model.acd`, README.md and config.json, to upload as a model repository. Nothing is uploaded.
-        licence: Licence under which the model is shared, as the hub names it.
+        licence: Licence under which the model is shared, as the hub names it; "unknown" if None. Only with `hub`.
 
     Returns:
         Path of the file.
 
     Raises:
-        UserError: Nothing is trained, the folds belong to different plans, packages that ONNX needs are missing, or
-            neither or both of `output` and `hub` are given.
+        UserError: Nothing is trained, the folds belong to different plans, packages that ONNX needs are missing,
+            neither or both of `output` and `hub` are given, or `licence` without `hub`.
     """
     from autocrossdim.models.hub import FILE
-    from autocrossdim.models.hub_folder import check_licence, write_hub_files
+    from autocrossdim.models.hub_folder import UNKNOWN, check_licence, write_hub_files
     from autocrossdim.models.onnx import require_packages, write_networks
     from autocrossdim.models.pack import pack
     from autocrossdim.system.console import say
 
-    if (output is None) == (hub is None):
+    target = output if hub is None else Path(hub) / FILE
+    if target is None or (output is not None and hub is not None):
         raise UserError("Give either -o FILE.acd, or --hub FOLDER for a repository on the Hugging Face Hub.")
+    if licence is not None and hub is None:
+        raise UserError("--licence is for the repository on the hub. Add --hub FOLDER, or leave --licence out.")
+    licence = UNKNOWN if licence is None else licence
     check_licence(licence)
-    output = Path(hub) / FILE if hub is not None else Path(str(output))
+    output = Path(target)
     if onnx is not None:
         require_packages()
     file = pack(dataset, output, work=work, fold=several(fold), config=several(config))
@@ -85,7 +90,7 @@ def export(
 
 
 def present(file: Path, *, hub: Path | None, **_: object) -> Iterator[str]:
-    """Yield the next command: what was written was shown when it was written."""
+    """Yield the next command. The files written were listed earlier."""
     from autocrossdim.commands.next_step import next_step
 
     if hub is not None:

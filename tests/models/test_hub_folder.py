@@ -72,6 +72,7 @@ def test_no_patient_and_no_directory_is_named(repository: Path) -> None:
     [
         ({}, "Give either -o FILE.acd, or --hub FOLDER"),
         ({"output": "a.acd", "hub": "b"}, "Give either -o FILE.acd, or --hub FOLDER"),
+        ({"output": "a.acd", "licence": "cc-by-4.0"}, "--licence is for the repository on the hub. Add --hub FOLDER"),
         ({"hub": "b", "licence": "CC BY 4.0"}, "--licence CC BY 4.0: use an identifier of the hub, such as apache-2.0"),
     ],
 )

@@ -30,7 +30,7 @@ def write_hub_files(file: ModelFile, folder: Path, *, licence: str = UNKNOWN) ->
 
     Args:
         file: The model file.
-        folder: Directory of the repository; the model file belongs into it as `model.acd`.
+        folder: Directory of the repository; the model file must be placed there as `model.acd`.
         licence: Licence under which the model is shared, as the hub names it.
 
     Raises:

@@ -75,7 +75,7 @@ class ModelFile:
             if weights:
                 found.setdefault(weights[1], []).append(weights[2])
             elif name not in (PLAN, BEST, ABOUT, CARD):
-                raise UserError(f"{path}: {name!a} does not belong into a model file. {AGAIN}")
+                raise UserError(f"{path}: {name!a} does not belong in a model file. {AGAIN}")
         plan = _parsed(archive, PLAN, Plan)
         _require_version(archive, PLAN, plan.version, PLAN_VERSION)
         about = _parsed(archive, ABOUT, About)

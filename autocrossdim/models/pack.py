@@ -40,7 +40,7 @@ def pack(
     fold: Sequence[int | str] = (),
     config: Sequence[str] = (),
 ) -> ModelFile:
-    """Write trained folds into one file; the same folds give the same bytes.
+    """Write trained folds into one file; exporting the same folds again gives a byte-identical file.
 
     Args:
         model: Dataset trained in `work`, directory of its results, or model directory.
@@ -58,7 +58,7 @@ def pack(
     if output.suffix != SUFFIX:
         raise UserError(f"-o {output}: the name of the file must end in {SUFFIX}.")
     if is_on_hub(model) or is_model_file(model):
-        raise UserError(f"{model}: is exported already. Give the dataset or the model directory to export.")
+        raise UserError(f"{model}: is already exported. Give the dataset or the model directory to export.")
     source = open_model(model, work=work)
     checkpoints = with_stages(source, fold=fold, config=config)
     best, notes = source.best_for(fold=fold, config=config)

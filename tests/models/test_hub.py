@@ -190,7 +190,7 @@ def test_what_is_not_on_the_hub_is_one_clear_error(hub: Hub, exported: Path) -> 
     }.items():
         with pytest.raises(UserError, match=f"^{name}: {said}"):
             open_model(name)
-    with pytest.raises(UserError, match="is exported already"):
+    with pytest.raises(UserError, match="is already exported"):
         autocrossdim.export("hf://clinic/heart", "again.acd")
 
 

@@ -114,7 +114,7 @@ def test_the_file_is_called_acd(trained: Path, tmp_path: Path, name: str) -> Non
 
 
 def test_an_exported_file_is_not_exported_again(exported: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"tiny\.acd: is exported already"):
+    with pytest.raises(UserError, match=r"tiny\.acd: is already exported"):
         export(exported, tmp_path / "again.acd")
 
 

@@ -7,13 +7,16 @@ from pathlib import Path
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 
 from autocrossdim.system.console import say, warn
-from autocrossdim.system.errors import UserError
+from autocrossdim.system.errors import UserError, from_os_error
 from autocrossdim.system.text import printable
 
 SCHEME = "hf://"
@@ -44,29 +47,25 @@ def is_on_hub(model: object) -> bool:
 def fetch(model: str) -> HubModel:
     """Return a model of the hub, downloaded unless the cache has this revision.
 
-    Without a connection, the revision that was downloaded last is used, with a warning.
+    If the hub is out of reach, the revision that was downloaded last is used, with a warning.
 
     Args:
         model: `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` with a branch, tag or commit.
 
     Raises:
         UserError: The name is not of this form, there is no such model or revision, it was not written by
-            `autocrossdim export --hub`, or the hub cannot be reached and the model is not in the cache.
+            `autocrossdim export --hub`, the hub refuses access, it is out of reach and the model is not in the cache,
+            or the cache cannot be written.
     """
-    match = _NAME.fullmatch(model)
-    if match is None:
-        raise UserError(
-            f"{printable(model)}: not an address on the hub. Use hf://OWNER/NAME, or hf://OWNER/NAME@REVISION with a "
-            "branch, tag or commit."
-        )
-    repository, revision = match[1], match[2] or "main"
+    repository, revision = _parts(model)
     try:
         path = _download(repository, revision)
     except LocalEntryNotFoundError as error:  # also an EntryNotFoundError
         path = _from_cache(model, repository, revision, error)
     except EntryNotFoundError:
         raise UserError(
-            f"{model}: the repository has no {FILE}, so it is not a model of autocrossdim. Choose another one."
+            f"{model}: the repository has no {FILE}, so it is not a model of autocrossdim. Ask its owner to export it "
+            "with `export --hub`."
         ) from None
     except RevisionNotFoundError:
         raise UserError(
@@ -77,11 +76,32 @@ def fetch(model: str) -> HubModel:
             f"{model}: there is no such model on the hub, or it is private or gated. Check the name, or log in with "
             "`hf auth login`."
         ) from None
-    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+    except (HTTPError, OSError, RuntimeError) as error:
+        if not _is_out_of_reach(error):
+            raise _as_user_error(model, error) from error
         path = _from_cache(model, repository, revision, error)
     name = f"{SCHEME}{repository}@{path.parent.name}"
     say(f"{model}: revision {path.parent.name}.")
     return HubModel(path, name)
+
+
+def _parts(model: str) -> tuple[str, str]:
+    """Return OWNER/NAME and the revision of an address.
+
+    Raises:
+        UserError: It is not an address on the hub.
+    """
+    match = _NAME.fullmatch(model)
+    try:
+        if match is not None:
+            validate_repo_id(match[1])
+            return match[1], match[2] or "main"
+    except HFValidationError:  # such as two dots in the name
+        pass
+    raise UserError(
+        f"{printable(model)}: not an address on the hub. Use hf://OWNER/NAME, or hf://OWNER/NAME@REVISION with a "
+        "branch, tag or commit."
+    )
 
 
 def _download(repository: str, revision: str) -> Path:
@@ -94,13 +114,37 @@ def _download(repository: str, revision: str) -> Path:
     return Path(hf_hub_download(repository, FILE, revision=revision))
 
 
+def _is_out_of_reach(error: Exception) -> bool:
+    """Return whether there is no connection to the hub, or the hub itself fails or is overloaded."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return bool(response.status_code >= 500 or response.status_code == 429)  # too many requests
+    if isinstance(error, OSError):  # with a number, it is an error of this computer, such as a full disk
+        return error.errno is None or isinstance(error, ConnectionError | TimeoutError)
+    return isinstance(error, HTTPError)
+
+
+def _as_user_error(model: str, error: Exception) -> UserError:
+    """Return the message for an error that a connection to the hub would not remedy."""
+    if getattr(error, "response", None) is None and isinstance(error, OSError):
+        return from_os_error(error, action="written")
+    return UserError(
+        f"{model}: cannot be downloaded from the hub ({_reason(error)}). Check your access to the repository and the "
+        "free space in $HF_HOME, then try again."
+    )
+
+
+def _reason(error: Exception) -> str:
+    return printable((str(error).splitlines() or [type(error).__name__])[0])
+
+
 def _from_cache(model: str, repository: str, revision: str, error: Exception) -> Path:
     """Return the file that was downloaded last for a revision.
 
     Raises:
         UserError: It is not in the cache.
     """
-    reason = printable((str(error).splitlines() or [type(error).__name__])[0])
+    reason = _reason(error)
     cached = try_to_load_from_cache(repository, FILE, revision=revision)
     if not isinstance(cached, str):
         raise UserError(

@@ -1,5 +1,6 @@
 """Models on the Hugging Face Hub, of which a small server on this machine takes the place."""
 
+import errno
 import hashlib
 import json
 import threading
@@ -33,6 +34,7 @@ class Hub:
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, tuple[str, bytes]]] = {}
         self.requests: list[str] = []
+        self.status: int | None = None  # answer to everything, if it fails
 
     def upload(self, name: str, file: Path, commit: str) -> None:
         revisions = self.repositories.setdefault(name, {})
@@ -53,7 +55,9 @@ class Hub:
         if name in self.repositories:
             commit, content = self.repositories[name].get(revision, ("", b""))
             missing = "RevisionNotFound" if not commit else "" if content and file == "model.acd" else "EntryNotFound"
-        request.send_response(404 if missing else 200)
+        if self.status is not None:
+            missing = "Failed"
+        request.send_response(self.status or (404 if missing else 200))
         if missing:
             request.send_header("X-Error-Code", missing)
         request.send_header("X-Repo-Commit", commit)
@@ -178,6 +182,34 @@ def test_without_a_connection_the_cache_is_used_or_the_error_says_how_to_get_the
     assert "\n" not in str(caught.value)
 
 
+def test_the_cache_does_not_stand_in_for_a_newer_revision_that_cannot_be_had(
+    hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hub.upload("clinic/heart", exported, FIRST)
+    fetch("hf://clinic/heart")
+    hub.status = 503  # the hub's own fault, which passes
+    capfd.readouterr()
+    assert fetch("hf://clinic/heart").name.endswith(FIRST)
+    assert "The copy in the cache is used." in capfd.readouterr().err
+    hub.status = 403
+    with pytest.raises(UserError, match=r"hf://clinic/heart: cannot be downloaded from the hub .*Check your access"):
+        fetch("hf://clinic/heart")
+
+    hub.status = None
+    fault: Exception
+
+    def fail(*_: object, **__: object) -> str:
+        raise fault
+
+    monkeypatch.setattr(hub_module, "hf_hub_download", fail)
+    fault = OSError(errno.ENOSPC, "No space left on device", "blob.incomplete")
+    with pytest.raises(UserError, match=r"blob\.incomplete: cannot be written \(the disk is full\)"):
+        fetch("hf://clinic/heart")
+    fault = TypeError("a fault of this program")
+    with pytest.raises(TypeError):
+        fetch("hf://clinic/heart")
+
+
 def test_what_is_not_on_the_hub_is_one_clear_error(hub: Hub, exported: Path) -> None:
     hub.upload("clinic/heart", exported, FIRST)
     hub.repositories["timm/resnet18"] = {"main": (SECOND, b"")}
@@ -185,6 +217,11 @@ def test_what_is_not_on_the_hub_is_one_clear_error(hub: Hub, exported: Path) -> 
         "hf://clinic/liver": "there is no such model on the hub, or it is private or gated",
         "hf://clinic/heart@v9": "the repository has no revision 'v9'",
         "hf://timm/resnet18": r"the repository has no model\.acd, so it is not a model of autocrossdim",
+        "hf://own--er/heart": "not an address on the hub",
+        "hf://clinic/na..me": "not an address on the hub",
+        "hf://clinic/heart.git": "not an address on the hub",
+        "hf://clinic/-x": "not an address on the hub",
+        f"hf://clinic/{'x' * 97}": "not an address on the hub",
         "hf://clinic": "not an address on the hub. Use hf://OWNER/NAME",
         "hf://clinic/heart/model.acd": "not an address on the hub",
     }.items():

@@ -1,5 +1,6 @@
 """The command line, derived from the signatures of the commands. Nothing here imports torch before a command runs."""
 
+import ctypes
 import inspect
 import io
 import json
@@ -10,8 +11,8 @@ import signal
 import sys
 import types
 import typing
-from collections.abc import Iterable
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, NoReturn
@@ -60,12 +61,13 @@ def _add(name: str) -> None:
     subjects = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
 
     def run(**words: Any) -> None:
+        from autocrossdim.system.console import is_first_process
+
         as_json = words.pop("json", False)
         options = {name: value for name, value in words.items() if name not in subjects}
-        # With --json, stdout holds nothing but the result, whatever a library prints.
-        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        with _stdout_as_stderr() if as_json else nullcontext():
             result = function(*(words[name] for name in subjects), **options)
-        if as_json:
+        if as_json and is_first_process():
             _print_json(result)
         if present is not None:
             # Read to the end in any case: faults that were found end the command with an error.
@@ -81,6 +83,23 @@ def _add(name: str) -> None:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in typed}
     summary = inspect.getdoc(function) or ""
     app.command(name, help=summary.partition("\nArgs:")[0].replace("`", "").strip())(run)
+
+
+@contextmanager
+def _stdout_as_stderr() -> Iterator[None]:
+    """Print on stderr what would be printed on stdout, also by libraries in C and by processes started meanwhile."""
+    sys.stdout.flush()
+    stdout, stderr = 1, 2
+    kept = os.dup(stdout)
+    os.dup2(stderr, stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if os.name == "posix":
+            ctypes.CDLL(None).fflush(None)  # what C has not yet written
+        os.dup2(kept, stdout)
+        os.close(kept)
 
 
 def _typed(parameter: inspect.Parameter) -> inspect.Parameter:

@@ -1,5 +1,6 @@
 """With `--json`, stdout is one JSON document: what the Python function returns."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -119,11 +120,19 @@ def test_without_json_a_command_says_what_it_wrote(
 def test_what_a_library_prints_is_not_mixed_with_the_result(
     finished: Finished, command: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = import_module("autocrossdim.report.page")
-    monkeypatch.setattr(page, "write_report", lambda *_, **__: sys.stdout.write("noise"))
+    def write_report(*_: object, **__: object) -> None:
+        sys.stdout.write("noise of Python")
+        ctypes.CDLL(None).puts(b"noise of C")
+        subprocess.run(["echo", "noise of a process"], check=True)
+
+    monkeypatch.setattr(import_module("autocrossdim.report.page"), "write_report", write_report)
     result = command("report", finished.raw, "--work", finished.work, "--json")
     assert json.loads(result.stdout) == str(finished.report)
-    assert "noise" in result.stderr
+    for source in ("Python", "C", "a process"):
+        assert f"noise of {source}" in result.stderr
+    # Of several processes that train together, only the first prints the result.
+    monkeypatch.setenv("RANK", "1")
+    assert command("report", finished.raw, "--work", finished.work, "--json").stdout == ""
 
 
 def test_a_run_ends_with_results_paths_and_the_next_command(

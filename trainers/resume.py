@@ -5,6 +5,7 @@ from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
+from autocrossdim.models.hub import covers
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError
@@ -56,7 +57,7 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
     """
     file, task = run.folder.latest, run.task
     started_from = checkpoint.provenance.get("asked", task.weights)
-    if started_from != task.weights:
+    if not covers(task.weights, started_from):
         raise UserError(
             f"{file}: started with --weights {started_from}, not {task.weights}. Resume with --weights {started_from}, "
             "or start over with --restart."
@@ -147,7 +148,7 @@ def state_of(checkpoint: Checkpoint | None) -> RunState:
 
 def _is_continued(run: Run, checkpoint: Checkpoint) -> bool:
     """Return whether the training of a checkpoint started from the weights that the run asks for."""
-    return bool(checkpoint.provenance.get("asked", run.task.weights) == run.task.weights)
+    return covers(run.task.weights, checkpoint.provenance.get("asked", run.task.weights))
 
 
 def _is_outdated(run: Run, checkpoint: Checkpoint) -> bool:

@@ -117,6 +117,10 @@ def predict(
             "uncertainty": uncertainty,
             "no_postprocessing": not postprocessing,
         }
+        from autocrossdim.models.hub import fetch, is_on_hub
+
+        if is_on_hub(model):
+            model = fetch(str(model)).name  # all jobs use the same revision
         _require_usable(model, input, writer, work=work, fold=folds, config=configurations)
         _submit(model, input, output, work=work, options=options, jobs=jobs or 1, slurm=sbatch_options(slurm))
         return []
@@ -204,11 +208,8 @@ def _submit(
 ) -> None:
     from autocrossdim.jobs import command as words
     from autocrossdim.jobs.slurm import Job, submit
-    from autocrossdim.models.hub import fetch, is_on_hub
     from autocrossdim.records.workspace import default_work
 
-    if is_on_hub(model):
-        model = fetch(str(model)).name  # all jobs use the same revision
     commands = {
         f"predict {k} of {jobs}": words(
             "predict",

@@ -1,6 +1,6 @@
 """`autocrossdim train`: cross-validate a configuration, one fold after another, side by side or as cluster jobs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from autocrossdim.commands.project import Project
     from autocrossdim.preprocessing.store import Store
     from autocrossdim.records.summary import Summary
+    from autocrossdim.records.workspace import FoldFolder
 
 UNLABELLED = "unlabelled"  # setting that asks a trainer to learn from unlabelled scans
 
@@ -124,6 +125,7 @@ def train(
     scans = _unlabelled_store(project, name, settings)
     folders = {number: workspace.fold(name, number) for number in folds}
     restarted = starting_over(folders, name, restart)
+    starts = _starting_weights(weights or configuration.default_weights, folders, restarted)
     tasks = {
         number: FoldTask(
             plan=project.plan,
@@ -133,7 +135,7 @@ def train(
             fold=number,
             split=project.split(number),
             folder=folders[number],
-            weights=weights or configuration.default_weights,
+            weights=starts[number],
             device=device,
             devices=devices,
             settings=settings,
@@ -153,6 +155,21 @@ def train(
                     trainer.train_fold(task)
                     task.folder.restart.unlink(missing_ok=True)
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
+
+
+def _starting_weights(
+    weights: str, folders: "Mapping[Fold, FoldFolder]", restarted: Collection[Fold]
+) -> dict[Fold, str]:
+    """Return the starting weights of each fold.
+
+    Of a model on the hub without a revision, all folds that are started use the newest one.
+    """
+    from autocrossdim.models.hub import fetch, is_on_hub
+
+    started = [number for number, folder in folders.items() if number in restarted or not folder.latest.exists()]
+    if not started or not is_on_hub(weights) or "@" in weights:
+        return dict.fromkeys(folders, weights)
+    return dict.fromkeys(folders, weights) | dict.fromkeys(started, fetch(weights).name)
 
 
 def _unlabelled_store(project: "Project", configuration: str, settings: Mapping[str, Any]) -> "Store | None":

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError
     EntryNotFoundError,
     HFValidationError,
-    HTTPError,
+    HTTPError,  # of the HTTP library, which differs between versions
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
 
 from autocrossdim.system.console import say, warn
 from autocrossdim.system.errors import UserError, from_os_error
@@ -44,6 +43,11 @@ def is_on_hub(model: object) -> bool:
     return str(model).startswith(SCHEME)
 
 
+def covers(request: str, weights: str) -> bool:
+    """Return whether a request for weights is met by others: by itself, or by a revision of it if it names none."""
+    return request == weights or (is_on_hub(request) and weights.startswith(f"{request}@"))
+
+
 def fetch(model: str) -> HubModel:
     """Return a model of the hub, downloaded unless the cache has this revision.
 
@@ -57,9 +61,14 @@ def fetch(model: str) -> HubModel:
             `autocrossdim export --hub`, the hub refuses access, it is out of reach and the model is not in the cache,
             or the cache cannot be written.
     """
-    repository, revision = _parts(model)
+    match = _NAME.fullmatch(model)
+    if match is None:
+        raise _no_address(model)
+    repository, revision = match[1], match[2] or "main"
     try:
         path = _download(repository, revision)
+    except HFValidationError:  # such as two dots in the name
+        raise _no_address(model) from None
     except LocalEntryNotFoundError as error:  # also an EntryNotFoundError
         path = _from_cache(model, repository, revision, error)
     except EntryNotFoundError:
@@ -81,24 +90,13 @@ def fetch(model: str) -> HubModel:
             raise _as_user_error(model, error) from error
         path = _from_cache(model, repository, revision, error)
     name = f"{SCHEME}{repository}@{path.parent.name}"
-    say(f"{model}: revision {path.parent.name}.")
+    if name != model:
+        say(f"{model}: revision {path.parent.name}.")
     return HubModel(path, name)
 
 
-def _parts(model: str) -> tuple[str, str]:
-    """Return OWNER/NAME and the revision of an address.
-
-    Raises:
-        UserError: It is not an address on the hub.
-    """
-    match = _NAME.fullmatch(model)
-    try:
-        if match is not None:
-            validate_repo_id(match[1])
-            return match[1], match[2] or "main"
-    except HFValidationError:  # such as two dots in the name
-        pass
-    raise UserError(
+def _no_address(model: str) -> UserError:
+    return UserError(
         f"{printable(model)}: not an address on the hub. Use hf://OWNER/NAME, or hf://OWNER/NAME@REVISION with a "
         "branch, tag or commit."
     )

@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 
 import autocrossdim
+from autocrossdim.commands.train import _starting_weights
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.models import hub as hub_module
 from autocrossdim.models.about import start
@@ -138,7 +139,20 @@ def test_all_jobs_of_a_prediction_use_the_same_revision(
     monkeypatch.setattr("autocrossdim.jobs.slurm.submit", lambda submitted, *_: jobs.update(submitted))
     options = {"slurm": "time=10", "jobs": 2}
     autocrossdim.predict("hf://clinic/heart", tmp_path / "images", tmp_path / "out", **options)
+    assert hub.requests.count("HEAD /clinic/heart/resolve/main/model.acd") <= 2  # before and by the download
     assert [f"hf://clinic/heart@{FIRST}" in job.words for job in jobs.values()] == [True, True]
+
+
+def test_all_folds_that_are_started_use_the_same_revision(hub: Hub, exported: Path, tmp_path: Path) -> None:
+    hub.upload("clinic/heart", exported, FIRST)
+    folders = {number: FoldFolder(tmp_path / f"fold_{number}") for number in range(3)}
+    folders[0].latest.mkdir(parents=True)
+    pinned = f"hf://clinic/heart@{FIRST}"
+    weights = _starting_weights("hf://clinic/heart", folders, restarted=[])
+    assert weights == {0: "hf://clinic/heart", 1: pinned, 2: pinned}
+    assert _starting_weights("hf://clinic/heart", folders, restarted=[0])[0] == pinned
+    for unchanged in ("imagenet", "hf://clinic/heart@main"):
+        assert _starting_weights(unchanged, folders, restarted=[]) == dict.fromkeys(range(3), unchanged)
 
 
 def test_training_starts_from_it_and_records_the_revision(

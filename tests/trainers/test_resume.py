@@ -103,6 +103,15 @@ def test_a_run_is_resumed_with_the_weights_it_started_from(make_run: MakeRun) ->
         require_same_run(make_run(weights="imagenet"), checkpoint)
 
 
+def test_a_model_of_the_hub_without_a_revision_means_the_one_that_the_run_started_from(make_run: MakeRun) -> None:
+    checkpoint = checkpoint_of(make_run(weights="hf://clinic/heart@abc"))
+    for weights in ("hf://clinic/heart", "hf://clinic/heart@abc"):
+        require_same_run(make_run(weights=weights), checkpoint)
+    for weights in ("hf://clinic/hear", "hf://clinic/heart@def"):
+        with pytest.raises(UserError, match=r"started with --weights hf://clinic/heart@abc, not "):
+            require_same_run(make_run(weights=weights), checkpoint)
+
+
 def test_another_split_or_plan_is_refused(make_run: MakeRun) -> None:
     run = make_run()
     checkpoint = checkpoint_of(run)

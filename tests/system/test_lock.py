@@ -3,6 +3,7 @@ import platform
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ def another_process(file: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "SECONDS_TO_END", 0.0)
+    monkeypatch.setattr(lock, "SECONDS_TO_EXPIRE", 0.2)
     monkeypatch.setattr(lock, "SECONDS_BETWEEN_TRIES", 0.01)
 
 
@@ -81,6 +83,46 @@ def test_a_directory_that_cannot_be_written_to_is_not_locked(unprivileged: Path)
     unprivileged.chmod(0o500)
     with locked(unprivileged / ".lock", unprivileged):
         assert not list(unprivileged.iterdir())
+
+
+def test_a_lock_file_of_another_user_locks_too(unprivileged: Path) -> None:
+    file = unprivileged / ".lock"
+    with locked(file, unprivileged):
+        file.chmod(0o444)  # as another user sees it
+        with pytest.raises(UserError, match="is writing to it"), locked(file, unprivileged):
+            pass
+    file.touch(0o444)  # left behind by a killed process
+    with locked(file, unprivileged):
+        pass
+    assert not list(unprivileged.iterdir())
+
+
+def test_a_process_on_another_machine_is_given_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / ".lock"
+    with locked(file, tmp_path):
+        monkeypatch.setattr(platform, "node", lambda: "another-machine")
+        start = time.monotonic()
+        with pytest.raises(UserError, match=f"process {os.getpid()} on .* is writing to it"), locked(file, tmp_path):
+            pass
+        assert time.monotonic() - start > 0.2
+    assert "it may have been killed" in capfd.readouterr().err
+
+
+def test_a_directory_that_vanishes_meanwhile_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, opened = tmp_path / "out", []
+
+    def open_late(path: Path, *rest: int) -> int:
+        opened.append(path)
+        if len(opened) == 1:
+            folder.rmdir()
+        return actually_open(path, *rest)
+
+    actually_open = os.open
+    monkeypatch.setattr(os, "open", open_late)
+    with locked(folder / ".lock", folder):
+        assert (folder / ".lock").exists()
 
 
 def test_a_lock_that_cannot_be_created_is_named(tmp_path: Path) -> None:

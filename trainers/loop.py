@@ -215,7 +215,8 @@ def _write(
         elif state.best is None:
             run.folder.best.unlink(missing_ok=True)  # of an earlier training that this one started from
         checkpoint.write(run.folder.latest)
-        run.folder.restart.unlink(missing_ok=True)
+        if task.restart:
+            run.folder.restart.unlink(missing_ok=True)
     fabric.barrier()
 
 

@@ -130,7 +130,8 @@ def distil(
                     soft_labels=label_softly(validation, best, number, cases, student),
                 )
                 trainer.train_fold(task)
-                task.folder.restart.unlink(missing_ok=True)
+                if task.restart:
+                    task.folder.restart.unlink(missing_ok=True)
     summarise_folds(project.workspace, student.name, project.splits)
     return compare_with_teachers(validation, best, student, unlabelled=len(scans))
 

@@ -30,17 +30,22 @@ def marked(folders: "Collection[FoldFolder]") -> Iterator[None]:
     """Mark the folds that start over until the trainer has discarded their checkpoints.
 
     A command that resumes, such as a job that SLURM queues again, therefore starts over once. If training fails, the
-    folds that are left keep what they have learned.
+    folds that this call has marked and not yet discarded keep what they have learned.
+
+    Raises:
+        UserError: Another process trains one of the folds, or a mark cannot be written.
     """
     from autocrossdim.system.console import is_first_process
     from autocrossdim.system.files import write_text
+    from autocrossdim.system.lock import locked
 
-    if is_first_process():
-        for folder in folders:
-            write_text(folder.restart, "")
+    new = [folder for folder in folders if not folder.restart.exists()] if is_first_process() else []
     try:
+        for folder in new:
+            with locked(folder.lock, folder.root):
+                write_text(folder.restart, "")
         yield
     except UserError:
-        for folder in folders:
+        for folder in new:
             folder.restart.unlink(missing_ok=True)
         raise

@@ -153,7 +153,8 @@ def train(
             for task in tasks.values():
                 with locked(task.folder.lock, task.folder.root) if is_first_process() else nullcontext():
                     trainer.train_fold(task)
-                    task.folder.restart.unlink(missing_ok=True)
+                    if task.restart:
+                        task.folder.restart.unlink(missing_ok=True)
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
 
 
@@ -227,7 +228,7 @@ def _submit(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]", options
 
 
 def _side_by_side(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]", parallel: int | None) -> bool:
-    """Train folds in processes of their own, where that was requested or several GPUs are there; return whether."""
+    """Train folds in processes of their own, where that was requested or several GPUs are available; return whether."""
     from autocrossdim.jobs.local import run_together, slots, visible_gpus
     from autocrossdim.system.processes import under_torchrun
 

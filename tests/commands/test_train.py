@@ -10,9 +10,11 @@ import pytest
 
 import autocrossdim
 from autocrossdim.commands.plugins import FoldTask
+from autocrossdim.commands.project import Project
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.files import write_text
+from autocrossdim.system.lock import locked
 
 FOLDS = [0, 1, 2]
 
@@ -90,6 +92,38 @@ def test_folds_keep_what_they_have_learned_if_a_restart_fails(
     trainer.stop, trainer.reason = 0, UserError("--weights foo: unavailable.")
     assert command(*words, "--restart").returncode == 2
     trainer.stop = None
+    command(*words)
+    assert trainer.restarted == {0: False, 1: False, 2: False}
+
+
+def test_an_error_while_an_interrupted_restart_is_resumed_does_not_cancel_it(
+    words: list[object], trainer: Recorder, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    trainer.stop = 0
+    assert command(*words, "--restart").returncode == 143
+    trainer.reason = UserError("--weights foo: unavailable.")
+    assert command(*words).returncode == 2
+    trainer.stop = None
+    command(*words)
+    assert trainer.restarted == {0: True, 1: True, 2: True}
+
+
+def test_a_fold_that_is_being_trained_is_not_marked_to_start_over(
+    words: list[object],
+    planned: tuple[Path, Path],
+    tmp_path: Path,
+    trainer: Recorder,
+    command: Callable[..., subprocess.CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("autocrossdim.system.lock.SECONDS_TO_END", 0.0)
+    project = Project.open(planned[0], work=tmp_path / "work")
+    fold = project.workspace.fold(project.plan.configuration(None).name, 1)
+    with locked(fold.lock, fold.root):
+        refused = command(*words, "--restart")
+    assert refused.returncode == 2
+    assert "fold_1" in refused.stderr
+    assert "is writing to it" in refused.stderr
     command(*words)
     assert trainer.restarted == {0: False, 1: False, 2: False}
 

@@ -83,8 +83,9 @@ def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:
     fabric.barrier()  # every process has read the checkpoint
     if fabric.is_global_zero:
         # Existing validation results are those of another state of the network.
-        for path in (run.folder.validation, *discarded):
-            remove_directory(path)
+        remove_directory(run.folder.validation)
+        for path in discarded:
+            remove_directory(path, first=run.folder.latest.name)  # before the mark of --restart
         remove_leftovers(run.folder.root, alone=True)
     train(run, learner, fabric, resumed)
 

@@ -30,8 +30,8 @@ MAX_ENTRIES = 1_000_000  # of a directory; the largest public datasets have a te
 MAX_JSON_BYTES = 2**28  # a summary of 10,000 cases and 100 labels has 2**27
 
 _TEMPORARY = re.compile(r"\.([0-9a-f]{6})-(\d+)-[0-9a-f]{6}\.")  # before the final name: machine, process, random
-_SECONDS_TO_FINISH = 24 * 3600  # after which a temporary file that another machine wrote counts as left behind
-_looked_through: set[Path] = set()  # directories in which this process has removed what others left behind
+_SECONDS_TO_FINISH = 24 * 3600  # after which a temporary file counts as left behind, whoever wrote it
+_cleaned: set[Path] = set()  # directories in which this process has removed what others left behind
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def written_whole(path: Path, *failures: type[Exception]) -> Iterator[Path]:
 
     The temporary name keeps the file's endings, because image writers choose the format by them, and
     starts with a dot, so that it is never listed as a case. What killed processes left behind in the directory is
-    removed, when this process first writes to it.
+    removed the first time this process writes there.
 
     Args:
         path: final path; an existing file is replaced.
@@ -123,9 +123,9 @@ def written_whole(path: Path, *failures: type[Exception]) -> Iterator[Path]:
         _refuse_special(path)
         temporary = path.with_name(f".{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:6]}.{path.name}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.parent not in _looked_through:
+        if path.parent not in _cleaned:
             remove_leftovers(path.parent)
-            _looked_through.add(path.parent)
+            _cleaned.add(path.parent)
         yield temporary
         with temporary.open("rb+") as file:  # Windows flushes only files opened for writing
             os.fsync(file.fileno())  # otherwise a power cut could leave the new name on an empty file
@@ -156,8 +156,8 @@ def remove_leftovers(folder: Path, *, alone: bool = False) -> None:
 
     Args:
         folder: Directory to look in.
-        alone: No other process writes to the directory, so that all temporary files are removed. Otherwise, those of
-            processes that run on this machine are kept, and for a day those of other machines.
+        alone: No other process writes to the directory, so that all temporary files are removed. Otherwise, files
+            that are less than a day old are kept, unless the process on this machine that wrote them has ended.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.name.startswith(".")]
@@ -168,24 +168,32 @@ def remove_leftovers(folder: Path, *, alone: bool = False) -> None:
                     (folder / name).unlink()
 
 
-def remove_directory(path: Path) -> None:
+def remove_directory(path: Path, *, first: str | None = None) -> None:
     """Remove a directory with everything in it, if it exists.
+
+    Args:
+        path: The directory.
+        first: Name of the file in it without which nothing else in it counts, so that a process that is killed
+            meanwhile leaves nothing that is taken for a result.
 
     Raises:
         UserError: Something in it cannot be removed. Results that were to be discarded must not be taken for new ones.
     """
     try:
         if path.exists():
+            if first is not None:
+                (path / first).unlink(missing_ok=True)
             shutil.rmtree(path)
     except OSError as error:
         raise from_os_error(error, getattr(error, "filename", None) or path, "removed") from error
 
 
 def _is_dead(machine: str, process: int, file: Path) -> bool:
-    """Whether the writer of a temporary file no longer runs."""
+    """Whether the writer of a temporary file has ended, or takes too long to be the process that has its number now."""
+    with suppress(OSError):
+        if time.time() - file.stat().st_mtime > _SECONDS_TO_FINISH:
+            return True
     if machine != _machine() or os.name != "posix":
-        with suppress(OSError):
-            return time.time() - file.stat().st_mtime > _SECONDS_TO_FINISH
         return False
     try:
         os.kill(process, 0)
@@ -198,12 +206,13 @@ def _is_dead(machine: str, process: int, file: Path) -> bool:
 
 @cache
 def _machine() -> str:
-    """Return a short name of the machine; containers have process numbers of their own, so each counts as one."""
+    """Return a short name of the machine since it was started, or of the container, in which process numbers hold."""
     try:
-        space = Path("/proc/self/ns/pid").stat().st_ino
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:  # not Linux
-        space = 0
-    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:6]
+        boot, namespace = "", 0
+    return hashlib.sha256(f"{platform.node()} {boot} {namespace}".encode()).hexdigest()[:6]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -68,6 +68,8 @@ class Forked:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(n, "w"), write_through=True) for n in (1, 2))
                 code = function() or 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         deadline = None if kill_after is None else time.monotonic() + kill_after

@@ -72,9 +72,16 @@ def test_the_first_file_that_is_written_removes_what_killed_processes_left(tmp_p
     (tmp_path / ".mine").touch()
     unfinished = start_writing(tmp_path / "a.nii.gz")
     start_writing(tmp_path / "b.nii.gz", dead)
-    files._looked_through.clear()  # as in a process that has not written yet
+    files._cleaned.clear()  # as in a process that has not written yet
     write_json(tmp_path / "c.json", {})
     assert {file.name for file in tmp_path.iterdir()} == {".mine", unfinished.name, "c.json"}
+
+
+def test_a_file_that_is_a_day_old_is_removed_even_if_a_process_has_the_number_of_its_writer(tmp_path: Path) -> None:
+    new, old = (start_writing(tmp_path / name) for name in ("new", "old"))
+    os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [new]
 
 
 def test_files_that_another_machine_writes_are_kept_for_a_day(
@@ -97,6 +104,22 @@ def test_a_directory_is_removed_or_the_file_that_stays_is_named(unprivileged: Pa
     remove_directory(unprivileged / "results")
     remove_directory(unprivileged / "results")  # nothing is there
     assert not list(unprivileged.iterdir())
+
+
+def test_a_process_killed_while_it_removes_a_directory_leaves_nothing_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("restart", "checkpoint_latest"):
+        (tmp_path / "fold_0").mkdir(exist_ok=True)
+        (tmp_path / "fold_0" / name).touch()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove_directory(tmp_path / "fold_0", first="checkpoint_latest")
+    assert [file.name for file in (tmp_path / "fold_0").iterdir()] == ["restart"]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

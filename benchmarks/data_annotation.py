@@ -15,8 +15,8 @@ from autocrossdim.data.annotated_slices import Label
 
 EPOCHS = 8
 VALUES = {"anterior": 1, "posterior": 2}
-# The choice of the planner for 16 cases. It needs two cases with both labels to see that they keep their order; the merged
-# dataset has none.
+# The choice of the planner for 16 cases. It needs two cases with both labels to see that they keep their order; the
+# merged dataset has none.
 MIRRORED = ["left-right"]
 DIFFERENCES = [
     ("every 2nd slice", "8 cases"),

@@ -14,6 +14,7 @@ Fold = int | str
 Item = TypeVar("Item")
 
 WHOLE = "0/1"  # the part that is everything
+SWITCHES = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 
 DatasetArgument = Annotated[
     str | Path,
@@ -90,11 +91,13 @@ def seconds(value: str | float | None) -> float | None:
 def assignments(value: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
     """Return settings given as a mapping, or as `NAME=VALUE` texts whose values are JSON or plain words.
 
+    The words on, yes and true, and off, no and false, are true and false, whatever their case.
+
     Raises:
         UserError: A text is not of that form.
     """
     if value is None or isinstance(value, Mapping):
-        return dict(value or {})
+        return {name: _switched(content) for name, content in (value or {}).items()}
     settings: dict[str, Any] = {}
     for text in several(value):
         name, equals, content = text.partition("=")
@@ -103,8 +106,12 @@ def assignments(value: Mapping[str, Any] | Sequence[str] | None) -> dict[str, An
         try:
             settings[name] = json.loads(content)
         except (ValueError, RecursionError):  # a word, or nesting beyond any setting
-            settings[name] = content
+            settings[name] = _switched(content)
     return settings
+
+
+def _switched(value: Any) -> Any:
+    return SWITCHES.get(value.lower(), value) if isinstance(value, str) else value
 
 
 def sbatch_options(value: str | Mapping[str, str]) -> dict[str, str]:

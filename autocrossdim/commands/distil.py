@@ -62,8 +62,8 @@ def distil(
         weights: Starting weights, as for `train`, except `previous`.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         restart: Discard existing checkpoints and start over.
-        set: Further training settings, by the names of `trainers.settings.Settings`. `unlabelled=0` leaves out
-            unlabelled scans.
+        set: Further training settings, by the names of `trainers.settings.Settings`. `unlabelled=off` leaves
+            out unlabelled scans.
 
     Returns:
         The student and, once all of its folds are trained, its comparison with the ensemble; also in student.json.
@@ -94,11 +94,12 @@ def distil(
     settings = assignments(set)
     settings |= {} if epochs is None else {"epochs": epochs}
     settings |= {} if max_time is None else {"max_seconds": seconds(max_time)}
-    uses_scans = bool(settings.pop(UNLABELLED, True))
     trainer = find_trainer(student.trainer)
-    trainer.check_settings(settings)
+    scans_used = {UNLABELLED: settings.pop(UNLABELLED, 1)}
+    for given in (settings, scans_used):
+        trainer.check_settings(given)
     store = project.store(network)
-    scans = project.dataset.unlabelled_cases() if uses_scans else []
+    scans = project.dataset.unlabelled_cases() if float(scans_used[UNLABELLED]) > 0 else []
     unlabelled_store = project.unlabelled_store(network) if scans else None
     labelled = {case.name: case for case in project.dataset.training_cases()}
     folders = {number: project.workspace.fold(student.name, number) for number in folds}

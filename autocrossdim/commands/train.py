@@ -179,13 +179,13 @@ def _unlabelled_store(project: "Project", configuration: str, settings: Mapping[
     from autocrossdim.system.console import is_first_process, say
     from autocrossdim.system.text import counted
 
-    scans = len(project.dataset.unlabelled_cases())
-    if settings.get(UNLABELLED) and (stage := project.plan.configuration(configuration).previous_stage):
+    scans, asked = len(project.dataset.unlabelled_cases()), float(settings.get(UNLABELLED) or 0) > 0
+    if asked and (stage := project.plan.configuration(configuration).previous_stage):
         raise UserError(
             f"--set {UNLABELLED} does not apply to {configuration}: {stage} has not segmented the unlabelled scans. "
             f"Train {stage} with it instead."
         )
-    if not settings.get(UNLABELLED):
+    if not asked:
         if scans:
             say(f"{counted(scans, 'unlabelled scan')} in imagesUn: not used. --set {UNLABELLED}=1 learns from them.")
         return None

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import autocrossdim
+from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
 from autocrossdim.preprocessing.soft_labels import CERTAIN
 from autocrossdim.preprocessing.store import open_array
@@ -20,6 +21,7 @@ from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
 from trainers import loop
+from trainers.trainer import DefaultTrainer
 
 SETTINGS = {"steps_per_epoch": 1, "validation_batches": 1, "workers": 0}
 QUICK: dict[str, Any] = {"epochs": 1, "weights": "random", "device": "cpu", "set": SETTINGS}
@@ -156,3 +158,20 @@ def test_a_student_is_not_trained_by_train(taught: tuple[Path, Path]) -> None:
     raw, work = taught
     with pytest.raises(UserError, match=r"omnia_distilled: a student\. Train it with `autocrossdim distil`"):
         autocrossdim.train(raw, work=work, config="omnia_distilled")
+
+
+@pytest.mark.parametrize(("value", "number"), [("off", 0), (0, 0), ("yes", 1)])
+def test_unlabelled_scans_are_left_out_by_a_number_or_a_word(
+    taught: tuple[Path, Path], value: Any, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, work = taught
+    tasks: list[FoldTask] = []
+    monkeypatch.setattr(DefaultTrainer, "train_fold", lambda _, task: tasks.append(task))
+    autocrossdim.distil(raw, work=work, fold="all", **{**QUICK, "set": {**SETTINGS, "unlabelled": value}})
+    assert [task.unlabelled is not None for task in tasks] == [number > 0]
+
+
+def test_an_impossible_value_for_unlabelled_scans_is_an_error(taught: tuple[Path, Path]) -> None:
+    raw, work = taught
+    with pytest.raises(UserError, match="Setting unlabelled=maybe"):
+        autocrossdim.distil(raw, work=work, **{**QUICK, "set": {**SETTINGS, "unlabelled": "maybe"}})

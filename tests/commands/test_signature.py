@@ -69,7 +69,8 @@ def test_values_may_be_given_as_text_or_as_python_objects() -> None:
     assert seconds("30m") == seconds(1800) == 1800
     assert seconds("2h") == 7200
     assert assignments(["a=1", "b=x", "c=true"]) == {"a": 1, "b": "x", "c": True}
-    assert assignments({"a": 1}) == {"a": 1}
+    assert assignments(["a=off", "b=False", "c=no", "d=Yes"]) == {"a": False, "b": False, "c": False, "d": True}
+    assert assignments({"a": 1, "b": "off"}) == {"a": 1, "b": False}
     assert numbers("48,64,48", "--patch-size") == numbers([48, 64, 48], "--patch-size") == (48, 64, 48)
     assert sbatch_options("time=1:00:00,gres=gpu:1") == {"time": "1:00:00", "gres": "gpu:1"}
     assert several(3) == (3,)

@@ -79,6 +79,8 @@ def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:
         if fabric.is_global_zero and not history.is_drawn(run.folder.progress):  # killed before it was drawn
             history.draw(run.folder.progress)
         return
+    if run.task.prepare is not None:
+        run.task.prepare()
     learner = Learner(run, fabric, resumed)
     fabric.barrier()  # every process has read the checkpoint
     if fabric.is_global_zero:

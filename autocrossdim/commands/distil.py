@@ -1,6 +1,7 @@
 """`autocrossdim distil`: one network that learns what an ensemble knows, and predicts as fast as a single fold."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from autocrossdim.commands.arguments import (
@@ -23,6 +24,10 @@ from autocrossdim.system.errors import UserError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from autocrossdim.commands.plugins import Unlabelled
+    from autocrossdim.data.dataset import Case, Dataset
+    from autocrossdim.data.splits import Split
+    from autocrossdim.preprocessing.store import Store
     from autocrossdim.records.student import Student
 
 
@@ -78,7 +83,13 @@ def distil(
     from autocrossdim.evaluation.folds import summarise_folds
     from autocrossdim.records.plan import DISTILLED
     from autocrossdim.selection.folds import CrossValidation
-    from autocrossdim.selection.teachers import compare_with_teachers, label_softly, read_teachers, student_of
+    from autocrossdim.selection.teachers import (
+        compare_with_teachers,
+        label_softly,
+        read_teachers,
+        soft_labels_of,
+        student_of,
+    )
     from autocrossdim.system.lock import locked
     from autocrossdim.system.processes import default_processes
 
@@ -101,19 +112,16 @@ def distil(
     store = project.store(network)
     scans = project.dataset.unlabelled_cases() if float(scans_used[UNLABELLED]) > 0 else []
     unlabelled_store = project.unlabelled_store(network) if scans else None
-    labelled = {case.name: case for case in project.dataset.training_cases()}
     folders = {number: project.workspace.fold(student.name, number) for number in folds}
     restarted = starting_over(folders, student.name, restart)
     with marked([folders[number] for number in restarted]):
         for position, number in enumerate(folds, start=1):
             with locked(folders[number].lock, folders[number].root):
-                split = project.split(number)
-                unlabelled = (
-                    None if unlabelled_store is None else Unlabelled(unlabelled_store, project.unlabelled(number))
-                )
-                cases = [(store, labelled[name]) for name in split.train]
-                if unlabelled is not None:
-                    cases += [(unlabelled.store, case) for case in scans if case.name in unlabelled.names]
+                split, unlabelled = project.split(number), None
+                if unlabelled_store is not None:
+                    unlabelled = Unlabelled(unlabelled_store, project.unlabelled(number))
+                cases = _cases(project.dataset, store, split, unlabelled)
+                soft_labels = soft_labels_of(validation, best, number, cases, student)
                 task = FoldTask(
                     plan=plan,
                     configuration=student,
@@ -128,13 +136,25 @@ def distil(
                     restart=number in restarted,
                     turn=(position, len(folds)),
                     unlabelled=unlabelled,
-                    soft_labels=label_softly(validation, best, number, cases, student),
+                    soft_labels=soft_labels,
+                    prepare=partial(label_softly, validation, best, number, cases, student, soft_labels),
                 )
                 trainer.train_fold(task)
                 if task.restart:
                     task.folder.restart.unlink(missing_ok=True)
     summarise_folds(project.workspace, student.name, project.splits)
-    return compare_with_teachers(validation, best, student, unlabelled=len(scans))
+    wanted = [project.unlabelled(number) if scans else () for number in range(len(project.splits))]
+    return compare_with_teachers(validation, best, student, trained=folds, unlabelled=wanted)
+
+
+def _cases(
+    dataset: "Dataset", store: "Store", split: "Split", unlabelled: "Unlabelled | None"
+) -> "list[tuple[Store, Case]]":
+    """Return the training cases and unlabelled scans that a fold learns from, each with its store."""
+    cases = [(store, case) for case in dataset.training_cases() if case.name in split.train]
+    if unlabelled is not None:
+        cases += [(unlabelled.store, case) for case in dataset.unlabelled_cases() if case.name in unlabelled.names]
+    return cases
 
 
 def present(student: "Student", *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":

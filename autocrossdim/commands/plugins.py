@@ -4,7 +4,7 @@ A package offers them through the entry points `autocrossdim.planners` and `auto
 with the methods below. A configuration of a plan names the trainer that trains it (`Configuration.trainer`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -120,6 +120,8 @@ class FoldTask:
         turn: Position of the fold among those that the command trains one after another, from 1, and their number.
         unlabelled: Scans without labels to learn from; None unless the setting `unlabelled` asks for them.
         soft_labels: What teachers say about the training cases and unlabelled scans; None unless they are distilled.
+        prepare: Computes what the fold learns from, such as soft labels. A trainer calls it when nothing forbids the
+            training and something is left to train, before it reads any case. None if there is nothing to compute.
     """
 
     plan: Plan
@@ -137,6 +139,7 @@ class FoldTask:
     turn: tuple[int, int] = (1, 1)
     unlabelled: Unlabelled | None = None
     soft_labels: SoftLabels | None = None
+    prepare: Callable[[], None] | None = None
 
 
 @runtime_checkable

@@ -1,10 +1,12 @@
 """A student of an ensemble and how it compares with its teachers: the typed content of student.json."""
 
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from autocrossdim.records.best import contender_name
+from autocrossdim.records.best import Best, contender_name
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.files import read_record, write_text
 
@@ -17,7 +19,7 @@ class HeldOut(BaseModel):
     Attributes:
         n_cases: Number of cases.
         dice: Mean foreground Dice of the student, without mirroring.
-        teachers_dice: That of the teachers of the same fold, averaged, with mirroring.
+        teachers_dice: That of the teachers of the same fold, averaged, with mirroring, without post-processing.
         difference: The first minus the second.
         interval: Its 95 % interval over cases or groups; None with fewer than two groups.
     """
@@ -37,15 +39,18 @@ class Student(BaseModel):
     Attributes:
         name: Its configuration, such as `omnia_distilled`.
         teachers: Configurations that taught it.
-        unlabelled: Number of unlabelled scans.
+        teachers_digest: Digest of the ensemble when this was written (`teachers_digest`).
+        unlabelled: Number of unlabelled scans that it learned from.
         saving: Multiply-adds of the ensemble of all folds, with mirroring, divided by those of the student.
-        held_out: The comparison; None until every fold of the student has been validated.
+        held_out: The comparison; None until every fold of the student has been trained with the present teachers and
+            scans.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     teachers: tuple[str, ...]
+    teachers_digest: str
     unlabelled: int
     saving: float
     held_out: HeldOut | None = None
@@ -61,13 +66,13 @@ class Student(BaseModel):
         )
         found = self.held_out
         if found is None:
-            return f"{taught} It was not compared with them, because not all of its folds are trained."
+            return f"{taught} No comparison: not all of its folds are trained with these teachers and scans."
         ends = found.interval
         interval = "" if ends is None else f", 95 % interval {ends[0]:+.3f} to {ends[1]:+.3f}"
         return (
             f"{taught} On {found.n_cases} held-out cases, its mean Dice is {found.dice:.3f}, that of its teachers "
-            f"{found.teachers_dice:.3f} (difference {found.difference:+.3f}{interval}; one fold of each, the teachers "
-            "with mirroring)."
+            f"{found.teachers_dice:.3f} (difference {found.difference:+.3f}{interval}; one fold of each without "
+            "post-processing, the teachers with mirroring)."
         )
 
     @classmethod
@@ -84,10 +89,22 @@ class Student(BaseModel):
         write_text(workspace.model(self.name) / FILE, self.model_dump_json(indent=2) + "\n")
 
 
-def students(workspace: Workspace) -> list[Student]:
-    """Return the students in a workspace.
+def students(workspace: Workspace, best: Best) -> list[Student]:
+    """Return the students in a workspace that this ensemble taught.
 
     Raises:
         UserError: A file is damaged.
     """
-    return [Student.read(path) for path in sorted(workspace.root.glob(f"models/*/{FILE}"))]
+    found = [Student.read(path) for path in sorted(workspace.root.glob(f"models/*/{FILE}"))]
+    return [student for student in found if student.teachers_digest == teachers_digest(best, best.folds)]
+
+
+def teachers_digest(best: Best, folds: Sequence[int | str]) -> str:
+    """Return a digest of what folds of an ensemble teach: their checkpoints and the temperature."""
+    networks = sorted((key, known) for key, known in best.checkpoints.items() if _fold(key) in map(str, folds))
+    return sha256(repr([networks, best.configurations, best.calibration.temperature]).encode()).hexdigest()
+
+
+def _fold(key: str) -> str:
+    """Return the fold of a key of `Best.checkpoints`, such as `omnia/fold_0`."""
+    return key.rpartition("fold_")[2]

@@ -181,7 +181,7 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
         suggested=suggested(workspace, plan.labels, fingerprint.names),
         others=[name for name in trained if name not in configurations],
         unit="mm" if spaced else "pixels",
-        students=students(workspace),
+        students=[] if best is None else students(workspace, best),
         studies=study_sections(workspace),
     )
     write_text(output, page)

@@ -1,12 +1,13 @@
 """What the ensemble that `find_best` chose says about the cases that a student learns from, and how the two compare.
 
 A fold of the student learns only from the same fold of its teachers, which never saw its validation cases. The student
-of all cases learns from all folds.
+trained on all cases learns from all folds.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 
@@ -16,23 +17,24 @@ from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.inference.predictor import Predictor, Prepared
 from autocrossdim.preprocessing.soft_labels import SoftLabels, write_soft_labels
 from autocrossdim.preprocessing.store import Store
-from autocrossdim.records.best import Best, checkpoint_digests, folder_name, plan_digest
+from autocrossdim.records.best import Best, folder_name, plan_digest
+from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import DISTILLED, Configuration, Plan
-from autocrossdim.records.student import HeldOut, Student
+from autocrossdim.records.student import HeldOut, Student, teachers_digest
 from autocrossdim.records.summary import Summary
 from autocrossdim.selection.choose import compare
 from autocrossdim.selection.folds import CrossValidation, usable
 from autocrossdim.system.console import track
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory
-from autocrossdim.system.text import shown_path
+from autocrossdim.system.text import listed, shown_path
 
 
 def read_teachers(work: CrossValidation) -> Best:
-    """Return the ensemble that `find_best` chose, of which every fold can teach.
+    """Return the ensemble that `find_best` chose, all of whose folds can teach.
 
     Raises:
-        UserError: There is none, it is outdated, or a fold was trained on other cases than it has now.
+        UserError: There is none, it is outdated, or a fold was trained or validated on other cases than it has now.
     """
     path, command = work.workspace.best, f"autocrossdim find_best {work.dataset.path}"
     if not path.exists():
@@ -47,7 +49,20 @@ def read_teachers(work: CrossValidation) -> Best:
                     f"{name} cannot teach: its fold {fold} is {problem}. Run `autocrossdim train {work.dataset.path} "
                     f"--config {name}`, and then `{command}`."
                 )
+    _require_results(work, best, command)
     return best
+
+
+def _require_results(work: CrossValidation, best: Best, command: str) -> None:
+    """Raise a UserError unless the teachers have results for just the present validation cases."""
+    path = work.workspace.summary(folder_name(best.configurations))
+    results = {case.file.removesuffix(work.plan.file_ending) for case in Summary.read(path).metric_per_case}
+    if changed := sorted(results ^ {case for _, case in work.cases()}):
+        trained = listed(work.plan.with_stages(best.configurations))
+        raise UserError(
+            f"{path}: the validation cases have changed since `find_best` ({listed(changed)}). Run `autocrossdim train "
+            f"{work.dataset.path} --config NAME` for {trained}, and then `{command}`."
+        )
 
 
 def student_of(plan: Plan, best: Best, name: str | None) -> Configuration:
@@ -71,10 +86,10 @@ def student_of(plan: Plan, best: Best, name: str | None) -> Configuration:
     return plan.configuration(name.removesuffix(DISTILLED) + DISTILLED)
 
 
-def label_softly(
+def soft_labels_of(
     work: CrossValidation, best: Best, fold: int | str, cases: Sequence[tuple[Store, Case]], student: Configuration
 ) -> SoftLabels:
-    """Return the soft labels of the cases of a fold; those that are missing or outdated are computed.
+    """Return where the soft labels of the cases of a fold are; `label_softly` computes them.
 
     Args:
         work: The dataset, its plan and its folds.
@@ -82,26 +97,42 @@ def label_softly(
         fold: Fold of the student; "all" learns from every fold of the ensemble.
         cases: The cases that the fold learns from, each with its store for the student's network.
         student: Configuration of the student.
+    """
+    teachers = teachers_digest(best, _folds(best, fold))
+    root = work.workspace.preprocessed(student.name) / f"fold_{fold}"
+    # The names of the files say what they were computed from, so that one that exists is current.
+    made_from = _short(f"{teachers} {plan_digest(work.plan, [student.name.removesuffix(DISTILLED)])}")
+    names = {case.name: f"{case.name}_{_short(store.source_hash(case.name))}_{made_from}" for store, case in cases}
+    return SoftLabels({case: root / f"{name}.b2nd" for case, name in names.items()}, teachers)
+
+
+def label_softly(
+    work: CrossValidation,
+    best: Best,
+    fold: int | str,
+    cases: Sequence[tuple[Store, Case]],
+    student: Configuration,
+    soft_labels: SoftLabels,
+) -> None:
+    """Compute those soft labels of a fold that are missing or outdated.
+
+    Args:
+        work: The dataset, its plan and its folds.
+        best: The ensemble.
+        fold: Fold of the student.
+        cases: The cases that the fold learns from, each with its store for the student's network.
+        student: Configuration of the student.
+        soft_labels: Where the soft labels of these cases are.
 
     Raises:
         UserError: An image cannot be read.
     """
-    folds = (fold,) if isinstance(fold, int) else best.folds
-    names = work.plan.with_stages(best.configurations)
-    temperature = best.calibration.temperature
-    networks = checkpoint_digests(work.workspace, names, folds)
-    teachers = sha256(repr([networks, best.configurations, temperature]).encode()).hexdigest()
-    root = work.workspace.preprocessed(student.name) / f"fold_{fold}"
-    # The names of the files say what they were computed from, so that one that exists is current.
-    made_from = f"{teachers} {plan_digest(work.plan, [student.name.removesuffix(DISTILLED)])}"
-    files = {case.name: root / _file_name(case.name, made_from, store) for store, case in cases}
-    for path in list_directory(root) if root.is_dir() else ():
-        if path not in files.values():
-            path.unlink()
+    files = soft_labels.files
+    _remove_outdated(files)
     missing = [(store, case) for store, case in cases if not files[case.name].exists()]
     if not missing:
-        return SoftLabels(files, teachers)
-    predictor = Predictor.load(work.workspace.root, fold=folds, device=work.device)
+        return
+    predictor = Predictor.load(work.workspace.root, fold=_folds(best, fold), device=work.device)
 
     def prepare(item: tuple[Store, Case]) -> Prepared:
         return predictor.prepare(existing_files(item[1]))
@@ -119,18 +150,45 @@ def label_softly(
     done = overlapped(missing, lambda item: shown_path(item[1].name), prepare, compute, write)
     for _ in track(done, f"Teachers of fold {fold} segment cases", len(missing)):
         pass
-    return SoftLabels(files, teachers)
 
 
-def compare_with_teachers(work: CrossValidation, best: Best, student: Configuration, *, unlabelled: int) -> Student:
+def _folds(best: Best, fold: int | str) -> tuple[int, ...]:
+    """Return the folds of the teachers of a fold."""
+    return (fold,) if isinstance(fold, int) else best.folds
+
+
+def _remove_outdated(files: Mapping[str, Path]) -> None:
+    """Remove soft labels by other teachers or of earlier files; those of scans that are left out for now are kept."""
+    present = {path.stem: path for path in files.values()}
+    if not present:
+        return
+    root, made_from = next(iter(present.values())).parent, next(iter(present)).rpartition("_")[2]
+    for path in list_directory(root) if root.is_dir() else ():
+        version, _, known = path.stem.rpartition("_")
+        case = version.rpartition("_")[0]
+        if known != made_from or (case in files and path.stem not in present):
+            path.unlink()
+
+
+def compare_with_teachers(
+    work: CrossValidation,
+    best: Best,
+    student: Configuration,
+    *,
+    trained: Iterable[int | str],
+    unlabelled: Sequence[Collection[str]],
+) -> Student:
     """Compare a student with its teachers on the held-out cases, and write student.json.
 
     Args:
         work: The dataset, its plan and its folds.
         best: The ensemble.
         student: Configuration of the student.
-        unlabelled: Number of unlabelled scans that it learned from.
+        trained: Trained folds, whose unlabelled scans are counted.
+        unlabelled: Names of the unlabelled scans that each fold of the comparison has to have learned from.
     """
+    checkpoints = [Checkpoint.read(work.workspace.fold(student.name, fold).latest) for fold in trained]
+    scans = {name for each in checkpoints for name in each.split.get("unlabelled", ())}
     plan = work.plan
     ensemble = sum(
         each.cost.multiply_adds_per_case * 2 ** len(each.mirrored_in_prediction)
@@ -139,10 +197,11 @@ def compare_with_teachers(work: CrossValidation, best: Best, student: Configurat
     result = Student(
         name=student.name,
         teachers=best.configurations,
-        unlabelled=unlabelled,
+        teachers_digest=teachers_digest(best, best.folds),
+        unlabelled=len(scans),
         saving=len(best.folds) * ensemble / student.cost.multiply_adds_per_case,
     )
-    if all(not isinstance(usable(work, student.name, fold), str) for fold in range(len(work.splits))):
+    if all(_is_current(work, best, student, fold, names) for fold, names in enumerate(unlabelled)):
         own, others = (
             Summary.read(work.workspace.summary(name)) for name in (student.name, folder_name(best.configurations))
         )
@@ -159,6 +218,16 @@ def compare_with_teachers(work: CrossValidation, best: Best, student: Configurat
     return result
 
 
-def _file_name(case: str, made_from: str, store: Store) -> str:
-    digest = sha256(f"{made_from} {store.source_hash(case)}".encode()).hexdigest()
-    return f"{case}_{digest[:16]}.b2nd"
+def _is_current(
+    work: CrossValidation, best: Best, student: Configuration, fold: int, unlabelled: Collection[str]
+) -> bool:
+    """Return whether a fold of a student can be used, and learned from the present teachers and these scans."""
+    if isinstance(usable(work, student.name, fold), str):
+        return False
+    known = Checkpoint.read(work.workspace.fold(student.name, fold).latest)
+    same_scans = set(known.split.get("unlabelled", ())) == set(unlabelled)
+    return same_scans and known.provenance.get("teachers") == teachers_digest(best, (fold,))
+
+
+def _short(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]

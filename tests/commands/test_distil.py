@@ -15,9 +15,11 @@ from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
 from autocrossdim.preprocessing.soft_labels import CERTAIN
 from autocrossdim.preprocessing.store import open_array
+from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
-from autocrossdim.records.student import Student
+from autocrossdim.records.student import Student, students
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.selection import teachers
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
 from trainers import loop
@@ -122,9 +124,35 @@ def test_a_complete_student_is_skipped_and_other_teachers_are_an_error(
     autocrossdim.train(raw, work=copy, fold=0, restart=True, **{**QUICK, "set": {**SETTINGS, "seed": 1}})
     with pytest.raises(UserError, match=r"fold_0.* was trained further or again .* Run `autocrossdim find_best"):
         autocrossdim.distil(raw, work=copy, **QUICK)
+    workspace = Workspace.of(raw.name, copy)
+    assert students(workspace, Best.read(workspace.best))
     autocrossdim.find_best(raw, work=copy, device="cpu")
+    assert not students(workspace, Best.read(workspace.best))  # the report does not compare them with other teachers
+    before = sorted(workspace.preprocessed(student.name).glob("fold_0/*"))
     with pytest.raises(UserError, match=r"learned from other teachers .* Start over with --restart"):
         autocrossdim.distil(raw, work=copy, fold=0, **QUICK)
+    assert sorted(workspace.preprocessed(student.name).glob("fold_0/*")) == before  # refused before teachers predict
+
+
+def test_a_student_of_other_scans_is_not_compared(taught: tuple[Path, Path], student: Student, tmp_path: Path) -> None:
+    raw, work = taught
+    shutil.copytree(work, tmp_path / "work")
+    kept = autocrossdim.distil(raw, work=tmp_path / "work", **{**QUICK, "set": {**SETTINGS, "unlabelled": "off"}})
+    assert kept.unlabelled == 2  # it is not trained again
+    assert kept.held_out is None
+    assert "No comparison" in kept.sentence
+
+
+def test_cases_added_since_find_best_are_named_before_anything_is_trained(
+    taught: tuple[Path, Path], tmp_path: Path
+) -> None:
+    raw, work = taught
+    shutil.copytree(work, tmp_path / "work")
+    summary = Workspace.of(raw.name, tmp_path / "work").summary("omnia")
+    content = read_json(summary)
+    write_json(summary, {**content, "metric_per_case": content["metric_per_case"][1:]})
+    with pytest.raises(UserError, match=r"cases have changed since `find_best` \(case_00\)"):
+        autocrossdim.distil(raw, work=tmp_path / "work", **QUICK)
 
 
 def test_an_interrupted_student_ends_with_the_same_weights(
@@ -166,6 +194,7 @@ def test_unlabelled_scans_are_left_out_by_a_number_or_a_word(
 ) -> None:
     raw, work = taught
     tasks: list[FoldTask] = []
+    monkeypatch.setattr(teachers, "compare_with_teachers", lambda *_, **__: None)
     monkeypatch.setattr(DefaultTrainer, "train_fold", lambda _, task: tasks.append(task))
     autocrossdim.distil(raw, work=work, fold="all", **{**QUICK, "set": {**SETTINGS, "unlabelled": value}})
     assert [task.unlabelled is not None for task in tasks] == [number > 0]

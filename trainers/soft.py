@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autocrossdim.commands.plugins import FoldTask
-from autocrossdim.preprocessing.soft_labels import CERTAIN, SoftLabels
-from autocrossdim.preprocessing.store import Store, StoredCase, voxels_per_class
-from autocrossdim.records.labels import Labels
+from autocrossdim.preprocessing.soft_labels import SoftLabels
+from autocrossdim.preprocessing.store import Store, StoredCase
 from trainers.distributed import summed
 from trainers.loss import DiceCrossEntropy
 
@@ -32,14 +31,12 @@ class TaughtCases:
         labelled: Store of the training cases.
         unlabelled: Store of the unlabelled scans; None without any.
         soft_labels: Soft labels of all of them.
-        labels: Labels of the dataset.
         training: Names of the training cases.
     """
 
     labelled: Store
     unlabelled: Store | None
     soft_labels: SoftLabels
-    labels: Labels
     training: tuple[str, ...]
 
     @classmethod
@@ -47,21 +44,23 @@ class TaughtCases:
         """Return the cases of a fold that has soft labels."""
         assert task.soft_labels is not None
         scans = None if task.unlabelled is None else task.unlabelled.store
-        return cls(task.store, scans, task.soft_labels, task.plan.labels, task.split.train)
+        return cls(task.store, scans, task.soft_labels, task.split.train)
 
     def open(self, name: str) -> StoredCase:
-        """Open a case with its soft labels; of an unlabelled scan, no label counts as annotated."""
+        """Open a case with its soft labels; of an unlabelled scan, no label counts as annotated.
+
+        Patches also come from slices that were not annotated. Where annotation is incomplete, those centred on a class
+        are where the teachers see it.
+        """
         soft = self.soft_labels.open(name)
-        if name in self.training or self.unlabelled is None:
-            return replace(self.labelled.open(name), soft_label=soft)
-        values = soft[:].astype(np.int32)
-        label = (
-            self.labels.from_regions(values > CERTAIN // 2)
-            if self.labels.has_regions
-            else self.labels.from_index(np.concatenate([CERTAIN - values.sum(axis=0, keepdims=True), values]).argmax(0))
-        )
-        voxels = voxels_per_class(label, self.labels)  # where the teachers see a class
-        return replace(self.unlabelled.open(name), soft_label=soft, annotated_labels=(), voxels=voxels)
+        if self.unlabelled is not None and name not in self.training:
+            voxels = self.soft_labels.voxels(name)
+            return replace(self.unlabelled.open(name), soft_label=soft, annotated_labels=(), voxels=voxels)
+        case = self.labelled.open(name)
+        if case.annotated_labels is None and case.annotated_slices is None:
+            return replace(case, soft_label=soft)
+        voxels = case.voxels | self.soft_labels.voxels(name)
+        return replace(case, soft_label=soft, annotated_slices=None, voxels=voxels)
 
 
 def taught_names(task: FoldTask) -> tuple[str, ...]:

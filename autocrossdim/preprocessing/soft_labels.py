@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import blosc2
 import numpy as np
@@ -10,9 +11,10 @@ import numpy as np
 from autocrossdim.preprocessing.case import Placement
 from autocrossdim.preprocessing.crop import crop
 from autocrossdim.preprocessing.resample import orders_for, resample_image
-from autocrossdim.preprocessing.store import open_array, write_array
+from autocrossdim.preprocessing.store import open_array, voxels_per_class, write_array
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import written_whole
 
 CERTAIN = 255  # stored value of the probability 1
 
@@ -23,7 +25,8 @@ class SoftLabels:
 
     Attributes:
         files: Name of a case -> its file. The array in it is (F, Z, Y, X), uint8: the probability of each foreground
-            class, or of each region, times 255. Background has the rest.
+            class, or of each region, times 255. Background has the rest. A file beside it (.npz) holds positions of
+            the voxels where each class is the most probable one.
         teachers: Digest of the networks and the temperature that they come from.
     """
 
@@ -40,7 +43,24 @@ class SoftLabels:
         try:
             return open_array(path)
         except (OSError, RuntimeError, ValueError) as error:  # raised by damaged files
-            raise UserError(f"{path}: missing or damaged. Delete it and run the same command again.") from error
+            raise _damaged(path) from error
+
+    def voxels(self, name: str) -> dict[str, np.ndarray]:
+        """Return positions of each class that the teachers see in a case, as `StoredCase.voxels`.
+
+        Raises:
+            UserError: The file is missing or damaged.
+        """
+        path = self.files[name]
+        try:
+            with np.load(path.with_suffix(".npz"), allow_pickle=False) as voxels:
+                return {key: voxels[key] for key in voxels.files}
+        except (OSError, ValueError, EOFError, BadZipFile) as error:  # raised by damaged files
+            raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path}: missing or damaged. Delete it and run the same command again.")
 
 
 def write_soft_labels(
@@ -60,4 +80,16 @@ def write_soft_labels(
     orders = orders_for(1, placement.spacing, placement.target)
     resampled = resample_image(cropped.astype(np.float32), placement.shape, orders)
     chunk = tuple(min(n, p) for n, p in zip(placement.shape, patch, strict=True))
-    write_array(path, np.rint(resampled * CERTAIN).astype(np.uint8), (1, *chunk))
+    soft = np.rint(resampled * CERTAIN).astype(np.uint8)
+    label = np.stack([_most_probable(soft[:, z], labels) for z in range(soft.shape[1])])
+    with written_whole(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+        np.savez(file, **voxels_per_class(label, labels))  # type: ignore[arg-type]
+    write_array(path, soft, (1, *chunk))  # last: it marks the case as complete
+
+
+def _most_probable(soft: np.ndarray, labels: Labels) -> np.ndarray:
+    """Return the label values (Y, X) of a slice of soft labels (F, Y, X)."""
+    if labels.has_regions:
+        return labels.from_regions(soft > CERTAIN // 2)
+    values = soft.astype(np.int32)
+    return labels.from_index(np.concatenate([CERTAIN - values.sum(axis=0, keepdims=True), values]).argmax(axis=0))

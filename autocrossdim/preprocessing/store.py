@@ -328,9 +328,9 @@ def voxels_per_class(label: np.ndarray, labels: Labels) -> dict[str, np.ndarray]
     random = np.random.default_rng(1234)
     positions = {}
     for name, values in labels.foreground.items():
-        found = np.argwhere(np.isin(label, values)).astype(np.int32)
+        found = np.flatnonzero(np.isin(label, values))
         if len(found) > VOXELS_PER_CLASS:
             found = found[random.choice(len(found), VOXELS_PER_CLASS, replace=False)]
         if len(found):
-            positions[name] = found
+            positions[name] = np.stack(np.unravel_index(found, label.shape), axis=1).astype(np.int32)
     return positions

@@ -81,7 +81,7 @@ def test_no_fold_learns_about_the_patients_that_it_validates(taught: tuple[Path,
     first, second, every = (Checkpoint.read(workspace.fold(student.name, fold).latest) for fold in (0, 1, "all"))
     assert first.split["unlabelled"] == ["case_05"]  # case_04 is of a patient whom fold 0 validates
     assert second.split["unlabelled"] == every.split["unlabelled"] == list(SCANS)
-    labelled = [file.name[:7] for file in sorted((workspace.preprocessed(student.name) / "fold_0").iterdir())]
+    labelled = [file.name[:7] for file in sorted((workspace.preprocessed(student.name) / "fold_0").glob("*.b2nd"))]
     assert labelled == ["case_00", "case_01", "case_05"]
     assert first.provenance["teachers"] != second.provenance["teachers"] != every.provenance["teachers"]
 
@@ -91,7 +91,7 @@ def test_soft_labels_are_the_probabilities_of_the_teachers(
 ) -> None:
     raw, work = taught
     autocrossdim.predict(raw, raw / "imagesUn", tmp_path / "all", work=work, device="cpu", probabilities=True)
-    (file,) = (Workspace.of(raw.name, work).preprocessed(student.name) / "fold_all").glob("case_05_*")
+    (file,) = (Workspace.of(raw.name, work).preprocessed(student.name) / "fold_all").glob("case_05_*.b2nd")
     with np.load(tmp_path / "all" / "case_05.npz") as found:
         probabilities = found["probabilities"]
     np.testing.assert_allclose(open_array(file)[:] / CERTAIN, probabilities[1:], atol=0.003)

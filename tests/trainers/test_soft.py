@@ -71,7 +71,7 @@ def test_teachers_who_know_everything_teach_the_labels_of_an_unlabelled_scan(
     write_soft_labels(tmp_path / "soft.b2nd", probabilities, labels, store.record(name).placement, (8, 8, 8))
 
     soft_labels = SoftLabels({name: tmp_path / "soft.b2nd"}, "")
-    case = TaughtCases(store, store, soft_labels, labels, training=()).open(name)
+    case = TaughtCases(store, store, soft_labels, training=()).open(name)
     assert case.soft_label is not None
     label = case.label[:]
     for found, values in zip(case.soft_label[:], labels.foreground.values(), strict=True):
@@ -80,6 +80,25 @@ def test_teachers_who_know_everything_teach_the_labels_of_an_unlabelled_scan(
     for key, values in labels.foreground.items():
         z, y, x = case.voxels[key].T
         assert np.isin(label[z, y, x], values).mean() > 0.95
+
+
+def test_a_student_also_learns_from_slices_that_were_not_annotated(
+    planned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, name = Workspace.of(planned[0].name, planned[1]), "case_00"
+    store = Store(workspace.preprocessed("dx"))
+    known = store.open(name)
+    truth, _ = read_label(planned[0] / "labelsTr" / f"{name}.nii.gz")
+    probabilities = np.stack([truth == 0, truth == 1, truth == 2]).astype(np.float16)
+    write_soft_labels(tmp_path / "soft.b2nd", probabilities, EXCLUSIVE, store.record(name).placement, (8, 8, 8))
+    sparse = replace(known, annotated_slices=(0,), voxels={"organ": np.zeros((1, 3), np.int32)})
+    monkeypatch.setattr(Store, "open", lambda *_: sparse)
+    case = TaughtCases(store, None, SoftLabels({name: tmp_path / "soft.b2nd"}, ""), training=(name,)).open(name)
+    assert case.annotated_slices is None
+    for key, values in EXCLUSIVE.foreground.items():
+        z, y, x = case.voxels[key].T
+        assert len(set(z)) > 1
+        assert np.isin(known.label[:][z, y, x], values).mean() > 0.95
 
 
 @pytest.mark.parametrize("config", ["dx", "omnia"])
@@ -106,3 +125,5 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "soft.b2nd").write_bytes(b"half")
     with pytest.raises(UserError, match=r"soft\.b2nd: missing or damaged\. Delete it"):
         SoftLabels({"case": tmp_path / "soft.b2nd"}, "").open("case")
+    with pytest.raises(UserError, match=r"soft\.b2nd: missing or damaged\. Delete it"):
+        SoftLabels({"case": tmp_path / "soft.b2nd"}, "").voxels("case")

@@ -14,7 +14,6 @@ from trainers.average import Average
 from trainers.compiled import can_be_compiled
 from trainers.resume import require_held_out
 from trainers.run import Run
-from trainers.soft import SoftLoss
 from trainers.start import starting_network
 from trainers.step import load_optimizer, make_loss, make_optimizer
 
@@ -63,9 +62,8 @@ class Learner:
             dice_weight=settings.dice_weight,
             cross_entropy_weight=settings.cross_entropy_weight,
             class_sets=run.class_sets,
+            soft_targets=run.task.soft_labels is not None,
         )
-        if run.task.soft_labels is not None:
-            self.loss.loss = SoftLoss(self.loss.loss)
         if resumed is not None:
             load_optimizer(self.optimizer, resumed.resume["optimizer"])
             if self.average is not None:

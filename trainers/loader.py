@@ -200,11 +200,13 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
     def _patch(
         self, name: str, on_class: bool, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
-        """Return image (C, *patch), float32, and label (*patch) around a random centre, and two more.
+        """Return a patch around a random centre.
 
-        They are the teachers' probabilities (F, *patch), float32, where there are teachers, and the unchanged image.
-
-        For a cascade, masks of the previous stage follow the channels of the image.
+        Returns:
+            image: (C, *patch), float32; for a cascade, masks of the previous stage follow the channels.
+            label: (*patch).
+            soft label: The teachers' probabilities (F, *patch), float32; None without teachers.
+            unchanged image: (C, *patch), float32, before its intensities were changed; for unlabelled scans only.
         """
         case = self._case(name)
         patch, settings = self.configuration.patch_size, self.settings

@@ -27,7 +27,7 @@ from trainers.resume import split_of, state_of
 from trainers.run import Run
 from trainers.schedule import Clock, learning_rate_factor, progress, reaches_plateau, shorten
 from trainers.signals import StopRequest
-from trainers.soft import TaughtCases, taught_names
+from trainers.soft import learned_from
 from trainers.step import set_learning_rate, training_step
 from trainers.teacher import begins, has_collapsed, lesson
 from trainers.workers import batches
@@ -223,10 +223,11 @@ def _write(
 def _training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Batch]]:
     """Return the batches from the next step on, this process's share of each."""
     workers = _workers(run)
-    is_student = run.task.soft_labels is not None
+    is_student = run.task.soft_labels is not None  # whose targets are soft, so that it needs no sets of classes
+    cases, names = learned_from(run.task)
     loader = PatchLoader(
-        TaughtCases.of(run.task) if is_student else run.task.store,
-        taught_names(run.task) if is_student else run.task.split.train,
+        cases,
+        names,
         configuration=run.configuration,
         labels=run.task.plan.labels,
         class_sets=() if is_student else run.class_sets,

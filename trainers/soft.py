@@ -63,10 +63,15 @@ class TaughtCases:
         return replace(case, soft_label=soft, annotated_slices=None, voxels=voxels)
 
 
-def taught_names(task: FoldTask) -> tuple[str, ...]:
-    """Return the names to draw from: training cases are repeated so that about half of the patches are labelled."""
+def learned_from(task: FoldTask) -> tuple[Store | TaughtCases, tuple[str, ...]]:
+    """Return the cases that a fold learns from, and the names to draw from.
+
+    Of a student, training cases are repeated so that, with many scans, about half of the patches are labelled.
+    """
+    if task.soft_labels is None:
+        return task.store, task.split.train
     scans = () if task.unlabelled is None else task.unlabelled.names
-    return task.split.train * max(1, round(len(scans) / len(task.split.train))) + scans
+    return TaughtCases.of(task), task.split.train * max(1, round(len(scans) / len(task.split.train))) + scans
 
 
 def soft_target(target: np.ndarray, soft: np.ndarray, *, regions: bool) -> np.ndarray:
@@ -89,12 +94,11 @@ class SoftLoss(nn.Module):
     """Dice plus cross-entropy of soft targets; integer targets, as those of validation patches, have the usual loss.
 
     Args:
-        usual: The usual loss, a `DiceCrossEntropy`, whose weights are used.
+        usual: The usual loss, whose weights are used.
     """
 
-    def __init__(self, usual: nn.Module) -> None:
+    def __init__(self, usual: DiceCrossEntropy) -> None:
         super().__init__()
-        assert isinstance(usual, DiceCrossEntropy)
         self.usual = usual
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from autocrossdim.networks.base import SegmentationNetwork
 from trainers.loss import DeepSupervision, DiceCrossEntropy
+from trainers.soft import SoftLoss
 
 GRADIENT_CLIP = 12.0  # maximum norm of the gradient (nnU-Net)
 
@@ -57,6 +58,7 @@ def make_loss(
     dice_weight: float = 1.0,
     cross_entropy_weight: float = 1.0,
     class_sets: Sequence[Sequence[int]] = (),
+    soft_targets: bool = False,
 ) -> DeepSupervision:
     """Return the loss: Dice plus cross-entropy, at every supervised resolution.
 
@@ -65,8 +67,10 @@ def make_loss(
         dice_weight: Weight of the Dice loss.
         cross_entropy_weight: Weight of the cross-entropy loss.
         class_sets: Sets of classes that targets may name, see `DiceCrossEntropy`.
+        soft_targets: Whether targets may also be probabilities, see `SoftLoss`.
     """
-    return DeepSupervision(DiceCrossEntropy(regions, dice_weight, cross_entropy_weight, class_sets))
+    usual = DiceCrossEntropy(regions, dice_weight, cross_entropy_weight, class_sets)
+    return DeepSupervision(SoftLoss(usual) if soft_targets else usual)
 
 
 def make_optimizer(

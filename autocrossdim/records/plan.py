@@ -287,7 +287,7 @@ class Plan(BaseModel):
         return found
 
     def _find(self, name: str) -> Configuration | None:
-        """Return a configuration or the student of one; None if there is no such one."""
+        """Return a configuration or the student of one; None if there is none."""
         if name in self.configurations or not name.endswith(DISTILLED):
             return self.configurations.get(name)
         taught = self.configurations.get(name.removesuffix(DISTILLED))

@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from autocrossdim.commands.plugins import Unlabelled
 from autocrossdim.data.images import read_label
+from autocrossdim.data.splits import Split
 from autocrossdim.preprocessing.soft_labels import CERTAIN, SoftLabels, write_soft_labels
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.labels import Labels
@@ -17,7 +21,7 @@ from autocrossdim.system.errors import UserError
 from trainers.loader import PatchLoader
 from trainers.loss import IGNORED, soft_dice
 from trainers.settings import Settings
-from trainers.soft import SoftLoss, TaughtCases, semimetric_dice, soft_target
+from trainers.soft import TaughtCases, learned_from, semimetric_dice, soft_target
 from trainers.step import make_loss
 
 
@@ -30,6 +34,15 @@ def test_a_known_voxel_has_the_mean_of_its_label_and_the_teachers_and_another_on
     np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("cases", "scans", "repeated"), [(8, 2, 1), (2, 2, 1), (2, 5, 2)])
+def test_training_cases_are_repeated_where_there_are_many_scans(cases: int, scans: int, repeated: int) -> None:
+    train, names = (tuple(f"{kind}_{n}" for n in range(count)) for kind, count in (("case", cases), ("scan", scans)))
+    task: Any = SimpleNamespace(
+        store=None, split=Split(train, ()), soft_labels=SoftLabels({}, ""), unlabelled=Unlabelled(Store(Path()), names)
+    )
+    assert learned_from(task)[1] == train * repeated + names
+
+
 def test_each_region_is_known_or_not() -> None:
     target = np.array([[[1, 0]], [[IGNORED, IGNORED]]], np.int16)
     soft = np.full((2, 1, 2), 0.5, np.float32)
@@ -40,10 +53,9 @@ def test_each_region_is_known_or_not() -> None:
 def test_for_labels_the_loss_of_soft_targets_is_the_usual_one(regions: bool) -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 5, 6)
-    usual = make_loss(regions=regions).loss
+    usual, taught = (make_loss(regions=regions, soft_targets=soft) for soft in (False, True))
     hard = torch.randint(0, 2, (2, 3, 5, 6)) if regions else torch.randint(0, 3, (2, 5, 6))
     soft = hard if regions else torch.nn.functional.one_hot(hard, 3).movedim(-1, 1)
-    taught = SoftLoss(usual)
     torch.testing.assert_close(taught(logits, soft.float()), usual(logits, hard))
     assert taught(logits, hard) == usual(logits, hard)
 

@@ -20,19 +20,22 @@ class PairedDifference:
         low: Lower end of its bootstrap interval over groups of cases; NaN with fewer than two groups.
         high: Upper end of the interval.
         n_cases: Number of cases compared.
+        comparisons: Number of comparisons for which the intervals hold together (Bonferroni).
     """
 
     mean: float
     low: float
     high: float
     n_cases: int
+    comparisons: int = 1
 
     @property
     def interval(self) -> str:
         """The interval in words."""
         if math.isnan(self.low):
             return "no interval, because there are fewer than two independent cases"
-        return f"95 % interval of the difference {self.low:.3f} to {self.high:.3f}"
+        adjusted = "adjusted " if self.comparisons > 1 else ""
+        return f"{adjusted}95 % interval of the difference {self.low:.3f} to {self.high:.3f}"
 
     @property
     def within_noise(self) -> bool:
@@ -48,7 +51,7 @@ class Choice:
     reasons: list[str]
 
 
-def compare(first: Summary, second: Summary, *, level: float = LEVEL, expanded: bool = True) -> PairedDifference:
+def compare(first: Summary, second: Summary, *, comparisons: int = 1, expanded: bool = True) -> PairedDifference:
     """Return the mean Dice of `first` minus that of `second`, with a paired bootstrap interval.
 
     Both models are resampled with the same cases, so that differences in difficulty between cases cancel out.
@@ -56,7 +59,7 @@ def compare(first: Summary, second: Summary, *, level: float = LEVEL, expanded: 
     Args:
         first: A model.
         second: Another one.
-        level: Confidence level.
+        comparisons: Number of comparisons for which the intervals are to hold together (Bonferroni).
         expanded: Whether the interval is expanded for few patients, see `autocrossdim.evaluation.interval.estimate`.
 
     Raises:
@@ -78,15 +81,16 @@ def compare(first: Summary, second: Summary, *, level: float = LEVEL, expanded: 
         return found
 
     clusters = [case.cluster for case in cases.values()]
+    level = 1 - (1 - LEVEL) / comparisons
     found = estimate(difference, seeds=1, groups=clusters, level=level, expanded=expanded)
-    return PairedDifference(found.value, found.low, found.high, len(cases))
+    return PairedDifference(found.value, found.low, found.high, len(cases), comparisons)
 
 
 def choose(candidates: Mapping[str, Summary], costs: Mapping[str, float]) -> Choice:
     """Choose the cheapest candidate whose Dice is within noise of the best.
 
-    The intervals hold for the comparisons of the best with all others together (Bonferroni), as in multiple comparisons
-    with the best (Hsu, Annals of Statistics 1984): which candidate is the best is not known beforehand.
+    The intervals hold for all n(n-1)/2 pairs of candidates together (Bonferroni). Adjusting only for the n-1
+    comparisons with the best would not suffice, because the same results decide which candidate is called the best.
 
     Args:
         candidates: Cross-validation summaries by name, all of the same cases.
@@ -103,11 +107,11 @@ def choose(candidates: Mapping[str, Summary], costs: Mapping[str, float]) -> Cho
     best = max(dice, key=lambda name: (dice[name], -costs[name]))
     reasons = [f"{best} has the highest mean Dice, {dice[best]:.3f}, over {candidates[best].n_cases} cases."]
     chosen = best
-    level = 1 - (1 - LEVEL) / max(1, len(candidates) - 1)
+    pairs = math.comb(len(candidates), 2)
     for name in sorted(dice, key=lambda name: (costs[name], -dice[name])):
         if name == best:
             break
-        lead = compare(candidates[best], candidates[name], level=level)
+        lead = compare(candidates[best], candidates[name], comparisons=pairs)
         lower = f"{lead.mean:.3f} lower than that of {best} ({lead.interval})"
         if lead.within_noise:
             reasons.append(
@@ -119,8 +123,7 @@ def choose(candidates: Mapping[str, Summary], costs: Mapping[str, float]) -> Cho
         reasons.append(f"{name} is cheaper, but its Dice of {dice[name]:.3f} is {lower}.")
     if len(candidates) > 2:
         reasons.append(
-            f"{len(candidates)} candidates were compared on the same cases. The intervals of differences hold for all "
-            f"comparisons with the best together (Bonferroni). The highest of {len(candidates)} means tends to be too "
-            "high."
+            f"{len(candidates)} candidates were compared on the same cases. Adjusted intervals hold for all {pairs} "
+            f"pairs of candidates together (Bonferroni). The highest of {len(candidates)} means tends to be too high."
         )
     return Choice(chosen, reasons)

@@ -127,6 +127,7 @@ def study(
     from autocrossdim.studies.engine import missing_jobs, plan_jobs, read_runs, run_jobs, summarise
     from autocrossdim.studies.reslice import reslice_dataset
     from autocrossdim.system.console import is_relayed, say
+    from autocrossdim.system.lock import LOCK, locked
 
     if name not in STUDIES:
         raise UserError(f"There is no study '{name}'. Studies: {', '.join(STUDIES)}.")
@@ -139,7 +140,9 @@ def study(
     settings |= {} if epochs is None else {"epochs": epochs}
     settings |= {} if max_time is None else {"max_seconds": seconds(max_time)}
     # Planning all cases also finds the faults of the dataset before the first run.
-    planned = plan_command(raw.path, work=folder / "plan", processes=processes, trial=False, **options)
+    # Parts of a study on several machines start at the same time, and share its plan and its datasets.
+    with locked(folder / LOCK, folder, wait=True):
+        planned = plan_command(raw.path, work=folder / "plan", processes=processes, trial=False, **options)
     configuration = planned.configuration(config)
     _check(chosen, planned, configuration, settings)
     defaults = default_weights(configuration.encoder)
@@ -166,14 +169,15 @@ def study(
     chosen_jobs = [job for job in all_jobs if job.arm.name in names]
     if not is_relayed():
         say(_announcement(chosen, chosen_jobs, raw, folder))
-    datasets = {
-        number: reslice_dataset(raw, folder / f"slicing_{number}", number, digests) for number in chosen.slicings
-    }
-    for number, source in datasets.items():
-        write_test_cases(source, test_folder(folder, number), chosen_jobs[0].test)
+    with locked(folder / LOCK, folder, wait=True):
+        datasets = {
+            number: reslice_dataset(raw, folder / f"slicing_{number}", number, digests) for number in chosen.slicings
+        }
+        for number, source in datasets.items():
+            write_test_cases(source, test_folder(folder, number), chosen_jobs[0].test)
     perform = Performer(datasets, folder, device, processes)
     if part != WHOLE:
-        run_jobs(runs_of(chosen_jobs, part), folder, perform)
+        run_jobs(runs_of(chosen_jobs, part), folder, perform, overwrite=overwrite)
         return None
     parts = unfinished_parts(chosen_jobs, missing_jobs(chosen_jobs, folder, overwrite=overwrite), jobs)
     again = {

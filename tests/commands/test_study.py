@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from autocrossdim.records.plan import Plan
 from autocrossdim.records.study import CaseMetrics, StudyResults, StudyRun
 from autocrossdim.studies.catalogue import STUDIES
 from autocrossdim.studies.design import Job
+from autocrossdim.system import lock
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.lock import LOCK, locked
 
 QUICK = ["--encoder", "test_efficientnet", "--memory", "2", "--epochs", "1", "--weights", "random", "--cases", "2"]
 QUICK += ["--set", "steps_per_epoch=2", "--set", "workers=0", "--seeds", "1", "--processes", "1"]
@@ -130,6 +133,32 @@ def test_jobs_share_the_runs_and_the_results_are_written_when_they_have_finished
     submitted.clear()
     assert command(*words, "--slurm", "time=1:00:00").returncode == 0  # the other job failed
     assert list(submitted) == ["study 2d3d 0 of 2"]
+
+
+def test_a_part_waits_while_another_one_plans_and_discards_its_runs_on_request(
+    volumes: Path, tmp_path: Path, quick_runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / volumes.name / "studies" / "2d3d"
+    options = {"work": tmp_path, "encoder": "test_efficientnet", "memory": 2, "processes": 1, "patch_size": "16,16,16"}
+    options |= {"cases": 2, "seeds": 1, "arm": ["Omnia-Net", "DX-Net"], "weights": "random"}
+    waited: list[str] = []
+    folder.mkdir(parents=True)
+    with ExitStack() as other_part:
+        other_part.enter_context(locked(folder / LOCK, folder))
+
+        def say(message: str) -> None:
+            waited.append(message)
+            other_part.close()
+
+        monkeypatch.setattr(lock, "SECONDS_TO_END", 0.0)
+        monkeypatch.setattr(lock, "say", say)
+        assert autocrossdim.study("2d3d", volumes, part="0/2", epochs=1, **options) is None
+    assert len(waited) == 1
+
+    autocrossdim.study("2d3d", volumes, part="0/2", epochs=2, overwrite=True, **options)
+    assert len(quick_runs) == 2
+    (record,) = folder.glob("runs/*/*/record.json")
+    assert StudyRun.read(record).options["training settings"]["epochs"] == 2
 
 
 @pytest.mark.parametrize(

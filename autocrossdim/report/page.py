@@ -19,6 +19,7 @@ from autocrossdim.records.plan import Plan
 from autocrossdim.records.student import students
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.report.decided import budget_warnings, next_step
 from autocrossdim.report.misses import partial_sentences, unmatched_sentences
 from autocrossdim.report.pictures import agreement_chart, case_picture, dice_chart
 from autocrossdim.report.scans import read_scan
@@ -96,6 +97,7 @@ class Results:
         name: Name of the model, such as `dx` or `dx + omnia`.
         ending: File ending of the cases.
         summary: Summary of all folds.
+        missing: Folds that are not among the results.
         rows: Cases, the lowest Dice first.
         cautions: Sentences that are needed to read the numbers.
         chart: PNG of the Dice of every case.
@@ -111,6 +113,7 @@ class Results:
     name: str
     ending: str
     summary: Summary
+    missing: Sequence[str]
     rows: Sequence[Row]
     cautions: Sequence[str]
     chart: bytes
@@ -157,6 +160,7 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
     results = None
     if configurations:
         results = _results(dataset, plan, workspace, fingerprint, configurations, splits, best, spaced=spaced)
+    outdated = best.outdated(workspace) if best is not None else None
     page = render(
         "autocrossdim.report",
         "report.html.jinja",
@@ -176,7 +180,17 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
         presence={name: fingerprint.cases_with(values) for name, values in plan.labels.foreground.items()},
         splits=splits,
         best=best,
-        outdated=best.outdated(workspace) if best is not None else None,
+        outdated=outdated,
+        budget_warnings=budget_warnings(best) if best is not None else [],
+        next=next_step(
+            plan,
+            workspace,
+            best,
+            folds=len(splits),
+            outdated=outdated is not None,
+            validated=results is not None,
+            missing=results.missing if results is not None else [],
+        ),
         results=results,
         suggested=suggested(workspace, plan.labels, fingerprint.names),
         others=[name for name in trained if name not in configurations],
@@ -216,6 +230,7 @@ def _results(
         name=" + ".join(configurations),
         ending=dataset.file_ending,
         summary=summary,
+        missing=missing,
         rows=rows[:LISTED],
         cautions=_cautions(summary, rows, missing, best),
         chart=dice_chart({summary.name(key): [row.labels[key] for row in rows] for key in summary.mean}),

@@ -234,17 +234,22 @@ def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(tra
         contenders=(
             Contender(name="dx", configurations=("dx",), multiply_adds=10**9, dice=0.71, steps_per_fold=1234.0),
         ),
-        reasons=("dx is the only one.",),
+        reasons=("dx is the only one.", "Training budgets per fold differ: dx 1 steps, omnia 9 steps."),
         plan_digest=plan_digest(plan, ["dx"]),
         checkpoints=checkpoint_digests(space, ["dx"], (0, 1, 2)),
     ).write(space.best)
     page = page_of(path, space)
-    assert "dx is the only one." in page
+    assert "Chosen after cross-validation: dx" in page
+    assert page.index("dx is the only one.") < page.index("Cross-validation of dx")
+    assert '<ul class="caution"><li>Training budgets per fold differ' in page
+    assert f"autocrossdim predict {plan.dataset}" in page
     assert "1,234" in page
     assert "slightly optimistic" in page
     assert "Run it again" not in page
     space.fold("dx", 1).latest.write_bytes(b"trained further")
-    assert "Run it again" in page_of(path, space)
+    page = page_of(path, space)
+    assert "Run it again" in page
+    assert f"<code>autocrossdim find_best {plan.dataset}</code></p>" in page
 
 
 def test_missed_labels_are_counted_named_and_left_out_of_the_distances_where_found(

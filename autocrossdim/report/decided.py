@@ -1,0 +1,63 @@
+"""The decision at the top of the report: what was chosen after cross-validation and what to do next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autocrossdim.records.best import Best
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.selection.budget import is_difference
+
+
+@dataclass(frozen=True)
+class Next:
+    """What to do next.
+
+    Attributes:
+        why: Sentence.
+        command: Command line.
+    """
+
+    why: str
+    command: str
+
+
+def budget_warnings(best: Best) -> list[str]:
+    """Return the reasons of the choice that say how training budgets or settings differ."""
+    return [reason for reason in best.reasons if is_difference(reason)]
+
+
+def next_step(
+    plan: Plan,
+    workspace: Workspace,
+    best: Best | None,
+    *,
+    folds: int,
+    outdated: bool,
+    validated: bool,
+    missing: Sequence[str],
+) -> Next:
+    """Return what to do next.
+
+    Args:
+        plan: The plan.
+        workspace: The workspace.
+        best: What `find_best` chose, if it was run.
+        folds: Number of folds; 0 with too few cases to hold any out.
+        outdated: Whether checkpoints or the plan changed since then.
+        validated: Whether a configuration was validated.
+        missing: Folds of that configuration that are not among the results.
+    """
+    name, planned = plan.dataset, plan.decision.configuration
+    predict = f"autocrossdim predict {name} -i IMAGES -o SEGMENTED"
+    if best is not None and not outdated:
+        return Next("Segment new images, and look at the cases below first.", predict)
+    if missing:
+        return Next(f"Train and validate {', '.join(missing)}.", f"autocrossdim train {name}")
+    if best is not None or validated:
+        return Next(
+            "Choose the model and calibrate its probabilities on the held-out cases.", f"autocrossdim find_best {name}"
+        )
+    if workspace.fold(planned, "all").latest.exists():
+        return Next("Segment new images. Without held-out cases, nothing is known of the accuracy.", predict)
+    return Next(f"Train {planned}.", f"autocrossdim train {name}{'' if folds else ' --fold all'}")

@@ -1,0 +1,38 @@
+"""The page names the next command at every stage."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.report.decided import next_step
+
+
+@pytest.mark.parametrize(
+    ("folds", "validated", "missing", "command"),
+    [
+        (5, False, [], "autocrossdim train NAME"),
+        (0, False, [], "autocrossdim train NAME --fold all"),
+        (5, True, ["fold 3"], "autocrossdim train NAME"),
+        (5, True, [], "autocrossdim find_best NAME"),
+    ],
+)
+def test_next_command(
+    folds: int, validated: bool, missing: list[str], command: str, make_plan: Callable[..., Any], tmp_path: Path
+) -> None:
+    plan = make_plan()
+    workspace = Workspace.of(plan.dataset, tmp_path)
+    step = next_step(plan, workspace, None, folds=folds, outdated=False, validated=validated, missing=missing)
+    assert step.command == command.replace("NAME", plan.dataset)
+
+
+def test_without_folds_a_trained_model_predicts_next(make_plan: Callable[..., Any], tmp_path: Path) -> None:
+    plan = make_plan()
+    workspace = Workspace.of(plan.dataset, tmp_path)
+    checkpoint = workspace.fold(plan.decision.configuration, "all").latest
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.touch()
+    step = next_step(plan, workspace, None, folds=0, outdated=False, validated=False, missing=[])
+    assert step.command.startswith("autocrossdim predict")

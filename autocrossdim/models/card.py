@@ -21,7 +21,7 @@ def write(plan: Plan, about: About, program: str, file: str, best: Best | None =
     return render(
         "autocrossdim.models",
         "card.md.jinja",
-        {"cell": _cell, "licence": _licence, "mm": _mm, "origin": _origin, "score": _score},
+        {"cell": _cell, "licence": licence, "mm": _mm, "origin": origin, "score": _score},
         plan=plan,
         about=about,
         labels=plan.labels.names,
@@ -47,14 +47,16 @@ def _score(score: Score | Undefined, digits: int) -> str:
     return f"{score.mean:.{digits}f}{ends}"
 
 
-def _origin(start: Start) -> str:
-    beginnings = [start.source, *([f"started from {_origin(start.started_from)}"] if start.started_from else [])]
+def origin(start: Start) -> str:
+    """Return where training started, with what that started from."""
+    beginnings = [start.source, *([f"started from {origin(start.started_from)}"] if start.started_from else [])]
     return ", which ".join(beginnings)
 
 
-def _licence(start: Start) -> str:
+def licence(start: Start) -> str:
+    """Return the licence of the first starting weights."""
     if start.source == "random":
         return "none needed"
     if start.started_from:
-        return _licence(start.started_from)
+        return licence(start.started_from)
     return start.licence or "not known"

@@ -20,6 +20,7 @@ from autocrossdim.records.student import students
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.decided import budget_warnings, next_step
+from autocrossdim.report.methods import methods
 from autocrossdim.report.misses import partial_sentences, unmatched_sentences
 from autocrossdim.report.pictures import agreement_chart, case_picture, dice_chart
 from autocrossdim.report.scans import read_scan
@@ -161,6 +162,21 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
     if configurations:
         results = _results(dataset, plan, workspace, fingerprint, configurations, splits, best, spaced=spaced)
     outdated = best.outdated(workspace) if best is not None else None
+    groups, unit = (
+        len({dataset.groups.get(case.name, case.name) for case in fingerprint.cases}),
+        "mm" if spaced else "pixels",
+    )
+    paragraph, facts = methods(
+        plan,
+        fingerprint,
+        workspace,
+        configurations,
+        folds=len(splits),
+        complete=results is not None and not results.missing,
+        groups=groups,
+        best=best,
+        unit=unit,
+    )
     page = render(
         "autocrossdim.report",
         "report.html.jinja",
@@ -176,7 +192,9 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
         program=version("autocrossdim"),
         plan=plan,
         fingerprint=fingerprint,
-        groups=len({dataset.groups.get(case.name, case.name) for case in fingerprint.cases}),
+        groups=groups,
+        methods=paragraph,
+        facts=facts,
         presence={name: fingerprint.cases_with(values) for name, values in plan.labels.foreground.items()},
         splits=splits,
         best=best,
@@ -194,7 +212,7 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
         results=results,
         suggested=suggested(workspace, plan.labels, fingerprint.names),
         others=[name for name in trained if name not in configurations],
-        unit="mm" if spaced else "pixels",
+        unit=unit,
         students=[] if best is None else students(workspace, best),
         studies=study_sections(workspace),
     )

@@ -160,7 +160,7 @@ def test_the_viewer_begins_with_the_lowest_dice_and_no_name_ends_a_script(traine
     write_text(file, file.read_text(encoding="utf-8").replace("block <b>", evil).replace("patient a", evil))
     page = page_of(path, space)
     assert evil not in page
-    assert page.count("<script") == page.count("</script>") == 6
+    assert page.count("<script") == page.count("</script>") == 7
     assert evil in {row[2] for row in content(page, "all-results-data")["rows"]}
     assert evil in {row[1] for row in content(page, "all-results-data")["rows"]}
     assert content(page, "viewer-shared")["labels"][0]["name"] == "block <b>"

@@ -1,0 +1,146 @@
+"""The methods of a supplement, from what plan, fingerprint and checkpoints record; what is not recorded is left out."""
+
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+
+import numpy as np
+
+from autocrossdim.models import about, card
+from autocrossdim.records.best import Best
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import counted
+
+Rows = list[tuple[str, str]]
+
+PAPER = (
+    "H. Messaoudi, A. Belaid, D. Ben Salem, P.-H. Conze. Cross-dimensional transfer learning in medical image "
+    "segmentation with deep learning. Medical Image Analysis 88 (2023) 102868. arXiv:2307.15872."
+)
+
+
+def methods(
+    plan: Plan,
+    fingerprint: Fingerprint,
+    workspace: Workspace,
+    configurations: Sequence[str],
+    *,
+    folds: int,
+    complete: bool,
+    groups: int,
+    best: Best | None,
+    unit: str,
+) -> tuple[str, Rows]:
+    """Return a paragraph and a table (name, value).
+
+    Args:
+        plan: The plan.
+        fingerprint: Measurements of the cases.
+        workspace: The workspace with the checkpoints.
+        configurations: Configurations of the model.
+        folds: Number of folds.
+        complete: Whether all folds were validated.
+        groups: Number of groups (patients).
+        best: What `find_best` chose, if it was run.
+        unit: Unit of the spacing.
+    """
+    cases = counted(len(fingerprint.cases), "annotated case")
+    of_groups = f" of {counted(groups, 'group')} (patients)" if groups != len(fingerprint.cases) else ""
+    spacings = np.array([case.spacing for case in fingerprint.cases])
+    ends = (_sizes(end) for end in (spacings.min(axis=0), spacings.max(axis=0)))
+    labels = {name: fingerprint.cases_with(values) for name, values in plan.labels.foreground.items()}
+    schemes = zip(plan.channel_names, plan.normalization, strict=True)
+    rows = [
+        ("Cases", f"{cases}{of_groups}"),
+        (f"Spacing (z, y, x), {unit}", f"median {_sizes(fingerprint.median_spacing())}; {' to '.join(ends)}"),
+        ("Labels", ", ".join(f"{name} ({counted(number, 'case')})" for name, number in labels.items())),
+        ("Channels, normalisation", ", ".join(f"{name} ({channel.scheme})" for name, channel in schemes)),
+        ("Folds", str(folds)),
+    ]
+    for name in configurations:
+        rows += _planned(plan, name, unit) + _trained(workspace, name, folds)
+    if best is not None:
+        kept = ", ".join(step.name for step in best.postprocessing)
+        rows.append(("Post-processing", f"largest component of {kept}" if kept else "none"))
+    program = version("autocrossdim")
+    rows += [
+        (
+            "Versions when this page was written",
+            f"autocrossdim {program}, Python {platform.python_version()}, PyTorch {version('torch')}",
+        ),
+        ("Citation of the method", PAPER),
+        ("Citation of the software", f"autocrossdim developers. autocrossdim, version {program}."),
+    ]
+    validation = f" and evaluated in {folds}-fold cross-validation" if folds and complete else ""
+    networks = " and ".join(
+        f"{name} ({plan.configuration(name).dims}D, patch size {_product(plan.configuration(name).patch_size)}, "
+        f"batch size {plan.configuration(name).batch_size})"
+        for name in configurations
+    )
+    averaged = " The probabilities of the configurations were averaged." if len(configurations) > 1 else ""
+    text = (
+        f"Segmentation was configured with autocrossdim (Messaoudi et al., 2023) from {cases}{of_groups} with a median "
+        f"spacing of {_sizes(fingerprint.median_spacing())} {unit} (z, y, x). "
+    )
+    if networks:
+        subject, verb = ("configuration", "was") if len(configurations) == 1 else ("configurations", "were")
+        text += f"The {subject} {networks} {verb} trained{validation}.{averaged}"
+    return text.strip(), rows
+
+
+def _planned(plan: Plan, name: str, unit: str) -> Rows:
+    configuration = plan.configuration(name)
+    return [
+        (f"{name}: network", f"{configuration.dims}D, kind {configuration.kind}, encoder {configuration.encoder}"),
+        (f"{name}: spacing, {unit}", _sizes(configuration.spacing)),
+        (f"{name}: patch size, batch size", f"{_product(configuration.patch_size)}, {configuration.batch_size}"),
+        (f"{name}: planned peak learning rate", f"{configuration.learning_rate:g}"),
+    ]
+
+
+def _trained(workspace: Workspace, name: str, folds: int) -> Rows:
+    """Return what the checkpoints record; folds whose checkpoint is missing or unreadable are left out."""
+    checkpoints = []
+    for number in range(folds):
+        try:
+            checkpoints.append(Checkpoint.read(workspace.fold(name, number).latest))
+        except UserError:
+            continue
+    if not checkpoints:
+        return []
+    starts = [about.start(checkpoint.provenance) for checkpoint in checkpoints]
+    names = dict.fromkeys(key for checkpoint in checkpoints for key in checkpoint.settings)
+    settings = {
+        key: _distinct(str(each.settings[key]) for each in checkpoints if key in each.settings) for key in names
+    }
+    seed = settings.pop("seed", None)
+    minutes = ", ".join(f"{each.run.seconds / 60:,.1f}" for each in checkpoints if each.run.seconds)
+    rows = [
+        (f"{name}: folds described", ", ".join(str(each.fold) for each in checkpoints)),
+        (f"{name}: training cases per fold", ", ".join(str(len(each.split.get("train", ()))) for each in checkpoints)),
+        (f"{name}: epochs per fold", ", ".join(str(each.run.epoch) for each in checkpoints)),
+        # Those of the 2D network that a 3D network starts from are not included.
+        (f"{name}: optimiser steps per fold", ", ".join(f"{each.run.step}" for each in checkpoints if each.run.step)),
+        (f"{name}: training minutes per fold", minutes),
+        (f"{name}: seed", seed or ""),
+        (f"{name}: starting weights", _distinct(card.origin(each) for each in starts)),
+        (f"{name}: licence of the starting weights", _distinct(card.licence(each) for each in starts)),
+        (f"{name}: hyper-parameters", "; ".join(f"{key} = {value}" for key, value in settings.items())),
+    ]
+    return [(key, value) for key, value in rows if value and value != "not known"]
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return " / ".join(dict.fromkeys(values))
+
+
+def _sizes(values: Iterable[float]) -> str:
+    return " × ".join(f"{value:.3g}" for value in values)
+
+
+def _product(values: Iterable[int]) -> str:
+    return " × ".join(map(str, values))

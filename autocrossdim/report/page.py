@@ -20,6 +20,7 @@ from autocrossdim.records.student import students
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.decided import budget_warnings, next_step
+from autocrossdim.report.distributions import fingerprint_chart
 from autocrossdim.report.methods import methods
 from autocrossdim.report.misses import partial_sentences, unmatched_sentences
 from autocrossdim.report.pictures import agreement_chart, case_picture, dice_chart
@@ -195,6 +196,7 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
         groups=groups,
         methods=paragraph,
         facts=facts,
+        histograms=fingerprint_chart(fingerprint, plan.labels, unit),
         presence={name: fingerprint.cases_with(values) for name, values in plan.labels.foreground.items()},
         splits=splits,
         best=best,

@@ -53,7 +53,7 @@ def case_picture(scan: Scan, labels: Labels) -> bytes:
             for outline in outlines(np.isin(label, values)):
                 (line,) = plot.plot(outline[:, 1], outline[:, 0], color=colour, linestyle=style, linewidth=1.2)
                 line.set_path_effects([withStroke(linewidth=2.6, foreground=CASING)])
-        handles.append(Line2D([], [], color=colour, label=_drawn(name)))
+        handles.append(Line2D([], [], color=colour, label=drawn_name(name)))
     for letter, (x, y) in zip(plane.marks, ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04)), strict=False):
         mark = plot.text(x, y, letter, color="white", ha="center", va="center", transform=plot.transAxes)
         mark.set_path_effects([withStroke(linewidth=2, foreground=CASING)])
@@ -62,7 +62,7 @@ def case_picture(scan: Scan, labels: Labels) -> bytes:
         longest = max(len(str(handle.get_label())) for handle in handles) + 4  # with its line
         columns = min(3, max(1, LEGEND_WIDTH // longest))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
@@ -86,12 +86,12 @@ def dice_chart(dice: Mapping[str, Sequence[float]]) -> bytes:
         plot.scatter(known, row + random.uniform(-0.18, 0.18, len(known)), s=14, alpha=0.6, color="C0", linewidths=0)
         if len(known):
             plot.plot([known.mean()] * 2, [row - 0.35, row + 0.35], color="C3", linewidth=1.5)
-    plot.set_yticks(range(len(dice)), [_drawn(name) for name in dice])
+    plot.set_yticks(range(len(dice)), [drawn_name(name) for name in dice])
     plot.set_ylim(len(dice) - 0.5, -0.5)
     plot.set_xlim(-0.02, 1.02)
     plot.set_xlabel("Dice")
     plot.grid(axis="x", alpha=0.3)
-    return _png(figure)
+    return png(figure)
 
 
 def agreement_chart(agreement: Agreement, measure: Measure) -> bytes:
@@ -100,7 +100,7 @@ def agreement_chart(agreement: Agreement, measure: Measure) -> bytes:
 
     annotated, predicted = np.array(agreement.annotated), np.array(agreement.predicted)
     figure = Figure(figsize=(7.5, 2.9))
-    figure.suptitle(_drawn(agreement.name), fontsize=10)
+    figure.suptitle(drawn_name(agreement.name), fontsize=10)
     figure.subplots_adjust(left=0.1, right=0.98, bottom=0.18, top=0.88, wspace=0.3)
     left, right = figure.subplots(1, 2)
     ends = 0, 1.05 * max(annotated.max(), predicted.max())
@@ -116,10 +116,10 @@ def agreement_chart(agreement: Agreement, measure: Measure) -> bytes:
     right.set(xlabel=f"mean of both ({measure.unit})", ylabel=f"difference ({measure.unit})")
     for plot in (left, right):
         plot.grid(alpha=0.3)
-    return _png(figure)
+    return png(figure)
 
 
-def _drawn(name: str) -> str:
+def drawn_name(name: str) -> str:
     """Return a label's name as it is drawn: printable, shortened, and kept even if it starts with an underscore.
 
     Matplotlib leaves labels that start with an underscore out of legends.
@@ -128,7 +128,8 @@ def _drawn(name: str) -> str:
     return for_matplotlib(printable(f" {short}" if short.startswith("_") else short))
 
 
-def _png(figure: "Figure") -> bytes:
+def png(figure: "Figure") -> bytes:
+    """Return a figure as PNG."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
     return stream.getvalue()

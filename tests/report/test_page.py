@@ -96,6 +96,7 @@ def test_before_training_the_page_shows_data_and_decision(planned: tuple[Path, W
     page = page_of(*planned)
     assert "6 annotated 3D cases" in page
     assert "No fold has been trained and validated yet" in page
+    assert "Histograms over the cases" in page
     assert "A test." in page  # the decision's reason
 
 
@@ -141,7 +142,7 @@ def test_signs_of_overfitting_are_named_once_with_remedies(trained: tuple[Path, 
 def test_the_page_needs_no_other_file_and_names_are_never_markup(trained: tuple[Path, Workspace]) -> None:
     page = page_of(*trained)
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert len(sources) == 7  # the chart of Dice, four cases and the volumes of two labels
+    assert len(sources) == 8  # the chart of Dice, four cases, the volumes of two labels and the histograms
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
     assert "block &lt;b&gt;" in page
     assert "block <b>" not in page

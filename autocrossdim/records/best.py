@@ -136,21 +136,21 @@ class Best(BaseModel):
         write_text(path, self.model_dump_json(indent=2) + "\n")
 
     def outdated(self, space: Workspace, folds: Sequence[int | str] = ()) -> str | None:
-        """Say what changed below `space` since the choice was made; None if nothing did.
+        """Say what changed below `space` since the choice was made, with paths relative to it; None if nothing did.
 
         Args:
             space: where best.json lies.
             folds: to look at; those it names if empty.
         """
         if space.plan.exists() and plan_digest(Plan.read(space.plan), self.configurations) != self.plan_digest:
-            return f"{space.plan} was planned anew"
+            return f"{space.plan.name} was planned anew"
         # The checkpoints of previous stages are among them.
         for configuration in dict.fromkeys(key.partition("/")[0] for key in self.checkpoints):
             for fold in folds or self.folds:
                 known = self.checkpoints.get(f"{configuration}/fold_{fold}")
                 latest = space.fold(configuration, fold).latest
                 if known is not None and latest.exists() and checkpoint_digest(latest) != known:
-                    return f"{latest} was trained further or again"
+                    return f"{latest.relative_to(space.root)} was trained further or again"
         return None
 
 

@@ -10,7 +10,7 @@ from autocrossdim.models import about, card
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.fingerprint import Fingerprint
-from autocrossdim.records.plan import Plan
+from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import counted
@@ -95,11 +95,18 @@ def methods(
 def _planned(plan: Plan, name: str, unit: str) -> Rows:
     configuration = plan.configuration(name)
     return [
-        (f"{name}: network", f"{configuration.dims}D, kind {configuration.kind}, encoder {configuration.encoder}"),
+        (f"{name}: network", _network(configuration)),
         (f"{name}: spacing, {unit}", _sizes(configuration.spacing)),
         (f"{name}: patch size, batch size", f"{_product(configuration.patch_size)}, {configuration.batch_size}"),
         (f"{name}: planned peak learning rate", f"{configuration.learning_rate:g}"),
     ]
+
+
+def _network(configuration: Configuration) -> str:
+    if configuration.kind == "plain":
+        return f"U-Net ({configuration.dims}D)"
+    name = "DS-Net" if configuration.kind == "ds" else "Omnia-Net" if configuration.dims == 2 else "DX-Net"
+    return f"{name} ({configuration.dims}D), encoder {configuration.encoder}"
 
 
 def _trained(workspace: Workspace, name: str, folds: int) -> Rows:

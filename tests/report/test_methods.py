@@ -34,6 +34,7 @@ def test_checkpoints_are_described_and_missing_facts_left_out(make_plan: Callabl
         run=RunState(epoch=3, step=30),
     ).write(workspace.fold("dx", 1).latest)
     found = facts()
+    assert found["dx: network"].startswith("DX-Net (3D), encoder ")
     assert found["dx: folds described"] == "1"
     assert (found["dx: seed"], found["dx: optimiser steps per fold"]) == ("7", "30")
     assert found["dx: starting weights"] == "timm/b0.ra"

@@ -1,6 +1,8 @@
 """`autocrossdim predict`: segment images with an ensemble of folds and configurations."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -125,37 +127,45 @@ def predict(
     from autocrossdim.inference.inputs import check_paths, find_inputs
 
     part_of((), part)  # fails if it is wrong
+    created = not os.path.lexists(output)  # false, rather than an error, for an impossible path
     check_paths(input, output)
     from autocrossdim.inference.folder import segment_folder
     from autocrossdim.inference.predictor import Predictor
     from autocrossdim.system.console import say
     from autocrossdim.system.lock import LOCK, locked
 
-    with locked(output / (LOCK if part == WHOLE else f".part-{part.replace('/', '-of-')}{LOCK}"), output):
-        predictor = Predictor.load(
-            model,
-            work=None if work is None else Path(work),
-            fold=folds,
-            config=configurations,
-            device=device,
-            mirroring=mirroring,
-            postprocessing=postprocessing,
-        )
-        plan = predictor.plan
-        channels, incomplete = len(plan.channel_names), predictor.accepts_incomplete
-        found = find_inputs(input, channels, plan.file_ending, incomplete=incomplete)
-        writer.check(found)
-        for note in predictor.notes:
-            say(note)
-        return segment_folder(
-            predictor,
-            part_of(sorted(found, key=lambda case: case.name), part),
-            output,
-            format=format,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            overwrite=overwrite,
-        )
+    lock = output / (LOCK if part == WHOLE else f".part-{part.replace('/', '-of-')}{LOCK}")
+    try:
+        with locked(lock, output):
+            predictor = Predictor.load(
+                model,
+                work=None if work is None else Path(work),
+                fold=folds,
+                config=configurations,
+                device=device,
+                mirroring=mirroring,
+                postprocessing=postprocessing,
+            )
+            plan = predictor.plan
+            channels, incomplete = len(plan.channel_names), predictor.accepts_incomplete
+            found = find_inputs(input, channels, plan.file_ending, incomplete=incomplete)
+            writer.check(found)
+            for note in predictor.notes:
+                say(note)
+            return segment_folder(
+                predictor,
+                part_of(sorted(found, key=lambda case: case.name), part),
+                output,
+                format=format,
+                probabilities=probabilities,
+                uncertainty=uncertainty,
+                overwrite=overwrite,
+            )
+    except UserError:
+        if created:
+            with suppress(OSError):  # something was written to it
+                output.rmdir()
+        raise
 
 
 def present(segmentations: Sequence[Path], *, output: Path, slurm: str | None, **_: object) -> Iterator[str]:

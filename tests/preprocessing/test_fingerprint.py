@@ -64,7 +64,7 @@ def test_a_dataset_without_any_foreground_is_refused(raw: Path) -> None:
     write_json(raw / "dataset.json", {**content, "labels": {"background": 0, "a": 1, "b": 2, "c": 3}})
     for file in (raw / "labelsTr").iterdir():
         write_label(np.zeros(GEOMETRY.shape, dtype=np.uint8), GEOMETRY, file)
-    with pytest.raises(UserError, match="nothing can be learnt"):
+    with pytest.raises(UserError, match="no label file contains a foreground label"):
         extract(load_dataset(raw), 1)
 
 

@@ -73,7 +73,7 @@ def test_everything_else_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ([], "must be an object"),
+        ([], "must be a dictionary"),
         ({}, "foreground_mean"),
         ({**NNUNET, "metric_per_case": []}, "metric_per_case"),
         ({**NNUNET, "metric_per_case": [{"reference_file": "a"}]}, "metric_per_case"),

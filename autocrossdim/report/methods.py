@@ -12,6 +12,7 @@ from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.report.formats import sizes
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import counted
 
@@ -51,12 +52,12 @@ def methods(
     cases = counted(len(fingerprint.cases), "annotated case")
     of_groups = f" of {counted(groups, 'group')} (patients)" if groups != len(fingerprint.cases) else ""
     spacings = np.array([case.spacing for case in fingerprint.cases])
-    ends = (_sizes(end) for end in (spacings.min(axis=0), spacings.max(axis=0)))
+    ends = (sizes(end) for end in (spacings.min(axis=0), spacings.max(axis=0)))
     labels = {name: fingerprint.cases_with(values) for name, values in plan.labels.foreground.items()}
     schemes = zip(plan.channel_names, plan.normalization, strict=True)
     rows = [
         ("Cases", f"{cases}{of_groups}"),
-        (f"Spacing (z, y, x), {unit}", f"median {_sizes(fingerprint.median_spacing())}; {' to '.join(ends)}"),
+        (f"Spacing (z, y, x), {unit}", f"median {sizes(fingerprint.median_spacing())}; {' to '.join(ends)}"),
         ("Labels", ", ".join(f"{name} ({counted(number, 'case')})" for name, number in labels.items())),
         ("Channels, normalisation", ", ".join(f"{name} ({channel.scheme})" for name, channel in schemes)),
         ("Folds", str(folds)),
@@ -84,7 +85,7 @@ def methods(
     averaged = " The probabilities of the configurations were averaged." if len(configurations) > 1 else ""
     text = (
         f"Segmentation was configured with autocrossdim (Messaoudi et al., 2023) from {cases}{of_groups} with a median "
-        f"spacing of {_sizes(fingerprint.median_spacing())} {unit} (z, y, x). "
+        f"spacing of {sizes(fingerprint.median_spacing())} {unit} (z, y, x). "
     )
     if networks:
         subject, verb = ("configuration", "was") if len(configurations) == 1 else ("configurations", "were")
@@ -96,7 +97,7 @@ def _planned(plan: Plan, name: str, unit: str) -> Rows:
     configuration = plan.configuration(name)
     return [
         (f"{name}: network", _network(configuration)),
-        (f"{name}: spacing, {unit}", _sizes(configuration.spacing)),
+        (f"{name}: spacing, {unit}", sizes(configuration.spacing)),
         (f"{name}: patch size, batch size", f"{_product(configuration.patch_size)}, {configuration.batch_size}"),
         (f"{name}: planned peak learning rate", f"{configuration.learning_rate:g}"),
     ]
@@ -143,10 +144,6 @@ def _trained(workspace: Workspace, name: str, folds: int) -> Rows:
 
 def _distinct(values: Iterable[str]) -> str:
     return " / ".join(dict.fromkeys(values))
-
-
-def _sizes(values: Iterable[float]) -> str:
-    return " × ".join(f"{value:.3g}" for value in values)
 
 
 def _product(values: Iterable[int]) -> str:

@@ -27,7 +27,6 @@ from autocrossdim.records.study import StudyResults
 from autocrossdim.records.study import Table as StudyTable
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import Workspace
-from autocrossdim.report.page import Row, _chosen
 from autocrossdim.report.pictures import case_picture
 from autocrossdim.report.scans import Scan, read_scan
 from autocrossdim.report.viewer import volume
@@ -209,19 +208,6 @@ def test_a_browser_shows_a_voxel_at_the_right_front_top_in_that_corner(
     ).stdout
     # Top left, top right, bottom left, bottom right: R and A, R and S, A and S are at the top left.
     assert 'data-seen="1000 1000 1000"' in shown
-
-
-def row(name: str, group: str | None, dice: float) -> Row:
-    return Row(name, group, dice, {}, np.nan, (), ())
-
-
-def test_each_patient_is_looked_at_once_among_the_worst() -> None:
-    rows = [row("a", "p", 0.1), row("b", "p", 0.2), row("c", "q", 0.3), row("d", None, 0.4), row("e", None, 0.5)]
-    rows += [row("f", "p", 0.6), row("g", "q", 0.7), row("h", None, np.nan)]
-    worst = {"a": "lowest Dice", "c": "next lowest", "d": "next lowest"}
-    assert _chosen(rows, 3) == worst | {"g": "highest Dice"}
-    assert list(_chosen(rows, 2).items())[2:] == [("d", "median"), ("g", "highest Dice")]
-    assert _chosen([row("h", None, np.nan)], 3) == {}
 
 
 def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(trained: tuple[Path, Workspace]) -> None:

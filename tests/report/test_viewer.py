@@ -11,7 +11,7 @@ from PIL import Image
 
 from autocrossdim.records.colours import PALETTE
 from autocrossdim.records.labels import Labels
-from autocrossdim.report.page import LISTED, WORST_VOLUMES
+from autocrossdim.report.drawn import LISTED, WORST_VOLUMES
 from autocrossdim.report.pictures import CASING
 from autocrossdim.report.scans import Scan
 from autocrossdim.report.viewer import CT_LEVELS, CT_WINDOWS, MOST_BYTES, SLICE_BYTES, shared, single_slice, volume

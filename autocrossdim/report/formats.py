@@ -1,0 +1,34 @@
+"""How the report writes numbers, intervals, sizes and pictures."""
+
+import base64
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def data_uri(png: bytes) -> str:
+    """Return a PNG as the address of an image."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with thousands separated; a dash if it is unknown."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
+
+
+def ends(interval: Sequence[float] | None, digits: int = 3) -> str:
+    """Return the ends of an interval with a dash between them; nothing if they are unknown."""
+    if interval is None or not np.isfinite(interval).all():
+        return ""
+    return f"{interval[0]:.{digits}f}–{interval[1]:.{digits}f}"
+
+
+def between(interval: Sequence[float], digits: int = 2) -> str:
+    """Return the ends of an interval that may be negative; a dash if they are unknown."""
+    return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}" if np.isfinite(interval).all() else "–"
+
+
+def sizes(values: Iterable[float]) -> str:
+    """Return spacings or other sizes along the axes."""
+    return " × ".join(f"{value:.3g}" for value in values)

@@ -1,0 +1,185 @@
+"""Cross-validation results of a model, as the report shows them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autocrossdim.data.dataset import Dataset
+from autocrossdim.data.splits import Split
+from autocrossdim.records.best import Best, folder_name
+from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.summary import Summary
+from autocrossdim.records.workspace import Workspace
+from autocrossdim.report.drawn import LISTED, Drawn, draw_cases
+from autocrossdim.report.misses import partial_sentences, unmatched_sentences
+from autocrossdim.report.pictures import agreement_chart, dice_chart
+from autocrossdim.report.rows import Row, held_out_rows
+from autocrossdim.report.sizes import Agreement, Measure, agreements, case_sizes
+from autocrossdim.report.table import results_table
+from autocrossdim.report.training import Fold, trained_folds, training_warnings
+
+FEW = 10  # patients (or cases) below which the page warns that an interval rests on few; our choice
+CHARTS = 8  # labels whose sizes are drawn
+
+
+@dataclass(frozen=True)
+class Results:
+    """Results of one model on held-out cases.
+
+    Attributes:
+        name: Name of the model, such as `dx` or `dx + omnia`.
+        ending: File ending of the cases.
+        summary: Summary of all folds.
+        missing: Folds that are not among the results.
+        rows: Cases, the lowest Dice first.
+        cautions: Sentences that are needed to read the numbers.
+        chart: PNG of the Dice of every case.
+        drawn: The cases as pictures and in the viewer.
+        measure: How sizes are measured.
+        agreements: Agreement of sizes by label.
+        agreement_charts: PNG by label name, of the first labels.
+        table: All labels and cases, for the script of the page.
+        folds: Training of the folds.
+        training_warnings: What may have gone wrong in training, and what may help.
+    """
+
+    name: str
+    ending: str
+    summary: Summary
+    missing: Sequence[str]
+    rows: Sequence[Row]
+    cautions: Sequence[str]
+    chart: bytes
+    drawn: Drawn
+    measure: Measure
+    agreements: Sequence[Agreement]
+    agreement_charts: Mapping[str, bytes]
+    table: Mapping[str, Any]
+    folds: Sequence[Fold]
+    training_warnings: Sequence[str]
+
+    def annotated(self, key: str) -> int:
+        """Return the number of cases in which a label is annotated."""
+        return sum(case.in_reference(key) for case in self.summary.metric_per_case)
+
+    def missed(self, key: str) -> list[str]:
+        """Return the names of the cases in which a label is annotated and not found."""
+        return [
+            case.file.removesuffix(self.ending)
+            for case in self.summary.metric_per_case
+            if case.in_reference(key) and not case.in_prediction(key)
+        ]
+
+
+def read_results(
+    dataset: Dataset,
+    plan: Plan,
+    workspace: Workspace,
+    fingerprint: Fingerprint,
+    configurations: Sequence[str],
+    splits: Sequence[Split],
+    best: Best | None,
+    *,
+    spaced: bool,
+) -> Results:
+    """Read the results of a model, and draw its cases.
+
+    Args:
+        dataset: The raw dataset.
+        plan: Its plan.
+        workspace: Its workspace.
+        fingerprint: Measurements of the cases.
+        configurations: Configurations of the model.
+        splits: The folds.
+        best: What `find_best` chose, if it was run.
+        spaced: Whether the images have a spacing in mm.
+
+    Raises:
+        UserError: A file is missing or damaged.
+    """
+    folder = folder_name(configurations)
+    summary = Summary.read(workspace.summary(folder))
+    rows = held_out_rows(summary, dataset.file_ending)
+    evaluated = {row.name for row in rows}
+    missing = [f"fold {k}" for k, split in enumerate(splits) if not evaluated >= set(split.val)]
+    segmentations = {
+        case: workspace.fold(folder, k).validation / f"{case}{dataset.file_ending}"
+        for k, split in enumerate(splits)
+        for case in split.val
+    }
+    drawn = draw_cases(dataset, plan, segmentations, rows, summary.unit)
+    measure = Measure.of(fingerprint.dims, spaced=spaced)
+    sizes = case_sizes(summary, fingerprint, measure, dataset.file_ending)
+    agreement = agreements(summary, sizes)
+    return Results(
+        name=" + ".join(configurations),
+        ending=dataset.file_ending,
+        summary=summary,
+        missing=missing,
+        rows=rows[:LISTED],
+        cautions=_cautions(summary, rows, missing, best),
+        chart=dice_chart({summary.name(key): [row.labels[key] for row in rows] for key in summary.mean}),
+        drawn=drawn,
+        measure=measure,
+        agreements=agreement,
+        agreement_charts={each.name: agreement_chart(each, measure) for each in agreement[:CHARTS] if each.cases},
+        table=results_table(
+            summary,
+            sizes,
+            measure,
+            ending=dataset.file_ending,
+            drawn=[case["name"] for case in drawn.cases],
+            name=f"{plan.dataset}_{folder}",
+        ),
+        folds=trained_folds(workspace, configurations, splits),
+        training_warnings=training_warnings(plan, workspace, configurations, splits),
+    )
+
+
+def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], best: Best | None) -> list[str]:
+    """Return what must be known to read the numbers, most important first."""
+    cases, groups = summary.n_cases, summary.n_groups
+    unit = "cases" if groups == cases else "patients (groups)"
+    sentences = []
+    if missing:
+        sentences.append(
+            f"Not all folds are included: {', '.join(missing)} must still be trained or validated under this plan."
+        )
+    low, high = summary.ends("Dice")
+    if math.isfinite(low):
+        sentences.append(
+            f"Mean Dice {summary.foreground_mean['Dice']:.3f}; 95 % confidence interval {low:.3f} to {high:.3f} over "
+            f"{groups} {unit}."
+        )
+    if groups < FEW:
+        sentences.append(
+            f"The results rest on {groups} {unit} only. With so few, bootstrap intervals are too narrow, and results "
+            "on new data may fall outside them."
+        )
+    sentences += [*partial_sentences(summary), *unmatched_sentences(summary)]
+    known = [row for row in rows if math.isfinite(row.dice)]
+    if len(known) > 1:
+        first, third = np.percentile([row.dice for row in known], (25, 75))
+        sentences.append(
+            f"Individual cases vary more than the mean: Dice ranges from {known[0].dice:.3f} ({known[0].name}) to "
+            f"{known[-1].dice:.3f}, and half of the cases lie between {first:.3f} and {third:.3f}."
+        )
+    for key in summary.mean:
+        looked_at, present = summary.n_annotated[key], sum(case.in_reference(key) for case in summary.metric_per_case)
+        if present < looked_at:
+            sentences.append(f"'{summary.name(key)}' is annotated in {present} of {looked_at} cases only.")
+    if best is None:
+        sentences.append(
+            "No model has been selected and probabilities are not calibrated. Run `autocrossdim find_best` for both."
+        )
+    else:
+        sentences += [best.calibration.sentence, best.case_score.sentence]
+        sentences.append(
+            "Model and post-processing were selected on these same cases, so their results are slightly optimistic. "
+            "Evaluate on cases that were set aside (imagesTs) for an unbiased estimate."
+        )
+    return sentences

@@ -88,6 +88,20 @@ def seconds(value: str | float | None) -> float | None:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
+def training_settings(
+    assigned: Mapping[str, Any] | Sequence[str] | None, *, epochs: int | None, max_time: str | float | None
+) -> dict[str, Any]:
+    """Return the training settings of `--set`, `--epochs` and `--max-time`; the last two take precedence.
+
+    Raises:
+        UserError: An assignment or the time has another form.
+    """
+    settings = assignments(assigned)
+    settings |= {} if epochs is None else {"epochs": epochs}
+    settings |= {} if max_time is None else {"max_seconds": seconds(max_time)}
+    return settings
+
+
 def assignments(value: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
     """Return settings given as a mapping, or as `NAME=VALUE` texts whose values are JSON or plain words.
 

@@ -12,11 +12,10 @@ from autocrossdim.commands.arguments import (
     MaxTimeOption,
     SetOption,
     WorkOption,
-    assignments,
-    seconds,
     several,
+    training_settings,
 )
-from autocrossdim.commands.restart import marked, starting_over
+from autocrossdim.commands.restart import marked, starting_over, train_locked
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.commands.train import UNLABELLED
 from autocrossdim.system.errors import UserError
@@ -90,7 +89,6 @@ def distil(
         soft_labels_of,
         student_of,
     )
-    from autocrossdim.system.lock import locked
     from autocrossdim.system.processes import default_processes
 
     if weights == "previous":
@@ -102,9 +100,7 @@ def distil(
     student = student_of(plan, best, config)
     network = student.name.removesuffix(DISTILLED)
     folds = project.folds(several(fold) or (*range(len(project.splits)), ALL))
-    settings = assignments(set)
-    settings |= {} if epochs is None else {"epochs": epochs}
-    settings |= {} if max_time is None else {"max_seconds": seconds(max_time)}
+    settings = training_settings(set, epochs=epochs, max_time=max_time)
     trainer = find_trainer(student.trainer)
     scans_used = {UNLABELLED: settings.pop(UNLABELLED, 1)}
     for given in (settings, scans_used):
@@ -116,32 +112,29 @@ def distil(
     restarted = starting_over(folders, student.name, restart)
     with marked([folders[number] for number in restarted]):
         for position, number in enumerate(folds, start=1):
-            with locked(folders[number].lock, folders[number].root):
-                split, unlabelled = project.split(number), None
-                if unlabelled_store is not None:
-                    unlabelled = Unlabelled(unlabelled_store, project.unlabelled(number))
-                cases = _cases(project.dataset, store, split, unlabelled)
-                soft_labels = soft_labels_of(validation, best, number, cases, student)
-                task = FoldTask(
-                    plan=plan,
-                    configuration=student,
-                    store=store,
-                    groups=project.dataset.groups,
-                    fold=number,
-                    split=split,
-                    folder=folders[number],
-                    weights=weights or student.default_weights,
-                    device=device,
-                    settings=settings,
-                    restart=number in restarted,
-                    turn=(position, len(folds)),
-                    unlabelled=unlabelled,
-                    soft_labels=soft_labels,
-                    prepare=partial(label_softly, validation, best, number, cases, student, soft_labels),
-                )
-                trainer.train_fold(task)
-                if task.restart:
-                    task.folder.restart.unlink(missing_ok=True)
+            split, unlabelled = project.split(number), None
+            if unlabelled_store is not None:
+                unlabelled = Unlabelled(unlabelled_store, project.unlabelled(number))
+            cases = _cases(project.dataset, store, split, unlabelled)
+            soft_labels = soft_labels_of(validation, best, number, cases, student)
+            task = FoldTask(
+                plan=plan,
+                configuration=student,
+                store=store,
+                groups=project.dataset.groups,
+                fold=number,
+                split=split,
+                folder=folders[number],
+                weights=weights or student.default_weights,
+                device=device,
+                settings=settings,
+                restart=number in restarted,
+                turn=(position, len(folds)),
+                unlabelled=unlabelled,
+                soft_labels=soft_labels,
+                prepare=partial(label_softly, validation, best, number, cases, student, soft_labels),
+            )
+            train_locked(trainer, task)
     summarise_folds(project.workspace, student.name, project.splits)
     wanted = [project.unlabelled(number) if scans else () for number in range(len(project.splits))]
     return compare_with_teachers(validation, best, student, trained=folds, unlabelled=wanted)

@@ -1,13 +1,14 @@
-"""Folds that start over (--restart): each does so once, also if the command is interrupted and run again without it."""
+"""Folds that start over (--restart): each exactly once, even if the command is interrupted and run again without it."""
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from autocrossdim.commands.arguments import Fold
 from autocrossdim.system.errors import UserError
 
 if TYPE_CHECKING:
+    from autocrossdim.commands.plugins import FoldTask, Trainer
     from autocrossdim.records.workspace import FoldFolder
 
 
@@ -23,6 +24,22 @@ def starting_over(folders: "Mapping[Fold, FoldFolder]", configuration: str, rest
         folds = ", ".join(map(str, left))
         say(f"{configuration}: {counted(len(left), 'fold')} ({folds}) to start over, as requested with --restart.")
     return left
+
+
+def train_locked(trainer: "Trainer", task: "FoldTask") -> None:
+    """Train a fold while no other process does, and remove its mark once it has started over.
+
+    Raises:
+        UserError: Another process trains the fold, or the training fails.
+    """
+    from autocrossdim.system.console import is_first_process
+    from autocrossdim.system.lock import locked
+
+    # Other processes of the same training rely on the lock of the first one.
+    with locked(task.folder.lock, task.folder.root) if is_first_process() else nullcontext():
+        trainer.train_fold(task)
+        if task.restart:
+            task.folder.restart.unlink(missing_ok=True)
 
 
 @contextmanager

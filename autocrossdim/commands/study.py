@@ -14,11 +14,10 @@ from autocrossdim.commands.arguments import (
     SetOption,
     SlurmOption,
     WorkOption,
-    assignments,
     part_of,
     sbatch_options,
-    seconds,
     several,
+    training_settings,
 )
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.records.plan import PlanOptions
@@ -136,9 +135,7 @@ def study(
     project = Project.open(dataset, work=work, planned=False)
     raw, folder = project.dataset, project.workspace.study(name)
     options = {key: value for key, value in options.items() if value != PlanOptions.model_fields[key].default}
-    settings = {"epochs": EPOCHS, **assignments(set)}
-    settings |= {} if epochs is None else {"epochs": epochs}
-    settings |= {} if max_time is None else {"max_seconds": seconds(max_time)}
+    settings = {"epochs": EPOCHS, **training_settings(set, epochs=epochs, max_time=max_time)}
     # Planning all cases also finds the faults of the dataset before the first run.
     # Parts of a study on several machines start at the same time, and share its plan and its datasets.
     with locked(folder / LOCK, folder, wait=True):

@@ -1,7 +1,6 @@
 """`autocrossdim train`: cross-validate a configuration, one fold after another, side by side or as cluster jobs."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +15,11 @@ from autocrossdim.commands.arguments import (
     SetOption,
     SlurmOption,
     WorkOption,
-    assignments,
     sbatch_options,
-    seconds,
     several,
+    training_settings,
 )
-from autocrossdim.commands.restart import marked, starting_over
+from autocrossdim.commands.restart import marked, starting_over, train_locked
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.system.errors import UserError
 
@@ -98,7 +96,6 @@ def train(
     from autocrossdim.evaluation.folds import summarise_folds
     from autocrossdim.preprocessing.store import Store
     from autocrossdim.system.console import is_first_process, warn
-    from autocrossdim.system.lock import locked
     from autocrossdim.system.text import listed
 
     if parallel is not None and slurm is not None:
@@ -108,9 +105,7 @@ def train(
     if configuration.is_distilled:
         raise UserError(f"--config {configuration.name}: a student. Train it with `autocrossdim distil`.")
     folds = project.folds(several(fold))
-    settings = assignments(set)
-    settings |= {} if epochs is None else {"epochs": epochs}
-    settings |= {} if max_time is None else {"max_seconds": seconds(max_time)}
+    settings = training_settings(set, epochs=epochs, max_time=max_time)
     trainer = find_trainer(configuration.trainer)
     trainer.check_settings(settings)
     workspace, name = project.workspace, configuration.name
@@ -151,10 +146,7 @@ def train(
             return None
         if not _side_by_side(project.dataset.path, workspace.root, tasks, parallel):
             for task in tasks.values():
-                with locked(task.folder.lock, task.folder.root) if is_first_process() else nullcontext():
-                    trainer.train_fold(task)
-                    if task.restart:
-                        task.folder.restart.unlink(missing_ok=True)
+                train_locked(trainer, task)
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
 
 

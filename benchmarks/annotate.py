@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from clock import Clock
-from paired import interval
+from paired import interval, scores
 
 import autocrossdim
 from autocrossdim.system.files import read_json, write_json
@@ -87,12 +87,7 @@ def measure(
     return {
         "training": training.record(),
         "rest": rest.record(),
-        "dice": summary.foreground_mean["Dice"],
-        "hd95": summary.foreground_mean["HD95"],
-        "per_case": {
-            Path(case.prediction_file).name: [metrics["Dice"] for metrics in case.metrics.values()]
-            for case in summary.metric_per_case
-        },
+        **scores(summary),
         "next": {arm: [each.case for each in found.suggestions] for arm, found in chosen.items()},
     }
 

@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from clock import Clock
-from paired import interval
+from paired import interval, scores
 from unlabelled import DATASET, STEPS_PER_EPOCH, prepare
 
 import autocrossdim
@@ -87,12 +87,7 @@ class Seed:
         summary = autocrossdim.evaluate(predictions, self.folder / "labels", dataset=self.raw, processes=1)
         result = {
             "prediction": clock.record(),
-            "dice": summary.foreground_mean["Dice"],
-            "hd95": summary.foreground_mean["HD95"],
-            "per_case": {
-                Path(case.prediction_file).name: [metrics["Dice"] for metrics in case.metrics.values()]
-                for case in summary.metric_per_case
-            },
+            **scores(summary),
         }
         write_json(file, result)
         return result

@@ -1,6 +1,23 @@
-"""Intervals of paired differences between two arms of a benchmark."""
+"""What benchmarks record of a run, and intervals of the paired differences between two arms."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from autocrossdim.records.summary import Summary
+
+
+def scores(summary: Summary) -> dict[str, Any]:
+    """Return the mean Dice and HD95 over labels, and the Dice of every case and label."""
+    return {
+        "dice": summary.foreground_mean["Dice"],
+        "hd95": summary.foreground_mean["HD95"],
+        "per_case": {
+            Path(case.prediction_file).name: [metrics["Dice"] for metrics in case.metrics.values()]
+            for case in summary.metric_per_case
+        },
+    }
 
 
 def interval(per_seed: list[list[float]]) -> tuple[float, float]:

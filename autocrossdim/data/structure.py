@@ -71,7 +71,7 @@ def check_structure(path: Path) -> StructureCheck:
         faults += missing_channels(case)
     unlabelled = {case.name for case in dataset.unlabelled_cases()}
     faults += [
-        f"{dataset.path / 'imagesUn'}: case '{name}' is a training case too. Remove or rename one of them."
+        f"{dataset.path / 'imagesUn'}: case '{name}' is also a training case. Remove or rename one of the two."
         for name in sorted(unlabelled & names)
     ]
 

@@ -20,7 +20,7 @@ WITHOUT_NAME = ("write", "fsync")  # calls on an open file, whose errors name no
 
 @dataclass
 class Failpoints:
-    """Counts the boundaries on files below a directory, and fails at one of them.
+    """Counts the calls that change files below a directory, and makes one of them fail.
 
     Attributes:
         root: Directory; other files do not count.

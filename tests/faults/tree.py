@@ -24,7 +24,7 @@ def contents(root: Path) -> Tree:
 
 
 def _steady(path: Path) -> bytes:
-    """Return the content of a file as it is compared: without measured times."""
+    """Return the content of a file for the comparison, which leaves out measured times."""
     if path.suffix == ".json":
         return _canonical(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".jsonl":

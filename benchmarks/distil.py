@@ -24,7 +24,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from clock import Clock
 from paired import interval, scores
-from unlabelled import DATASET, STEPS_PER_EPOCH, prepare
+from train_cases import DATASETS
+from unlabelled import STEPS_PER_EPOCH, prepare
 
 import autocrossdim
 import autocrossdim.inference.folder  # before anything is timed
@@ -54,7 +55,7 @@ class Seed:
     """
 
     def __init__(self, folder: Path, *, seed: int, epochs: int, weights: Path | None) -> None:
-        self.folder, self.raw = folder, folder / "raw" / DATASET
+        self.folder, self.raw = folder, folder / "raw" / DATASETS["Hippocampus"]
         self.encoder = {} if weights is None else {"encoder": weights.name.partition(".")[0]}
         self.training: dict[str, Any] = {
             "epochs": epochs,
@@ -149,8 +150,9 @@ def main() -> None:
     if arguments.only:
         job = json.loads(arguments.only)
         folder = arguments.work / "-".join(str(value) for value in job.values())
-        prepare(arguments.data, folder, arm="with", cases=job["cases"], seed=job["seed"], test=False)
-        for file in sorted((folder / "raw" / DATASET / "imagesUn").iterdir())[job["scans"] :]:
+        source = arguments.data / DATASETS["Hippocampus"]
+        raw = prepare(source, folder, unlabelled=True, cases=job["cases"], seed=job["seed"], test=False)
+        for file in sorted((raw / "imagesUn").iterdir())[job["scans"] :]:
             file.unlink()
         found = measure(folder, seed=job["seed"], epochs=job["epochs"], weights=arguments.weights)
         with log.open("a", encoding="utf-8") as file:

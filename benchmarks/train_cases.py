@@ -31,11 +31,11 @@ def select(source: Path, cases: int, seed: int) -> tuple[list[str], list[str]]:
         SystemExit: The dataset has fewer training cases.
     """
     if source.name == DATASETS["Hippocampus"]:
-        training, test = _volumes(source, seed)
+        training, test = volumes(source, seed)
     elif source.name == DATASETS["SunnybrookLV"]:
-        training, test = _without_one_patient(source, seed)
+        training, test = without_one_patient(source, seed)
     else:
-        training, test = _slices(source, seed)
+        training, test = slices(source, seed)
     if len(training) < cases:
         raise SystemExit(f"{source.name} has {len(training)} training cases. Choose --cases accordingly.")
     return sorted(training[:cases]), test
@@ -80,7 +80,14 @@ def _files(source: Path, ending: str) -> dict[str, tuple[list[Path], Path]]:
     return files
 
 
-def _volumes(source: Path, seed: int) -> tuple[list[str], list[str]]:
+def images_of(source: Path, cases: list[str]) -> list[Path]:
+    """Return the image files of some cases."""
+    files = _files(source, _description(source)["file_ending"])
+    return [image for case in cases for image in files[case][0]]
+
+
+def volumes(source: Path, seed: int) -> tuple[list[str], list[str]]:
+    """Return the training cases of Hippocampus in random order, and its test cases."""
     cases, test = (
         sorted(label.name.removesuffix(".nii.gz") for label in (source / part).iterdir())
         for part in ("labelsTr", "labelsTs")
@@ -88,13 +95,15 @@ def _volumes(source: Path, seed: int) -> tuple[list[str], list[str]]:
     return [str(case) for case in np.random.default_rng(seed).permutation(cases)], test
 
 
-def _without_one_patient(source: Path, seed: int) -> tuple[list[str], list[str]]:
+def without_one_patient(source: Path, seed: int) -> tuple[list[str], list[str]]:
+    """Return the volumes of all patients of SunnybrookLV but the one that the seed numbers, and that patient's."""
     groups = _description(source)["groups"]
     left_out = sorted(set(groups.values()))[seed]
     return sorted(c for c in groups if groups[c] != left_out), sorted(c for c in groups if groups[c] == left_out)
 
 
-def _slices(source: Path, seed: int) -> tuple[list[str], list[str]]:
+def slices(source: Path, seed: int) -> tuple[list[str], list[str]]:
+    """Return slices of every second patient of SunnybrookSlices, one of each in turn, and slices of the others."""
     groups = _description(source)["groups"]
     patients = sorted(set(groups.values()))
     slices = {patient: sorted(case for case in groups if groups[case] == patient) for patient in patients}

@@ -1,16 +1,23 @@
 """Do scans without labels help, at equal compute?
 
-    python benchmarks/unlabelled.py --data ../shared/data --work FOLDER [--cases 8] [--seeds 0 1 2] [--weights FILE]
+    python benchmarks/unlabelled.py --data ../shared/data --work FOLDER --dataset Hippocampus --cases 8 --weights FILE
 
-DX-Net (or Omnia-Net, `--config omnia`) on Hippocampus: `--cases` labelled cases chosen by the seed, with and without
-100 unlabelled scans, tested on the other training cases (which is how the method was chosen) or, with `--test`, on the
-cases of imagesTs. A step with unlabelled scans costs more, so the run without them takes `--ratio` times as many steps;
-the CPU seconds of both are recorded. Each run is one line of `<work>/unlabelled.jsonl`; runs already there are skipped.
+DX-Net (or Omnia-Net, `--config omnia`) on a few labelled cases chosen by the seed, with and without further scans:
+
+- Hippocampus: `--cases` training cases; 100 unlabelled scans; tested on the other training cases (which is how the
+  method was chosen) or, with `--test`, on the cases of imagesTs.
+- SunnybrookSlices: `--cases` slices of five patients; all other slices of these patients; tested on 40 slices of the
+  other five patients.
+- SunnybrookLV: the volumes of the patient that the seed numbers; those of the other two; tested on these.
+
+A step with unlabelled scans costs more, so the run without them takes `--ratio` times as many steps; the CPU seconds of
+both are recorded. Each run is one line of `<work>/unlabelled.jsonl`; runs already there are skipped.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -22,52 +29,56 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from clock import Clock
 from paired import interval, scores
+from train_cases import DATASETS, images_of, slices, volumes, without_one_patient, write
 
 import autocrossdim
-from autocrossdim.system.files import read_json, write_json
 
-DATASET = "Dataset004_Hippocampus"
 ARMS = ("without", "with")
 STEPS_PER_EPOCH = 25
 
 
-def prepare(data: Path, folder: Path, *, arm: str, cases: int, seed: int, test: bool) -> None:
-    """Write the raw dataset of one run, and links to its test cases in `images` and `labels`."""
-    source = data / DATASET
-    names = sorted(file.name.removesuffix(".nii.gz") for file in (source / "labelsTr").iterdir())
-    order = [str(name) for name in np.random.default_rng(seed).permutation(names)]
-    training, others = order[:cases], order[cases:]
-    raw = folder / "raw" / DATASET
-    for part in ("imagesTr", "labelsTr", "imagesUn"):
-        (raw / part).mkdir(parents=True, exist_ok=True)
-    for part in ("images", "labels"):
-        (folder / part).mkdir(exist_ok=True)
-    for name in training:
-        link(source / "imagesTr" / f"{name}_0000.nii.gz", raw / "imagesTr")
-        link(source / "labelsTr" / f"{name}.nii.gz", raw / "labelsTr")
-    if arm == "with":
-        for file in sorted((data / "Hippocampus_unlabelled").glob("*.nii.gz")):
-            link(file, raw / "imagesUn")
-    if test:
-        others = sorted(file.name.removesuffix(".nii.gz") for file in (source / "labelsTs").iterdir())
-    suffix = "Ts" if test else "Tr"
-    for name in others:
-        link(source / f"images{suffix}" / f"{name}_0000.nii.gz", folder / "images")
-        link(source / f"labels{suffix}" / f"{name}.nii.gz", folder / "labels")
-    write_json(raw / "dataset.json", {**read_json(source / "dataset.json"), "numTraining": cases})
+def choose(source: Path, *, cases: int, seed: int, test: bool) -> tuple[list[str], list[Path], list[str]]:
+    """Return the labelled cases, the images without labels, and the test cases.
+
+    Args:
+        source: Folder of the original dataset.
+        cases: Number of labelled cases.
+        seed: Number of the choice.
+        test: Whether to test on imagesTs, where there is one.
+    """
+    if source.name == DATASETS["Hippocampus"]:
+        order, test_cases = volumes(source, seed)
+        scans = sorted((source.parent / "Hippocampus_unlabelled").glob("*.nii.gz"))
+        return sorted(order[:cases]), scans, test_cases if test else sorted(order[cases:])
+    if source.name == DATASETS["SunnybrookLV"]:
+        others, labelled = without_one_patient(source, seed)
+        return labelled, images_of(source, others), others
+    order, test_cases = slices(source, seed)
+    return sorted(order[:cases]), images_of(source, order[cases:]), test_cases
 
 
-def link(file: Path, folder: Path) -> None:
-    """Link a file into a folder."""
-    (folder / file.name).unlink(missing_ok=True)
-    (folder / file.name).symlink_to(file.resolve())
+def prepare(source: Path, folder: Path, *, unlabelled: bool, cases: int, seed: int, test: bool) -> Path:
+    """Write the raw dataset of one run, and links to its test cases in `images` and `labels`.
+
+    Returns:
+        The raw dataset.
+    """
+    training, scans, test_cases = choose(source, cases=cases, seed=seed, test=test)
+    for part in ("raw", "images", "labels"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    write(source, training, test_cases, folder)
+    raw = folder / "raw" / source.name
+    (raw / "imagesUn").mkdir()
+    for scan in scans if unlabelled else []:
+        (raw / "imagesUn" / scan.name).symlink_to(scan.resolve())
+    return raw
 
 
 def measure(
-    folder: Path, *, arm: str, seed: int, config: str, epochs: int, ratio: float, weights: Path | None
+    raw: Path, folder: Path, *, arm: str, seed: int, config: str, epochs: int, ratio: float, weights: Path | None
 ) -> dict[str, Any]:
     """Train one model on all cases and compare its segmentations of the test cases with their labels."""
-    raw, work = folder / "raw" / DATASET, folder / "work"
+    work = folder / "work"
     encoder = {} if weights is None else {"encoder": weights.name.partition(".")[0]}
     autocrossdim.plan_and_preprocess(raw, work=work, trial=False, processes=1, **encoder)
     with Clock() as training:
@@ -99,7 +110,7 @@ def table(records: list[dict[str, Any]]) -> str:
     """Return the runs as Markdown tables: each pair of runs, and the mean difference with its interval."""
     pairs: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
     for record in records:
-        key = ("imagesTs" if record["test"] else "other training cases", record["config"], record["cases"])
+        key = (record["dataset"], "imagesTs" if record["test"] else "other cases", record["config"], record["cases"])
         pairs[(*key, record["epochs"], record["seed"])][record["arm"]] = record
     rows, differences = [], defaultdict(list)
     for key, arms in sorted(pairs.items()):
@@ -115,13 +126,14 @@ def table(records: list[dict[str, Any]]) -> str:
             [np.mean(taught["per_case"][case]) - np.mean(scores) for case, scores in without["per_case"].items()]
         )
     each = [
-        "| tested on | network | cases | epochs | seed | Dice without | with | HD95 without | with | CPU s | with |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| dataset | tested on | network | cases | epochs | seed "
+        "| Dice without | with | HD95 without | with | CPU s without | with |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
         *rows,
     ]
     mean = [
-        "| tested on | network | cases | epochs | seeds | difference in Dice, 95 % interval |",
-        "|---|---|---|---|---|---|",
+        "| dataset | tested on | network | cases | epochs | seeds | difference in Dice, 95 % interval |",
+        "|---|---|---|---|---|---|---|",
     ]
     for key, per_seed in sorted(differences.items()):
         low, high = interval(per_seed)
@@ -135,6 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--dataset", choices=DATASETS, default="Hippocampus")
     parser.add_argument("--config", choices=["dx", "omnia"], default="dx")
     parser.add_argument("--cases", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -149,10 +162,14 @@ def main() -> None:
     if arguments.only:
         job = json.loads(arguments.only)
         folder = arguments.work / "-".join(str(value) for value in job.values())
-        prepare(arguments.data, folder, **{key: job[key] for key in ("arm", "cases", "seed", "test")})
-        found = measure(
-            folder, **{key: job[key] for key in ("arm", "seed", "config", "epochs", "ratio")}, weights=arguments.weights
+        raw = prepare(
+            arguments.data / DATASETS[job["dataset"]],
+            folder,
+            unlabelled=job["arm"] == "with",
+            **{key: job[key] for key in ("cases", "seed", "test")},
         )
+        options = {key: job[key] for key in ("arm", "seed", "config", "epochs", "ratio")}
+        found = measure(raw, folder, **options, weights=arguments.weights)
         with log.open("a") as file:
             file.write(json.dumps({**job, **found}) + "\n")
         return
@@ -161,7 +178,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for arm in arguments.arms:
             job = {"arm": arm, "seed": seed}
-            job |= {key: getattr(arguments, key) for key in ("config", "cases", "epochs", "ratio", "test")}
+            job |= {key: getattr(arguments, key) for key in ("dataset", "config", "cases", "epochs", "ratio", "test")}
             if not any({**record, **job} == record for record in records):
                 subprocess.run([sys.executable, *sys.argv, "--only", json.dumps(job)], check=True)
     print(table([json.loads(line) for line in log.read_text().splitlines()]))

@@ -10,7 +10,8 @@ the test cases with mirroring. Planning and preprocessing are not counted; the t
 
 A budget is a number of steps (`--steps`) or of seconds (`--seconds`). Each run is a process with `--threads` threads;
 choose its cores with `taskset`. It becomes one file in `benchmarks/results/train`, with the metrics of every test case.
-Existing runs are skipped. `python benchmarks/train_table.py` turns the files into tables.
+Existing runs are skipped. To choose a setting, add `--tuning`, which tests on other cases than those of the results.
+`python benchmarks/train_table.py` turns the files into tables.
 """
 
 import argparse
@@ -49,6 +50,7 @@ class Job:
         encoder: Our encoder.
         weights: Our encoder's weights: `random` or the name of the file.
         set: Our training settings that differ from the defaults.
+        tuning: Whether a setting is to be chosen by the result, see `select`.
     """
 
     dataset: str
@@ -62,12 +64,14 @@ class Job:
     encoder: str | None = None
     weights: str | None = None
     set: dict[str, Any] | None = None
+    tuning: bool = False
 
     @property
     def name(self) -> str:
         """Name of its folder and of its result."""
         budget = f"{self.steps}steps" if self.steps else f"{self.seconds:g}s"
-        parts = [self.dataset, f"{self.cases}cases", self.config, self.variant, budget, f"seed{self.seed}"]
+        tuning = "tuning" if self.tuning else None
+        parts = [self.dataset, f"{self.cases}cases", self.config, self.variant, tuning, budget, f"seed{self.seed}"]
         return "_".join(part for part in parts if part)
 
 
@@ -82,7 +86,7 @@ def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
             settings = {name: json.loads(value) for name, value in (item.split("=", 1) for item in arguments.set)}
             ours = {"variant": arguments.variant, "encoder": arguments.encoder, "set": settings}
             ours["weights"] = Path(arguments.weights).name
-        yield Job(dataset, cases, config, steps, seconds, seed, arguments.threads, **ours)
+        yield Job(dataset, cases, config, steps, seconds, seed, arguments.threads, tuning=arguments.tuning, **ours)
 
 
 def exists(job: Job, result: Path) -> bool:
@@ -93,7 +97,7 @@ def exists(job: Job, result: Path) -> bool:
     """
     if not result.exists():
         return False
-    if json.loads(result.read_text())["job"] != asdict(job):
+    if Job(**json.loads(result.read_text())["job"]) != job:
         raise SystemExit(f"{result} was run with other options. Name this run with --variant, or delete the file.")
     return True
 
@@ -101,7 +105,7 @@ def exists(job: Job, result: Path) -> bool:
 def run(job: Job, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run one job in an empty folder and return its record."""
     source = arguments.data / DATASETS[job.dataset]
-    training, test = select(source, job.cases, job.seed)
+    training, test = select(source, job.cases, job.seed, tuning=job.tuning)
     shutil.rmtree(folder, ignore_errors=True)
     write(source, training, test, folder)
     tool = TOOLS[job.config]
@@ -178,6 +182,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", type=int, required=True, help="training cases")
     parser.add_argument("--config", nargs="+", choices=TOOLS, required=True)
     parser.add_argument("--steps", nargs="+", type=int, default=[], help="budgets in optimiser steps")
+    parser.add_argument("--tuning", action="store_true", help="test on cases by which settings may be chosen")
     parser.add_argument("--seconds", nargs="+", type=float, default=[], help="budgets in seconds of wall time")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], choices=SEEDS)
     parser.add_argument("--threads", type=int, default=1)

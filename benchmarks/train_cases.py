@@ -15,27 +15,32 @@ SEEDS = (0, 1, 2)
 TEST_SLICES = 40
 
 
-def select(source: Path, cases: int, seed: int) -> tuple[list[str], list[str]]:
+def select(source: Path, cases: int, seed: int, *, tuning: bool = False) -> tuple[list[str], list[str]]:
     """Return the training and the test cases.
 
     - Hippocampus: `cases` random training cases; the 16 cases of `imagesTs`.
     - SunnybrookLV: the volumes of all patients but the one that the seed numbers; that patient's volumes.
     - SunnybrookSlices: slices of every second patient, one of each in turn; 40 slices of the other patients.
 
+    With `tuning`, settings may be chosen by the result: Hippocampus is tested on the other training cases, and the two
+    halves of the patients of SunnybrookSlices change places.
+
     Args:
         source: Folder of the original dataset.
         cases: Number of training cases.
         seed: Number of the choice, one of SEEDS.
+        tuning: Whether a setting is to be chosen by the result.
 
     Raises:
         SystemExit: The dataset has fewer training cases.
     """
     if source.name == DATASETS["Hippocampus"]:
         training, test = volumes(source, seed)
+        test = sorted(training[cases:]) if tuning else test
     elif source.name == DATASETS["SunnybrookLV"]:
         training, test = without_one_patient(source, seed)
     else:
-        training, test = slices(source, seed)
+        training, test = slices(source, seed, first=int(tuning))
     if len(training) < cases:
         raise SystemExit(f"{source.name} has {len(training)} training cases. Choose --cases accordingly.")
     return sorted(training[:cases]), test
@@ -102,15 +107,21 @@ def without_one_patient(source: Path, seed: int) -> tuple[list[str], list[str]]:
     return sorted(c for c in groups if groups[c] != left_out), sorted(c for c in groups if groups[c] == left_out)
 
 
-def slices(source: Path, seed: int) -> tuple[list[str], list[str]]:
-    """Return slices of every second patient of SunnybrookSlices, one of each in turn, and slices of the others."""
+def slices(source: Path, seed: int, *, first: int = 0) -> tuple[list[str], list[str]]:
+    """Return slices of every second patient of SunnybrookSlices, one of each in turn, and slices of the others.
+
+    Args:
+        source: Folder of the original dataset.
+        seed: Number of the choice.
+        first: Number of the first patient to train on, 0 or 1.
+    """
     groups = _description(source)["groups"]
     patients = sorted(set(groups.values()))
-    slices = {patient: sorted(case for case in groups if groups[case] == patient) for patient in patients}
-    # Every second patient is a test patient, so that both halves hold all four diagnostic groups of the dataset.
-    test = [case for patient in patients[1::2] for case in slices[patient]]
+    of_patient = {patient: sorted(case for case in groups if groups[case] == patient) for patient in patients}
+    # Each half of the patients holds all four diagnostic groups of the dataset.
+    test = [case for patient in patients[1 - first :: 2] for case in of_patient[patient]]
     test = [test[i] for i in np.linspace(0, len(test) - 1, TEST_SLICES).astype(int)]
     random = np.random.default_rng(seed)
-    queues = [list(random.permutation(slices[patient])) for patient in patients[::2]]
+    queues = [list(random.permutation(of_patient[patient])) for patient in patients[first::2]]
     turns = range(max(map(len, queues)))
     return [str(queue[turn]) for turn in turns for queue in queues if turn < len(queue)], test

@@ -8,6 +8,7 @@ hierarchical bootstrap over groups (patients), cases within a group, and seeds.
 """
 
 import argparse
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -43,8 +44,9 @@ class Arm:
 
     @property
     def task(self) -> tuple[str, int]:
-        """Dataset and number of training cases."""
-        return self.first["job"]["dataset"], self.first["job"]["cases"]
+        """Dataset, with what it is tested on, and number of training cases."""
+        job = self.first["job"]
+        return job["dataset"] + (" (tuning)" if job.get("tuning") else ""), job["cases"]
 
     @property
     def name(self) -> str:
@@ -151,28 +153,36 @@ def accuracy(arms: Sequence[Arm]) -> Iterator[str]:
 
 def differences(arms: Sequence[Arm]) -> Iterator[str]:
     """Yield the table of paired differences: every arm of ours minus every arm of nnU-Net, same task and seeds."""
-    yield "| dataset | cases | ours | minus | CPU time, ours / nnU-Net | Dice | cases better | HD95 |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for ours in arms:
-        for other in arms:
-            seeds = sorted(ours.runs.keys() & other.runs.keys())
-            if (
-                ours.task != other.task
-                or ours.first["tool"] == "nnU-Net"
-                or other.first["tool"] != "nnU-Net"
-                or not seeds
-            ):
-                continue
-            cases = sorted(ours.groups.keys() & other.groups.keys())
-            groups = [ours.groups[case] for case in cases]
-            dice, hd95 = (
-                ours.values(metric, seeds, cases) - other.values(metric, seeds, cases) for metric in ("Dice", "HD95")
-            )
-            known = dice[:, ~np.isnan(dice).all(axis=0)]
-            better = f"{(np.nanmean(known, axis=0) > 0).sum()} of {known.shape[1]}"
-            share = f"{ours.minutes('cpu') / other.minutes('cpu'):.2f}"
-            scores = f"{_score(dice, groups, 3, '+')} | {better} | {_score(hd95, groups, 2, '+')}"
-            yield f"| {ours.task[0]} | {ours.task[1]} | {ours.name} | {other.name} | {share} | {scores} |"
+    yield "| dataset | cases | ours | minus | seeds | CPU time, ours / nnU-Net | Dice | cases better | HD95 |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for ours, other in itertools.product(arms, arms):
+        if ours.task == other.task and (ours.first["tool"], other.first["tool"]) == ("autocrossdim", "nnU-Net"):
+            yield from _difference(ours, other)
+
+
+def variants(arms: Sequence[Arm]) -> Iterator[str]:
+    """Yield the table of paired differences between arms of ours with and without other settings."""
+    yield "| dataset | cases | ours | minus | seeds | CPU time | Dice | cases better | HD95 |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for changed, usual in itertools.product(arms, arms):
+        first, second = (dict(arm.first["job"], set=None, seed=None) for arm in (changed, usual))
+        if usual.first["job"]["variant"] is None and first != second and {**first, "variant": None} == second:
+            yield from _difference(changed, usual)
+
+
+def _difference(ours: Arm, other: Arm) -> Iterator[str]:
+    """Yield the line of one paired difference, unless the arms have no seed in common."""
+    seeds = sorted(ours.runs.keys() & other.runs.keys())
+    if not seeds:
+        return
+    cases = sorted(ours.groups.keys() & other.groups.keys())
+    groups = [ours.groups[case] for case in cases]
+    dice, hd95 = (ours.values(metric, seeds, cases) - other.values(metric, seeds, cases) for metric in ("Dice", "HD95"))
+    known = dice[:, ~np.isnan(dice).all(axis=0)]
+    better = f"{(np.nanmean(known, axis=0) > 0).sum()} of {known.shape[1]}"
+    share = f"{ours.minutes('cpu') / other.minutes('cpu'):.2f}"
+    scores = f"{_score(dice, groups, 3, '+')} | {better} | {_score(hd95, groups, 2, '+')}"
+    yield f"| {' | '.join(map(str, ours.task))} | {ours.name} | {other.name} | {len(seeds)} | {share} | {scores} |"
 
 
 def curves(arms: Sequence[Arm]) -> Iterator[str]:
@@ -202,6 +212,7 @@ def tables(arms: Sequence[Arm]) -> str:
             "Paired differences, ours minus nnU-Net (95 % interval); a negative HD95 is in our favour.",
             differences(arms),
         ),
+        ("Paired differences between settings of ours (95 % interval).", variants(arms)),
         ("Pseudo-Dice during training, as each tool logs it on patches of training cases.", curves(arms)),
     ]
     return "\n\n".join(f"{caption}\n\n" + "\n".join(lines) for caption, lines in parts)

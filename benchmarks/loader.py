@@ -81,7 +81,7 @@ def ours(folder: Path, patch: tuple[int, ...], batch: int) -> Iterator[Any]:
         names,
         configuration=configuration,
         labels=Labels.from_dataset_json(LABELS),
-        settings=Settings(seed=0),
+        settings=Settings(seed=0, augmentation="standard"),
     )
     for number in count():
         yield loader.batch(number)

@@ -102,7 +102,7 @@ def draw_patches(raw: Path, work: Path, recorder: Recorder) -> None:
     store = project.store(configuration.name)
     names = [case.name for case in project.dataset.training_cases()]
     loader = PatchLoader(
-        store, names, configuration=configuration, labels=project.plan.labels, settings=Settings(augment=False)
+        store, names, configuration=configuration, labels=project.plan.labels, settings=Settings(augmentation="none")
     )
     for number in range(len(names) // configuration.batch_size):
         loader.batch(number)

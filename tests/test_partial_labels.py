@@ -66,7 +66,7 @@ def test_what_is_labelled_is_learned(variant: str, source: Callable[[Path], Path
     work, segmented = tmp_path / "work", tmp_path / "segmented"
     options = {"patch_size": (16, 24, 24), "batch_size": 2, "trial": False}
     autocrossdim.plan_and_preprocess(raw, work=work, planner="dx", **options, processes=1)
-    settings = {"epochs": 1, "steps_per_epoch": 120, "learning_rate": 3e-3, "augment": False, "workers": 0}
+    settings = {"epochs": 1, "steps_per_epoch": 120, "learning_rate": 3e-3, "augmentation": "none", "workers": 0}
     autocrossdim.train(
         raw, work=work, fold=["all"], weights="random", device="cpu", set={**settings, "slices_first": False}
     )

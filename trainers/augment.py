@@ -1,9 +1,9 @@
-"""Augmentation of training patches: the transforms of nnU-Net 2.8.1, in its order, with its probabilities and ranges.
+"""Augmentation of training patches: the transforms of nnU-Net 2.8.1, in its order.
 
-The values are those of `nnUNetTrainer.get_training_transforms` and of
-`configure_rotation_dummyDA_mirroring_and_inital_patch_size` of the same class. The spatial transform of a patch is
-drawn first (`draw_warp`), so that only the voxels it needs are read. Intensities are changed in place. All randomness
-comes from the generator that is passed in; torch does the computation.
+With `STANDARD`, probabilities and ranges are nnU-Net's, too: those of `nnUNetTrainer.get_training_transforms` and of
+`configure_rotation_dummyDA_mirroring_and_inital_patch_size` of the same class. `STRONG` changes more patches, and
+further. The spatial transform of a patch is drawn first (`draw_warp`), so that only the voxels it needs are read.
+Intensities are changed in place. All randomness comes from the generator that is passed in; torch does the computation.
 """
 
 from collections.abc import Collection
@@ -15,24 +15,60 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-P_AFFINE = 0.2  # probability of a rotation, and of a scaling
-SCALES = (0.7, 1.4)
 IN_PLANE_ASPECT = 3.0  # a patch whose first axis is shorter by more than this is rotated in-plane only ("dummy 2D")
 LONG_ASPECT = 1.5  # a slice with a larger aspect ratio is rotated by small angles only
 ANGLE_3D, ANGLE_LONG_2D, ANGLE_2D = np.pi / 6, np.pi / 12, np.pi  # largest angle about each axis, in both directions
 
 P_NOISE, NOISE = 0.1, (0.0, 0.1)  # standard deviation
 P_BLUR, P_BLUR_CHANNEL, BLUR = 0.2, 0.5, (0.5, 1.0)  # sigma in voxels, per axis
-P_BRIGHTNESS, BRIGHTNESS = 0.15, (0.75, 1.25)
-P_CONTRAST, CONTRAST = 0.15, (0.75, 1.25)
+BRIGHTNESS = (0.75, 1.25)  # factor
 P_LOW_RESOLUTION, P_LOW_RESOLUTION_CHANNEL, LOW_RESOLUTION = 0.25, 0.5, (0.5, 1.0)  # fraction of the voxels per axis
-P_GAMMA_INVERTED, P_GAMMA, GAMMA = 0.1, 0.3, (0.7, 1.5)
+P_GAMMA_INVERTED = 0.1
 P_MIRROR = 0.5  # per axis
 
 # Elastic deformation is a cubic B-spline on this many intervals per axis. It cannot fold as long as no control point
 # moves by more than 0.48 (2D) or 0.40 (3D) of an interval (Choi and Lee, Graphical Models 62, 2000).
 BEND_INTERVALS = 4
 BEND_LIMIT = {2: 0.48, 3: 0.40}
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How often, and how far, a patch is changed.
+
+    Attributes:
+        affine: Probability of a rotation, and of a scaling.
+        scales: Smallest and largest factor of a scaling.
+        elastic: Probability of an elastic deformation.
+        brightness: Probability of another brightness.
+        contrast: Probability of another contrast.
+        contrasts: Smallest and largest factor of the contrast.
+        gamma: Probability of a gamma correction.
+        gammas: Smallest and largest exponent.
+    """
+
+    affine: float = 0.2
+    scales: tuple[float, float] = (0.7, 1.4)
+    elastic: float = 0.0
+    brightness: float = 0.15
+    contrast: float = 0.15
+    contrasts: tuple[float, float] = (0.75, 1.25)
+    gamma: float = 0.3
+    gammas: tuple[float, float] = (0.7, 1.5)
+
+
+STANDARD = Strength()
+STRONG = Strength(
+    affine=0.6,
+    scales=(0.5, 1.6),
+    elastic=0.3,
+    brightness=0.5,
+    contrast=0.5,
+    contrasts=(0.5, 1.5),
+    gamma=0.7,
+    gammas=(0.4, 2.0),
+)
+STRENGTHS = {"standard": STANDARD, "strong": STRONG}
 
 
 @dataclass(frozen=True)
@@ -58,23 +94,20 @@ def _warped(patch: tuple[int, ...]) -> tuple[int, ...]:
     return patch[1:] if is_flat(patch) else patch
 
 
-def draw_warp(
-    patch: tuple[int, ...], random: np.random.Generator, p_elastic: float = 0.0, p_affine: float = P_AFFINE
-) -> Warp | None:
+def draw_warp(patch: tuple[int, ...], random: np.random.Generator, strength: Strength = STANDARD) -> Warp | None:
     """Draw a rotation, a scaling and an elastic deformation about the centre of a patch.
 
     Args:
         patch: Patch size in voxels, 2 or 3 axes.
         random: Source of randomness.
-        p_elastic: Probability of an elastic deformation (nnU-Net: 0).
-        p_affine: Probability of a rotation, and of a scaling (nnU-Net: 0.2).
+        strength: How often and how far patches are changed.
 
     Returns:
         The transform; None if nothing was drawn.
     """
     axes = _warped(patch)
     dims = len(axes)
-    rotate, rescale, elastic = random.random(3) < (p_affine, p_affine, p_elastic)
+    rotate, rescale, elastic = random.random(3) < (strength.affine, strength.affine, strength.elastic)
     if not (rotate or rescale or elastic):
         return None
     matrix = np.eye(dims)
@@ -87,7 +120,7 @@ def draw_warp(
             turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
             matrix = matrix @ turn
     if rescale:
-        matrix = matrix * random.uniform(*SCALES)
+        matrix = matrix * random.uniform(*strength.scales)
     bend = None
     if elastic:
         limits = random.random() * BEND_LIMIT[dims] * (np.array(axes) - 1) / BEND_INTERVALS
@@ -166,8 +199,14 @@ def _spline(n: int) -> Tensor:
     return torch.from_numpy(np.select([distance < 1, distance < 2], [near, far]).astype(np.float32))
 
 
-def change_intensities(image: Tensor, random: np.random.Generator) -> None:
-    """Change a patch (C, *patch), float32, in place: noise, blur, brightness, contrast, low resolution, gamma."""
+def change_intensities(image: Tensor, random: np.random.Generator, strength: Strength = STANDARD) -> None:
+    """Change a patch in place: noise, blur, brightness, contrast, low resolution, gamma.
+
+    Args:
+        image: Patch, shape (C, *patch), float32.
+        random: Source of randomness.
+        strength: How often and how far patches are changed.
+    """
     if random.random() < P_NOISE:
         generator = torch.Generator().manual_seed(int(random.integers(2**63)))
         image.add_(torch.randn(image.shape, generator=generator), alpha=random.uniform(*NOISE))
@@ -175,20 +214,20 @@ def change_intensities(image: Tensor, random: np.random.Generator) -> None:
         for channel in image:
             if random.random() < P_BLUR_CHANNEL:
                 blur(channel, random.uniform(*BLUR, channel.ndim))
-    if random.random() < P_BRIGHTNESS:
+    if random.random() < strength.brightness:
         for channel in image:
             channel.mul_(_about_one(BRIGHTNESS, random))
-    if random.random() < P_CONTRAST:
+    if random.random() < strength.contrast:
         for channel in image:
-            change_contrast(channel, _about_one(CONTRAST, random))
+            change_contrast(channel, _about_one(strength.contrasts, random))
     if random.random() < P_LOW_RESOLUTION:
         for channel in image:
             if random.random() < P_LOW_RESOLUTION_CHANNEL:
                 lower_resolution(channel, random.uniform(*LOW_RESOLUTION))
-    for probability, invert in ((P_GAMMA_INVERTED, True), (P_GAMMA, False)):
+    for probability, invert in ((P_GAMMA_INVERTED, True), (strength.gamma, False)):
         if random.random() < probability:
             for channel in image:
-                change_gamma(channel, _about_one(GAMMA, random), invert)
+                change_gamma(channel, _about_one(strength.gammas, random), invert)
 
 
 def _about_one(limits: tuple[float, float], random: np.random.Generator) -> float:

@@ -25,7 +25,16 @@ from autocrossdim.records.plan import Configuration
 from autocrossdim.system.device import memory_format_for, send
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import die_with_parent
-from trainers.augment import apply_warp, change_intensities, draw_mirroring, draw_warp, drop_channels, source_shape
+from trainers.augment import (
+    STANDARD,
+    STRENGTHS,
+    apply_warp,
+    change_intensities,
+    draw_mirroring,
+    draw_warp,
+    drop_channels,
+    source_shape,
+)
 from trainers.loss import IGNORED
 from trainers.partial import leave_open
 from trainers.settings import Settings
@@ -210,7 +219,8 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         """
         case = self._case(name)
         patch, settings = self.configuration.patch_size, self.settings
-        warp = draw_warp(patch, random, settings.elastic, settings.affine) if settings.augment else None
+        strength = STRENGTHS.get(settings.augmentation)
+        warp = None if strength is None else draw_warp(patch, random, strength)
         source = source_shape(patch, warp)
         shape = case.label.shape
         centre = _centre(case, shape, on_class, (1, *patch)[-3:], random)
@@ -233,9 +243,9 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
             image, label = apply_warp(image, label, patch, warp)
         image, soft = image[:channels], None if case.soft_label is None else image[channels:]
         clean = image.copy() if self.unlabelled else image
-        if settings.augment:
+        if strength is not None:
             for _ in range(UNLABELLED_CHANGES if self.unlabelled else 1):
-                change_intensities(torch.from_numpy(image), random)
+                change_intensities(torch.from_numpy(image), random, STANDARD if self.unlabelled else strength)
             mirrored = draw_mirroring(len(patch), random, self.configuration.mirrored)
             image, label, clean = image[mirrored], label[mirrored], clean[mirrored]
             soft = None if soft is None else soft[mirrored]
@@ -249,7 +259,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
     def _masks(self, label: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return one mask per label or region (R, *patch), float32, of the previous stage's segmentation (*patch)."""
         masks, settings = self.labels.to_regions(label), self.settings
-        if settings.augment:
+        if settings.augmentation != "none":
             perturb(
                 masks,
                 random,

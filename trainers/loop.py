@@ -267,7 +267,7 @@ def _validation_batches(run: Run) -> list[Batch]:
     """Return a few fixed batches of foreground patches, the same in every epoch, so that scores can be compared."""
     if not run.task.split.val:
         return []
-    changes: dict[str, Any] = {"foreground_share": 1.0, "augment": False, "channel_dropout": 0.0}
+    changes: dict[str, Any] = {"foreground_share": 1.0, "augmentation": "none", "channel_dropout": 0.0}
     loader = PatchLoader(
         run.task.store,
         run.task.split.val,

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from autocrossdim.records.plan import STEPS_PER_EPOCH
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import printable
-from trainers.augment import P_AFFINE
 
 MAX_EPOCHS, MAX_STEPS, MAX_SECONDS = 10**6, 10**6, 10**9.0
 LONGEST_VALUE = 60  # characters of a value that are repeated in a message
+FORMER = dict.fromkeys(("augment", "affine", "elastic"), "augmentation")  # names of earlier versions
 
 
 class Settings(BaseModel):
@@ -90,12 +90,9 @@ class Settings(BaseModel):
     validation_batches: int = Field(
         4, ge=1, le=1000, description="Batches of validation patches that are scored after every epoch."
     )
-    augment: bool = Field(True, description="Augment training patches.")
-    affine: float = Field(
-        P_AFFINE, ge=0, le=1, description="Probability of a rotation, and of a scaling, of a patch (nnU-Net: 0.2 each)."
-    )
-    elastic: float = Field(
-        0.0, ge=0, le=1, description="Probability of an elastic deformation of a patch (nnU-Net: 0)."
+    augmentation: Literal["none", "standard", "strong"] = Field(
+        "strong",
+        description="How much training patches are changed: not at all, as often and as far as in nnU-Net, or more.",
     )
     channel_dropout: float = Field(
         0.0,
@@ -164,6 +161,8 @@ def _shown(value: object) -> str:
 
 
 def _unknown(name: str) -> str:
+    if name in FORMER:
+        return f"The setting '{name}' is now called '{FORMER[name]}', with other values; see docs/how-to/training.md."
     shown = _shown(name)
     nearest = difflib.get_close_matches(shown, Settings.model_fields, n=1)
     suggestion = f" Did you mean '{nearest[0]}'?" if nearest else ""

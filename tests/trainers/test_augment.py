@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from scipy.ndimage import gaussian_filter
 
 from trainers import augment
 from trainers.augment import (
+    STANDARD,
+    STRONG,
+    Strength,
     Warp,
     apply_warp,
     blur,
@@ -29,8 +33,8 @@ def quarter_turn() -> Warp:
     return Warp(np.array([[0.0, -1.0], [1.0, 0.0]]))
 
 
-def drawn(patch: tuple[int, ...], count: int = 300, p_elastic: float = 0.0) -> list[Warp | None]:
-    return [draw_warp(patch, np.random.default_rng(seed), p_elastic) for seed in range(count)]
+def drawn(patch: tuple[int, ...], count: int = 300, strength: Strength = STANDARD) -> list[Warp | None]:
+    return [draw_warp(patch, np.random.default_rng(seed), strength) for seed in range(count)]
 
 
 def values(*shape: int) -> torch.Tensor:
@@ -66,8 +70,8 @@ def test_a_volume_is_turned_about_the_axis_that_was_drawn() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from(PATCHES), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1.0]))
-def test_what_is_read_holds_the_whole_warped_patch(patch: tuple[int, ...], seed: int, p_elastic: float) -> None:
-    warp = draw_warp(patch, np.random.default_rng(seed), p_elastic)
+def test_what_is_read_holds_the_whole_warped_patch(patch: tuple[int, ...], seed: int, elastic: float) -> None:
+    warp = draw_warp(patch, np.random.default_rng(seed), Strength(elastic=elastic))
     source = source_shape(patch, warp)
     image = np.ones((1, *source), dtype=np.float32)
     if warp is not None:
@@ -120,16 +124,25 @@ def test_scaling_covers_its_range_and_is_as_frequent_as_nnunets() -> None:
     assert 1.35 < scaled.max() <= 1.4
     assert 0.16 < len(scaled) / 2000 < 0.24
     assert 0.32 < np.mean([w is not None for w in drawn((20, 20), 2000)]) < 0.40  # 1 - 0.8 * 0.8
-    always = [draw_warp((20, 20), np.random.default_rng(seed), p_affine=1.0) for seed in range(50)]
+    always = drawn((20, 20), 50, Strength(affine=1.0))
     assert all(warp is not None and warp.matrix[0, 1] != 0 for warp in always)
-    assert all(draw_warp((20, 20), np.random.default_rng(seed), p_affine=0.0) is None for seed in range(50))
+    assert all(warp is None for warp in drawn((20, 20), 50, Strength(affine=0.0)))
+
+
+def test_strong_augmentation_moves_more_patches_and_further() -> None:
+    warps = drawn((20, 20), 1000, STRONG)
+    factors = np.array([1.0 if warp is None else np.sqrt(np.linalg.det(warp.matrix)) for warp in warps])
+    assert 0.5 <= factors.min() < 0.55
+    assert 1.5 < factors.max() <= 1.6
+    assert 0.85 < np.mean([warp is not None for warp in warps]) < 0.92  # 1 - 0.4 * 0.4 * 0.7
+    assert 0.26 < np.mean([warp is not None and warp.bend is not None for warp in warps]) < 0.34
 
 
 @pytest.mark.parametrize("patch", PATCHES)
-def test_bending_is_off_by_default_and_does_not_fold(patch: tuple[int, ...]) -> None:
+def test_bending_is_off_in_nnunets_list_and_does_not_fold(patch: tuple[int, ...]) -> None:
     assert all(warp is None or warp.bend is None for warp in drawn(patch))
     for seed in range(20):
-        warp = draw_warp(patch, np.random.default_rng(seed), p_elastic=1.0)
+        warp = draw_warp(patch, np.random.default_rng(seed), Strength(elastic=1.0))
         assert warp is not None
         axes = patch[-len(warp.matrix) :]
         source = source_shape(patch, warp)[-len(axes) :]
@@ -215,17 +228,20 @@ def test_intensities_change_with_the_seed_alone(patch: tuple[int, ...]) -> None:
     [
         ("P_NOISE", None),
         ("P_BLUR", "blur"),
-        ("P_BRIGHTNESS", None),
-        ("P_CONTRAST", "change_contrast"),
+        ("brightness", None),
+        ("contrast", "change_contrast"),
         ("P_LOW_RESOLUTION", "lower_resolution"),
         ("P_GAMMA_INVERTED", "change_gamma"),
-        ("P_GAMMA", "change_gamma"),
+        ("gamma", "change_gamma"),
     ],
 )
-def test_each_change_is_as_frequent_as_nnunets(
-    probability: str, change: str | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("strength", [STANDARD, STRONG], ids=["standard", "strong"])
+def test_each_change_is_as_frequent_as_its_probability(
+    strength: Strength, probability: str, change: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = getattr(augment, probability)
+    expected = getattr(augment if probability.startswith("P_") else strength, probability)
+    never = dict.fromkeys({"brightness", "contrast", "gamma"} - {probability}, 0.0)
+    strength = replace(strength, **never)
     for other in [name for name in vars(augment) if name.startswith("P_") and "CHANNEL" not in name]:
         if other != probability:
             monkeypatch.setattr(augment, other, 0.0)
@@ -239,7 +255,7 @@ def test_each_change_is_as_frequent_as_nnunets(
     changes = 0
     for seed in range(400):
         image = values(1, 6, 6)
-        change_intensities(image, np.random.default_rng(seed))
+        change_intensities(image, np.random.default_rng(seed), strength)
         changes += not torch.equal(image, values(1, 6, 6))
     assert abs(changes / 400 - expected) < 0.08
     assert change is None or len(called) == changes

@@ -24,7 +24,7 @@ SETTINGS = {
     "steps_per_epoch": 2,
     "validation_batches": 1,
     "workers": 0,
-    "augment": False,
+    "augmentation": "none",
     "slices_first": False,
 }
 

@@ -63,7 +63,7 @@ def test_the_shares_of_several_processes_make_up_the_batch(planned: tuple[Path, 
 
 
 def test_masks_of_a_previous_stage_follow_the_image_and_move_along_with_the_label(planned: tuple[Path, Path]) -> None:
-    settings = {"affine": 1.0, "stage_empty": 0.0, "stage_morphology": 0.0, "stage_component": 0.0}
+    settings = {"augmentation": "strong", "stage_empty": 0.0, "stage_morphology": 0.0, "stage_component": 0.0}
     alone, cascade = make_loader(planned, **settings), make_loader(planned, **settings)
     # A previous stage that segments everything as it was annotated.
     cascade._cases = {
@@ -91,8 +91,8 @@ def test_a_batch_has_the_planned_shape(planned: tuple[Path, Path], config: str) 
 
 
 def test_neighbouring_slices_are_channels(planned: tuple[Path, Path]) -> None:
-    one = make_loader(planned, "omnia", augment=False).batch(3)
-    three = make_loader(planned, "omnia", augment=False, configuration={"slices": 3}).batch(3)
+    one = make_loader(planned, "omnia", augmentation="none").batch(3)
+    three = make_loader(planned, "omnia", augmentation="none", configuration={"slices": 3}).batch(3)
     batch_size, _, *patch = one.data.shape
     assert three.data.shape == (batch_size, 3, *patch)
     np.testing.assert_allclose(three.data[:, 1:2], one.data)
@@ -108,7 +108,7 @@ def test_a_batch_depends_on_its_number_and_the_seed_alone(planned: tuple[Path, P
 
 
 def test_a_batch_is_bitwise_the_same_for_any_number_of_threads_and_earlier_draws(planned: tuple[Path, Path]) -> None:
-    loader = make_loader(planned, elastic=0.5)
+    loader = make_loader(planned, augmentation="strong")
     expected = [loader.batch(number) for number in range(6)]
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -165,7 +165,7 @@ def test_no_case_is_starved(cases: int, batch: int, first: int, seed: int) -> No
 
 def test_foreground_patches_are_centred_on_a_class(planned: tuple[Path, Path]) -> None:
     small = {"patch_size": (8, 8), "batch_size": 6}
-    loader = make_loader(planned, "omnia", configuration=small, foreground_share=1.0, augment=False)
+    loader = make_loader(planned, "omnia", configuration=small, foreground_share=1.0, augmentation="none")
     assert all((loader.batch(number).target > 0).reshape(6, -1).any(1).all() for number in range(10))
 
 
@@ -193,10 +193,10 @@ def test_only_what_a_patch_needs_is_read(planned: tuple[Path, Path]) -> None:
     assert (4, 6, 8) in read
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_regions_and_ignored_voxels_reach_the_targets(planned: tuple[Path, Path], augment: bool) -> None:
+@pytest.mark.parametrize("augmentation", ["none", "strong"])
+def test_regions_and_ignored_voxels_reach_the_targets(planned: tuple[Path, Path], augmentation: str) -> None:
     def target(labels: Labels | None = None) -> np.ndarray:
-        return make_loader(planned, labels=labels, augment=augment).batch(2).target
+        return make_loader(planned, labels=labels, augmentation=augmentation).batch(2).target
 
     exclusive = target()
     assert {0, 1, 2} == set(np.unique(exclusive))

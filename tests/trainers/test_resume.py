@@ -42,10 +42,10 @@ def test_a_complete_fold_is_finished_and_an_interrupted_one_is_not(make_run: Mak
 def test_other_settings_are_refused_with_both_values_and_the_remedies(make_run: MakeRun, complete: bool) -> None:
     checkpoint = checkpoint_of(make_run(), complete=complete)
     with pytest.raises(UserError) as caught:
-        require_same_run(make_run(learning_rate=0.5, augment=False), checkpoint)
+        require_same_run(make_run(learning_rate=0.5, augmentation="none"), checkpoint)
     message = str(caught.value)
-    assert "with other settings (augment: true -> false, learning_rate: 0.001 -> 0.5)" in message
-    assert "Use the former settings (--set augment=true --set learning_rate=0.001)" in message
+    assert 'with other settings (augmentation: "strong" -> "none", learning_rate: 0.001 -> 0.5)' in message
+    assert 'Use the former settings (--set augmentation="strong" --set learning_rate=0.001)' in message
     assert message.endswith("or start over with --restart.")
 
 

@@ -19,8 +19,8 @@ EXTREME = [
     ("epochs", 1.5),
     ("max_seconds", "soon"),
     ("monitor", "paper"),
-    ("augment", [[[[1]]]]),
-    ("affine", {"a": "b" * 10**6}),
+    ("augmentation", [[[[1]]]]),
+    ("warmup", {"a": "b" * 10**6}),
     ("channel_dropout", 1),
 ]
 
@@ -60,6 +60,12 @@ def test_every_setting_is_described_and_every_number_bounded(name: str) -> None:
         if kind.get("type") in ("integer", "number"):
             assert {"minimum", "exclusiveMinimum"} & kind.keys(), name
             assert {"maximum", "exclusiveMaximum"} & kind.keys(), name
+
+
+@pytest.mark.parametrize("name", ["augment", "affine", "elastic"])
+def test_a_setting_of_an_earlier_version_is_answered_with_its_present_name(name: str) -> None:
+    with pytest.raises(UserError, match=f"^The setting '{name}' is now called 'augmentation'"):
+        read_settings({name: 1})
 
 
 def test_an_unknown_setting_is_answered_with_the_nearest_one() -> None:

@@ -119,7 +119,7 @@ def test_soft_labels_move_along_with_the_image(planned: tuple[Path, Path], confi
     plan, store = Plan.read(workspace.plan), Store(workspace.preprocessed("dx"))
     options = {"configuration": plan.configuration(config), "labels": plan.labels}
     plain, taught = (
-        PatchLoader(store, ["case_00"], settings=Settings(seed=0, affine=1.0), **options) for _ in range(2)
+        PatchLoader(store, ["case_00"], settings=Settings(seed=0, augmentation="strong"), **options) for _ in range(2)
     )
     case = store.open("case_00")
     label = case.label[:]

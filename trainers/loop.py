@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 
 from autocrossdim.evaluation.diagnosis import history_sentences
 from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.environment import extended
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.console import bars, say, warn
 from autocrossdim.system.errors import Interrupted
@@ -18,7 +19,7 @@ from autocrossdim.system.text import counted
 from trainers.display import Display
 from trainers.distributed import SyncedBatchNorm
 from trainers.history import History, epoch_line
-from trainers.learner import Learner
+from trainers.learner import Learner, environment
 from trainers.loader import Batch, PatchLoader
 from trainers.losses import Losses
 from trainers.monitor import monitor_for
@@ -208,6 +209,8 @@ def _write(
             provenance=learner.provenance,
             run=state,
             sources=sources,
+            requested=sorted(run.requested.model_dump(exclude_defaults=True)),
+            environments=extended(learner.environments, environment(fabric)),
             resume=learner.resume_state(),
         )
         if is_best:

@@ -121,7 +121,9 @@ class About(_Part):
 def start(provenance: Mapping[str, Any]) -> Start:
     """What a checkpoint's provenance says, without folders."""
     model = str(provenance.get("model") or "")
-    if known := re.search(r"models[/\\](\w+)[/\\]fold_(\w+)[/\\]checkpoint_\w+$", model):
+    if re.search(r"models[/\\]\w+[/\\]slices[/\\]fold_\w+[/\\]checkpoint_\w+$", model):
+        source = "its 2D counterpart"
+    elif known := re.search(r"models[/\\](\w+)[/\\]fold_(\w+)[/\\]checkpoint_\w+$", model):
         source = f"a trained model ({known[1]}, fold {known[2]})"
     elif re.fullmatch(r"hf://[\w./@-]+", model):
         source = model

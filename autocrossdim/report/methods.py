@@ -2,6 +2,8 @@
 
 import platform
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -9,9 +11,11 @@ import numpy as np
 from autocrossdim.models import about, card
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.environment import Environment
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.report.commands import planning_command, training_commands
 from autocrossdim.report.formats import sizes
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import counted
@@ -62,12 +66,19 @@ def methods(
         ("Channels, normalisation", ", ".join(f"{name} ({channel.scheme})" for name, channel in schemes)),
         ("Folds", str(folds)),
     ]
-    for name in configurations:
-        rows += _planned(plan, name, unit) + _trained(workspace, name, folds)
+    trained = {name: _checkpoints(workspace, name, folds) for name in configurations}
+    for name, checkpoints in trained.items():
+        rows += _planned(plan, name, unit) + _trained(name, checkpoints)
     if best is not None:
         kept = ", ".join(step.name for step in best.postprocessing)
         rows.append(("Post-processing", f"largest component of {kept}" if kept else "none"))
     program = version("autocrossdim")
+    rows.append(("Command: plan", planning_command(plan)))
+    for name, checkpoints in trained.items():
+        typed = training_commands(plan, checkpoints, folds=folds)
+        rows += [(f"Command: train {name}", command) for command in typed]
+    if best is not None:
+        rows.append(("Command: choose the model", f"autocrossdim find_best {plan.dataset}"))
     rows += [
         (
             "Versions when this page was written",
@@ -90,6 +101,8 @@ def methods(
     if networks:
         subject, verb = ("configuration", "was") if len(configurations) == 1 else ("configurations", "were")
         text += f"The {subject} {networks} {verb} trained{validation}.{averaged}"
+        described = [_described(name if len(trained) > 1 else None, each) for name, each in trained.items() if each]
+        text = " ".join([text, *described, *_place([each for some in trained.values() for each in some])])
     return text.strip(), rows
 
 
@@ -110,16 +123,58 @@ def _network(configuration: Configuration) -> str:
     return f"{name} ({configuration.dims}D), encoder {configuration.encoder}"
 
 
-def _trained(workspace: Workspace, name: str, folds: int) -> Rows:
-    """Return what the checkpoints record; folds whose checkpoint is missing or unreadable are left out."""
-    checkpoints = []
+def _checkpoints(workspace: Workspace, name: str, folds: int) -> list[Checkpoint]:
+    """Return the checkpoints of a configuration without weights; the missing and unreadable ones are left out."""
+    found = []
     for number in range(folds):
-        try:
-            checkpoints.append(Checkpoint.read(workspace.fold(name, number).latest))
-        except UserError:
-            continue
+        with suppress(UserError):
+            checkpoint = Checkpoint.read(workspace.fold(name, number).latest)
+            found.append(replace(checkpoint, network={}, resume={}))  # without the weights, which take memory
+    return found
+
+
+def _described(name: str | None, checkpoints: Sequence[Checkpoint]) -> str:
+    """Return a sentence on starting weights and length of training; with the name if there are several."""
+    starts = [about.start(checkpoint.provenance) for checkpoint in checkpoints]
+    subject = f"Each fold of {name}" if name else "Each fold"
+    steps = [checkpoint.run.step for checkpoint in checkpoints]
+    length = _range([each.run.epoch for each in checkpoints], "epoch")
+    length += f" ({_range(steps, 'optimiser step')})" if all(steps) else ""
+    return f"{subject} was trained for {length}, starting from {_distinct(_weights(start) for start in starts)}."
+
+
+def _weights(start: about.Start) -> str:
+    origin = card.origin(start)
+    return f"{origin} weights" if origin.endswith("random") else origin
+
+
+def _place(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Return a sentence on when and with what the folds were trained; none unless all of them record it."""
+    if not checkpoints or not all(checkpoint.environments for checkpoint in checkpoints):
+        return []
+    known = [each for checkpoint in checkpoints for each in checkpoint.environments]
+    return [f"Training took place {_days(known)} (device: {_devices(known)}; {_versions(known)})."]
+
+
+def _days(known: Sequence[Environment]) -> str:
+    first, last = min(each.first_day for each in known), max(each.last_day for each in known)
+    start, end = (f"{day.day} {day:%B %Y}" for day in (first, last))
+    return f"on {start}" if start == end else f"from {start} to {end}"
+
+
+def _devices(known: Sequence[Environment]) -> str:
+    return _distinct(f"{f'{n} × ' if (n := each.devices) > 1 else ''}{each.device}, {each.precision}" for each in known)
+
+
+def _versions(known: Sequence[Environment]) -> str:
+    return _distinct(f"autocrossdim {each.autocrossdim}, PyTorch {each.torch}" for each in known)
+
+
+def _trained(name: str, checkpoints: Sequence[Checkpoint]) -> Rows:
+    """Return what the checkpoints record."""
     if not checkpoints:
         return []
+    known = [each for checkpoint in checkpoints for each in checkpoint.environments]
     starts = [about.start(checkpoint.provenance) for checkpoint in checkpoints]
     names = dict.fromkeys(key for checkpoint in checkpoints for key in checkpoint.settings)
     settings = {
@@ -134,12 +189,20 @@ def _trained(workspace: Workspace, name: str, folds: int) -> Rows:
         # Those of the 2D network that a 3D network starts from are not included.
         (f"{name}: optimiser steps per fold", ", ".join(f"{each.run.step}" for each in checkpoints if each.run.step)),
         (f"{name}: training minutes per fold", minutes),
+        (f"{name}: dates of training", _days(known).removeprefix("on ").removeprefix("from ") if known else ""),
+        (f"{name}: device, precision", _devices(known)),
+        (f"{name}: versions in training", _versions(known)),
         (f"{name}: seed", seed or ""),
         (f"{name}: starting weights", _distinct(card.origin(each) for each in starts)),
         (f"{name}: licence of the starting weights", _distinct(card.licence(each) for each in starts)),
         (f"{name}: hyper-parameters", "; ".join(f"{key} = {value}" for key, value in settings.items())),
     ]
     return [(key, value) for key, value in rows if value and value != "not known"]
+
+
+def _range(numbers: Sequence[int], noun: str) -> str:
+    ends = dict.fromkeys((min(numbers), max(numbers)))
+    return f"{' to '.join(f'{end:,}' for end in ends)} {noun}{'' if max(numbers) == 1 else 's'}"
 
 
 def _distinct(values: Iterable[str]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-VOLATILE = re.compile(r".*(seconds|minutes|waited).*")
-"""Keys of JSON files and checkpoints that hold measured times."""
+VOLATILE = re.compile(r".*(seconds|minutes|waited|_day).*")
+"""Keys of JSON files and checkpoints that hold measured times and days."""
 
 Tree = dict[str, str]  # path -> digest of the content
 

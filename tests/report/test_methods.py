@@ -42,9 +42,9 @@ def test_checkpoints_are_described_and_missing_facts_left_out(make_plan: Callabl
     text, found = described()
     assert text.endswith("Each fold was trained for 3 epochs (3,000 optimiser steps), starting from timm/b0.ra.")
     assert not {"dx: device, precision", "Command: train dx"} & found.keys()
-    assert found["dx: network"].startswith("DX-Net (3D), encoder ")
+    assert found["dx: network"] == "DX-Net (3D)"
     assert found["dx: folds described"] == "1"
-    assert (found["dx: seed"], found["dx: optimiser steps per fold"]) == ("7", "3000")
+    assert (found["dx: seed"], found["dx: optimiser steps per fold"]) == ("7", "3,000")
     assert found["dx: starting weights"] == "timm/b0.ra"
     assert found["dx: licence of the starting weights"] == "apache-2.0"
     assert found["dx: hyper-parameters"] == "warmup = 0.1"

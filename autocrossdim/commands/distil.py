@@ -77,6 +77,7 @@ def distil(
             unavailable, or a checkpoint belongs to other teachers.
         Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
     """
+    from autocrossdim.commands.growth import find_change
     from autocrossdim.commands.plugins import FoldTask, Unlabelled, find_trainer
     from autocrossdim.commands.project import ALL, Project
     from autocrossdim.evaluation.folds import summarise_folds
@@ -94,6 +95,7 @@ def distil(
     if weights == "previous":
         raise UserError("--weights previous: a student starts from other weights, such as imagenet.")
     project = Project.open(dataset, work=work)
+    find_change(project)  # fails if labels or images have another meaning now
     plan = project.plan
     validation = CrossValidation(project.dataset, project.workspace, plan, project.splits, default_processes(), device)
     best = read_teachers(validation)

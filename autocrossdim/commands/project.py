@@ -78,11 +78,6 @@ class Project:
         work = CrossValidation(self.dataset, self.workspace, self.plan, self.splits, processes, device="cpu")
         return preprocessed(work, configuration)
 
-    def unplanned(self) -> list[str]:
-        """Return the training cases that were added since the dataset was planned and are therefore in no fold."""
-        known = set(self.fingerprint.names)
-        return [case.name for case in self.dataset.training_cases() if case.name not in known]
-
     def unlabelled_store(self, configuration: str, *, processes: int | None = None) -> Store:
         """Return the preprocessed unlabelled scans of a configuration, as `store` does the training cases.
 

@@ -87,10 +87,12 @@ def train(
         Validation results of all folds trained so far; None if there are none or jobs were submitted.
 
     Raises:
-        UserError: The dataset was not planned, a fold or configuration does not exist, the previous stage of a cascade
-            is not trained in all folds, the weights are unavailable, a fold failed, or the jobs cannot be submitted.
+        UserError: The dataset was not planned, or dataset.json changed since then; a fold or configuration does not
+            exist, the previous stage of a cascade is not trained in all folds, the weights are unavailable, a fold
+            failed, or the jobs cannot be submitted.
         Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
     """
+    from autocrossdim.commands.growth import find_change
     from autocrossdim.commands.plugins import FoldTask, Unlabelled, find_trainer
     from autocrossdim.commands.project import Project
     from autocrossdim.evaluation.folds import summarise_folds
@@ -109,8 +111,7 @@ def train(
     trainer = find_trainer(configuration.trainer)
     trainer.check_settings(settings)
     workspace, name = project.workspace, configuration.name
-    unplanned = project.unplanned()
-    if unplanned:
+    if unplanned := find_change(project).added:
         warn(
             f"{listed(unplanned, 10)} {'is' if len(unplanned) == 1 else 'are'} new and in no fold. Run "
             "`autocrossdim plan_and_preprocess` to add new cases to the folds."

@@ -119,3 +119,9 @@ def test_a_dataset_of_nnunets_first_version_is_not_taken_for_a_task(make_dataset
     edit_json(dataset, training=[entry], numTraining=99)
     (fault,) = autocrossdim.verify(dataset, processes=1).faults
     assert "numTraining is 99" in fault
+
+
+def test_numbers_of_labels_may_have_leading_zeros(tmp_path: Path, convert, edit_json) -> None:
+    source = write_task(tmp_path / "Task05_Prostate")
+    edit_json(source, labels={"00": "background", "01": "PZ", "02": "TZ"})
+    assert convert(source)[1]["labels"] == {"background": 0, "PZ": 1, "TZ": 2}

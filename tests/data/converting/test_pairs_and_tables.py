@@ -70,6 +70,20 @@ def test_colour_pictures_stay_one_file(tmp_path: Path, convert) -> None:
     assert next(file.name for file in sorted((dataset / "imagesTr").iterdir())) == "c0_0000.png"
 
 
+@pytest.mark.parametrize("channel", ["", "_0000"])
+def test_numbers_of_four_digits_that_labels_have_too_are_part_of_the_name(
+    tmp_path: Path, convert, write_pair, channel: str
+) -> None:
+    source = tmp_path / "numbered"
+    for number in range(5):
+        image, label = f"images/scan_{number:04d}{channel}.nii.gz", f"labels/scan_{number:04d}.nii.gz"
+        write_pair(source / image, source / label, seed=number)
+    dataset, content = convert(source)
+    assert content["channel_names"] == {"0": "channel 0"}
+    assert content["numTraining"] == 5
+    assert (dataset / "imagesTr" / "scan_0003_0000.nii.gz").is_file()
+
+
 def test_files_without_a_partner_are_faults(tmp_path: Path, write_pair) -> None:
     source = tmp_path / "odd"
     write_pair(source / "images" / "a.nii.gz", source / "labels" / "a.nii.gz")

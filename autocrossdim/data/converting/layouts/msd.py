@@ -75,7 +75,7 @@ def _names(file: Path, content: dict[str, Any], key: str) -> dict[str, str]:
         raise UserError(f'{file}: {key} is missing or malformed. Write it as {{"0": "name", "1": "name"}}.')
     if key == "modality" and set(names) != {str(number) for number in range(len(names))}:
         raise UserError(f"{file}: {key} must be numbered from 0 without gaps.")
-    return {str(number): str(name) for number, name in names.items()}
+    return {str(int(number)): str(name) for number, name in names.items()}
 
 
 def _add(cases: list[SourceCase], faults: list[str], image: Path, label: Source | None, channels: int) -> None:

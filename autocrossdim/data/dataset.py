@@ -14,6 +14,7 @@ from autocrossdim.data.images import ENDINGS, PICTURES, spacing_file
 from autocrossdim.data.sides import parse_mirror_axes, parse_sides
 from autocrossdim.records.codes import Codes, parse_codes
 from autocrossdim.records.labels import Labels
+from autocrossdim.system.console import warn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, read_json, reading
 from autocrossdim.system.text import counted, listed, shown_path
@@ -251,7 +252,7 @@ def cases_in_folder(folder: Path, num_channels: int, file_ending: str, *, incomp
 
     A case is `CASE_0000.ext`, one file per channel; if a case needs a single file, `CASE.ext` is accepted too. A
     directory of DICOM slices is one case, named after the directory; so is each subdirectory with DICOM slices. With
-    `incomplete`, a case may lack channels, whose files are named all the same.
+    `incomplete`, a case may lack channels, whose files are named all the same. A warning names images of other formats.
 
     Raises:
         UserError: no case, a case without all its channels, a file that belongs to no case, or no access.
@@ -260,6 +261,8 @@ def cases_in_folder(folder: Path, num_channels: int, file_ending: str, *, incomp
     if not folder.is_dir():
         raise UserError(f"{shown_path(folder)}: no such directory.")
     channels, unnumbered = channel_files(folder, file_ending)
+    if channels or unnumbered:
+        _warn_of_other_formats(folder, file_ending)
     picture = num_channels == 3 and file_ending in PICTURES
     if channels:
         # Skipping these silently would leave out a case, or a channel of a case.
@@ -312,6 +315,22 @@ def files_ending(folder: Path, file_ending: str) -> list[Path]:
     with reading():
         entries = list_directory(folder) if folder.is_dir() else []
     return [entry for entry in entries if entry.name.endswith(file_ending) and not entry.name.startswith(".")]
+
+
+def _warn_of_other_formats(folder: Path, file_ending: str) -> None:
+    """Name the images of a directory that are left out because they have another ending."""
+    with reading():
+        files = [file for file in list_directory(folder) if not file.name.startswith(".")]
+        others = [
+            file.name
+            for file in files
+            if not file.name.endswith(file_ending) and file.name.lower().endswith(ENDINGS) and file.is_file()
+        ]
+    if others:
+        warn(
+            f"{shown_path(folder)}: {counted(len(others), 'image')} of another format left out ({listed(others)}). The "
+            f"model takes {file_ending} files; convert or rename them to segment them as well."
+        )
 
 
 def _expected(folder: Path, name: str, found: set[int], num_channels: int, file_ending: str) -> tuple[Path, ...]:

@@ -139,7 +139,9 @@ def study(
     # Planning all cases also finds the faults of the dataset before the first run.
     # Parts of a study on several machines start at the same time, and share its plan and its datasets.
     with locked(folder / LOCK, folder, wait=True):
-        planned = plan_command(raw.path, work=folder / "plan", processes=processes, trial=False, **options)
+        planned = plan_command(
+            raw.path, work=folder / "plan", processes=processes, overwrite=overwrite, trial=False, **options
+        )
     configuration = planned.configuration(config)
     _check(chosen, planned, configuration, settings)
     defaults = default_weights(configuration.encoder)

@@ -16,6 +16,10 @@ FOLDS = 5
 SEED = 12345  # as in nnU-Net, so that its folds can be compared case by case
 
 CORRECT = "Correct the file."
+REGROUPED = (
+    "If 'groups' in dataset.json is right, make new folds with `autocrossdim plan_and_preprocess --overwrite` and "
+    "train them with --restart; else correct it."
+)
 CHANGED = "If cases were added or removed, run `autocrossdim plan_and_preprocess` again; else correct the file."
 
 
@@ -300,6 +304,8 @@ def _checked(
             raise UserError(f"{path}: fold {fold} has an empty '{'val' if train else 'train'}'. {remedy}")
         shared = {groups[name] for name in train if name in groups} & {groups[n] for n in val if n in groups}
         if shared:
+            if remedy == CHANGED:
+                remedy = REGROUPED
             raise UserError(f"{path}: fold {fold} has group {min(shared)} in both train and val. {remedy}")
     return splits
 

@@ -247,7 +247,7 @@ def read_json(path: Path) -> Any:
                 raise UserError(f"{shown_path(path)}: is not a regular file. Replace it by a JSON file.")
             if path.stat().st_size > MAX_JSON_BYTES:
                 raise UserError(f"{path}: larger than {MAX_JSON_BYTES // 2**20} MB. Replace it by the right JSON file.")
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8").removeprefix("\ufeff")  # editors on Windows write this mark
             content = json.loads(text)
         except FileNotFoundError:
             raise UserError(f"{shown_path(path)}: no such file.") from None

@@ -204,3 +204,11 @@ def test_folds_of_cases_that_are_gone_name_the_command_to_run(make_dataset, tmp_
     path.write_text(json.dumps([{"train": ["a", "gone"], "val": ["c"]}]))
     with pytest.raises(UserError, match=r"names gone.*run `autocrossdim plan_and_preprocess` again"):
         load_or_make_splits(dataset, path)
+
+
+def test_folds_that_divide_a_new_group_say_how_to_make_others(make_dataset, tmp_path: Path):
+    path = tmp_path / "splits.json"
+    load_or_make_splits(load_dataset(make_dataset()), path)
+    grouped = load_dataset(make_dataset(groups={"a": "p", "b": "p"}))
+    with pytest.raises(UserError, match=r"has group p in both train and val\. If .* new folds with .* --overwrite`"):
+        load_or_make_splits(grouped, path)

@@ -266,14 +266,18 @@ def _left_of_patient(mask: npt.NDArray[Any], geometry: Geometry) -> float | None
 
 
 def _patients(source: Path, modality: Modality) -> list[Path]:
-    """Return the directories of the patients that have slices of a modality, sorted."""
-    slices = next(iter(modality.channels.values()))
+    """Return the directories of the patients that have a channel or the ground truth of a modality, sorted.
+
+    One of them suffices: a patient without the others is a fault to report, not a directory to pass over.
+    """
     inside = "" if modality.images == "." else f"{modality.images}/"
-    depth = len(Path(f"{inside}{slices}").parts)
-    patterns = [f"{above}{modality.folder}/*/{inside}{slices}" for above in ("", "*/", "*/*/")]
-    if source.name == modality.folder:
-        patterns.append(f"*/{inside}{slices}")
-    found = [folder.parents[depth - 1] for pattern in patterns for folder in source.glob(pattern) if folder.is_dir()]
+    above = [f"{levels}{modality.folder}/*/" for levels in ("", "*/", "*/*/")]
+    above += ["*/"] if source.name == modality.folder else []
+    found = set[Path]()
+    for part in (*modality.channels.values(), "Ground"):
+        depth = len(Path(f"{inside}{part}").parts)
+        matches = (folder for pattern in above for folder in source.glob(f"{pattern}{inside}{part}"))
+        found |= {folder.parents[depth - 1] for folder in matches if folder.is_dir()}
     return sorted(found, key=_natural)
 
 

@@ -59,7 +59,7 @@ def export(
             neither or both of `output` and `hub` are given, or `licence` without `hub`.
     """
     from autocrossdim.models.hub import FILE
-    from autocrossdim.models.hub_folder import UNKNOWN, check_licence, write_hub_files
+    from autocrossdim.models.hub_folder import UNKNOWN, check_folder, check_licence, write_hub_files
     from autocrossdim.models.onnx import require_packages, write_networks
     from autocrossdim.models.pack import pack
     from autocrossdim.system.console import say
@@ -71,6 +71,8 @@ def export(
         raise UserError("--licence is for the repository on the hub. Add --hub FOLDER, or leave --licence out.")
     licence = UNKNOWN if licence is None else licence
     check_licence(licence)
+    if hub is not None:
+        check_folder(Path(hub))
     output = Path(target)
     if onnx is not None:
         require_packages()

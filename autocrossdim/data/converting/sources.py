@@ -4,7 +4,6 @@ Files that already have the format of the dataset are copied byte by byte.
 """
 
 import gzip
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -239,14 +238,16 @@ def _with_spacing(path: Path) -> tuple[Path, ...]:
 def _copied(source: Path, path: Path) -> bool:
     """Copy a file that has the format of `path`, compressing `.nii` for `.nii.gz`; return whether it has."""
     old, new = file_ending(source), file_ending(path)
-    if (old, new) == (".nii", ".nii.gz"):
-        with reading(source):
-            _write_compressed(source.read_bytes(), path)
-        return True
-    if old != new:
+    is_smaller = (old, new) == (".nii", ".nii.gz")
+    if old != new and not is_smaller:
         return False
-    with written_whole(path) as temporary, reading(source):
-        shutil.copyfile(source, temporary)
+    with reading(source):  # before writing, so that a full disk is not taken for a source that cannot be read
+        content = source.read_bytes()
+    if is_smaller:
+        _write_compressed(content, path)
+        return True
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
     side, target = spacing_file(source), spacing_file(path)
     if side is not None and target is not None and side.is_file():
         write_json(target, {"spacing": list(read_image([source]).geometry.spacing)})

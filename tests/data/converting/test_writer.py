@@ -1,5 +1,6 @@
 """What all layouts share: resuming, what the output may hold, and options."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -136,3 +137,15 @@ def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert f"Next: autocrossdim verify {tmp_path / 'out'}" in shown
     app([*words, "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["written"] == 0
+
+
+def test_a_full_disk_is_not_taken_for_a_source_that_cannot_be_read(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(UserError, match=r"out/imagesTr/c0_0000\.nii\.gz: cannot be written \(the disk is full\)"):
+        autocrossdim.convert(source, tmp_path / "out", processes=1)

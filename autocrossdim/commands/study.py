@@ -245,10 +245,12 @@ def _announcement(study: "Study", jobs: "Sequence[Job]", dataset: "Dataset", fol
     limits = [counted(settings["epochs"], "epoch")]
     limits += [f"at most {settings['max_seconds']:.0f} s of training"] if "max_seconds" in settings else []
     sizes = ", ".join(str(size) for size in dict.fromkeys(len(job.training) for job in jobs))
+    cases = "training case" if sizes == "1" else "training cases"
+    arms = counted(len({job.arm.name for job in trained}), "arm")
     seeds = len({job.seed for job in jobs})
     return (
         f"{study.question} {counted(len(trained), 'run')} of {' and '.join(limits)} each: "
-        f"{counted(len({job.arm.name for job in trained}), 'arm')}, {sizes} training cases, {counted(seeds, 'seed')}; "
+        f"{arms}, {sizes} {cases}, {counted(seeds, 'seed')}; "
         f"tested on {counted(len(jobs[0].test), 'other case')} of {dataset.name}. Results will be written to {folder}."
     )
 

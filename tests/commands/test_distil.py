@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 import autocrossdim
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
+from autocrossdim.jobs.slurm import Job
 from autocrossdim.preprocessing.soft_labels import CERTAIN
 from autocrossdim.preprocessing.store import open_array
 from autocrossdim.records.best import Best
@@ -180,6 +181,39 @@ def test_an_interrupted_student_ends_with_the_same_weights(
     assert expected.run.step == found.run.step == 2
     for key, tensor in expected.network.items():
         assert torch.equal(tensor, found.network[key]), key
+
+
+def test_folds_are_distilled_side_by_side_or_as_jobs(
+    taught: tuple[Path, Path],
+    student: Student,
+    command: Callable[..., Any],
+    succeed: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw, work = taught
+    started: dict[str, Sequence[str]] = {}
+
+    def submit(jobs: Mapping[str, Job], folder: Path, options: Mapping[str, str]) -> None:
+        assert (folder.parent.name, options) == (raw.name, {"time": "1:00:00"})
+        started.update({name: job.words for name, job in jobs.items()})
+
+    def run_together(commands: Mapping[str, Sequence[str]], slots: Sequence[object]) -> None:
+        assert len(slots) == 2
+        started.update(commands)
+
+    monkeypatch.setattr("autocrossdim.jobs.slurm.submit", submit)
+    monkeypatch.setattr("autocrossdim.jobs.local.run_together", run_together)
+    words = ["distil", raw, "--work", work, "--epochs", 1, "--weights", "random", "--device", "cpu"]
+    words += [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+    assert "this command without --slurm writes the comparison" in succeed(*words, "--slurm", "time=1:00:00")
+    assert list(started) == [f"omnia_distilled fold {fold}" for fold in (0, 1, "all")]
+    # Each process has the same options as this one: it finds that its fold is complete.
+    assert "already trained" in succeed(*started["omnia_distilled fold 1"][3:])
+    started.clear()
+    assert student.sentence in succeed(*words, "--parallel", 2).replace("\n", " ")
+    assert list(started) == ["fold 0", "fold 1", "fold all"]
+    refused = command(*words, "--parallel", 2, "--slurm", "time=1:00:00")
+    assert "--parallel cannot be combined with --slurm" in refused.stderr
 
 
 def test_a_student_is_not_trained_by_train(taught: tuple[Path, Path]) -> None:

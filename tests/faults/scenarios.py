@@ -57,13 +57,13 @@ def commands(folder: Path) -> dict[str, tuple[str, ...]]:
         "ensemble": ("ensemble", output, output, "-o", str(folder / "averaged"), "--dataset", raw),
         "export": ("export", raw, *work, "-o", str(folder / "model.acd")),
         "annotate_next": ("annotate_next", raw, *work, *cpu, "--no-mirroring"),
+        "report": ("report", raw, *work),
         "distil": ("distil", raw, *work, *random, "--fold", "0", "--epochs", "1", *settings),
         "study": (
             *("study", "2d3d", raw, *work, *random, *PLAN[:4], "--memory", "1", "--processes", "1"),
             *("--cases", "1", "--test-cases", "1", "--seeds", "1", "--epochs", "1", *settings),
             *("--arm", "Omnia-Net"),
         ),
-        "report": ("report", raw, *work),
         "predict again": (*predict, "--overwrite"),
         "train longer": (*train, "--fold", "0", "--epochs", "3"),
     }

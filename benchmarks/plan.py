@@ -1,4 +1,4 @@
-"""What is planned for well-known kinds of data, and how long planning takes.
+"""What is planned for well-known kinds of data, and how much processor time planning takes.
 
     python benchmarks/plan.py [--output FILE]
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     lines = [
-        "| data | memory, bits | chosen | configuration | patch (batch) | strides | computed GB | processor seconds to plan |",
+        "| data | memory, bits | chosen | configuration | patch (batch) | strides | computed GB | processor seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for what, spacing, shape, cases, channels, labels, memory, bits in DATA:

@@ -163,14 +163,14 @@ def test_an_interrupted_student_ends_with_the_same_weights(
     for name in ("undisturbed", "interrupted"):
         shutil.copytree(work, tmp_path / name)
     autocrossdim.distil(raw, work=tmp_path / "undisturbed", **options)
-    write = loop._write
+    write = loop._write_checkpoint
 
     def power_cut(*arguments: Any, **named: Any) -> None:
         write(*arguments, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "_write", power_cut)
+        patch.setattr(loop, "_write_checkpoint", power_cut)
         autocrossdim.distil(raw, work=tmp_path / "interrupted", **options)
     autocrossdim.distil(raw, work=tmp_path / "interrupted", **{**options, "restart": False})
     expected, found = (

@@ -120,9 +120,9 @@ def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path)
 def test_loader_workers_share_the_cores_of_their_own_node(
     planned: tuple[Path, Path], work: Path, monkeypatch: pytest.MonkeyPatch, started_here: str, expected: int
 ) -> None:
-    from trainers import loop
+    from trainers import data
 
-    monkeypatch.setattr(loop, "default_processes", lambda: 8)
+    monkeypatch.setattr(data, "default_processes", lambda: 8)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
     monkeypatch.setenv("WORLD_SIZE", "16")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", started_here)
@@ -141,7 +141,7 @@ def test_loader_workers_share_the_cores_of_their_own_node(
         settings={},
         restart=False,
     )
-    assert loop._workers(Run.of(task)) == expected
+    assert data.number_of_workers(Run.of(task)) == expected
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autocrossdim.data.images import Geometry, read_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_label
 from autocrossdim.records.labels import Labels
 
 SAME_SPACING = 1.01  # spacings with a smaller ratio count as equal: headers round them

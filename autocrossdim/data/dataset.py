@@ -10,7 +10,8 @@ from typing import Any
 from autocrossdim.data.annotation_keys import parse_annotated_labels, parse_unannotated_slices
 from autocrossdim.data.case_keys import case_list_faults, parse_channel_names, parse_groups
 from autocrossdim.data.dicom import dicom_folders
-from autocrossdim.data.images import ENDINGS, PICTURES, spacing_file
+from autocrossdim.data.images import ENDINGS
+from autocrossdim.data.pictures import PICTURES, spacing_file
 from autocrossdim.data.sides import parse_mirror_axes, parse_sides
 from autocrossdim.records.codes import Codes, parse_codes
 from autocrossdim.records.labels import Labels

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from autocrossdim.data.annotated_slices import labelled_slices
 from autocrossdim.data.converting.layouts import detect
 from autocrossdim.data.dataset import Case, Dataset
-from autocrossdim.data.images import Geometry, Image, read_image, read_label, same_place, spacing_file
+from autocrossdim.data.geometry import Geometry, Image, same_place
+from autocrossdim.data.images import read_image, read_label
+from autocrossdim.data.pictures import spacing_file
 from autocrossdim.data.sides import missing_axes, missing_axes_fault
 from autocrossdim.data.structure import StructureCheck, check_structure, is_missing, missing_channels
 from autocrossdim.system.errors import UserError

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from autocrossdim.data.images import Geometry, to_itk
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.itk import to_itk
 from autocrossdim.inference.uncertainty import Uncertainty
 from autocrossdim.records.likeness import Familiarity
 

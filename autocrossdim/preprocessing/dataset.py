@@ -8,7 +8,8 @@ import numpy as np
 
 from autocrossdim.data.annotated_slices import read_annotation
 from autocrossdim.data.dataset import Case, Dataset
-from autocrossdim.data.images import Geometry, read_image, read_label, same_place
+from autocrossdim.data.geometry import Geometry, same_place
+from autocrossdim.data.images import read_image, read_label
 from autocrossdim.preprocessing.case import preprocess
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.plan import Configuration, Plan

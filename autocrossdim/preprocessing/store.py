@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autocrossdim.data.dataset import Case
-from autocrossdim.data.images import Geometry
+from autocrossdim.data.geometry import Geometry
 from autocrossdim.preprocessing.case import Placement, Preprocessed
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Configuration, Plan

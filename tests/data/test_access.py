@@ -15,7 +15,8 @@ import SimpleITK as sitk
 from autocrossdim.data import dicom
 from autocrossdim.data.dataset import cases_in_folder, find_dataset, load_dataset
 from autocrossdim.data.dicom import dicom_folders
-from autocrossdim.data.images import Geometry, read_dicom_series, read_image, read_label, write_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_dicom_series, read_image, read_label, write_label
 from autocrossdim.data.splits import load_or_make_splits
 from autocrossdim.data.verify import verify
 from autocrossdim.preprocessing.store import Store

@@ -9,7 +9,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from autocrossdim.data.images import Geometry, read_image, write_array
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_image, write_array
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.inference.segmentation import Segmentation

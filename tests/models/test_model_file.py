@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 
 from autocrossdim import predict
-from autocrossdim.data.images import Geometry, write_array
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import write_array
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.models.model_file import ModelFile
 from autocrossdim.records.best import Best, plan_digest

@@ -22,7 +22,8 @@ WRITERS = """
 import json, resource, sys
 from pathlib import Path
 import numpy as np
-from autocrossdim.data.images import Geometry, write_array, write_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import write_array, write_label
 from autocrossdim.preprocessing import store
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_text

@@ -9,7 +9,8 @@ import numpy as np
 from autocrossdim.data.converting.description import SourceCase
 from autocrossdim.data.converting.registry import Wishes
 from autocrossdim.data.converting.sources import ImageFile, LabelFile
-from autocrossdim.data.images import file_ending, is_picture, read_image, read_label
+from autocrossdim.data.images import file_ending, read_image, read_label
+from autocrossdim.data.pictures import is_picture
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import counted, listed

@@ -17,7 +17,8 @@ import numpy as np
 
 from autocrossdim.data.converting.description import Description, Examined, SourceCase
 from autocrossdim.data.converting.sources import Source, require_files
-from autocrossdim.data.images import Geometry, file_ending, same_place
+from autocrossdim.data.geometry import Geometry, same_place
+from autocrossdim.data.images import file_ending
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import (

@@ -14,7 +14,8 @@ from autocrossdim.data.converting.named import unknown_about
 from autocrossdim.data.converting.registry import Wishes, layout
 from autocrossdim.data.converting.sources import Array, ReadImage, ReadLabel
 from autocrossdim.data.dicom_objects import lenient, require_packages
-from autocrossdim.data.images import Geometry, read_dicom_slices
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_dicom_slices
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, reading
 from autocrossdim.system.processes import map_cases

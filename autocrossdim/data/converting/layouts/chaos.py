@@ -20,7 +20,8 @@ from autocrossdim.data import dicom
 from autocrossdim.data.converting.description import Description, Examined, SourceCase
 from autocrossdim.data.converting.registry import Wishes, layout
 from autocrossdim.data.converting.sources import Array, ReadImage, ReadLabel
-from autocrossdim.data.images import Geometry, read_dicom_slices
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_dicom_slices
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, reading
 from autocrossdim.system.text import counted, listed

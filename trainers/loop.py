@@ -29,7 +29,7 @@ from trainers.resume import split_of, state_of
 from trainers.run import Run
 from trainers.schedule import Clock, learning_rate_factor, progress, reaches_plateau, shorten
 from trainers.settings import Settings
-from trainers.signals import StopRequest
+from trainers.signals import StopRequest, noting_requests
 from trainers.step import set_learning_rate, training_step
 from trainers.teacher import has_collapsed, is_teaching, pseudo_labelled
 
@@ -63,7 +63,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         if fabric.world_size > 1:
             stack.enter_context(SyncedBatchNorm())
         # Workers start inside: a SIGTERM to all processes must not end them before the last step.
-        stop = stack.enter_context(StopRequest())
+        stop = stack.enter_context(noting_requests())
         training = stack.enter_context(training_batches(run, state, fabric))
         # A distilled network draws its unlabelled patches from the training batches.
         has_mean_teacher = bool(run.unlabelled) and run.task.soft_labels is None

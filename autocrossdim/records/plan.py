@@ -30,8 +30,8 @@ DISTILLED = "_distilled"  # end of the name of a student, which has the network 
 
 STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints: what is lost at most when a run is killed
 
-# A plan is read from files of others, too: what no scan and no network has would only end in want of memory.
-MAX_AXIS, MAX_PATCH, MAX_BATCH = 2**15, 2**28, 2**12  # voxels an axis and a patch (1 GiB), patches
+# Plans may come from other people. Beyond these bounds, memory would run out.
+MAX_AXIS, MAX_PATCH, MAX_BATCH = 2**15, 2**28, 2**12  # voxels per axis, voxels per patch (1 GiB), patches per batch
 
 Millimetres = Annotated[float, Field(gt=0, lt=1e6)]
 PatchSide = Annotated[int, Field(gt=0, le=MAX_AXIS)]
@@ -80,10 +80,10 @@ class Memory(BaseModel):
     """Memory in bytes.
 
     Attributes:
-        budget_bytes: what a training step may take.
-        estimated_bytes: what it is computed to take.
-        measured_bytes: what it took when it was run for real; None where there is no GPU to run it on.
-        inference_bytes: what predicting one batch of tiles is computed to take.
+        budget_bytes: Budget of a training step.
+        estimated_bytes: Computed memory of a training step.
+        measured_bytes: Measured peak memory of a training step; None without a GPU.
+        inference_bytes: Computed memory of predicting one batch of tiles.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,8 +98,8 @@ class Cost(BaseModel):
     """What a configuration costs.
 
     Attributes:
-        multiply_adds_per_case: of predicting a case of the median shape once, without mirroring.
-        seconds_per_epoch: of training on this machine, from a few real steps; None if they were not run.
+        multiply_adds_per_case: Multiply-adds of predicting a case of the median shape once, without mirroring.
+        seconds_per_epoch: Seconds per training epoch on this machine, from a few real steps; None if they were not run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,21 +114,21 @@ class Configuration(NetworkChoices):
     Attributes:
         name: `omnia`, `dx`, `dx_lowres`, `dx_cascade`, `ds` or `unet`.
         dims: 2 (slices) or 3 (volumes).
-        spacing: mm a voxel, `dims` entries; a 2D configuration leaves the slice axis as it is.
-        median_shape: median shape (Z, Y, X) of the cases at that spacing, voxels.
-        patch_size: voxels, `dims` entries.
-        batch_size: patches a step.
+        spacing: Voxel spacing in mm, `dims` entries; a 2D configuration does not resample the slice axis.
+        median_shape: Median shape (Z, Y, X) of the cases at that spacing, in voxels.
+        patch_size: Patch size in voxels, `dims` entries.
+        batch_size: Patches per training step.
         kind: `unet` for Omnia-Net and DX-Net, `ds` for DS-Net (3D -> 2D -> 3D), `plain` for a U-Net without pretrained
             weights.
         previous_stage: Configuration whose segmentation is an additional input, one mask per label; None if there is
             none. nnU-Net's word.
-        trainer: name of the installed trainer that trains it (entry point group `autocrossdim.trainers`).
-        learning_rate: peak learning rate, unless the training settings give another.
+        trainer: Name of the installed trainer that trains it (entry point group `autocrossdim.trainers`).
+        learning_rate: Peak learning rate, unless the training settings give another.
         mirror_axes: Axes of the patch that are mirrored in training and at test time; None mirrors every axis.
-        strides: one entry of `dims` numbers an encoder level.
-        kernel_sizes: one entry a resolution level, the full one first.
-        memory: bytes of a training step and of prediction.
-        cost: arithmetic and time.
+        strides: Stride per axis, one entry per encoder level.
+        kernel_sizes: Kernel extent per axis, one entry per resolution level, full resolution first.
+        memory: Memory of a training step and of prediction.
+        cost: Multiply-adds of prediction, and training time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -152,7 +152,7 @@ class Configuration(NetworkChoices):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if {len(self.spacing), len(self.patch_size)} != {self.dims}:
-            raise ValueError(f"spacing and patch_size need {self.dims} numbers, one an axis")
+            raise ValueError(f"spacing and patch_size need {self.dims} numbers, one per axis")
         if math.prod(self.patch_size) > MAX_PATCH:
             raise ValueError(f"a patch of more than {MAX_PATCH} voxels")
         if self.previous_stage is not None and (self.kind != "unet" or self.slices != 1):
@@ -178,7 +178,7 @@ class Configuration(NetworkChoices):
         return z, y, x
 
     def trains_like(self, other: "Configuration") -> bool:
-        """Whether two configurations make the same network of the same data, whatever they were said to cost."""
+        """Whether two configurations give the same network from the same data, whatever their estimated cost."""
         return not self.differing_fields(other)
 
     def differing_fields(self, other: "Configuration") -> list[str]:

@@ -1,4 +1,4 @@
-"""2D weights for an encoder: from timm's hub by full name, or from a file. Asked for and not to be had is an error."""
+"""2D weights for an encoder, from timm's hub or a file. If requested weights are unavailable, that is an error."""
 
 import hashlib
 import re
@@ -31,14 +31,14 @@ class EncoderWeights:
     """2D weights of one timm architecture, checked against it, with what is known of their origin.
 
     Attributes:
-        encoder: timm's architecture.
-        state_dict: tensors by timm's names, with a stem of three channels; the classifier may be missing.
-        source: the file, or the hub's repository.
-        tag: timm's tag, where it is known.
-        licence: as timm states it, where it is known.
-        sha256: of the file.
-        mean: what the weights expect to be subtracted from RGB in [0, 1].
-        std: what they then expect it to be divided by.
+        encoder: timm's name of the architecture.
+        state_dict: Tensors by timm's names, for three input channels; the classifier may be missing.
+        source: File or repository on the hub.
+        tag: timm's tag; None if it is unknown.
+        licence: Licence that timm states; None if it is unknown.
+        sha256: SHA-256 of the file.
+        mean: Mean per channel of the RGB images in [0, 1] that the weights were trained on.
+        std: Standard deviation per channel of these images.
     """
 
     encoder: str
@@ -55,7 +55,7 @@ class EncoderWeights:
         return f"{self.source} ({', '.join(filter(None, origin))})"
 
     def provenance(self) -> dict[str, Any]:
-        """Everything but the tensors, for the checkpoint, as JSON takes it."""
+        """Return everything but the tensors, as JSON-able values for the checkpoint."""
         return {
             "encoder": self.encoder,
             "source": self.source,
@@ -68,7 +68,7 @@ class EncoderWeights:
 
 
 def resolve_weights(request: str, encoder: str) -> EncoderWeights | None:
-    """Find, read and check the weights that were asked for; None only where `random` was.
+    """Return the requested weights, checked against the encoder; None only if `random` was requested.
 
     Args:
         request: `imagenet` or `noisy_student` for the encoder's own tag of that training, a full timm name of the same

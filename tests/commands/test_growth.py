@@ -18,7 +18,7 @@ from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
 
 CASES = ["a", "b", "c", "d", "e"]
-OPTIONS = {"memory": 1.0, "trial": False, "processes": 1}
+OPTIONS = {"encoder": "test_efficientnet", "memory": 1.0, "trial": False, "processes": 1}
 
 
 class Growing:

@@ -33,7 +33,9 @@ SETTINGS = {
 def work(planned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a work directory in which a batch of four was planned, which can be divided."""
     folder = tmp_path_factory.mktemp("several")
-    autocrossdim.plan_and_preprocess(planned[0], work=folder, memory=1, trial=False, batch_size=4, processes=1)
+    autocrossdim.plan_and_preprocess(
+        planned[0], work=folder, encoder="test_efficientnet", memory=1, trial=False, batch_size=4, processes=1
+    )
     return folder
 
 

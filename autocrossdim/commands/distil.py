@@ -82,7 +82,6 @@ def distil(
     from autocrossdim.commands.project import ALL, Project
     from autocrossdim.evaluation.folds import summarise_folds
     from autocrossdim.records.plan import DISTILLED
-    from autocrossdim.selection.folds import CrossValidation
     from autocrossdim.selection.teachers import (
         compare_with_teachers,
         label_softly,
@@ -90,14 +89,13 @@ def distil(
         soft_labels_of,
         student_of,
     )
-    from autocrossdim.system.processes import default_processes
 
     if weights == "previous":
         raise UserError("--weights previous: a student starts from other weights, such as imagenet.")
     project = Project.open(dataset, work=work)
     find_change(project)  # fails if labels or images have another meaning now
     plan = project.plan
-    validation = CrossValidation(project.dataset, project.workspace, plan, project.splits, default_processes(), device)
+    validation = project.cross_validation(device=device)
     best = read_teachers(validation)
     student = student_of(plan, best, config)
     network = student.name.removesuffix(DISTILLED)

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from autocrossdim.records.calibration import Calibration, CaseScore
 from autocrossdim.records.likeness import Likeness
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import Unit
 from autocrossdim.records.workspace import FoldFolder, Workspace
-from autocrossdim.system.errors import UserError, first_fault
-from autocrossdim.system.files import read_json, write_text
+from autocrossdim.system.files import read_record, write_text
 
 BEST_VERSION = 1
 
@@ -118,18 +117,7 @@ class Best(BaseModel):
         Raises:
             UserError: the file is missing, damaged, or of another version.
         """
-        content = read_json(path)
-        remedy = "Run `autocrossdim find_best` again, or delete it."
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: damaged. {remedy}")
-        if content.get("version") != BEST_VERSION:
-            raise UserError(
-                f"{path}: of version {content.get('version')}, but this program reads version {BEST_VERSION}. {remedy}"
-            )
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise UserError(f"{path}: damaged ({first_fault(error)}). {remedy}") from error
+        return read_record(cls, path, remedy="Run `autocrossdim find_best` again, or delete it.", version=BEST_VERSION)
 
     def write(self, path: Path) -> None:
         """Write best.json."""

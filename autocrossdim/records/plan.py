@@ -19,7 +19,7 @@ from autocrossdim.records.labels import Labels
 from autocrossdim.records.network import NO_ENCODER, Kind, NetworkChoices, NetworkPlan
 from autocrossdim.records.normalization import Normalization
 from autocrossdim.system.errors import UserError, first_fault
-from autocrossdim.system.files import read_json, write_text
+from autocrossdim.system.files import read_record, write_text
 
 PLAN_VERSION = 2
 
@@ -369,17 +369,8 @@ class Plan(BaseModel):
         Raises:
             UserError: the file is missing, damaged, or of another version.
         """
-        content = read_json(path)
-        version = content.get("version") if isinstance(content, dict) else None
-        if version != PLAN_VERSION:
-            raise UserError(
-                f"{path}: a plan of version {version}, but this program reads version {PLAN_VERSION}. "
-                "Plan again with `autocrossdim plan_and_preprocess --overwrite`."
-            )
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise UserError(f"{path}: not a valid plan ({first_fault(error)}). Plan again.") from error
+        remedy = "Plan again with `autocrossdim plan_and_preprocess --overwrite`."
+        return read_record(cls, path, fault="not a valid plan", remedy=remedy, version=PLAN_VERSION)
 
     def write(self, path: Path) -> None:
         """Write plan.json."""

@@ -263,7 +263,9 @@ def read_json(path: Path) -> Any:
     return content
 
 
-def read_record(kind: "type[Record]", path: Path, *, remedy: str, fault: str = "damaged") -> "Record":
+def read_record(
+    kind: "type[Record]", path: Path, *, remedy: str, fault: str = "damaged", version: int | None = None
+) -> "Record":
     """Read a JSON file as a pydantic model.
 
     Args:
@@ -271,13 +273,19 @@ def read_record(kind: "type[Record]", path: Path, *, remedy: str, fault: str = "
         path: The file.
         remedy: What the user can do if the content is wrong, in one or more sentences.
         fault: What the message calls wrong content.
+        version: Version of the format that the file must have; None if the format has no versions.
 
     Raises:
-        UserError: The file cannot be read, or its content does not fit the model.
+        UserError: The file cannot be read, has another version, or its content does not fit the model.
     """
     from pydantic import ValidationError
 
+    content = read_json(path)
+    if version is not None and isinstance(content, dict) and content.get("version") != version:
+        raise UserError(
+            f"{path}: of version {content.get('version')}, but this program reads version {version}. {remedy}"
+        )
     try:
-        return kind.model_validate(read_json(path))
+        return kind.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {fault} ({first_fault(error)}). {remedy}") from error

@@ -52,7 +52,7 @@ def read_annotation(path: Path, labels: Labels) -> tuple[Label, Geometry]:
     """Read a label map (Z, Y, X) in which voxels that were not annotated have the value `labels.unannotated`.
 
     Raises:
-        UserError: as `read_label`.
+        UserError: As `read_label`.
     """
     label, geometry = read_label(path)
     return mark_unannotated(label, geometry, labels), geometry

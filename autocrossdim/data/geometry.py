@@ -20,15 +20,15 @@ class Geometry:
     """Position of an image's voxels in space.
 
     Attributes:
-        shape: voxels (Z, Y, X); Z is 1 for a 2D image.
+        shape: Voxels (Z, Y, X); Z is 1 for a 2D image.
         spacing: mm (z, y, x); z is 1.0 for a 2D image.
         origin: ITK's origin in mm, unchanged, `dims` entries (x, y, z).
         direction: ITK's direction matrix, unchanged, row by row, `dims` squared entries.
         dims: 2 or 3.
-        pixel_type: voxel type of the file, for display.
-        oriented: whether the file states how its axes lie in the patient; pictures and NIfTI files without a coordinate
+        pixel_type: Voxel type of the file, for display.
+        oriented: Whether the file states how its axes lie in the patient; pictures and NIfTI files without a coordinate
             system do not.
-        header: geometry in the source's format, `nifti:<base64>` or `nrrd:<lines>`. Files of the same format are
+        header: Geometry in the source's format, `nifti:<base64>` or `nrrd:<lines>`. Files of the same format are
             written with it, which preserves the geometry bit by bit.
     """
 

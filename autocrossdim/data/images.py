@@ -26,7 +26,7 @@ def file_ending(path: Path) -> str:
     """Return the ending of an image file, such as `.nii.gz`.
 
     Raises:
-        UserError: a format that is not supported.
+        UserError: A format that is not supported.
     """
     for ending in ENDINGS:
         if path.name.lower().endswith(ending):
@@ -38,7 +38,7 @@ def read_image(paths: Sequence[Path]) -> Image:
     """Read one image: one file per channel, one RGB(A) file with three channels, or the directory of a DICOM series.
 
     Raises:
-        UserError: a file is missing, unreadable, truncated, 4D or complex, has no valid spacing or far more voxels
+        UserError: A file is missing, unreadable, truncated, 4D or complex, has no valid spacing or far more voxels
             than its size allows, or the channels' geometries differ.
     """
     with reading():
@@ -61,7 +61,7 @@ def read_label(path: Path) -> tuple[npt.NDArray[np.integer[Any]], Geometry]:
     """Read a label map as integers of shape (Z, Y, X). Palette pictures give the palette's indices.
 
     Raises:
-        UserError: as `read_image`; several values per voxel; values that are not integers.
+        UserError: As `read_image`; several values per voxel; values that are not integers.
     """
     path = Path(path)
     array, geometry = _read(path, is_label=True)
@@ -83,7 +83,7 @@ def read_dicom_series(folder: Path) -> Image:
     """Read the one DICOM series in `folder` as an image of shape (1, Z, Y, X), or (3, Z, Y, X) in colour.
 
     Raises:
-        UserError: no series or several, several slices at one position, uneven gaps, unreadable files.
+        UserError: No series or several, several slices at one position, uneven gaps, unreadable files.
     """
     return read_dicom_slices(folder, dicom.series_files(folder))
 
@@ -92,7 +92,7 @@ def read_dicom_slices(folder: Path, files: list[str]) -> Image:
     """Read slices, in the order of `dicom.stacked`, as an image of shape (1, Z, Y, X), or (3, Z, Y, X) in colour.
 
     Raises:
-        UserError: the files, which are in `folder`, cannot be read as one volume.
+        UserError: The files, which are in `folder`, cannot be read as one volume.
     """
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
@@ -113,7 +113,7 @@ def write_label(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None
     bit by bit. Other formats preserve it as far as they can (NIfTI: float32).
 
     Raises:
-        UserError: values below 0 or above 65535, or a format or directory that cannot hold them.
+        UserError: Values below 0 or above 65535, or a format or directory that cannot hold them.
     """
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     if low < 0 or high > np.iinfo(np.uint16).max:
@@ -125,7 +125,7 @@ def write_array(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None
     """Write a map, such as one of probabilities, of shape (Z, Y, X) to `path` as float32.
 
     Raises:
-        UserError: a format (PNG, BMP) or directory that cannot hold it.
+        UserError: A format (PNG, BMP) or directory that cannot hold it.
     """
     if file_ending(Path(path)) in (".png", ".bmp"):
         raise UserError(f"{path}: cannot hold fractions. Write .tif or .nii.gz instead.")
@@ -136,7 +136,7 @@ def write_image(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None
     """Write one channel of an image, shape (Z, Y, X): as uint8, int16 or uint16 if that is exact, else float32.
 
     Raises:
-        UserError: a format or directory that cannot hold it.
+        UserError: A format or directory that cannot hold it.
     """
     if np.isfinite(array).all() and (array == np.round(array)).all():
         for kind in (np.uint8, np.int16, np.uint16):

@@ -30,7 +30,7 @@ def array_from_itk(path: Path, image: sitk.Image, header: str | None = None) -> 
         header: Geometry in the format of the file, see `Geometry.header`.
 
     Raises:
-        UserError: as `geometry_from_itk`, or the voxels are complex numbers.
+        UserError: As `geometry_from_itk`, or the voxels are complex numbers.
     """
     if "complex" in image.GetPixelIDTypeAsString():
         raise UserError(f"{path}: complex voxels. Write the magnitude, or magnitude and phase as two channels.")

@@ -44,7 +44,7 @@ def read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
     """Read a picture with Pillow as (C, Z, Y, X), in its number type, without alpha; palettes give their indices.
 
     Raises:
-        UserError: the file is damaged or truncated.
+        UserError: The file is damaged or truncated.
     """
     if path.name.lower().endswith(TIFFS):
         headers.check_tiff(path)
@@ -70,7 +70,7 @@ def picture_geometry(path: Path, shape: tuple[int, ...], dims: int, pixel_type: 
     """Return the geometry of a picture, with the spacing of its spacing file or 1.
 
     Raises:
-        UserError: the spacing file is malformed.
+        UserError: The spacing file is malformed.
     """
     spacing: list[float] = [1.0, 1.0, 1.0]
     side = spacing_file(path)

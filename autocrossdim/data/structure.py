@@ -27,7 +27,7 @@ def check_structure(path: Path) -> StructureCheck:
     """Check dataset.json, the directories, and names and numbers of files; no image is opened.
 
     Raises:
-        UserError: a directory may not be read.
+        UserError: A directory may not be read.
     """
     dataset, faults = parse_dataset(Path(path))
     structure = StructureCheck(dataset, faults)
@@ -111,7 +111,7 @@ def is_missing(path: Path) -> bool:
     """Return whether a file does not exist.
 
     Raises:
-        UserError: its directory may not be entered.
+        UserError: Its directory may not be entered.
     """
     with reading():
         return not path.exists()

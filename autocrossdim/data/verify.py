@@ -42,17 +42,17 @@ class CaseCheck:
     """Findings in one case.
 
     Attributes:
-        name: name of the case.
-        image: image; None if it could not be read.
-        label: label values (Z, Y, X); None if they could not be read.
-        faults: one sentence each.
-        warnings: one sentence each.
-        values: label values present.
-        image_hash: digest of the image's voxels; equal for cases with identical images.
+        name: Name of the case.
+        image: Image; None if it could not be read.
+        label: Label values (Z, Y, X); None if they could not be read.
+        faults: One sentence each.
+        warnings: One sentence each.
+        values: Label values present.
+        image_hash: Digest of the image's voxels; equal for cases with identical images.
         dims: 2 or 3; None if the image could not be read.
-        orientation: orientation code of the image; None if it is unknown or 2D.
-        slices: number of slices of the label.
-        labelled: numbers of the slices that hold any label.
+        orientation: Orientation code of the image; None if it is unknown or 2D.
+        slices: Number of slices of the label.
+        labelled: Numbers of the slices that hold any label.
     """
 
     name: str
@@ -72,11 +72,11 @@ def verify(path: str | Path, processes: int = 1) -> Report:
     """Check the dataset in directory `path`, reading each training case and unlabelled scan once; nothing is written.
 
     Args:
-        path: directory of the dataset.
-        processes: number of worker processes, each of which holds one case in memory.
+        path: Directory of the dataset.
+        processes: Number of worker processes, each of which holds one case in memory.
 
     Raises:
-        UserError: a directory may not be read.
+        UserError: A directory may not be read.
     """
     structure = check_structure(Path(path))
     if structure.faults and (layout := detect(Path(path))) is not None:

@@ -34,7 +34,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def weights_name(configuration: str, fold: int | str) -> str:
-    """Name of the member with a fold's weights."""
+    """Return the name of the member with the weights of a fold."""
     return f"weights/{configuration}/fold_{fold}.safetensors"
 
 
@@ -48,11 +48,11 @@ class ModelFile:
     """An exported file.
 
     Attributes:
-        archive: the checked zip.
-        plan: with the configurations that are in the file, and no others.
-        about: data, training, results.
-        best: what `find_best` found out about the configurations in the file, where it did.
-        folds: names of the folds (`fold_0`) of each configuration, in the order in which they are averaged.
+        archive: The checked zip file.
+        plan: Plan with only the configurations in the file.
+        about: Data, training and results.
+        best: Result of `find_best` for the configurations in the file; None without one.
+        folds: Names of the folds (`fold_0`) of each configuration, in the order in which they are averaged.
     """
 
     archive: Archive
@@ -66,7 +66,7 @@ class ModelFile:
         """Check a file and read everything but the weights.
 
         Raises:
-            UserError: no such file, damaged, of another version, or holding what does not belong there.
+            UserError: No such file, damaged, of another version, or holding what does not belong there.
         """
         archive = Archive.open(Path(path))
         found: dict[str, list[str]] = {}

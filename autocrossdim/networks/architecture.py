@@ -78,7 +78,7 @@ def check_arch(encoder: str) -> None:
     """Check that timm has a model of the name.
 
     Raises:
-        UserError: it has not.
+        UserError: It has not.
     """
     arch = arch_of(encoder)
     if not timm.is_model(arch):

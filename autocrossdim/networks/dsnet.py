@@ -66,7 +66,7 @@ class DSNet(SegmentationNetwork):
         """(B, C, Z, Y, X) -> logits (B, K, Z, Y, X), with Z the plan's depth.
 
         Raises:
-            ValueError: the input has another depth.
+            ValueError: The input has another depth.
         """
         if x.shape[2] != self.plan.depth:
             raise ValueError(f"this DS-Net is built for patches of depth {self.plan.depth}, not {x.shape[2]}")

@@ -109,7 +109,7 @@ def prove_chain(name: str) -> None:
         name: timm's name of the architecture.
 
     Raises:
-        UserError: they do not.
+        UserError: They do not.
     """
     units = architecture(name).units
     with reproducible(), torch.no_grad():

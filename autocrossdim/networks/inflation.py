@@ -81,7 +81,7 @@ def rebuild(
         name: Name of the module, if it is part of a larger one.
 
     Raises:
-        UserError: a layer has no 3D twin.
+        UserError: A layer has no 3D twin.
     """
     done: dict[nn.Module, nn.Module] = {}  # a layer used twice has one twin
 
@@ -122,7 +122,7 @@ def _prove(module: nn.Module, example: Tensor | None) -> list[str]:
     """Prove a module, if need be without its classification head; returns the names of the parts to drop.
 
     Raises:
-        UserError: a layer that is no part of a head is wrong in 3D.
+        UserError: A layer that is no part of a head is wrong in 3D.
     """
     signature = _signature(module)
     if signature not in _proven:

@@ -40,7 +40,7 @@ def load_encoder(network: SegmentationNetwork, weights: "EncoderWeights") -> Loa
     """Load 2D weights of a classifier into the encoder of a network, and set its `load_report`.
 
     Raises:
-        UserError: the weights are of another architecture than the encoder.
+        UserError: The weights are of another architecture than the encoder.
     """
     if weights.encoder != arch_of(network.plan.encoder):
         raise UserError(
@@ -73,7 +73,7 @@ def transfer(
         The report, which also becomes `target.load_report`.
 
     Raises:
-        UserError: the networks differ in kind, network or encoder, or the source has more axes than the target.
+        UserError: The networks differ in kind, network or encoder, or the source has more axes than the target.
     """
     plan = target.plan
     for field, there, here in (

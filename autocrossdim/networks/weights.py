@@ -77,7 +77,7 @@ def resolve_weights(request: str, encoder: str) -> EncoderWeights | None:
         encoder: timm's name of the encoder, with or without a tag.
 
     Raises:
-        UserError: there are no such weights, they cannot be fetched or read, or do not fit the encoder.
+        UserError: There are no such weights, they cannot be fetched or read, or do not fit the encoder.
     """
     if encoder == NO_ENCODER:
         if request != "random":

@@ -36,14 +36,14 @@ class CaseRecord(BaseModel):
     """Description of a stored case.
 
     Attributes:
-        name: name of the case.
-        label_path: absolute path of its label file; empty for an unlabelled scan.
-        geometry: geometry of the image as read.
-        placement: position of the preprocessed case in the original grid.
-        source: versions of the files it was preprocessed from; empty if written by version 0.1.
-        annotated_labels: names of the labels that were annotated; None if all were.
-        annotated_slices: numbers of the slices (axis 0) with annotated voxels; None if every slice was annotated.
-        has_previous_stage: whether a segmentation by the previous stage is stored as well.
+        name: Name of the case.
+        label_path: Absolute path of its label file; empty for an unlabelled scan.
+        geometry: Geometry of the image as read.
+        placement: Position of the preprocessed case in the original grid.
+        source: Versions of the files it was preprocessed from; empty if written by version 0.1.
+        annotated_labels: Names of the labels that were annotated; None if all were.
+        annotated_slices: Numbers of the slices (axis 0) with annotated voxels; None if every slice was annotated.
+        has_previous_stage: Whether a segmentation by the previous stage is stored as well.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,12 +67,12 @@ class StoredCase:
     """A case opened for reading.
 
     Attributes:
-        name: name of the case.
+        name: Name of the case.
         image: (C, Z, Y, X); slicing reads only the blocks of the slice.
         label: (Z, Y, X), likewise.
-        voxels: foreground class -> positions (n, 3) of some of its voxels; absent classes are left out.
-        annotated_labels: as in `CaseRecord`.
-        annotated_slices: as in `CaseRecord`.
+        voxels: Foreground class -> positions (n, 3) of some of its voxels; absent classes are left out.
+        annotated_labels: As in `CaseRecord`.
+        annotated_slices: As in `CaseRecord`.
         previous_stage: (Z, Y, X), label values of the segmentation by the previous stage; None if there is none.
         soft_label: (F, Z, Y, X), what teachers say about the case (`SoftLabels`); None without teachers.
     """
@@ -146,7 +146,7 @@ class Store:
         Files whose size and time are as recorded are not read. If only times changed, the record is updated.
 
         Raises:
-            UserError: a source file is missing or cannot be read, or the record is damaged.
+            UserError: A source file is missing or cannot be read, or the record is damaged.
         """
         if not self.has(case.name):
             return False
@@ -164,7 +164,7 @@ class Store:
         """Return a digest of the image and label files that a case was preprocessed from, and its annotated labels.
 
         Raises:
-            UserError: the case is not stored, its record is damaged, or it was written by version 0.1.
+            UserError: The case is not stored, its record is damaged, or it was written by version 0.1.
         """
         record = self.record(name)
         if not record.source:
@@ -175,7 +175,7 @@ class Store:
         """Return the cases whose source files have other contents now, or that are no longer stored.
 
         Args:
-            hashes: case -> `source_hash` at an earlier time, as recorded by a checkpoint.
+            hashes: Case -> `source_hash` at an earlier time, as recorded by a checkpoint.
         """
         return [name for name, known in hashes.items() if not self.has(name) or self.source_hash(name) != known]
 
@@ -200,12 +200,12 @@ class Store:
         """Store one preprocessed case.
 
         Args:
-            case: raw case; without a label, an empty one is stored, which nothing may take for an annotation.
-            geometry: geometry of the image as read.
-            preprocessed: the case after preprocessing.
-            plan: its labels decide of which voxels positions are stored.
-            patch: patch size (Z, Y, X), which determines the size of the compressed chunks.
-            source: versions of the case's files, determined before they were read.
+            case: Raw case; without a label, an empty one is stored, which nothing may take for an annotation.
+            geometry: Geometry of the image as read.
+            preprocessed: The case after preprocessing.
+            plan: Its labels decide of which voxels positions are stored.
+            patch: Patch size (Z, Y, X), which determines the size of the compressed chunks.
+            source: Versions of the case's files, determined before they were read.
         """
         label = preprocessed.label
         if label is None:
@@ -234,7 +234,7 @@ class Store:
         """Open a case for reading.
 
         Raises:
-            UserError: one of its files is missing, damaged or cannot be read.
+            UserError: One of its files is missing, damaged or cannot be read.
         """
         try:
             with np.load(self._path(name, ".npz"), allow_pickle=False) as voxels:
@@ -259,7 +259,7 @@ class Store:
         """Read the description of a case.
 
         Raises:
-            UserError: the file is missing or damaged.
+            UserError: The file is missing or damaged.
         """
         try:
             return CaseRecord.model_validate(read_json(self._path(name, ".json")))

@@ -115,7 +115,7 @@ class Best(BaseModel):
         """Read best.json.
 
         Raises:
-            UserError: the file is missing, damaged, or of another version.
+            UserError: The file is missing, damaged, or of another version.
         """
         return read_record(cls, path, remedy="Run `autocrossdim find_best` again, or delete it.", version=BEST_VERSION)
 

@@ -167,7 +167,7 @@ class Labels(BaseModel):
         """Map label values of any shape to output indices 0..n; voxels to ignore become -1. For classes only.
 
         Raises:
-            UserError: a value that is not declared.
+            UserError: A value that is not declared.
         """
         assert not self.has_regions, "regions overlap and have no index"
         highest = self.values[-1] if self.unannotated is None else self.unannotated

@@ -230,9 +230,9 @@ class Plan(BaseModel):
         orientation: Orientation code that images are brought to first (`autocrossdim.data.orientation`); None leaves
             them as they are.
         transpose: Axis (z, y, x) of that orientation which is each axis of the plan, the coarsest first.
-        precision_bits: of the convolutions the memory was computed for.
-        notes: what else follows from the data, a sentence each.
-        overrides: options the user chose instead of the planner, by name.
+        precision_bits: Bits of the convolutions for which the memory was computed.
+        notes: What else follows from the data, one sentence each.
+        overrides: Options that the user chose instead of the planner, by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -276,7 +276,7 @@ class Plan(BaseModel):
         A configuration and its student, such as `omnia_distilled`, differ in their names only.
 
         Raises:
-            UserError: the plan has no such configuration.
+            UserError: The plan has no such configuration.
         """
         name = name or self.decision.configuration
         if (found := self._find(name)) is None:
@@ -297,7 +297,7 @@ class Plan(BaseModel):
         """Return the configurations and the previous stages they need, each once, stages before what needs them.
 
         Raises:
-            UserError: the plan has no such configuration.
+            UserError: The plan has no such configuration.
         """
         pairs = ((self.configuration(name).previous_stage, name) for name in names)
         return tuple(dict.fromkeys(name for pair in pairs for name in pair if name is not None))
@@ -367,7 +367,7 @@ class Plan(BaseModel):
         """Read plan.json.
 
         Raises:
-            UserError: the file is missing, damaged, or of another version.
+            UserError: The file is missing, damaged, or of another version.
         """
         remedy = "Plan again with `autocrossdim plan_and_preprocess --overwrite`."
         return read_record(cls, path, fault="not a valid plan", remedy=remedy, version=PLAN_VERSION)

@@ -39,10 +39,10 @@ def reading(path: Path | None = None) -> Iterator[None]:
     """Turn what the operating system refuses inside into a UserError, as a block or as a decorator.
 
     Args:
-        path: path to name in the message (default: the one the error names).
+        path: Path to name in the message (default: the one the error names).
 
     Raises:
-        UserError: permission denied, name too long or impossible, broken drive and so on.
+        UserError: Permission denied, name too long or impossible, broken drive and so on.
 
     Example:
         >>> with reading():
@@ -62,7 +62,7 @@ def library_path(path: Path) -> str:
     """Return a path for a library written in C++: ITK ends the whole process on a name that is not valid UTF-8.
 
     Raises:
-        UserError: the name is not valid UTF-8.
+        UserError: The name is not valid UTF-8.
     """
     text = str(path)
     try:
@@ -76,7 +76,7 @@ def list_directory(path: Path) -> list[Path]:
     """Return the entries of a directory, sorted by name.
 
     Raises:
-        UserError: no such directory, no access, or more than `MAX_ENTRIES` entries.
+        UserError: No such directory, no access, or more than `MAX_ENTRIES` entries.
     """
     with reading(path), os.scandir(path) as entries:
         names = [entry.name for entry in islice(entries, MAX_ENTRIES + 1)]
@@ -91,7 +91,7 @@ def make_directory(path: Path) -> Path:
     Call it before long work, so that a directory that cannot be written to is reported at the beginning.
 
     Raises:
-        UserError: it cannot be created, is not a directory, or cannot be written to.
+        UserError: It cannot be created, is not a directory, or cannot be written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -110,11 +110,11 @@ def written_whole(path: Path, *failures: type[Exception]) -> Iterator[Path]:
     removed the first time this process writes there.
 
     Args:
-        path: final path; an existing file is replaced.
-        failures: exceptions other than OSError that the writer raises on a full disk.
+        path: Final path; an existing file is replaced.
+        failures: Exceptions other than OSError that the writer raises on a full disk.
 
     Raises:
-        UserError: the file cannot be written, or `path` is a directory, device, pipe or socket.
+        UserError: The file cannot be written, or `path` is a directory, device, pipe or socket.
     """
     path = Path(path)
     expected: tuple[type[Exception], ...] = (OSError, *failures)
@@ -237,7 +237,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing, not a regular file, not JSON, larger than `MAX_JSON_BYTES`, or holds half of a
+        UserError: The file is missing, not a regular file, not JSON, larger than `MAX_JSON_BYTES`, or holds half of a
             surrogate pair, which cannot be written back.
     """
     path = Path(path)

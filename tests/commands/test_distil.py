@@ -13,8 +13,8 @@ import torch
 import autocrossdim
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
+from autocrossdim.preprocessing.arrays import open_array
 from autocrossdim.preprocessing.soft_labels import CERTAIN
-from autocrossdim.preprocessing.store import open_array
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.student import Student, students

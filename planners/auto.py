@@ -120,7 +120,7 @@ class AutoPlanner:
                 reasons=tuple(reasons),
             ),
             configurations=configurations,
-            precision_bits=16 if bits == 16 else 32,
+            precision_bits=bits,
             notes=tuple(note for note in notes if note),
             overrides=options.overrides(self.configuration),
         )

@@ -1,6 +1,7 @@
 """Positions of labelled voxels, around which training patches are centred without searching the label map."""
 
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -18,9 +19,11 @@ def write_positions(path: Path, label: np.ndarray, labels: Labels) -> None:
         label: Label values, shape (Z, Y, X).
         labels: Labels of the dataset.
     """
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-        # Without `allow_pickle`, which NumPy before 2.1 takes for the name of an array.
-        np.savez(file, **_positions(label, labels))  # type: ignore[arg-type]
+    # Not by `np.savez`, which takes a label called `file` for its own argument.
+    with written_whole(path) as temporary, ZipFile(temporary, "w") as archive:
+        for name, positions in _positions(label, labels).items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, positions, allow_pickle=False)
 
 
 def read_positions(path: Path) -> dict[str, np.ndarray]:

@@ -67,7 +67,8 @@ def check_structure(path: Path) -> StructureCheck:
     elif not cases:
         faults.append(f"{dataset.path / 'dataset.json'}: the key 'dataset' is empty. List the training cases there.")
     faults += _misnamed(dataset, "imagesTs") + _misnamed(dataset, "imagesUn")
-    for case in dataset.test_cases():
+    test = dataset.test_cases()
+    for case in test:
         faults += missing_channels(case)
     unlabelled = {case.name for case in dataset.unlabelled_cases()}
     faults += [
@@ -84,7 +85,7 @@ def check_structure(path: Path) -> StructureCheck:
         faults.append(fault)
     structure.warnings += misspelt_keys(dataset.path / "dataset.json", dataset.description)
     if dataset.groups:
-        if unknown := sorted(set(dataset.groups) - names - unlabelled):
+        if unknown := sorted(set(dataset.groups) - names - unlabelled - {case.name for case in test}):
             structure.warnings.append(f"groups in dataset.json name cases that do not exist: {listed(unknown, 10)}.")
         if ungrouped := sorted(names - set(dataset.groups)):
             structure.warnings.append(

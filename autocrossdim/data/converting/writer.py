@@ -275,7 +275,7 @@ def _write_case(description: Description, output: Path, case: SourceCase) -> Non
 def _write_lists(description: Description, output: Path, origin: dict[str, str]) -> None:
     """Write splits_final.json, if the source defines folds, and dataset.json."""
     training = sorted(case.name for case in description.cases if case.part == "Tr")
-    groups = {case.name: case.group for case in description.cases if case.group is not None and case.part == "Tr"}
+    groups = {case.name: case.group for case in description.cases if case.group is not None}
     if description.splits is not None:
         folds = [{key: list(names) for key, names in asdict(split).items()} for split in description.splits]
         write_json(output / "splits_final.json", folds)

@@ -133,7 +133,7 @@ def _table(reference: str, of: dict[tuple[str, int], list[StudyRun]], comparison
                 f"{np.mean(distances):.1f}" if distances else "–",
                 f"{np.mean([run.training_seconds for run in runs]) / 60:.1f}",
                 f"{np.mean([run.prediction_seconds for run in runs]):.1f}",
-                f"{np.mean([run.memory_bytes for run in runs]) / GIGABYTE:.1f}",
+                f"{np.mean([run.memory_bytes for run in runs]) / GIGABYTE:.2f}",
             )
         )
     unit = next(run.unit for runs in of.values() for run in runs)

@@ -31,6 +31,7 @@ from autocrossdim.records.same_plan import SamePlan
 from autocrossdim.system.device import choose_device
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.renamed import renamed
+from autocrossdim.system.text import counted
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Predictor:
         notes: Sequence[str] = (),
         codes: Mapping[str, LabelCode] | None = None,
     ) -> None:
+        if isinstance(models, str | Path):
+            raise TypeError(f"Predictor() takes loaded models. Use Predictor.load({str(models)!r}).")
         self.models = list(models)
         self.stages = {stage.configuration.name: stage for stage in stages}
         for model in models:
@@ -159,6 +162,11 @@ class Predictor:
             notes=notes,
             codes=source.codes,
         )
+
+    def __repr__(self) -> str:
+        names = " + ".join(model.configuration.name for model in self.models)
+        mirroring = "with" if self.mirroring else "without"
+        return f"<Predictor: {names} of {self.plan.dataset}, {counted(self.members, 'network')}, {mirroring} mirroring>"
 
     @property
     def plan(self) -> Plan:

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autocrossdim.records.calibration import Calibration, CaseScore
+from autocrossdim.records.concise import Concise
 from autocrossdim.records.likeness import Likeness
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import Unit
@@ -23,7 +24,7 @@ class KeepLargest(BaseModel):
     """Of the voxels with certain values, keep the largest component only.
 
     Attributes:
-        name: of the label or region, or `foreground` for all of them together.
+        name: Name of the label or region, or `foreground` for all of them together.
         values: label values that together make up what is to be one component.
         replaced_by: value of the voxels of all other components: background; for a region, what is painted for the
             smallest region around it (a stray piece of a tumour's core becomes tumour, not background).
@@ -40,15 +41,15 @@ class Contender(BaseModel):
     """One candidate of the choice: a configuration, or two averaged.
 
     Attributes:
-        name: as shown.
-        configurations: that are averaged.
-        multiply_adds: of predicting a case of the median shape with one fold.
-        dice: mean foreground Dice over the held-out cases.
-        dice_interval: its 95 % interval over cases or groups; None with fewer than two groups.
-        hd95: mean foreground HD95.
-        unit: unit of HD95.
-        steps_per_fold: optimiser steps of training; an ensemble's are those of its members together. None if unknown.
-        minutes_per_fold: training time, likewise.
+        name: Name shown in tables.
+        configurations: Configurations that are averaged.
+        multiply_adds: Multiply-adds of predicting a case of the median shape with one fold.
+        dice: Mean foreground Dice over the held-out cases.
+        dice_interval: 95 % interval of the Dice over cases or groups; None with fewer than two groups.
+        hd95: Mean foreground HD95.
+        unit: Unit of HD95.
+        steps_per_fold: Optimiser steps of training; for an ensemble, the sum over its members. None if unknown.
+        minutes_per_fold: Training time, likewise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,23 +65,23 @@ class Contender(BaseModel):
     minutes_per_fold: float | None = None
 
 
-class Best(BaseModel):
-    """What `predict` follows where no configuration is named.
+class Best(Concise, BaseModel):
+    """The choice that `predict` follows if no configuration is named.
 
     Attributes:
-        dataset: its name.
-        configurations: to average.
-        folds: of each, to average.
-        postprocessing: steps, in order.
-        dice_postprocessed: mean foreground Dice of the held-out cases after them.
-        calibration: the temperature of the probabilities, and their calibration error.
-        case_score: from a case's confidence to the Dice to expect.
-        likeness: what the training data are like, to compare new images with; None with too few held-out cases.
-        contenders: everything that was compared.
-        scope: what the metrics were computed on, as `Summary.scope`; None if all slices count.
-        reasons: sentences.
-        plan_digest: of what the plan says about these configurations.
-        checkpoints: `CONFIGURATION/fold_K` -> SHA-256 of the checkpoint all this was found with.
+        dataset: Name of the dataset.
+        configurations: Configurations to average.
+        folds: Folds to average, the same for each configuration.
+        postprocessing: Post-processing steps, in order.
+        dice_postprocessed: Mean foreground Dice of the held-out cases after post-processing.
+        calibration: Temperature of the probabilities, and their calibration error.
+        case_score: Map from the confidence of a case to its expected Dice.
+        likeness: Reference cases and limits to compare new images with; None with too few held-out cases.
+        contenders: All candidates that were compared.
+        scope: What the metrics were computed on, as `Summary.scope`; None if all slices count.
+        reasons: Reasons for the choice, one sentence each.
+        plan_digest: Digest of what the plan says about these configurations.
+        checkpoints: `CONFIGURATION/fold_K` -> SHA-256 of the checkpoint on which all this is based.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -105,6 +106,9 @@ class Best(BaseModel):
         if self.likeness is not None and self.likeness.configuration not in self.configurations:
             raise ValueError("likeness is about another configuration")
         return self
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, {self.name}: mean Dice {self.dice_postprocessed:.3f} in the cross-validation"
 
     @property
     def name(self) -> str:

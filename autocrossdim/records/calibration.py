@@ -70,7 +70,7 @@ class CaseScore(BaseModel):
         if not self.calibrated:
             return (
                 f"The case score is not calibrated: {self.n_groups} held-out cases or patients are fewer than "
-                f"{LEAST_GROUPS}. It ranks cases, but its value is not an estimate of their Dice."
+                f"{LEAST_GROUPS}. It ranks cases, but its value may be far from their Dice."
             )
         assert self.error is not None
         assert self.error_of_mean is not None

@@ -74,7 +74,7 @@ class Fingerprint(BaseModel):
     Attributes:
         version: version of the file's format.
         dims: 2 for flat images, else 3.
-        cases: its cases.
+        cases: Cases of the dataset.
         intensities: foreground intensities per channel.
         grown: whether cases were added or removed since the plan was made, which is therefore kept.
     """

@@ -113,7 +113,7 @@ class Labels(BaseModel):
                     f"regions_class_order: has {len(order)} entries for {len(foreground)} regions. {remedy}"
                 )
             if unknown := [value for value in order if value not in every]:
-                raise UserError(f"regions_class_order: names {listed(unknown)}, which is no label value. {remedy}")
+                raise UserError(f"regions_class_order: names {listed(unknown)}, which is not a label value. {remedy}")
             if len(set(order)) < len(order):
                 raise UserError(
                     f"regions_class_order: {list(order)} writes the same value for several regions, so they could not "
@@ -135,7 +135,7 @@ class Labels(BaseModel):
 
     @property
     def num_outputs(self) -> int:
-        """Channels of the network's output: one a region, or background and one a class."""
+        """Channels of the network's output: one per region, or background and one per class."""
         return len(self.foreground) + (0 if self.has_regions else 1)
 
     @property
@@ -214,5 +214,5 @@ def _values(name: str, declared: Any) -> tuple[int, ...]:
     """Label values of one entry, ascending."""
     values = declared if isinstance(declared, list | tuple) else [declared]
     if not values or not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**16 for v in values):
-        raise UserError(f"labels: '{name}' must be a whole number from 0 to 65535, or a list of them; is {declared!r}.")
+        raise UserError(f"labels: '{name}' must be a whole number from 0 to 65535 or a list of them, not {declared!r}.")
     return tuple(sorted(set(values)))

@@ -131,7 +131,7 @@ class Likeness(BaseModel):
         """What is compared, in words."""
         return (
             f"New images are compared with the training data. Limits were found from {self.n_cases} held-out cases, of "
-            f"which {self.n_unlike} would be called unlike the training data."
+            f"which {self.n_unlike} would be flagged as unlike the training data."
         )
 
 

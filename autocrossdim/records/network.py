@@ -26,7 +26,7 @@ class NetworkChoices(BaseModel):
     encoder: str = Field("efficientnet_b0", description="timm name of the encoder, a convolutional network.")
     network: Literal["default", "paper"] = Field(
         "default",
-        description="`paper` builds the published networks; `default` feeds the image to the pretrained stem.",
+        description="`default`: the image enters the pretrained stem; `paper`: the networks as published.",
     )
     inflation: Inflation = Field("center", description="Rule by which 2D kernels become 3D kernels.")
     slices: Literal[1, 3] = Field(1, description="Neighbouring slices that a 2D network sees as channels.")
@@ -43,21 +43,21 @@ class NetworkPlan(NetworkChoices):
     Attributes:
         kind: `unet` is Omnia-Net (2D) or DX-Net (3D); `ds` is DS-Net, 3D -> 2D -> 3D; `plain` is a U-Net without
             pretrained weights, whose encoder is `none`.
-        dims: spatial axes of the input.
-        in_channels: channels of the input.
-        mask_channels: how many of them, the last ones, are masks of a previous stage rather than images.
-        num_outputs: channels of the logits.
-        strides: for each level below full resolution, 1 or 2 an axis. The first is the stem's. Fewer entries
-            than the encoder has levels cut it there; an entry of 1s keeps the level without its stride.
-        kernel_sizes: for each level from 0 on, an axis: 1 for kernels without extent along it, 3 for the
-            encoder's own extent (and 3 in the decoder).
-        decoder_widths: channels of the decoder's blocks from deep to full resolution; the last
+        dims: Number of spatial axes of the input.
+        in_channels: Number of channels of the input.
+        mask_channels: Number of these channels, the last ones, that are masks of a previous stage instead of images.
+        num_outputs: Number of channels of the logits.
+        strides: Stride per level below full resolution and per axis, 1 or 2. The first is that of the stem. With fewer
+            entries than the encoder has levels, it ends there; an entry of 1s keeps the level without its stride.
+        kernel_sizes: Kernel size per level, from 0 on, and per axis: 1 for kernels without extent along the axis, 3 for
+            the encoder's own extent (and 3 in the decoder).
+        decoder_widths: Channels of the decoder's blocks from the deepest to full resolution; the last
             `len(strides)` are used.
-        up: how the decoder enlarges features; by default `nearest`, and `transpose` in the paper's 3D network.
-        norm: normalisation of the pre-block and the decoder (the encoder keeps its own).
-        drop_path: stochastic depth, rate of the last block, growing linearly from 0; by default 0, and 0.4
+        up: How the decoder enlarges features; by default `nearest`, and `transpose` in the paper's 3D network.
+        norm: Normalisation of the pre-block and the decoder (the encoder keeps its own).
+        drop_path: Stochastic depth: rate of the last block, growing linearly from 0; by default 0, and 0.4
             in the paper's networks.
-        depth: DS-Net only: depth of the patch in voxels, from which its depth strides follow.
+        depth: Depth of the patch in voxels, from which the depth strides follow; for DS-Net only.
     """
 
     kind: Kind = "unet"
@@ -90,11 +90,11 @@ class NetworkPlan(NetworkChoices):
             raise ValueError("strides: at least one level is needed")
         if len(self.kernel_sizes) != levels + 1:
             raise ValueError(
-                f"kernel_sizes: {levels} strides need {levels + 1} entries, one a level from full resolution "
+                f"kernel_sizes: {levels} strides need {levels + 1} entries, one per level from full resolution "
                 f"on, not {len(self.kernel_sizes)}"
             )
         if {len(entry) for entry in self.strides} | {len(entry) for entry in self.kernel_sizes} != {self.dims}:
-            raise ValueError(f"strides and kernel_sizes: every entry needs {self.dims} numbers, one an axis")
+            raise ValueError(f"strides and kernel_sizes: every entry needs {self.dims} numbers, one per axis")
         if self.kind != "plain" and len(self.decoder_widths) < levels:
             raise ValueError(f"decoder_widths: {levels} strides need at least {levels} widths")
         if self.kind == "ds" and (self.dims != 3 or self.depth is None or self.depth < 5):

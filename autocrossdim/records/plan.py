@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from autocrossdim.records.concise import Concise
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.network import NO_ENCODER, Kind, NetworkChoices, NetworkPlan
 from autocrossdim.records.normalization import Normalization
@@ -28,10 +29,12 @@ DEFAULT_MEMORY_GB = 8.0  # budget where no GPU is found
 
 DISTILLED = "_distilled"  # end of the name of a student, which has the network of the configuration named before it
 
-STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints: what is lost at most when a run is killed
+STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints, the most that is lost when a run is killed
 
-# A plan is read from files of others, too: what no scan and no network has would only end in want of memory.
-MAX_AXIS, MAX_PATCH, MAX_BATCH = 2**15, 2**28, 2**12  # voxels an axis and a patch (1 GiB), patches
+NNUNET_NAMES = {"2d": "omnia", "3d_fullres": "dx", "3d_lowres": "dx_lowres", "3d_cascade_fullres": "dx_cascade"}
+
+# A plan may come from somebody else: sizes that no scan and no network has would only exhaust the memory.
+MAX_AXIS, MAX_PATCH, MAX_BATCH = 2**15, 2**28, 2**12  # voxels per axis, voxels per patch (1 GiB), patches
 
 Millimetres = Annotated[float, Field(gt=0, lt=1e6)]
 PatchSide = Annotated[int, Field(gt=0, le=MAX_AXIS)]
@@ -45,20 +48,21 @@ class PlanOptions(NetworkChoices):
     """
 
     memory: Annotated[float, Field(gt=0, le=1e5)] | None = Field(
-        None, description="GB that training may take (default: the memory of the GPU, else 8)."
+        None, description="Memory in GB for training (default: that of the GPU, else 8)."
     )
     threshold: Annotated[float, Field(ge=1, le=1e5)] = Field(
-        3.0, description="Anisotropy from which on slices are preferred to volumes."
+        3.0, description="Anisotropy (largest / smallest voxel spacing) from which a 2D network is chosen."
     )
     patch_size: Annotated[tuple[PatchSide, ...], Field(min_length=2, max_length=3)] | None = Field(
-        None, description="Patch size in voxels, coarsest axis first, such as 48,64,48; two numbers are in-plane."
+        None,
+        description="Patch size in voxels, coarsest axis first, such as 48,64,48; two numbers are in-plane.",
     )
     batch_size: Annotated[int, Field(ge=2, le=MAX_BATCH)] | None = Field(None, description="Patches per training step.")
     keep_orientation: bool = Field(
         False, description="Use images as stored, without bringing them to one anatomical orientation."
     )
     precision: Literal["auto", "16", "32"] = Field(
-        "auto", description="Bits of the convolutions to plan for (auto: 16 on a GPU, else 32)."
+        "auto", description="Floating-point precision in bits to plan for (auto: 16 on a GPU, else 32)."
     )
     trial: bool = Field(True, description="Run a few real training steps to measure time and memory.")
 
@@ -80,10 +84,10 @@ class Memory(BaseModel):
     """Memory in bytes.
 
     Attributes:
-        budget_bytes: what a training step may take.
-        estimated_bytes: what it is computed to take.
-        measured_bytes: what it took when it was run for real; None where there is no GPU to run it on.
-        inference_bytes: what predicting one batch of tiles is computed to take.
+        budget_bytes: Memory that a training step may take.
+        estimated_bytes: Computed memory of a training step.
+        measured_bytes: Memory of a training step as measured on a GPU; None without a GPU.
+        inference_bytes: Computed memory of predicting one batch of tiles.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,8 +102,8 @@ class Cost(BaseModel):
     """What a configuration costs.
 
     Attributes:
-        multiply_adds_per_case: of predicting a case of the median shape once, without mirroring.
-        seconds_per_epoch: of training on this machine, from a few real steps; None if they were not run.
+        multiply_adds_per_case: Multiply-adds of predicting a case of the median shape once, without mirroring.
+        seconds_per_epoch: Training time per epoch on this machine, from a few real steps; None if they were not run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,10 +118,10 @@ class Configuration(NetworkChoices):
     Attributes:
         name: `omnia`, `dx`, `dx_lowres`, `dx_cascade`, `ds` or `unet`.
         dims: 2 (slices) or 3 (volumes).
-        spacing: mm a voxel, `dims` entries; a 2D configuration leaves the slice axis as it is.
-        median_shape: median shape (Z, Y, X) of the cases at that spacing, voxels.
-        patch_size: voxels, `dims` entries.
-        batch_size: patches a step.
+        spacing: Voxel spacing in mm, `dims` entries; a 2D configuration leaves the slice axis as it is.
+        median_shape: Median shape (Z, Y, X) of the cases at that spacing, in voxels.
+        patch_size: Patch size in voxels, `dims` entries.
+        batch_size: Patches per training step.
         kind: `unet` for Omnia-Net and DX-Net, `ds` for DS-Net (3D -> 2D -> 3D), `plain` for a U-Net without pretrained
             weights.
         previous_stage: Configuration whose segmentation is an additional input, one mask per label; None if there is
@@ -152,7 +156,7 @@ class Configuration(NetworkChoices):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if {len(self.spacing), len(self.patch_size)} != {self.dims}:
-            raise ValueError(f"spacing and patch_size need {self.dims} numbers, one an axis")
+            raise ValueError(f"spacing and patch_size need {self.dims} numbers, one per axis")
         if math.prod(self.patch_size) > MAX_PATCH:
             raise ValueError(f"a patch of more than {MAX_PATCH} voxels")
         if self.previous_stage is not None and (self.kind != "unet" or self.slices != 1):
@@ -223,16 +227,16 @@ class Decision(BaseModel):
     reasons: tuple[str, ...]
 
 
-class Plan(BaseModel):
+class Plan(Concise, BaseModel):
     """Everything training and prediction need to know about a dataset.
 
     Attributes:
         orientation: Orientation code that images are brought to first (`autocrossdim.data.orientation`); None leaves
             them as they are.
         transpose: Axis (z, y, x) of that orientation which is each axis of the plan, the coarsest first.
-        precision_bits: of the convolutions the memory was computed for.
-        notes: what else follows from the data, a sentence each.
-        overrides: options the user chose instead of the planner, by name.
+        precision_bits: Precision of the convolutions for which the memory was computed.
+        notes: Further consequences of the data, one sentence each.
+        overrides: Options that the user chose instead of the planner, by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -270,6 +274,15 @@ class Plan(BaseModel):
                 raise ValueError(f"{name}: {first_fault(error)}") from error
         return self
 
+    def __str__(self) -> str:
+        name = self.decision.configuration
+        others = f"; also planned: {', '.join(self.decision.alternatives)}" if self.decision.alternatives else ""
+        chosen = self._find(name)
+        if chosen is None:
+            return f"{self.dataset}, {name}{others}"
+        patch = " × ".join(map(str, chosen.patch_size))
+        return f"{self.dataset}, {name}: {chosen.dims}D, patch size {patch}, batch size {chosen.batch_size}{others}"
+
     def configuration(self, name: str | None = None) -> Configuration:
         """Return a configuration by name, or the one that was decided on.
 
@@ -280,9 +293,10 @@ class Plan(BaseModel):
         """
         name = name or self.decision.configuration
         if (found := self._find(name)) is None:
+            ours = f" nnU-Net's '{name}' is called '{NNUNET_NAMES[name]}'." if name in NNUNET_NAMES else ""
             raise UserError(
                 f"The plan of {self.dataset} has no configuration '{name}'; it has "
-                f"{', '.join(sorted(self.configurations))}."
+                f"{', '.join(sorted(self.configurations))}.{ours}"
             )
         return found
 

@@ -20,7 +20,7 @@ class FileVersion(BaseModel):
 
     Attributes:
         name: file name without its directory, so that a dataset may be moved.
-        size: in bytes.
+        size: Size in bytes.
         modified_ns: time of the last change in nanoseconds; `NEVER` if the file had just been changed, because
             another change within the clock's resolution would leave the same time.
         content: digest of the content (BLAKE2b, hexadecimal).

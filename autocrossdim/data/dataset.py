@@ -27,7 +27,7 @@ class Case:
     """One case.
 
     Attributes:
-        name: as in the file names.
+        name: Name in the file names.
         images: one file per channel, or one RGB file, or the directory of a DICOM series.
         label: label file; None if the case has no label.
         annotated_labels: names of the labels that were annotated; None if all were.
@@ -156,7 +156,8 @@ def find_dataset(argument: str | Path) -> Path:
     if path.exists():
         raise UserError(f"{shown_path(path)}: a file, not the directory of a dataset. {_meant(path)}")
     near = get_close_matches(path.name, _names_beside(path), 1, 0.75)
-    hint = f"Did you mean {near[0]}?" if near else "Give its directory."
+    unset = "" if any(map(os.environ.get, RAW_VARIABLES)) else f", or set ${RAW_VARIABLES[0]} to the directory it is in"
+    hint = f"Did you mean {near[0]}?" if near else f"Give its directory{unset}."
     raise UserError(f"{shown_path(argument)}: no such dataset. Searched: {', '.join(searched)}. {hint}")
 
 

@@ -54,7 +54,7 @@ def check_structure(path: Path) -> StructureCheck:
         faults += [f"{dataset.path / folder}: no such directory. Create it." for folder in folders]
         faults += _misnamed(dataset, "imagesTr")
         structure.warnings += [
-            f"{file}: a label without an image; it is ignored."
+            f"{file}: a label without an image, which is ignored."
             for file in files_ending(dataset.path / "labelsTr", dataset.file_ending)
             if file.name.removesuffix(dataset.file_ending) not in names
         ]
@@ -94,7 +94,7 @@ def check_structure(path: Path) -> StructureCheck:
     number = len({dataset.groups.get(name, name) for name in names})
     if 0 < number < FEW:
         units = counted(number, "group" if dataset.groups else "training case")
-        how = "each fold validates with one of them" if number > 1 else "no case can be held out for validation"
+        how = "each fold holds out one of them" if number > 1 else "no case can be held out for validation"
         structure.warnings.append(f"{dataset.path}: only {units}, fewer than {FEW}: {how}.")
     return structure
 

@@ -61,7 +61,7 @@ class Scores(_Part):
     Attributes:
         cases: number of cases.
         groups: number of patients, where cases share one; else of cases.
-        level: of the intervals.
+        level: Confidence level of the intervals.
         foreground: metric -> mean over the labels.
         labels: label -> metric -> score.
         scope: what the scores were computed on, as `Summary.scope`; None if all slices count.

@@ -45,9 +45,9 @@ class Manifest(BaseModel):
 
     Attributes:
         format: says what kind of file this is.
-        version: of the format.
+        version: Version of the format.
         program: version of autocrossdim that wrote the file.
-        members: by name.
+        members: Members by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +62,7 @@ def write_archive(path: Path, members: Iterable[tuple[str, bytes]], program: str
     """Write members, each as it comes, and their manifest; the same content gives the same bytes.
 
     Args:
-        path: of the file, written whole or not at all.
+        path: Path of the file, which is written completely or not at all.
         members: name and content.
         program: version of autocrossdim.
 
@@ -91,8 +91,8 @@ class Archive:
     """A file whose seal and structure were found good.
 
     Attributes:
-        path: of the file.
-        manifest: what is in it.
+        path: Path of the file.
+        manifest: Content of the file.
     """
 
     path: Path
@@ -130,14 +130,14 @@ class Archive:
             raise UserError(f"{self.path}: holds no {name}. {AGAIN}")
         member = self.manifest.members[name]
         if member.size > limit:
-            raise UserError(f"{self.path}: {name} has {member.size} bytes, but at most {limit} make sense. {AGAIN}")
+            raise UserError(f"{self.path}: {name} has {member.size} bytes, but at most {limit} are allowed. {AGAIN}")
         try:
             with self.path.open("rb") as stream, _zip(self.path, stream) as archive:
                 content = archive.read(name)
         except (*_ZIP_ERRORS, OSError) as error:
             raise UserError(f"{self.path}: {name} cannot be read. {AGAIN}") from error
         if len(content) != member.size or hashlib.sha256(content).hexdigest() != member.sha256:
-            raise UserError(f"{self.path}: {name} is not what the manifest says. {AGAIN}")
+            raise UserError(f"{self.path}: {name} does not match the manifest. {AGAIN}")
         return content
 
 
@@ -228,5 +228,5 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     declared = {name: member.size for name, member in manifest.members.items()}
     for name in sorted(declared.keys() | found.keys()):
         if declared.get(name) != found.get(name):
-            raise UserError(f"{path}: {name!a} is not what the manifest says. {AGAIN}")
+            raise UserError(f"{path}: {name!a} does not match the manifest. {AGAIN}")
     return manifest

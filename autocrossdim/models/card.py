@@ -12,7 +12,7 @@ def write(plan: Plan, about: About, program: str, file: str, best: Best | None =
     """Return the card in Markdown.
 
     Args:
-        plan: with the configurations in the file.
+        plan: Plan with the configurations in the file.
         about: data, training, results.
         program: version of autocrossdim.
         file: name of the model file, for the commands.

@@ -1,4 +1,4 @@
-"""Networks for other programs: one ONNX file a fold, kept only if it computes what PyTorch does."""
+"""Networks for other programs: one ONNX file per fold, kept only if it computes what PyTorch does."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class OnnxNetwork:
     """A written network.
 
     Attributes:
-        path: of the file.
+        path: Path of the file.
         difference: largest absolute difference to PyTorch's logits, over random patches.
         largest: largest absolute logit among PyTorch's.
     """

@@ -114,8 +114,8 @@ def input_gradient(
         grad: gradient by the output, (B, C, Z, Y, X) in channels last.
         weight: (C, 1, *kernel).
         shape: the input's spatial axes.
-        stride: one an axis.
-        padding: one an axis.
+        stride: one per axis.
+        padding: one per axis.
     """
     sizes = zip(stride, padding, weight.shape[2:], shape, grad.shape[2:], strict=True)
     phases = itertools.product(*([_phase(r, *axis) for r in range(min(axis[0], axis[3]))] for axis in sizes))
@@ -168,8 +168,8 @@ def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: Sequence[in
         grad: gradient by the output, (B, C, Z, Y, X) in channels last.
         x: the input, (B, C, *spatial) in channels last.
         weight: (C, 1, *kernel).
-        stride: one an axis.
-        padding: one an axis.
+        stride: one per axis.
+        padding: one per axis.
     """
     result = torch.zeros_like(weight, memory_format=torch.contiguous_format)
     by_taps = max(weight.shape[3:]) <= NARROW

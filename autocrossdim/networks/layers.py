@@ -153,9 +153,9 @@ class AcsConv3d(nn.Module):
         in_channels: C.
         out_channels: O.
         kernel: the 2D kernel's extents.
-        stride: one an axis of the volume.
-        padding: zeros on either side, one an axis of the 2D kernel, or "same" as TensorFlow means it.
-        dilation: one an axis of the 2D kernel.
+        stride: one per axis of the volume.
+        padding: zeros on either side, one per axis of the 2D kernel, or "same" as TensorFlow means it.
+        dilation: one per axis of the 2D kernel.
         groups: groups of the convolution.
         axis: the axis across the first plane.
     """
@@ -243,8 +243,8 @@ class BlurPool(nn.Module):
     An axis that is too short to be reflected at its ends is continued there with its last value.
 
     Args:
-        extents: of the filter, one an axis; 1 does not blur along it.
-        stride: one an axis.
+        extents: of the filter, one per axis; 1 does not blur along it.
+        stride: one per axis.
         pad_mode: as of `F.pad`.
     """
 

@@ -15,7 +15,7 @@ def spread(weight: Tensor, scale: Sequence[int]) -> Tensor:
 
     Args:
         weight: (O, I, *kernel), of a convolution with odd extents and padding k // 2.
-        scale: how often voxels are repeated, one number an axis.
+        scale: how often voxels are repeated, one number per axis.
 
     Returns:
         (I, O, *extents), for stride `scale` and the same padding.
@@ -43,7 +43,7 @@ def conv_upsampled(x: Tensor, skip: Tensor, weight: Tensor, scale: Sequence[int]
         x: (B, C, *small).
         skip: (B, S, *spatial), with spatial = small * scale.
         weight: (O, C + S, *kernel) with odd extents; the output keeps the skip's size.
-        scale: one number an axis.
+        scale: one number per axis.
     """
     conv, transposed = (F.conv3d, F.conv_transpose3d) if x.ndim == 5 else (F.conv2d, F.conv_transpose2d)
     padding = [k // 2 for k in weight.shape[2:]]

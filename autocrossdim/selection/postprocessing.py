@@ -81,7 +81,7 @@ def choose_postprocessing(summary: Summary, labels: Labels, *, processes: int) -
     together = try_steps([kept])[0] if len(kept) > 1 else base if kept else summary
     if len(kept) > 1 and not _helps(_gain(together, summary)):
         kept, together = (), summary
-        reasons = ["No post-processing is kept: the steps that help one by one do not help together."]
+        reasons = ["No post-processing is kept: the steps that help individually do not help together."]
     rejected = [step.name for step in (first, *others) if step not in kept]
     if rejected:
         reasons.append(

@@ -10,10 +10,10 @@ def render(package: str, name: str, filters: Mapping[str, Callable[..., Any]], *
     """Return the filled template.
 
     Args:
-        package: that holds it, such as `autocrossdim.export`.
-        name: of its file; in `.html.jinja`, what is filled in cannot be markup.
-        filters: that it uses, by name.
-        content: what it is filled with.
+        package: Package that contains it, such as `autocrossdim.export`.
+        name: Name of its file; in `.html.jinja`, inserted text is escaped.
+        filters: Filters that it uses, by name.
+        content: Values to insert, by name.
     """
     environment = Environment(
         loader=PackageLoader(package, ""),

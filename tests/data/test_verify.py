@@ -145,7 +145,7 @@ def test_a_fault_in_a_file_is_found(make_dataset, fault: str):
             {"labels": {"all": [1, 2], "part": 2}, "regions_class_order": [1, 1]},
             "regions_class_order: [1, 1] writes the same value for several regions",
         ),
-        ({"mirror_axes": ["up"]}, "mirror_axes names up, which is no axis"),
+        ({"mirror_axes": ["up"]}, "mirror_axes names up, which is not an axis"),
         ({"sides": [["block", "blok"]]}, "sides names blok, which labels does not declare"),
         ({"sides": [["block", "block"]]}, "sides names block more than once"),
         ({"codes": {"blok": {"value": "1", "meaning": "Block"}}}, "codes names blok, which labels does not declare"),
@@ -207,7 +207,7 @@ def test_a_misspelt_key_is_a_warning(make_dataset):
     report = verify(make_dataset(unanotated_slices="empty", reference="a paper", licence="CC-BY"))
     assert report.faults == []
     (warning,) = report.warnings
-    assert "the key 'unanotated_slices' is ignored. If you mean 'unannotated_slices', correct it." in warning
+    assert "the key 'unanotated_slices' is ignored. Did you mean 'unannotated_slices'?" in warning
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_few_cases_groups_that_do_not_fit_and_unused_labels_are_warnings(make_da
     warnings = "\n".join(verify(dataset).warnings)
     assert "name cases that do not exist: z" in warnings
     assert "do not name c, d, e" in warnings
-    assert "only 4 groups, fewer than 5: each fold validates with one of them" in warnings
+    assert "only 4 groups, fewer than 5: each fold holds out one of them" in warnings
     dataset = make_dataset("Dataset004_One", groups=dict.fromkeys("abcde", "p"))
     assert "only 1 group, fewer than 5: no case can be held out" in "\n".join(verify(dataset).warnings)
     dataset = make_dataset("Dataset003_Unused")

@@ -40,7 +40,7 @@ def describe(source: Path, _: Wishes) -> Description:
     file = source / "dataset.json"
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("training"), list):
-        raise UserError(f"{file}: has no list 'training', so this is no task of the Decathlon. Give another --layout.")
+        raise UserError(f"{file}: has no list 'training', so it is not a task of the Decathlon. Give another --layout.")
     channels, labels = _names(file, content, "modality"), _names(file, content, "labels")
     values = {int(value): int(value) for value in labels if int(value)}
     cases: list[SourceCase] = []

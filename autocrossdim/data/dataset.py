@@ -291,7 +291,7 @@ def cases_in_folder(folder: Path, num_channels: int, file_ending: str, *, incomp
     if dicom := dicom_folders(folder):
         return [Case(entry.resolve().name, (entry,), None) for entry in dicom]
     numbers = "" if num_channels == 1 else f", one file per channel (0000 to {num_channels - 1:04d})"
-    raise UserError(f"{folder}: holds no case. Name the images CASE_0000{file_ending}{numbers}.")
+    raise UserError(f"{folder}: contains no case. Name the images CASE_0000{file_ending}{numbers}.")
 
 
 def channel_files(folder: Path, file_ending: str) -> tuple[dict[str, dict[int, Path]], list[Path]]:

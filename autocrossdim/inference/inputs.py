@@ -103,8 +103,8 @@ def read_source(source: ImageSource, *, spacing: Sequence[float] | None, channel
     cases = find_inputs(Path(source), channels, ending)
     if len(cases) > 1:
         raise UserError(
-            f"{source}: holds {len(cases)} cases, but one image is needed. Give the files of one case, or segment the "
-            "directory with `autocrossdim.predict`."
+            f"{source}: contains {len(cases)} cases, but one image is needed. Give the files of one case, or segment "
+            "the directory with `autocrossdim.predict`."
         )
     return read_image(cases[0].images)
 

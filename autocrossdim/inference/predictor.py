@@ -56,8 +56,8 @@ class Predictor:
         models: One model per configuration, all of the same dataset.
         stages: Previous stage of each cascade among the models; it segments an image first, and is not averaged.
         mirroring: Average over mirrored versions of the image (test-time augmentation).
-        best: Result of `find_best` for these models: temperature, case score, reference cases and post-processing;
-            None if it does not apply to them.
+        best: Result of `find_best` for these models: temperature, calibration of the expected Dice, reference
+            cases and post-processing; None if it does not apply to them.
         postprocessing: Apply the post-processing of `best`.
         notes: Sentences for the user about where the models come from.
         codes: Label -> its concept in a terminology such as SNOMED CT, for the labels that have one.

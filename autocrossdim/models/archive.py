@@ -127,7 +127,7 @@ class Archive:
             UserError: the member is missing, too large, or not what the manifest says.
         """
         if name not in self.manifest.members:
-            raise UserError(f"{self.path}: holds no {name}. {AGAIN}")
+            raise UserError(f"{self.path}: contains no {name}. {AGAIN}")
         member = self.manifest.members[name]
         if member.size > limit:
             raise UserError(f"{self.path}: {name} has {member.size} bytes, but at most {limit} are allowed. {AGAIN}")

@@ -95,7 +95,7 @@ class Labels(BaseModel):
             raise UserError("labels: nothing but background is declared. Add the structures to segment.")
         for name, values in foreground.items():
             if 0 in values:
-                raise UserError(f"labels: region '{name}' holds 0, which is background.")
+                raise UserError(f"labels: region '{name}' contains 0, which is background.")
         every = [value for values in foreground.values() for value in values]
         if ignore is not None and ignore[0] <= max(every):
             raise UserError(f"labels: 'ignore' ({ignore[0]}) must be the highest value; {max(every)} is higher.")

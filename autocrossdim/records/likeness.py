@@ -48,7 +48,7 @@ class Measure(BaseModel):
         """
         if len(numbers) != len(self.centre):
             raise UserError(
-                f"best.json holds reference cases of {len(self.centre)} numbers, but this model has {len(numbers)}. "
+                f"best.json contains reference cases of {len(self.centre)} numbers, but this model has {len(numbers)}. "
                 "Run `autocrossdim find_best` again."
             )
         standardised = (np.asarray(numbers) - self.centre) / self.deviation

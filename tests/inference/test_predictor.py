@@ -173,7 +173,7 @@ def test_several_cases_or_none_are_not_one_image(predictor: Predictor, tmp_path:
         predictor(tmp_path / "nowhere")
     for name in "ab":
         write(tmp_path / f"{name}.nii.gz", noise()[0])
-    with pytest.raises(UserError, match=r"holds 2 cases, but one image is needed.*autocrossdim\.predict"):
+    with pytest.raises(UserError, match=r"contains 2 cases, but one image is needed.*autocrossdim\.predict"):
         predictor(tmp_path)
 
 

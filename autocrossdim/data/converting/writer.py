@@ -100,10 +100,10 @@ def _structure(description: Description) -> list[str]:
     faults = []
     training = [case for case in description.cases if case.part == "Tr"]
     if not training and not description.faults:
-        faults.append("The source holds no case with a label. Give the directory of the training set.")
+        faults.append("The source contains no case with a label. Give the directory of the training set.")
     counts = Counter(case.name for case in description.cases)
     faults += [
-        f"case '{name}': the source holds {count} cases of that name." for name, count in counts.items() if count > 1
+        f"case '{name}': the source contains {count} cases of that name." for name, count in counts.items() if count > 1
     ]
     faults += [
         f"case '{name}': the name cannot be a file name. Rename the case."
@@ -127,7 +127,7 @@ def _foreign(description: Description, output: Path) -> list[str]:
             return [f"{output}: is a file. Choose a directory for the dataset."]
         is_ours = (output / RECORDS).is_dir()
         if not is_ours and list_directory(output):
-            return [f"{output}: holds files that no conversion wrote. Choose a new or empty directory."]
+            return [f"{output}: contains files that no conversion wrote. Choose a new or empty directory."]
         records = [file for file in list_directory(output / RECORDS) if file.name[0] != "."] if is_ours else []
     cases = {case.name: case for case in description.cases}
     surplus = [
@@ -136,7 +136,7 @@ def _foreign(description: Description, output: Path) -> list[str]:
     if not surplus:
         return []
     return [
-        f"{output}: holds {counted(len(surplus), 'case')} of another conversion, which would stay beside the new "
+        f"{output}: contains {counted(len(surplus), 'case')} of another conversion, which would stay beside the new "
         f"files: {listed(surplus)}. Choose another directory, or delete this one."
     ]
 
@@ -246,7 +246,7 @@ def _label(description: Description, source: Source, geometry: Geometry | None, 
     declared = {v for value in description.labels.values() for v in (value if isinstance(value, list) else [value])}
     if unknown := sorted({int(value) for value in np.unique(array)} - declared):
         faults.append(
-            f"{source.files[0]}: holds the values {listed(unknown)}, but only {listed(sorted(declared), 20)} are "
+            f"{source.files[0]}: contains the values {listed(unknown)}, but only {listed(sorted(declared), 20)} are "
             "expected. Correct the file."
         )
     return array[0]

@@ -50,7 +50,7 @@ def describe(source: Path, _: Wishes) -> Description:
             image, label = source / entry["image"], LabelFile(source / entry["label"], values)
             _add(cases, faults, image, label, len(channels))
         else:
-            faults.append(f'{file}: training holds {entry!r}. Write entries as {{"image": "...", "label": "..."}}.')
+            faults.append(f'{file}: training contains {entry!r}. Write entries as {{"image": "...", "label": "..."}}.')
     for test in content.get("test", []):
         image = source / (test["image"] if isinstance(test, dict) else str(test))
         _add(cases, faults, image, None, len(channels))

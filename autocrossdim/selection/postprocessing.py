@@ -118,7 +118,7 @@ def _summaries_after(
         return []
     cases = summary.metric_per_case
     work = partial(_metrics_after, specifications=specifications, labels=labels)
-    changes = map_cases(work, cases, processes, "Trying post-processing")
+    changes = map_cases(work, cases, processes, "Testing post-processing")
     return [
         summarise(
             [

@@ -117,7 +117,7 @@ class Labels(BaseModel):
             if len(set(order)) < len(order):
                 raise UserError(
                     f"regions_class_order: {list(order)} writes the same value for several regions, so they could not "
-                    f"be told apart in a segmentation. {remedy}"
+                    f"be distinguished in a segmentation. {remedy}"
                 )
         else:
             foreground = dict(sorted(foreground.items(), key=lambda item: item[1]))

@@ -96,7 +96,8 @@ class Suggestions(Concise, BaseModel):
 
     def __str__(self) -> str:
         names = listed([each.case for each in self.suggestions])
-        return f"{self.dataset}, {len(self.suggestions)} of {counted(self.n_scans, 'unlabelled scan')}: {names}"
+        scans = f"{len(self.suggestions)} of {counted(self.n_scans, 'unlabelled scan')}"
+        return f"{self.dataset}, {scans} to annotate next: {names}"
 
     @classmethod
     def read(cls, path: Path) -> "Suggestions":

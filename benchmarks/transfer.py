@@ -82,7 +82,7 @@ OMNIA_FIRST = {"epochs": 12, "batch": 12}  # a third of the time that DX-Net the
 
 
 def slices_dataset(data: Path, folder: Path) -> tuple[list[list[str]], list[str]]:
-    """Write a dataset of slices; return the training cases a seed, most useful first, and the test cases."""
+    """Write a dataset of slices; return the training cases per seed, most useful first, and the test cases."""
     source = data / "Dataset046_SunnybrookSlices"
     content = read_json(source / "dataset.json")
     patients = sorted(set(content["groups"].values()))
@@ -105,7 +105,7 @@ def slices_dataset(data: Path, folder: Path) -> tuple[list[list[str]], list[str]
 
 
 def volumes_dataset(data: Path, folder: Path) -> tuple[list[list[str]], list[str]]:
-    """Write a dataset of volumes; return the training cases a seed and the test cases."""
+    """Write a dataset of volumes; return the training cases per seed and the test cases."""
     source = data / "Dataset004_Hippocampus"
     names = {
         part: sorted(file.name.removesuffix(".nii.gz") for file in (source / f"labels{part}").iterdir())

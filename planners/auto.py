@@ -188,7 +188,7 @@ def _low_resolution_note(configurations: dict[str, Configuration], chosen: str) 
     return (
         "A patch of dx covers less than a quarter of a typical image. dx_lowres covers more of it at a coarser "
         "resolution, and dx_cascade refines the segmentation by dx_lowres."
-        + (" `run` trains them as well and compares all." if chosen == "dx" else "")
+        + (" `run` also trains these, and compares all." if chosen == "dx" else "")
     )
 
 

@@ -58,7 +58,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         source = resumed.provenance["report"]["source"]
         say(f"{run.name}: resuming after step {state.step} (started from {source}).")
     if run.unlabelled:
-        say(f"{run.name}: learns from {counted(len(run.unlabelled), 'unlabelled scan')} as well.")
+        say(f"{run.name}: also learns from {counted(len(run.unlabelled), 'unlabelled scan')}.")
     with ExitStack() as stack:
         if fabric.world_size > 1:
             stack.enter_context(SyncedBatchNorm())
@@ -191,7 +191,7 @@ def _shorten_on_plateau(run: Run, state: RunState, score: float | None) -> None:
         shorten(state, settings)
         say(
             f"{run.name}: no better validation score for {settings.patience} epochs. The remaining schedule is "
-            f"shortened to {settings.cooldown} epochs (with --set patience=0 it never is)."
+            f"shortened to {settings.cooldown} epochs (--set patience=0 turns this off)."
         )
 
 

@@ -36,7 +36,8 @@ def distil(
     *,
     work: WorkOption = None,
     config: Annotated[
-        str | None, Option("Configuration whose network the student has (default: the plan's, if it is a teacher).")
+        str | None,
+        Option("Configuration whose network the student uses (default: that of the plan, if it is a teacher)."),
     ] = None,
     fold: Annotated[
         Fold | Sequence[Fold],

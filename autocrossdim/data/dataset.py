@@ -157,7 +157,8 @@ def find_dataset(argument: str | Path) -> Path:
     if path.exists():
         raise UserError(f"{shown_path(path)}: a file, not the directory of a dataset. {_meant(path)}")
     near = get_close_matches(path.name, _names_beside(path), 1, 0.75)
-    hint = f"Did you mean {near[0]}?" if near else "Give its directory."
+    unset = "" if any(map(os.environ.get, RAW_VARIABLES)) else f", or set ${RAW_VARIABLES[0]} to the directory it is in"
+    hint = f"Did you mean {near[0]}?" if near else f"Give its directory{unset}."
     raise UserError(f"{shown_path(argument)}: no such dataset. Searched: {', '.join(searched)}. {hint}")
 
 
@@ -291,7 +292,7 @@ def cases_in_folder(folder: Path, num_channels: int, file_ending: str, *, incomp
     if dicom := dicom_folders(folder):
         return [Case(entry.resolve().name, (entry,), None) for entry in dicom]
     numbers = "" if num_channels == 1 else f", one file per channel (0000 to {num_channels - 1:04d})"
-    raise UserError(f"{folder}: holds no case. Name the images CASE_0000{file_ending}{numbers}.")
+    raise UserError(f"{folder}: contains no case. Name the images CASE_0000{file_ending}{numbers}.")
 
 
 def channel_files(folder: Path, file_ending: str) -> tuple[dict[str, dict[int, Path]], list[Path]]:

@@ -153,10 +153,10 @@ def series_files(folder: Path) -> list[str]:
     """
     series = _series(folder)
     if not series:
-        raise UserError(f"{folder}: holds no DICOM series. Choose a directory with DICOM slices.")
+        raise UserError(f"{folder}: contains no DICOM series. Choose a directory with DICOM slices.")
     if len(series) > 1:
         raise UserError(
-            f"{folder}: holds {len(series)} DICOM series ({', '.join(series)}). Move each to a directory of its own."
+            f"{folder}: contains {len(series)} DICOM series ({', '.join(series)}). Move each to a directory of its own."
         )
     files = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(library_path(folder), series[0]))
     names, endings = {Path(file).name for file in files}, {Path(file).suffix for file in files}

@@ -137,7 +137,7 @@ def _check_compressed(path: Path, file: BinaryIO, declared: int) -> None:
     if present < declared:
         raise UserError(f"{path}: truncated, {declared - present:,} bytes are missing. Copy the file again.")
     if present > most:
-        raise UserError(f"{path}: holds far more data than its header declares. Fix or replace the file.")
+        raise UserError(f"{path}: contains far more data than its header declares. Fix or replace the file.")
 
 
 def _inflated_size(file: BinaryIO, most: int) -> int:

@@ -73,7 +73,7 @@ def read_label(path: Path) -> tuple[npt.NDArray[np.integer[Any]], Geometry]:
         if not whole.all():
             value = label[~whole].flat[0]
             raise UserError(
-                f"{path}: holds {value:g}, but label values are whole numbers. Recreate it without interpolation."
+                f"{path}: contains {value:g}, but label values are whole numbers. Recreate it without interpolation."
             )
         label = label.astype(np.int32)
     return np.array(label, label.dtype.newbyteorder("=")), geometry  # a writeable copy

@@ -228,7 +228,7 @@ def _check_rest(path: Path, stream: BinaryIO | gzip.GzipFile, most: int) -> None
     while block := stream.read(2**20):
         rest += len(block)
         if rest > most:
-            raise UserError(f"{path}: holds far more data than its header declares. Fix or replace the file.")
+            raise UserError(f"{path}: contains far more data than its header declares. Fix or replace the file.")
 
 
 @contextmanager

@@ -125,8 +125,8 @@ def check_case(dataset: Dataset, case: Case) -> CaseCheck:
         check.slices, check.labelled = len(labelled), tuple(np.flatnonzero(labelled).tolist())
         if dataset.labels.unannotated_slices and not check.labelled:
             check.faults.append(
-                f"{case.label}: holds no label, so no slice counts as annotated (unannotated_slices in dataset.json). "
-                "Remove the case, or annotate some of its slices."
+                f"{case.label}: contains no label, so no slice counts as annotated (unannotated_slices in "
+                "dataset.json). Remove the case, or annotate some of its slices."
             )
     if image is not None and geometry is not None and (difference := same_place(image.geometry, geometry)):
         assert case.label is not None
@@ -280,16 +280,16 @@ def _check_label(dataset: Dataset, case: Case, label: npt.NDArray[Any], check: C
     ]
     if undeclared:
         check.faults.append(
-            f"{case.label}: holds label values that dataset.json does not declare: {listed(undeclared, 10)}. "
+            f"{case.label}: contains label values that dataset.json does not declare: {listed(undeclared, 10)}. "
             "Declare them under 'labels', or correct the file."
         )
     elif unexpected := _unexpected(dataset, case, check.values):
         check.faults.append(
-            f"{case.label}: holds the label value {listed(unexpected)}, but annotated_labels in dataset.json says that "
-            f"only {listed(case.annotated_labels or (), 10)} was annotated. Correct one of the two."
+            f"{case.label}: contains the label value {listed(unexpected)}, but annotated_labels in dataset.json says "
+            f"that only {listed(case.annotated_labels or (), 10)} was annotated. Correct one of the two."
         )
     elif not {value for values in dataset.labels.foreground.values() for value in values} & set(check.values):
-        check.warnings.append(f"{case.label}: holds background only.")
+        check.warnings.append(f"{case.label}: contains background only.")
 
 
 def _unexpected(dataset: Dataset, case: Case, values: tuple[int, ...]) -> list[int]:

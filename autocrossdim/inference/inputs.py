@@ -106,8 +106,8 @@ def read_source(source: ImageSource, *, spacing: Sequence[float] | None, channel
     cases = find_inputs(Path(source), channels, ending)
     if len(cases) > 1:
         raise UserError(
-            f"{source}: holds {len(cases)} cases, but one image is needed. Give the files of one case, or segment the "
-            "directory with `autocrossdim.predict`."
+            f"{source}: contains {len(cases)} cases, but one image is needed. Give the files of one case, or segment "
+            "the directory with `autocrossdim.predict`."
         )
     return read_image(cases[0].images)
 
@@ -166,13 +166,13 @@ def existing_files(case: Case) -> tuple[Path | None, ...]:
 def _from_array(array: npt.NDArray[Any], spacing: Sequence[float] | None) -> Image:
     if array.ndim != 4 or not array.size or array.dtype.kind not in "biuf":
         raise UserError(
-            f"An array of shape {array.shape} and type {array.dtype} was given; the model needs (C, Z, Y, X) numbers, "
-            "with C = 1 for a single channel and Z = 1 for a 2D image."
+            f"An array of shape {array.shape} and type {array.dtype} was given; the model needs real numbers of "
+            "shape (C, Z, Y, X). C is 1 for a single channel, and Z is 1 for a 2D image."
         )
     if spacing is None:
         raise UserError("An array has no voxel spacing. Add spacing=(z, y, x) in mm.")
-    if len(spacing) != 3 or not all(np.isfinite(mm) and mm > 0 for mm in spacing):
-        raise UserError(f"spacing={spacing}: three positive numbers (z, y, x) in mm are needed.")
+    if np.ndim(spacing) != 1 or len(spacing) != 3 or not all(np.isfinite(mm) and mm > 0 for mm in spacing):
+        raise UserError(f"spacing={spacing}: give three positive numbers (z, y, x) in mm.")
     _, z, y, x = array.shape
     geometry = Geometry(
         shape=(z, y, x),

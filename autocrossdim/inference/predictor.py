@@ -30,6 +30,7 @@ from autocrossdim.records.same_plan import SamePlan
 from autocrossdim.system.device import choose_device
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.renamed import renamed
+from autocrossdim.system.text import counted
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Predictor:
         models: One model per configuration, all of the same dataset.
         stages: Previous stage of each cascade among the models; it segments an image first, and is not averaged.
         mirroring: Average over mirrored versions of the image (test-time augmentation).
-        best: Result of `find_best` for these models: temperature, case score, reference cases and post-processing;
-            None if it does not apply to them.
+        best: Result of `find_best` for these models: temperature, calibration of the expected Dice, reference
+            cases and post-processing; None if it does not apply to them.
         postprocessing: Apply the post-processing of `best`.
         notes: Sentences for the user about where the models come from.
         codes: Label -> its concept in a terminology such as SNOMED CT, for the labels that have one.
@@ -85,6 +86,8 @@ class Predictor:
         notes: Sequence[str] = (),
         codes: Mapping[str, LabelCode] | None = None,
     ) -> None:
+        if isinstance(models, str | Path):
+            raise TypeError(f"Predictor() takes loaded models. Use Predictor.load({str(models)!r}).")
         self.models = list(models)
         self.stages = {stage.configuration.name: stage for stage in stages}
         for model in models:
@@ -154,6 +157,11 @@ class Predictor:
             notes=notes,
             codes=source.codes,
         )
+
+    def __repr__(self) -> str:
+        names = " + ".join(model.configuration.name for model in self.models)
+        mirroring = "with" if self.mirroring else "without"
+        return f"<Predictor: {names} of {self.plan.dataset}, {counted(self.members, 'network')}, {mirroring} mirroring>"
 
     @property
     def plan(self) -> Plan:

@@ -26,7 +26,7 @@ def stored_cases(folders: Sequence[Path]) -> list[str]:
     all_cases = set[str]().union(*found.values())
     for folder, cases in found.items():
         if not cases:
-            raise UserError(f"{folder}: holds no probabilities (CASE.npz). Run `predict --probabilities` first.")
+            raise UserError(f"{folder}: contains no probabilities (CASE.npz). Run `predict --probabilities` first.")
         if missing := sorted(all_cases - cases):
             raise UserError(
                 f"{folder}: {counted(len(missing), 'case')} of the other directories missing, {missing[0]}.npz for "

@@ -127,17 +127,17 @@ class Archive:
             UserError: The member is missing, too large, or not what the manifest says.
         """
         if name not in self.manifest.members:
-            raise UserError(f"{self.path}: holds no {name}. {AGAIN}")
+            raise UserError(f"{self.path}: contains no {name}. {AGAIN}")
         member = self.manifest.members[name]
         if member.size > limit:
-            raise UserError(f"{self.path}: {name} has {member.size} bytes, but at most {limit} make sense. {AGAIN}")
+            raise UserError(f"{self.path}: {name} has {member.size} bytes, but at most {limit} are allowed. {AGAIN}")
         try:
             with self.path.open("rb") as stream, _zip(self.path, stream) as archive:
                 content = archive.read(name)
         except (*_ZIP_ERRORS, OSError) as error:
             raise UserError(f"{self.path}: {name} cannot be read. {AGAIN}") from error
         if len(content) != member.size or hashlib.sha256(content).hexdigest() != member.sha256:
-            raise UserError(f"{self.path}: {name} is not what the manifest says. {AGAIN}")
+            raise UserError(f"{self.path}: {name} does not match the manifest. {AGAIN}")
         return content
 
 
@@ -228,5 +228,5 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     declared = {name: member.size for name, member in manifest.members.items()}
     for name in sorted(declared.keys() | found.keys()):
         if declared.get(name) != found.get(name):
-            raise UserError(f"{path}: {name!a} is not what the manifest says. {AGAIN}")
+            raise UserError(f"{path}: {name!a} does not match the manifest. {AGAIN}")
     return manifest

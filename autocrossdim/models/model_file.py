@@ -109,13 +109,13 @@ class ModelFile:
         """
         for name in config:
             if name not in self.folds:
-                raise UserError(f"--config {name}: {self.path} holds {', '.join(self.folds)}.")
+                raise UserError(f"--config {name}: {self.path} contains {', '.join(self.folds)}.")
         averaged = [name for name, trained in self.about.configurations.items() if not trained.stage_only]
         result = {name: self.folds[name] for name in config or averaged}
         for name, existing in result.items():
             missing = [str(number) for number in fold if f"fold_{number}" not in existing]
             if missing:
-                raise UserError(f"--fold {missing[0]}: {self.path} holds {', '.join(existing)} of {name}.")
+                raise UserError(f"--fold {missing[0]}: {self.path} contains {', '.join(existing)} of {name}.")
             if fold:
                 result[name] = [f"fold_{number}" for number in fold]
         return result
@@ -151,7 +151,9 @@ class ModelFile:
             UserError: It is not in the file.
         """
         if name not in self.folds:
-            raise UserError(f"{self.path}: holds {', '.join(self.folds)}, but not {name}, the previous stage. {AGAIN}")
+            raise UserError(
+                f"{self.path}: contains {', '.join(self.folds)}, but not {name}, the previous stage. {AGAIN}"
+            )
         existing = self.folds[name]
         return self._checkpoints(name, [f"fold_{each}" for each in fold if f"fold_{each}" in existing] or existing)
 

@@ -83,7 +83,9 @@ def check_arch(encoder: str) -> None:
     arch = arch_of(encoder)
     if not timm.is_model(arch):
         near = difflib.get_close_matches(arch, timm.list_models(), 3)
-        raise UserError(f"encoder {encoder}: timm has no such model. {'Near: ' + ', '.join(near) if near else ''}")
+        raise UserError(
+            f"encoder {encoder}: timm has no such model. {'Similar names: ' + ', '.join(near) + '.' if near else ''}"
+        )
 
 
 def create_timm(encoder: str, drop_path: float = 0.0, **options: Any) -> Any:

@@ -181,8 +181,8 @@ def _probe(flat: nn.Module, example: Tensor | None) -> tuple[Tensor, int]:
             continue
         return image, depth
     raise UserError(
-        f"cannot inflate {type(flat).__qualname__}: there is no input known to try it with. Pass `example`, a 2D input "
-        "(B, C, H, W) that it takes."
+        f"cannot inflate {type(flat).__qualname__}: no input is known with which to check the result. "
+        "Pass `example`, a 2D input (B, C, H, W) that it takes."
     )
 
 

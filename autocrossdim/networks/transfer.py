@@ -91,7 +91,7 @@ def transfer(
                         "them keeps 2D kernels, the other does not.")  # fmt: skip
     report = _load(target, source_state, source, source_plan.mask_channels)
     if not report.parameters["matched"] + report.parameters["adapted"]:
-        raise UserError(f"{source}: none of its tensors has a place in the network that was planned.")
+        raise UserError(f"{source}: none of its tensors fits the planned network.")
     target.load_report = report
     return report
 

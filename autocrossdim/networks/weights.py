@@ -132,7 +132,7 @@ def _tag(request: str, encoder: str) -> str:
     return tag
 
 
-_WAYS_OUT = "Give a file (--weights FILE), or start without (--weights random)."
+_WAYS_OUT = "Use --weights FILE for a downloaded file, or --weights random to start from random weights."
 
 
 def _fetch(repository: str) -> Path:
@@ -145,7 +145,7 @@ def _fetch(repository: str) -> Path:
         return Path(hf_hub_download(repository, _HUB_FILE))
     except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{repository}: cannot be fetched from the hub ({reason}). {_WAYS_OUT}") from error
+        raise UserError(f"{repository}: cannot be downloaded from the hub ({reason}). {_WAYS_OUT}") from error
 
 
 def _read(path: Path, source: str, arch: str, tag: str | None, licence: str | None, config: Any) -> EncoderWeights:
@@ -168,7 +168,7 @@ def _read(path: Path, source: str, arch: str, tag: str | None, licence: str | No
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"--weights {path}: not a state_dict; it must hold tensors by timm's names. {_WAYS_OUT}")
+        raise UserError(f"--weights {path}: not a state_dict; it must contain tensors with timm's names. {_WAYS_OUT}")
     _check(content, arch, str(path))
     return EncoderWeights(arch, content, source, tag, licence, sha256, tuple(config.mean), tuple(config.std))
 

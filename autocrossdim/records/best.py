@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from autocrossdim.records.calibration import Calibration, CaseScore
+from autocrossdim.records.concise import Concise
 from autocrossdim.records.likeness import Likeness
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import Unit
@@ -63,8 +64,8 @@ class Contender(BaseModel):
     minutes_per_fold: float | None = None
 
 
-class Best(BaseModel):
-    """What `predict` follows where no configuration is named.
+class Best(Concise, BaseModel):
+    """The choice that `predict` follows if no configuration is named.
 
     Attributes:
         dataset: Name of the dataset.
@@ -104,6 +105,9 @@ class Best(BaseModel):
         if self.likeness is not None and self.likeness.configuration not in self.configurations:
             raise ValueError("likeness is about another configuration")
         return self
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, {self.name}: mean Dice {self.dice_postprocessed:.3f} in the cross-validation"
 
     @property
     def name(self) -> str:

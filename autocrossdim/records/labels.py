@@ -95,7 +95,7 @@ class Labels(BaseModel):
             raise UserError("labels: nothing but background is declared. Add the structures to segment.")
         for name, values in foreground.items():
             if 0 in values:
-                raise UserError(f"labels: region '{name}' holds 0, which is background.")
+                raise UserError(f"labels: region '{name}' contains 0, which is background.")
         every = [value for values in foreground.values() for value in values]
         if ignore is not None and ignore[0] <= max(every):
             raise UserError(f"labels: 'ignore' ({ignore[0]}) must be the highest value; {max(every)} is higher.")
@@ -113,11 +113,11 @@ class Labels(BaseModel):
                     f"regions_class_order: has {len(order)} entries for {len(foreground)} regions. {remedy}"
                 )
             if unknown := [value for value in order if value not in every]:
-                raise UserError(f"regions_class_order: names {listed(unknown)}, which is no label value. {remedy}")
+                raise UserError(f"regions_class_order: names {listed(unknown)}, which is not a label value. {remedy}")
             if len(set(order)) < len(order):
                 raise UserError(
                     f"regions_class_order: {list(order)} writes the same value for several regions, so they could not "
-                    f"be told apart in a segmentation. {remedy}"
+                    f"be distinguished in a segmentation. {remedy}"
                 )
         else:
             foreground = dict(sorted(foreground.items(), key=lambda item: item[1]))
@@ -214,5 +214,5 @@ def _values(name: str, declared: Any) -> tuple[int, ...]:
     """Label values of one entry, ascending."""
     values = declared if isinstance(declared, list | tuple) else [declared]
     if not values or not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**16 for v in values):
-        raise UserError(f"labels: '{name}' must be a whole number from 0 to 65535, or a list of them; is {declared!r}.")
+        raise UserError(f"labels: '{name}' must be a whole number from 0 to 65535 or a list of them, not {declared!r}.")
     return tuple(sorted(set(values)))

@@ -26,7 +26,7 @@ class NetworkChoices(BaseModel):
     encoder: str = Field("efficientnet_b0", description="timm name of the encoder, a convolutional network.")
     network: Literal["default", "paper"] = Field(
         "default",
-        description="`paper` builds the published networks; `default` feeds the image to the pretrained stem.",
+        description="`default`: the image enters the pretrained stem; `paper`: the networks as published.",
     )
     inflation: Inflation = Field("center", description="Rule by which 2D kernels become 3D kernels.")
     slices: Literal[1, 3] = Field(1, description="Neighbouring slices that a 2D network sees as channels.")

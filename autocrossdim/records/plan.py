@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from autocrossdim.records.concise import Concise
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.network import NO_ENCODER, Kind, NetworkChoices, NetworkPlan
 from autocrossdim.records.normalization import Normalization
@@ -28,7 +29,9 @@ DEFAULT_MEMORY_GB = 8.0  # budget where no GPU is found
 
 DISTILLED = "_distilled"  # end of the name of a student, which has the network of the configuration named before it
 
-STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints: what is lost at most when a run is killed
+STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints, the most that is lost when a run is killed
+
+NNUNET_NAMES = {"2d": "omnia", "3d_fullres": "dx", "3d_lowres": "dx_lowres", "3d_cascade_fullres": "dx_cascade"}
 
 # Plans may come from other people. Beyond these bounds, memory would run out.
 MAX_AXIS, MAX_PATCH, MAX_BATCH = 2**15, 2**28, 2**12  # voxels per axis, voxels per patch (1 GiB), patches per batch
@@ -45,20 +48,21 @@ class PlanOptions(NetworkChoices):
     """
 
     memory: Annotated[float, Field(gt=0, le=1e5)] | None = Field(
-        None, description="GB that training may take (default: the memory of the GPU, else 8)."
+        None, description="Memory in GB for training (default: that of the GPU, else 8)."
     )
     threshold: Annotated[float, Field(ge=1, le=1e5)] = Field(
-        3.0, description="Anisotropy from which on slices are preferred to volumes."
+        3.0, description="Anisotropy (largest / smallest voxel spacing) from which a 2D network is chosen."
     )
     patch_size: Annotated[tuple[PatchSide, ...], Field(min_length=2, max_length=3)] | None = Field(
-        None, description="Patch size in voxels, coarsest axis first, such as 48,64,48; two numbers are in-plane."
+        None,
+        description="Patch size in voxels, coarsest axis first, such as 48,64,48; two numbers are in-plane.",
     )
     batch_size: Annotated[int, Field(ge=2, le=MAX_BATCH)] | None = Field(None, description="Patches per training step.")
     keep_orientation: bool = Field(
         False, description="Use images as stored, without bringing them to one anatomical orientation."
     )
     precision: Literal["auto", "16", "32"] = Field(
-        "auto", description="Bits of the convolutions to plan for (auto: 16 on a GPU, else 32)."
+        "auto", description="Floating-point precision in bits to plan for (auto: 16 on a GPU, else 32)."
     )
     trial: bool = Field(True, description="Run a few real training steps to measure time and memory.")
 
@@ -223,7 +227,7 @@ class Decision(BaseModel):
     reasons: tuple[str, ...]
 
 
-class Plan(BaseModel):
+class Plan(Concise, BaseModel):
     """Everything training and prediction need to know about a dataset.
 
     Attributes:
@@ -270,6 +274,15 @@ class Plan(BaseModel):
                 raise ValueError(f"{name}: {first_fault(error)}") from error
         return self
 
+    def __str__(self) -> str:
+        name = self.decision.configuration
+        others = f"; also planned: {', '.join(self.decision.alternatives)}" if self.decision.alternatives else ""
+        chosen = self._find(name)
+        if chosen is None:
+            return f"{self.dataset}, {name}{others}"
+        patch = " × ".join(map(str, chosen.patch_size))
+        return f"{self.dataset}, {name}: {chosen.dims}D, patch size {patch}, batch size {chosen.batch_size}{others}"
+
     def configuration(self, name: str | None = None) -> Configuration:
         """Return a configuration by name, or the one that was decided on.
 
@@ -280,9 +293,10 @@ class Plan(BaseModel):
         """
         name = name or self.decision.configuration
         if (found := self._find(name)) is None:
+            ours = f" nnU-Net's '{name}' is called '{NNUNET_NAMES[name]}'." if name in NNUNET_NAMES else ""
             raise UserError(
                 f"The plan of {self.dataset} has no configuration '{name}'; it has "
-                f"{', '.join(sorted(self.configurations))}."
+                f"{', '.join(sorted(self.configurations))}.{ours}"
             )
         return found
 

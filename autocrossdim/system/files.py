@@ -81,7 +81,7 @@ def list_directory(path: Path) -> list[Path]:
     with reading(path), os.scandir(path) as entries:
         names = [entry.name for entry in islice(entries, MAX_ENTRIES + 1)]
     if len(names) > MAX_ENTRIES:
-        raise UserError(f"{path}: holds more than {MAX_ENTRIES:,} entries. Choose the directory with the images.")
+        raise UserError(f"{path}: contains more than {MAX_ENTRIES:,} entries. Choose the directory with the images.")
     return [path / name for name in sorted(names)]
 
 
@@ -259,7 +259,7 @@ def read_json(path: Path) -> Any:
         try:
             json.dumps(content, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise UserError(f"{path}: holds a character that is not valid Unicode. Remove it.") from error
+            raise UserError(f"{path}: contains a character that is not valid Unicode. Remove it.") from error
     return content
 
 

@@ -184,7 +184,7 @@ def test_an_interrupted_student_ends_with_the_same_weights(
 
 def test_a_student_is_not_trained_by_train(taught: tuple[Path, Path]) -> None:
     raw, work = taught
-    with pytest.raises(UserError, match=r"omnia_distilled: a student\. Train it with `autocrossdim distil`"):
+    with pytest.raises(UserError, match=r"omnia_distilled: a distilled network\. Train it with `autocrossdim distil`"):
         autocrossdim.train(raw, work=work, config="omnia_distilled")
 
 

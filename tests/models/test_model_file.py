@@ -66,8 +66,8 @@ def test_predict_takes_a_file(exported: Path, image: np.ndarray, tmp_path: Path)
 
 
 def test_what_is_not_in_the_file_cannot_be_chosen(exported: Path) -> None:
-    assert "holds fold_0, fold_1" in refused(exported, fold=[4])
-    assert "holds dx" in refused(exported, config=["omnia"])
+    assert "contains fold_0, fold_1" in refused(exported, fold=[4])
+    assert "contains dx" in refused(exported, config=["omnia"])
     assert "no such file" in refused(exported.with_name("absent.acd"))
 
 

@@ -112,7 +112,7 @@ def test_scans_are_used_on_request_only(
     scans: Path, planned: tuple[Path, Path], train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = train(epochs=1)
-    assert "2 unlabelled scans in imagesUn: not used. --set unlabelled=1 learns from them." in capsys.readouterr().err
+    assert "2 unlabelled scans in imagesUn: not used. Add --set unlabelled=1 to use them." in capsys.readouterr().err
     assert "unlabelled" not in Checkpoint.read(folder.latest).split
     for file in scans.iterdir():
         file.unlink()

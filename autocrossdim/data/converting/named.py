@@ -73,7 +73,7 @@ def labels_and_values(
         values = sorted({value for each in found if not isinstance(each, str) for value in each} - {0})
         if len(values) > MAX_VALUES:
             faults.append(
-                f"{files[0].parent}: {len(values)} different values, so these are no labels. Check the files."
+                f"{files[0].parent}: {len(values)} different values, so these are not labels. Check the files."
             )
             values = []
         named = {f"label {number}": value for number, value in enumerate(values, start=1)}
@@ -99,7 +99,7 @@ def without_label(cases: Sequence[SourceCase]) -> list[str]:
         return []
     have = "has" if len(names) == 1 else "have"
     return [
-        f"{counted(len(names), 'case')} of {len(cases)} {have} no label: {listed(names)}. imagesTs holds the images."
+        f"{counted(len(names), 'case')} of {len(cases)} {have} no label: {listed(names)}. Their images are in imagesTs."
     ]
 
 

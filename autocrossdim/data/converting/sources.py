@@ -206,7 +206,7 @@ def mapped(path: Path, array: Array, values: Mapping[int, int]) -> npt.NDArray[n
     present, index = np.unique(array, return_inverse=True)
     if unknown := [int(value) for value in present if int(value) not in known]:
         raise UserError(
-            f"{path}: holds the {'value' if len(unknown) == 1 else 'values'} {listed(unknown)}, but only "
+            f"{path}: contains the {'value' if len(unknown) == 1 else 'values'} {listed(unknown)}, but only "
             f"{listed(sorted(known), 20)} are expected here. Correct the file, or give the right layout or labels."
         )
     table = np.array([known[int(value)] for value in present], np.uint16)

@@ -106,7 +106,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
     folders = [entry for entry in list_directory(source) if entry.is_dir() and not entry.name.startswith(".")]
     if not folders:
         raise UserError(
-            f"{source}: holds no directories. Give the directory with one directory of DICOM files per case."
+            f"{source}: contains no directories. Give the directory with one directory of DICOM files per case."
         )
     found = dict(zip(folders, map_cases(_search, folders, wishes.processes, "Searching DICOM files"), strict=True))
     faults = [fault for each in found.values() for fault in each.faults]

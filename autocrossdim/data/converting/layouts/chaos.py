@@ -90,7 +90,7 @@ class Slices(ReadImage):
         """The slices in the order of their positions."""
         files = self.files
         if not files:
-            raise UserError(f"{self.folder}: holds no DICOM slices. Unpack the archive again.")
+            raise UserError(f"{self.folder}: contains no DICOM slices. Unpack the archive again.")
         return dicom.stacked(self.folder, [str(file) for file in files])
 
     def read(self) -> tuple[Array, Geometry]:
@@ -173,8 +173,8 @@ class GroundTruth(ReadLabel):
         if unknown.any():
             expected = listed([f"{low} to {high}" for low, high in self.ranges.values()])
             raise UserError(
-                f"{file}: holds {listed(np.unique(plane[unknown]).tolist())}, but only 0 and {expected} are expected. "
-                "Choose the right --modality, or replace the file."
+                f"{file}: contains {listed(np.unique(plane[unknown]).tolist())}, but only 0 and {expected} are "
+                "expected. Choose the right --modality, or replace the file."
             )
         return label
 
@@ -198,7 +198,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
         raise UserError(f"--modality{f' {wanted}' if wanted else ''}: {problem}: {', '.join(present or MODALITIES)}.")
     if wanted not in present:
         raise UserError(
-            f"{source}: holds no scans of modality {wanted} (found: {', '.join(present) or 'none'}). Give the "
+            f"{source}: contains no scans of modality {wanted} (found: {', '.join(present) or 'none'}). Give the "
             "directory that was unpacked, or another --modality."
         )
     modality = MODALITIES[wanted]

@@ -37,7 +37,7 @@ ROWS: list[tuple[tuple[int, ...], tuple[int, int, int], int, int]] = [
 def write_volumes(folder: Path, patch: tuple[int, ...], shape: tuple[int, int, int]) -> None:
     """Store a few made-up cases as this package does, and as plain arrays for nnU-Net's own store."""
     from autocrossdim.data.dataset import Case
-    from autocrossdim.data.images import Geometry
+    from autocrossdim.data.geometry import Geometry
     from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules
     from autocrossdim.preprocessing.case import Placement, Preprocessed
     from autocrossdim.preprocessing.store import Store

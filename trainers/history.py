@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autocrossdim.system.errors import UserError
+from autocrossdim.records.history import read_history
 from autocrossdim.system.files import write_text, written_whole
 from autocrossdim.system.text import for_matplotlib
 
@@ -28,13 +28,7 @@ class History:
 
     def __init__(self, path: Path, *, epochs: int, monitor: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.path, self.monitor = path, monitor
-        self.lines: list[dict[str, Any]] = []
-        if path.exists():
-            try:
-                self.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            except ValueError as error:
-                raise UserError(f"{path}: damaged ({error}). Delete it and run the same command again.") from error
-        self.lines = self.lines[:epochs]
+        self.lines = read_history(path)[:epochs]
 
     def add(self, entry: dict[str, Any]) -> None:
         """Add one epoch, write the file, and pass the epoch on to the monitor."""

@@ -103,7 +103,7 @@ def _unlabelled(project: "Project", predictor: "Predictor", folder: Path | None)
     annotated = {case.name for case in project.dataset.training_cases()}
     cases = [case for case in found if case.name not in annotated]
     if len(cases) < len(found):
-        say(f"Leaving out {counted(len(found) - len(cases), 'scan')} of {folder}: already annotated.")
+        say(f"{counted(len(found) - len(cases), 'scan')} in {folder} left out: already annotated.")
     if not cases:
         raise UserError(f"{folder}: no unlabelled scans. Add images there, or name another directory with -i.")
     return cases

@@ -40,7 +40,8 @@ def distil(
     *,
     work: WorkOption = None,
     config: Annotated[
-        str | None, Option("Configuration whose network the student has (default: the plan's, if it is a teacher).")
+        str | None,
+        Option("Configuration whose network the student uses (default: that of the plan, if it is a teacher)."),
     ] = None,
     fold: Annotated[
         Fold | Sequence[Fold],
@@ -92,7 +93,6 @@ def distil(
     from autocrossdim.commands.project import ALL, Project
     from autocrossdim.evaluation.folds import summarise_folds
     from autocrossdim.records.plan import DISTILLED
-    from autocrossdim.selection.folds import CrossValidation
     from autocrossdim.selection.teachers import (
         compare_with_teachers,
         label_softly,
@@ -100,7 +100,6 @@ def distil(
         soft_labels_of,
         student_of,
     )
-    from autocrossdim.system.processes import default_processes
 
     if parallel is not None and slurm is not None:
         raise UserError("--parallel cannot be combined with --slurm: SLURM decides how many jobs run at a time.")
@@ -109,7 +108,7 @@ def distil(
     project = Project.open(dataset, work=work)
     find_change(project)  # fails if labels or images have another meaning now
     plan = project.plan
-    validation = CrossValidation(project.dataset, project.workspace, plan, project.splits, default_processes(), device)
+    validation = project.cross_validation(device=device)
     best = read_teachers(validation)
     student = student_of(plan, best, config)
     network = student.name.removesuffix(DISTILLED)

@@ -28,7 +28,11 @@ def export(
     ] = (),
     onnx: Annotated[
         str | Path | None,
-        Option("Directory for the networks as ONNX files, compared with PyTorch.", Path | None, metavar="FOLDER"),
+        Option(
+            "Directory for ONNX files of the networks; their outputs are compared with PyTorch's.",
+            Path | None,
+            metavar="FOLDER",
+        ),
     ] = None,
     hub: Annotated[
         str | Path | None,
@@ -39,7 +43,7 @@ def export(
         Option("Licence of the model for --hub, as the hub names it, such as apache-2.0 (default: unknown)."),
     ] = None,
 ) -> Path:
-    """Pack trained folds into one safe file to share, which `predict FILE` uses as it is.
+    """Pack trained folds into one file to share, with which `predict FILE` works directly.
 
     Args:
         dataset: Dataset trained in `work`, or a model directory.

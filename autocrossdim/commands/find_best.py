@@ -41,15 +41,11 @@ def find_best(
     from autocrossdim.commands.growth import find_change
     from autocrossdim.commands.project import Project
     from autocrossdim.selection.find_best import find_best as choose_best
-    from autocrossdim.selection.folds import CrossValidation
     from autocrossdim.system.lock import locked
-    from autocrossdim.system.processes import default_processes
 
     project = Project.open(dataset, work=work)
     find_change(project)  # fails if labels or images have another meaning now
-    validation = CrossValidation(
-        project.dataset, project.workspace, project.plan, project.splits, processes or default_processes(), device
-    )
+    validation = project.cross_validation(device=device, processes=processes)
     with locked(project.workspace.lock, project.workspace.root):
         return choose_best(validation)
 

@@ -72,7 +72,7 @@ def study(
     set: SetOption = None,
     parallel: ParallelOption = None,
     part: Annotated[
-        str, Option("Only every Nth run from the Ith on: 0/4 to 3/4 share a study among 4 machines.", metavar="I/N")
+        str, Option("Part of the runs: 0/4 to 3/4 divide a study among 4 machines.", metavar="I/N")
     ] = WHOLE,
     slurm: SlurmOption = None,
     jobs: JobsOption = None,
@@ -262,7 +262,7 @@ def present(results: "StudyResults | None", **_: object) -> "Iterator[Renderable
 
     if results is None:
         if not is_relayed():
-            yield "When all runs are finished, this command without --slurm and --part writes the results."
+            yield "When all runs are finished, run this command without --slurm and --part to write the results."
         return
     yield study_table(results.table)
     yield from results.notes

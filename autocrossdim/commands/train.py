@@ -104,7 +104,7 @@ def train(
     project = Project.open(dataset, work=work)
     configuration = project.plan.configuration(config)
     if configuration.is_distilled:
-        raise UserError(f"--config {configuration.name}: a student. Train it with `autocrossdim distil`.")
+        raise UserError(f"--config {configuration.name}: a distilled network. Train it with `autocrossdim distil`.")
     folds = project.folds(several(fold))
     settings = training_settings(set, epochs=epochs, max_time=max_time)
     trainer = find_trainer(configuration.trainer)
@@ -112,7 +112,7 @@ def train(
     workspace, name = project.workspace, configuration.name
     if unplanned := find_change(project).added:
         warn(
-            f"{listed(unplanned, 10)} {'is' if len(unplanned) == 1 else 'are'} new and in no fold. Run "
+            f"{listed(unplanned, 10)} {'is' if len(unplanned) == 1 else 'are'} new and not in any fold. Run "
             "`autocrossdim plan_and_preprocess` to add new cases to the folds."
         )
     # Other processes of the same training wait for the first one to preprocess.
@@ -182,7 +182,7 @@ def _unlabelled_store(project: "Project", configuration: str, settings: Mapping[
         )
     if not asked:
         if scans:
-            say(f"{counted(scans, 'unlabelled scan')} in imagesUn: not used. --set {UNLABELLED}=1 learns from them.")
+            say(f"{counted(scans, 'unlabelled scan')} in imagesUn: not used. Add --set {UNLABELLED}=1 to use them.")
         return None
     if not scans:
         folder = project.dataset.path / "imagesUn"

@@ -10,7 +10,8 @@ from typing import Any
 from autocrossdim.data.annotation_keys import parse_annotated_labels, parse_unannotated_slices
 from autocrossdim.data.case_keys import case_list_faults, parse_channel_names, parse_groups
 from autocrossdim.data.dicom import dicom_folders
-from autocrossdim.data.images import ENDINGS, PICTURES, spacing_file
+from autocrossdim.data.images import ENDINGS
+from autocrossdim.data.pictures import PICTURES, spacing_file
 from autocrossdim.data.sides import parse_mirror_axes, parse_sides
 from autocrossdim.records.codes import Codes, parse_codes
 from autocrossdim.records.labels import Labels
@@ -27,11 +28,11 @@ class Case:
     """One case.
 
     Attributes:
-        name: as in the file names.
-        images: one file per channel, or one RGB file, or the directory of a DICOM series.
-        label: label file; None if the case has no label.
-        annotated_labels: names of the labels that were annotated; None if all were.
-        previous_stage: segmentation by the previous stage of a cascade, on the grid of the images; None if not needed.
+        name: As in the file names.
+        images: One file per channel, or one RGB file, or the directory of a DICOM series.
+        label: Label file; None if the case has no label.
+        annotated_labels: Names of the labels that were annotated; None if all were.
+        previous_stage: Segmentation by the previous stage of a cascade, on the grid of the images; None if not needed.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Case:
         These are the images, the label, the segmentation of the previous stage, and the spacing file beside each TIFF.
 
         Raises:
-            UserError: a directory may not be entered.
+            UserError: A directory may not be entered.
         """
         files = (*self.images, *(file for file in (self.label, self.previous_stage) if file is not None))
         with reading():
@@ -59,19 +60,19 @@ class Dataset:
     """A raw dataset.
 
     Attributes:
-        path: directory of the dataset.
-        name: name of that directory, `DatasetXXX_Name`.
-        channel_names: name of each channel, in order.
-        labels: meaning of the label values.
-        file_ending: ending of all images and labels, such as `.nii.gz`.
-        groups: case -> group (patient); cases of one group are never split between training and validation.
-        sides: pairs of labels that are the left and the right version of one structure.
-        mirror_axes: names of the axes to mirror; None leaves the choice to the planner.
-        annotated_labels: case -> names of the labels that were annotated, in the order of `labels`; cases in which all
+        path: Directory of the dataset.
+        name: Name of that directory, `DatasetXXX_Name`.
+        channel_names: Name of each channel, in order.
+        labels: Meaning of the label values.
+        file_ending: Ending of all images and labels, such as `.nii.gz`.
+        groups: Case -> group (patient); cases of one group are never split between training and validation.
+        sides: Pairs of labels that are the left and the right version of one structure.
+        mirror_axes: Names of the axes to mirror; None leaves the choice to the planner.
+        annotated_labels: Case -> names of the labels that were annotated, in the order of `labels`; cases in which all
             were are not listed.
-        codes: label -> its concept in a terminology such as SNOMED CT, for the labels that have one.
+        codes: Label -> its concept in a terminology such as SNOMED CT, for the labels that have one.
         num_training: `numTraining` of dataset.json; None if missing.
-        description: unchanged content of dataset.json.
+        description: Unchanged content of dataset.json.
     """
 
     path: Path
@@ -134,7 +135,7 @@ def find_dataset(argument: str | Path) -> Path:
     are looked up under $AUTOCROSSDIM_RAW, then $nnUNet_raw.
 
     Raises:
-        UserError: not found, or found more than once; the message lists the places searched.
+        UserError: Not found, or found more than once; the message lists the places searched.
     """
     path = Path(argument)
     if path.is_dir():
@@ -156,7 +157,8 @@ def find_dataset(argument: str | Path) -> Path:
     if path.exists():
         raise UserError(f"{shown_path(path)}: a file, not the directory of a dataset. {_meant(path)}")
     near = get_close_matches(path.name, _names_beside(path), 1, 0.75)
-    hint = f"Did you mean {near[0]}?" if near else "Give its directory."
+    unset = "" if any(map(os.environ.get, RAW_VARIABLES)) else f", or set ${RAW_VARIABLES[0]} to the directory it is in"
+    hint = f"Did you mean {near[0]}?" if near else f"Give its directory{unset}."
     raise UserError(f"{shown_path(argument)}: no such dataset. Searched: {', '.join(searched)}. {hint}")
 
 
@@ -164,7 +166,7 @@ def load_dataset(path: str | Path) -> Dataset:
     """Read dataset.json of the dataset in directory `path`; no image is opened.
 
     Raises:
-        UserError: no such directory, or dataset.json has errors; the message lists all of them.
+        UserError: No such directory, or dataset.json has errors; the message lists all of them.
     """
     dataset, faults = parse_dataset(Path(path))
     if dataset is None:
@@ -255,7 +257,7 @@ def cases_in_folder(folder: Path, num_channels: int, file_ending: str, *, incomp
     `incomplete`, a case may lack channels, whose files are named all the same. A warning names images of other formats.
 
     Raises:
-        UserError: no case, a case without all its channels, a file that belongs to no case, or no access.
+        UserError: No case, a case without all its channels, a file that belongs to no case, or no access.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -290,7 +292,7 @@ def cases_in_folder(folder: Path, num_channels: int, file_ending: str, *, incomp
     if dicom := dicom_folders(folder):
         return [Case(entry.resolve().name, (entry,), None) for entry in dicom]
     numbers = "" if num_channels == 1 else f", one file per channel (0000 to {num_channels - 1:04d})"
-    raise UserError(f"{folder}: holds no case. Name the images CASE_0000{file_ending}{numbers}.")
+    raise UserError(f"{folder}: contains no case. Name the images CASE_0000{file_ending}{numbers}.")
 
 
 def channel_files(folder: Path, file_ending: str) -> tuple[dict[str, dict[int, Path]], list[Path]]:
@@ -310,7 +312,7 @@ def files_ending(folder: Path, file_ending: str) -> list[Path]:
     """Return the files in `folder` with that ending, sorted; hidden ones are skipped.
 
     Raises:
-        UserError: the directory cannot be read.
+        UserError: The directory cannot be read.
     """
     with reading():
         entries = list_directory(folder) if folder.is_dir() else []

@@ -61,18 +61,18 @@ def make_splits(
         return [], f"Only {what}: no case can be held out for validation, so only `--fold all` can be trained."
     if number < FOLDS:
         folds = LeaveOneGroupOut().split(cases, groups=members)
-        sentence = f"Only {number} {unit}: {number} folds, each of which validates with the one it leaves out."
+        sentence = f"Only {number} {unit}: {number} folds; each leaves out one of them for validation."
     elif presence is not None and len({frozenset(presence[name]) for name in names}) > 1:
         fold_of = _spread(members, [presence[name] for name in cases], np.full(number, -1), FOLDS)
         folds = ((np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(FOLDS))
-        sentence = f"{FOLDS} folds over {len(cases)} cases, with the labels that only some cases hold spread evenly."
+        sentence = f"{FOLDS} folds over {len(cases)} cases. Labels that some cases lack are distributed evenly."
         sentence += f" The cases of each of {number} groups stay together." if grouped else ""
     elif grouped:
         folds = GroupKFold(FOLDS).split(cases, groups=members)
-        sentence = f"{FOLDS} folds over {len(cases)} cases in {number} groups, whose cases stay together."
+        sentence = f"{FOLDS} folds over {len(cases)} cases. The cases of each of {number} groups stay together."
     else:
         folds = KFold(FOLDS, shuffle=True, random_state=SEED).split(cases)
-        sentence = f"{FOLDS} folds over {len(cases)} cases, the same as nnU-Net's."
+        sentence = f"{FOLDS} folds over {len(cases)} cases, the same folds as in nnU-Net."
     return [Split(tuple(map(str, cases[a])), tuple(map(str, cases[b]))) for a, b in folds], sentence
 
 

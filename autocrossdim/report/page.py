@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from autocrossdim.data.dataset import Dataset
-from autocrossdim.data.images import PICTURES
+from autocrossdim.data.pictures import PICTURES
 from autocrossdim.data.splits import Split
 from autocrossdim.records.best import Best
 from autocrossdim.records.fingerprint import Fingerprint

@@ -81,7 +81,8 @@ def summary_table(summary: Summary) -> Table:
     cases = counted(summary.n_cases, "case")
     if summary.n_groups != summary.n_cases:
         cases += f" of {counted(summary.n_groups, 'group')}"
-    level = "" if math.isnan(summary.interval.level) else f", with {summary.interval.level:.0%} intervals"
+    known = not math.isnan(summary.ends("Dice")[0])
+    level = f", with {100 * summary.interval.level:.0f} % intervals" if known else ""
     headings = {
         "Dice": "Dice",
         "NSD": f"NSD ({NSD_TOLERANCE_MM:g} {summary.unit})",

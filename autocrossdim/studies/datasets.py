@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from autocrossdim.data.dataset import Case, Dataset
-from autocrossdim.data.images import spacing_file
+from autocrossdim.data.pictures import spacing_file
 from autocrossdim.records.sources import content_hash, file_versions
 from autocrossdim.system.errors import UserError, from_os_error
 from autocrossdim.system.files import write_json, written_whole

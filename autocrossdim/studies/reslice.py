@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocrossdim.data.dataset import Dataset, load_dataset
-from autocrossdim.data.images import Geometry, read_image, read_label, write_image, write_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_image, read_label, write_image, write_label
 from autocrossdim.studies.datasets import described_by
 from autocrossdim.system.console import track
 from autocrossdim.system.errors import UserError

@@ -75,7 +75,7 @@ def require_training(device: torch.device) -> None:
     """Refuse a device on which networks cannot be trained.
 
     Raises:
-        UserError: lightning-fabric does not support the device.
+        UserError: Lightning-fabric does not support the device.
     """
     if not BACKENDS[device.type].trains:
         raise UserError(

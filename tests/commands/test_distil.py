@@ -14,8 +14,8 @@ import autocrossdim
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
 from autocrossdim.jobs.slurm import Job
+from autocrossdim.preprocessing.arrays import open_array
 from autocrossdim.preprocessing.soft_labels import CERTAIN
-from autocrossdim.preprocessing.store import open_array
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.student import Student, students
@@ -164,14 +164,14 @@ def test_an_interrupted_student_ends_with_the_same_weights(
     for name in ("undisturbed", "interrupted"):
         shutil.copytree(work, tmp_path / name)
     autocrossdim.distil(raw, work=tmp_path / "undisturbed", **options)
-    write = loop._write
+    write = loop._write_checkpoint
 
     def power_cut(*arguments: Any, **named: Any) -> None:
         write(*arguments, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "_write", power_cut)
+        patch.setattr(loop, "_write_checkpoint", power_cut)
         autocrossdim.distil(raw, work=tmp_path / "interrupted", **options)
     autocrossdim.distil(raw, work=tmp_path / "interrupted", **{**options, "restart": False})
     expected, found = (
@@ -218,7 +218,7 @@ def test_folds_are_distilled_side_by_side_or_as_jobs(
 
 def test_a_student_is_not_trained_by_train(taught: tuple[Path, Path]) -> None:
     raw, work = taught
-    with pytest.raises(UserError, match=r"omnia_distilled: a student\. Train it with `autocrossdim distil`"):
+    with pytest.raises(UserError, match=r"omnia_distilled: a distilled network\. Train it with `autocrossdim distil`"):
         autocrossdim.train(raw, work=work, config="omnia_distilled")
 
 

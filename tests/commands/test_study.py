@@ -128,7 +128,7 @@ def test_jobs_share_the_runs_and_the_results_are_written_when_they_have_finished
     words = ["study", "2d3d", volumes, "--work", tmp_path, *QUICK, *THREE]
     said = command(*words, "--slurm", "time=1:00:00").stdout
     assert list(submitted) == ["study 2d3d 0 of 2", "study 2d3d 1 of 2"]
-    assert "When all runs are finished, this command without --slurm and --part writes the results." in said
+    assert "When all runs are finished, run this command without --slurm and --part to write the results." in said
     assert command(*submitted["study 2d3d 1 of 2"][3:]).returncode == 0
     assert len(quick_runs) == 1
     submitted.clear()

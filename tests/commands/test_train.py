@@ -91,7 +91,7 @@ def test_an_interrupted_restart_is_resumed_with_the_command_shown(
     assert trainer.restarted == {0: True}
     resumed = command(*words)
     assert trainer.restarted == {0: False, 1: True, 2: True}
-    assert "2 folds (1, 2) to start over, as requested with --restart" in resumed.stderr
+    assert "2 folds (1, 2) will start over, as requested with --restart" in resumed.stderr
 
     command(*words)
     assert trainer.restarted == {0: False, 1: False, 2: False}

@@ -222,7 +222,7 @@ def test_folders_of_dicom_slices_are_cases(tmp_path: Path, real_data: Path):
 
 
 def test_an_empty_folder_and_none_are_errors(tmp_path: Path):
-    with pytest.raises(UserError, match="holds no case"):
+    with pytest.raises(UserError, match="contains no case"):
         cases_in_folder(tmp_path, 1, ".nii.gz")
     with pytest.raises(UserError, match="no such directory"):
         cases_in_folder(tmp_path / "gone", 1, ".nii.gz")

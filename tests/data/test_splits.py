@@ -130,7 +130,7 @@ def test_a_rare_label_is_in_every_fold_it_can_be_in():
     splits, sentence = make_splits(names, {}, presence)
     assert [sum(2 in presence[name] for name in split.val) for split in splits] == [1] * 5
     assert {len(split.val) for split in splits} == {6}
-    assert "spread evenly" in sentence
+    assert "distributed evenly" in sentence
 
 
 def test_labels_that_every_case_holds_leave_nnunets_folds():

@@ -16,16 +16,10 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from autocrossdim.data import headers, nifti
-from autocrossdim.data.images import (
-    Geometry,
-    file_ending,
-    image_from_itk,
-    read_image,
-    read_label,
-    spacing_file,
-    write_image,
-    write_label,
-)
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import file_ending, read_image, read_label, write_image, write_label
+from autocrossdim.data.itk import image_from_itk
+from autocrossdim.data.pictures import spacing_file
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import library_path, reading, write_json, written_whole
 from autocrossdim.system.text import counted, listed
@@ -212,7 +206,7 @@ def mapped(path: Path, array: Array, values: Mapping[int, int]) -> npt.NDArray[n
     present, index = np.unique(array, return_inverse=True)
     if unknown := [int(value) for value in present if int(value) not in known]:
         raise UserError(
-            f"{path}: holds the {'value' if len(unknown) == 1 else 'values'} {listed(unknown)}, but only "
+            f"{path}: contains the {'value' if len(unknown) == 1 else 'values'} {listed(unknown)}, but only "
             f"{listed(sorted(known), 20)} are expected here. Correct the file, or give the right layout or labels."
         )
     table = np.array([known[int(value)] for value in present], np.uint16)

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from autocrossdim.data.images import PICTURES, Geometry
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.pictures import PICTURES
 from autocrossdim.data.writing.summary import summarise
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.files import write_csv, write_json

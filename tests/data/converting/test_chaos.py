@@ -168,7 +168,7 @@ def test_a_missing_png_file_and_unknown_codes_are_faults(tmp_path: Path) -> None
     with pytest.raises(UserError) as error:
         autocrossdim.convert(tmp_path / "Train_Sets", tmp_path / "out", processes=1)
     assert "Ground: 5 PNG files for 6 slices" in str(error.value)
-    assert "liver_GT_003.png: holds 63, but only 0 and 128 to 255 are expected" in str(error.value)
+    assert "liver_GT_003.png: contains 63, but only 0 and 128 to 255 are expected" in str(error.value)
 
 
 def test_the_modality_has_to_be_chosen(train_sets: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_every_fault_is_listed_and_nothing_is_written(tmp_path: Path) -> None:
     assert "prostate_00.nii.gz: no such file, but case 'prostate_00' needs its label" in message
     assert "prostate_01.nii.gz: truncated" in message
     assert "prostate_02.nii.gz: no such file, but dataset.json lists it" in message
-    assert "prostate_03.nii.gz: holds the value 7" in message
+    assert "prostate_03.nii.gz: contains the value 7" in message
     assert not (tmp_path / "out").exists()
 
 

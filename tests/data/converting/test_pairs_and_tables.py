@@ -51,7 +51,7 @@ def test_labels_and_channels_can_be_named(tmp_path: Path, convert, write_pair) -
     assert content["channel_names"] == {"0": "T1", "1": "T2"}
     assert content["labels"] == {"background": 0, "organ": 1, "tumour": 2}
     assert "--label tumour=255" in content["converted_from"]["command"]
-    with pytest.raises(UserError, match="holds the value 255, but only 0, 3 are expected"):
+    with pytest.raises(UserError, match="contains the value 255, but only 0, 3 are expected"):
         autocrossdim.convert(source, tmp_path / "other", label={"organ": 3}, processes=1)
 
 
@@ -125,7 +125,7 @@ def test_lines_with_faults_are_all_named(tmp_path: Path, write_pair) -> None:
     assert "line 3: " in message
     assert "gone.nii.gz: no such file" in message
     assert "line 4: case is empty" in message
-    assert "case 'x': the source holds 2 cases of that name" in message
+    assert "case 'x': the source contains 2 cases of that name" in message
     table.write_text("case;CT\nx;a.nii.gz\n")
     with pytest.raises(UserError, match="its first line names case, CT"):
         autocrossdim.convert(table, tmp_path / "out", processes=1)

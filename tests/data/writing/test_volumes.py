@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autocrossdim.data.images import Geometry
+from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.writing.volumes import measure, write_table, write_volumes
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.files import write_csv

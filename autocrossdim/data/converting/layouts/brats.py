@@ -52,7 +52,7 @@ def describe(source: Path, _: Wishes) -> Description:
     """
     scans = _scans(source)
     if not scans:
-        raise UserError(f"{source}: holds no directory such as BraTS2021_00000 with BraTS2021_00000_flair.nii.gz.")
+        raise UserError(f"{source}: contains no directory such as BraTS2021_00000 with BraTS2021_00000_flair.nii.gz.")
     cases, faults = [], []
     for folder, naming in scans:
         name = folder.name

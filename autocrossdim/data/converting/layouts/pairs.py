@@ -49,7 +49,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
     images, labels = _cases(*folders)
     if not images:
         raise UserError(
-            f"{folders[0]}: holds no image in a supported format ({', '.join(ENDINGS)}). Convert "
+            f"{folders[0]}: contains no image in a supported format ({', '.join(ENDINGS)}). Convert "
             "the images to one of them, such as JPEG to PNG."
         )
     faults = [

@@ -63,6 +63,11 @@ class _Package(ModuleType):
 sys.modules[__name__].__class__ = _Package
 
 
+def __dir__() -> list[str]:
+    """Return the public names, which notebooks and Python prompts complete."""
+    return ["__version__", *__all__]
+
+
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `autocrossdim --help` does not wait for torch."""
     from importlib import import_module

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from autocrossdim.commands import COMMANDS
+from autocrossdim.commands.signature import declared
 from autocrossdim.system.errors import Interrupted, UserError, from_os_error
 
 app = typer.Typer(
@@ -57,7 +58,7 @@ def _add(name: str) -> None:
     function = getattr(module, name)
     present = getattr(module, "present", None)
 
-    parameters = inspect.signature(function).parameters.values()
+    parameters = declared(function).parameters.values()
     subjects = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
 
     def run(**words: Any) -> None:

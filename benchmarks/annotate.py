@@ -13,8 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from clock import Clock
-from paired import interval, scores
+from paired import mean_difference, scores
+from runs import Runs
 
 import autocrossdim
 from autocrossdim.system.files import read_json, write_json
@@ -117,15 +116,8 @@ def table(records: list[dict[str, Any]]) -> str:
     ]
     mean = ["| epochs | annotated cases | seeds | difference in Dice, 95 % interval |", "|---|---|---|---|"]
     for (epochs, cases), per_seed in sorted(differences.items()):
-        low, high = interval(per_seed)
-        found = f"{np.mean([np.mean(scores) for scores in per_seed]):+.3f} ({low:+.3f} to {high:+.3f})"
-        mean.append(f"| {epochs} | {cases} | {len(per_seed)} | {found} |")
+        mean.append(f"| {epochs} | {cases} | {len(per_seed)} | {mean_difference(per_seed)} |")
     return "\n".join([*each, "", *mean])
-
-
-def read(log: Path) -> list[dict[str, Any]]:
-    """Return the rounds that were run."""
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
 def annotated_in(
@@ -151,13 +143,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=48, help=f"Epochs of {STEPS_PER_EPOCH} steps in every round.")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # one round, as JSON
     arguments = parser.parse_args()
-    log = arguments.work / "annotate.jsonl"
+    runs = Runs(arguments.work / "annotate.jsonl")
     if arguments.only:
         job = json.loads(arguments.only)
-        folder = arguments.work / "-".join(str(value) for value in job.values())
+        folder = runs.folder(job)
         shutil.rmtree(folder, ignore_errors=True)
         annotated = annotated_in(
-            read(log), arguments.data, arm=job["arm"], number=job["round"], seed=job["seed"], epochs=job["epochs"]
+            runs.read(), arguments.data, arm=job["arm"], number=job["round"], seed=job["seed"], epochs=job["epochs"]
         )
         found = measure(
             arguments.data,
@@ -168,18 +160,17 @@ def main() -> None:
             epochs=job["epochs"],
             weights=arguments.weights,
         )
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**job, "annotated": annotated, **found}) + "\n")
+        runs.add({**job, "annotated": annotated, **found})
         shutil.rmtree(folder)
         return
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    for seed in arguments.seeds:
-        for number in range(arguments.rounds + 1):
-            for arm in ARMS if number else ("both",):
-                job = {"arm": arm, "seed": seed, "round": number, "epochs": arguments.epochs}
-                if not any({**record, **job} == record for record in read(log)):
-                    subprocess.run([sys.executable, *sys.argv, "--only", json.dumps(job)], check=True)
-    print(table(read(log)))
+    # One after another: what a round annotates follows from the one before it.
+    runs.run_missing(
+        {"arm": arm, "seed": seed, "round": number, "epochs": arguments.epochs}
+        for seed in arguments.seeds
+        for number in range(arguments.rounds + 1)
+        for arm in (ARMS if number else ("both",))
+    )
+    print(table(runs.read()))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ are already there are skipped. `--arm` runs single rows of the tables, which bel
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import data_mirroring
 from clock import Clock
 from data_run import Run
 from data_table import table
+from runs import Runs
 
 EXPERIMENTS = {"mirroring": data_mirroring, "annotation": data_annotation}
 
@@ -36,21 +36,17 @@ def main() -> None:
     arguments = parser.parse_args()
     experiment = EXPERIMENTS[arguments.experiment]
     epochs = arguments.epochs or experiment.EPOCHS
-    log = arguments.work / "data.jsonl"
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    runs = Runs(arguments.work / "data.jsonl")
     for seed in arguments.seeds:
         folder = arguments.work / f"{arguments.experiment}_{epochs}_{seed}"
         for arm in arguments.arm or experiment.ARMS:
-            key = {"experiment": arguments.experiment, "arm": arm, "seed": seed, "epochs": epochs}
-            if any({**record, **key} == record for record in records):
+            options = {"experiment": arguments.experiment, "arm": arm, "seed": seed, "epochs": epochs}
+            if runs.has(options):
                 continue
             with Clock() as clock:
                 found = experiment.ARMS[arm](Run(arguments.data, arguments.weights, folder, seed, epochs, arm))
-            records.append({**key, **clock.record(), **found})
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(records[-1]) + "\n")
-    chosen = [r for r in records if (r["experiment"], r["epochs"]) == (arguments.experiment, epochs)]
+            runs.add({**options, **clock.record(), **found})
+    chosen = [r for r in runs.read() if (r["experiment"], r["epochs"]) == (arguments.experiment, epochs)]
     print(table(chosen, experiment.DIFFERENCES))
 
 

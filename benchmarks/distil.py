@@ -13,9 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from clock import Clock
-from paired import interval, scores
+from paired import mean_difference, scores
+from runs import Runs
 from train_cases import DATASETS
 from unlabelled import STEPS_PER_EPOCH, prepare
 
@@ -86,10 +84,7 @@ class Seed:
                 self.raw, self.folder / "images", predictions, work=work, device="cpu", overwrite=True, **options
             )
         summary = autocrossdim.evaluate(predictions, self.folder / "labels", dataset=self.raw, processes=1)
-        result = {
-            "prediction": clock.record(),
-            **scores(summary),
-        }
+        result = {"prediction": clock.record(), **scores(summary)}
         write_json(file, result)
         return result
 
@@ -123,14 +118,12 @@ def table(records: list[dict[str, Any]]) -> str:
         dice, hd95 = (np.mean([run[key] for run in runs]) for key in ("dice", "hd95"))
         lines.append(f"| {name} | {dice:.3f} | {each} | {hd95:.2f} | {seconds:.2f} |")
     lines += ["", "| compared | difference in Dice, 95 % interval |", "|---|---|"]
-    differences: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
-    for pair in COMPARED:
+    for first, second in COMPARED:
+        differences = []
         for record in records:
-            one, other = (record["found"][name]["per_case"] for name in pair)
-            differences[pair].append([float(np.mean(one[case]) - np.mean(other[case])) for case in one])
-        low, high = interval(differences[pair])
-        mean = np.mean([np.mean(cases) for cases in differences[pair]])
-        lines.append(f"| {pair[0]} − {pair[1]} | {mean:+.3f} ({low:+.3f} to {high:+.3f}) |")
+            one, other = (record["found"][name]["per_case"] for name in (first, second))
+            differences.append([float(np.mean(one[case]) - np.mean(other[case])) for case in one])
+        lines.append(f"| {first} − {second} | {mean_difference(differences)} |")
     return "\n".join(lines)
 
 
@@ -146,25 +139,22 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="File with encoder weights, named after the encoder.")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # one seed, as JSON
     arguments = parser.parse_args()
-    log = arguments.work / "distil.jsonl"
+    runs = Runs(arguments.work / "distil.jsonl")
     if arguments.only:
         job = json.loads(arguments.only)
-        folder = arguments.work / "-".join(str(value) for value in job.values())
+        folder = runs.folder(job)
         source = arguments.data / DATASETS["Hippocampus"]
         raw = prepare(source, folder, unlabelled=True, cases=job["cases"], seed=job["seed"], test=False)
         for file in sorted((raw / "imagesUn").iterdir())[job["scans"] :]:
             file.unlink()
         found = measure(folder, seed=job["seed"], epochs=job["epochs"], weights=arguments.weights)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**job, "found": found}) + "\n")
+        runs.add({**job, "found": found})
         return
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
-    for seed in arguments.seeds:
-        job = {"cases": arguments.cases, "seed": seed, "epochs": arguments.epochs, "scans": arguments.scans}
-        if not any({**record, **job} == record for record in records):
-            subprocess.run([sys.executable, *sys.argv, "--only", json.dumps(job)], check=True)
-    print(table([json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]))
+    runs.run_missing(
+        {"cases": arguments.cases, "seed": seed, "epochs": arguments.epochs, "scans": arguments.scans}
+        for seed in arguments.seeds
+    )
+    print(table(runs.read()))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ def table(trials: list[Trial], minutes: float) -> str:
 def main() -> None:
     """Run all trials, and write results/faults.md and results/faults.json."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--commands", nargs="+", default=[], help="Names of the commands to disturb (default: all).")
     parser.add_argument("--kills", type=int, help="Boundaries per command at which it is killed (default: all).")
     parser.add_argument("--errors", type=int, help="Boundaries per command that fail (default: all).")
     parser.add_argument("--limits", type=int, default=6, help="Limits on the size of files per command.")
@@ -78,7 +79,7 @@ def main() -> None:
     started = time.monotonic()
     trials = []
     with tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):
-        for trial in Laboratory(Path(folder)).trials(counts):
+        for trial in Laboratory(Path(folder), options.commands).trials(counts):
             trials.append(trial)
             print(trial.command, trial.kind, trial.where, *(trial.problems or ["survived"]), sep=" | ", flush=True)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ ROWS: list[tuple[tuple[int, ...], tuple[int, int, int], int, int]] = [
 def write_volumes(folder: Path, patch: tuple[int, ...], shape: tuple[int, int, int]) -> None:
     """Store a few made-up cases as this package does, and as plain arrays for nnU-Net's own store."""
     from autocrossdim.data.dataset import Case
-    from autocrossdim.data.images import Geometry
+    from autocrossdim.data.geometry import Geometry
     from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules
     from autocrossdim.preprocessing.case import Placement, Preprocessed
     from autocrossdim.preprocessing.store import Store
@@ -67,7 +67,7 @@ def write_volumes(folder: Path, patch: tuple[int, ...], shape: tuple[int, int, i
 
 
 def ours(folder: Path, patch: tuple[int, ...], batch: int) -> Iterator[Any]:
-    """Our batches."""
+    """The image patches of our batches."""
     from autocrossdim.preprocessing.store import Store
     from autocrossdim.records.labels import Labels
     from autocrossdim.records.plan import Configuration
@@ -84,11 +84,14 @@ def ours(folder: Path, patch: tuple[int, ...], batch: int) -> Iterator[Any]:
         settings=Settings(seed=0, augmentation="standard"),
     )
     for number in count():
-        yield loader.batch(number)
+        yield loader.batch(number).data
 
 
 def nnunet(folder: Path, patch: tuple[int, ...], batch: int, nearest: bool) -> Iterator[Any]:
-    """nnU-Net's batches; `nearest`: with labels resampled as ours are, else one by one linearly, as it does."""
+    """The image patches of nnU-Net's batches.
+
+    With `nearest`, labels are resampled as ours are, else one by one linearly, as nnU-Net does.
+    """
     os.environ.update(nnUNet_raw=".", nnUNet_preprocessed=".", nnUNet_results=".")
     from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
     from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -138,7 +141,7 @@ def nnunet(folder: Path, patch: tuple[int, ...], batch: int, nearest: bool) -> I
         transforms=transforms,
     )
     while True:
-        yield next(loader)
+        yield next(loader)["data"]
 
 
 def serve(which: str, folder: Path, patch: tuple[int, ...], batch: int) -> None:
@@ -152,7 +155,7 @@ def serve(which: str, folder: Path, patch: tuple[int, ...], batch: int) -> None:
         ways = {way: nnunet(folder, patch, batch, way == "nearest") for way in ("linear", "nearest")}
     for batches in ways.values():
         for _ in range(4):  # nnU-Net tries out convolutions first; the files come into the page cache
-            assert tuple(next(batches)["data"].shape) == (batch, 1, *patch)
+            assert tuple(next(batches).shape) == (batch, 1, *patch)
     print("ready", flush=True)
     for line in sys.stdin:
         way, patches = line.split()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from peak import forget_peak, peak, resident
 
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.network import NetworkPlan
@@ -71,12 +72,6 @@ def step(plan: NetworkPlan, patch: tuple[int, ...], batch: int, device: str, mix
         training_step(model, loss, optimizer, [(image, target)], engine=fabric)
 
 
-def resident(field: str) -> int:
-    """Bytes of this process that /proc/self/status gives under `field`."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
-
-
 def measure(index: int, mixed: bool) -> int:
     """Run one row for real and return the bytes it took."""
     _, kind, encoder, patch, batch = GRID[index]
@@ -87,10 +82,10 @@ def measure(index: int, mixed: bool) -> int:
     step(network_plan(kind, encoder, small), small, 2, "cpu", mixed)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what the tiny step left behind must not serve the real one
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again here
+    before = resident()
+    forget_peak()
     step(network_plan(kind, encoder, patch), patch, batch, "cpu", mixed)
-    return resident("VmHWM") - before
+    return peak() - before
 
 
 def main() -> None:

@@ -29,3 +29,9 @@ def interval(per_seed: list[list[float]]) -> tuple[float, float]:
     ]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
+
+
+def mean_difference(per_seed: list[list[float]]) -> str:
+    """Return the mean of paired differences with its 95 % interval, such as `+0.012 (-0.003 to +0.027)`."""
+    low, high = interval(per_seed)
+    return f"{np.mean([np.mean(cases) for cases in per_seed]):+.3f} ({low:+.3f} to {high:+.3f})"

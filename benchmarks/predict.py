@@ -6,24 +6,22 @@ Every row is a process of its own that reads a NIfTI file, segments it and write
 weights. `--nnunet` names the Python of an environment with nnU-Net 2.8.1; without it only the rows without it are run.
 
 Time is the processor time of the whole process without imports, which other programs on the machine disturb least;
-with one thread it is the wall time of a machine that does nothing else. Memory is the peak of the resident set
-(`getrusage`); in brackets, what it is more than after the imports.
+with one thread it is the wall time of a machine that does nothing else. Memory is the peak of the resident set;
+in brackets, what it is more than after the imports.
 """
 
 import argparse
 import json
-import os
 import platform
-import resource
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PATCH, SPACING = (48, 80, 80), (1.0, 1.0, 1.0)
-MEGABYTE = 2**20
+from volume import MEGABYTE, Measured, nnunet_plans, our_plan, run_row, write_volume
+
+PATCH = (48, 80, 80)
 
 # name, what is compared: volume (voxels), its spacing (mm), labels, folds, mirroring, patch, stand-in network?
 COMPARED: list[dict[str, Any]] = [
@@ -39,25 +37,6 @@ ALONE: list[dict[str, Any]] = [
 ]
 
 
-def usage() -> tuple[float, float]:
-    """Seconds of processor time and MB of peak memory of this process so far."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
-
-
-class Measured:
-    """Time and memory of what is done inside, beyond the imports before."""
-
-    def __enter__(self) -> "Measured":
-        (self.cpu, self.before), self.wall = usage(), time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        cpu, peak = usage()
-        wall = time.perf_counter() - self.wall
-        print(json.dumps({"cpu": cpu - self.cpu, "wall": wall, "peak": peak, "more": peak - self.before}))
-
-
 def run_ours(job: dict[str, Any], folder: Path) -> None:
     """Segment the folder's volume through the same call as the command line."""
     import torch
@@ -67,37 +46,10 @@ def run_ours(job: dict[str, Any], folder: Path) -> None:
     from autocrossdim.inference.model import Model
     from autocrossdim.inference.predictor import Predictor
     from autocrossdim.networks.build import build_network
-    from autocrossdim.records.labels import Labels
-    from autocrossdim.records.normalization import Normalization
-    from autocrossdim.records.plan import Configuration, Cost, Decision, Memory, Plan
-    from planners.topology import topology
 
     torch.set_num_threads(job["threads"])
-    sizes = topology(tuple(job["patch"]), SPACING, 5)
-    configuration = Configuration(
-        name="dx",
-        dims=3,
-        spacing=SPACING,
-        median_shape=tuple(job["shape"]),
-        patch_size=tuple(job["patch"]),
-        batch_size=2,
-        encoder="efficientnet_b0",
-        strides=sizes.strides,
-        kernel_sizes=sizes.kernel_sizes,
-        memory=Memory(budget_bytes=0, estimated_bytes=0, inference_bytes=0),
-        cost=Cost(multiply_adds_per_case=0),
-    )
-    plan = Plan(
-        dataset="Dataset999_Benchmark",
-        dims=3,
-        channel_names=("MR",),
-        labels=Labels.from_dataset_json({"background": 0} | {f"label {k}": k for k in range(1, job["labels"])}),
-        file_ending=".nii.gz",
-        transpose=(0, 1, 2),
-        normalization=(Normalization(scheme="zscore"),),
-        decision=Decision(anisotropy=1, threshold=3, configuration="dx", alternatives=(), reasons=()),
-        configurations={"dx": configuration},
-    )
+    plan = our_plan(job)
+    configuration = plan.configurations["dx"]
     networks = []
     for _ in range(job["folds"]):
         if job["stand_in"]:
@@ -120,62 +72,9 @@ def run_nnunet(job: dict[str, Any], folder: Path) -> None:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     torch.set_num_threads(job["threads"])
-    strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]]  # its planner's for this patch
-    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
-    configuration = {
-        "data_identifier": "benchmark",
-        "preprocessor_name": "DefaultPreprocessor",
-        "batch_size": 2,
-        "patch_size": job["patch"],
-        "median_image_size_in_voxels": job["shape"],
-        "spacing": SPACING,
-        "normalization_schemes": ["ZScoreNormalization"],
-        "use_mask_for_norm": [False],
-        "resampling_fn_data": "resample_data_or_seg_to_shape",
-        "resampling_fn_seg": "resample_data_or_seg_to_shape",
-        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-        "resampling_fn_data_kwargs": resampling,
-        "resampling_fn_seg_kwargs": resampling | {"is_seg": True, "order": 1},
-        "resampling_fn_probabilities_kwargs": resampling | {"order": 1},
-        "batch_dice": False,
-        "architecture": {
-            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            "arch_kwargs": {
-                "n_stages": 5,
-                "features_per_stage": [32, 64, 128, 256, 320],
-                "conv_op": "torch.nn.modules.conv.Conv3d",
-                "kernel_sizes": [[3, 3, 3]] * 5,
-                "strides": strides,
-                "n_conv_per_stage": [2] * 5,
-                "n_conv_per_stage_decoder": [2] * 4,
-                "conv_bias": True,
-                "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-                "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-                "dropout_op": None,
-                "dropout_op_kwargs": None,
-                "nonlin": "torch.nn.LeakyReLU",
-                "nonlin_kwargs": {"inplace": True},
-            },
-            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        },
-    }
-    plans = {
-        "dataset_name": "Dataset999_Benchmark",
-        "plans_name": "nnUNetPlans",
-        "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
-        "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {"0": {}},
-        "configurations": {"3d_fullres": configuration},
-    }
-    dataset = {
-        "channel_names": {"0": "MR"},
-        "labels": {"background": 0} | {f"label {k}": k for k in range(1, job["labels"])},
-        "file_ending": ".nii.gz",
-    }
+    plans, dataset = nnunet_plans(job)
     manager = PlansManager(plans)
-    architecture = configuration["architecture"]
+    architecture = plans["configurations"]["3d_fullres"]["architecture"]
     if job["stand_in"]:
         network: Any = torch.nn.Conv3d(1, job["labels"], 1)
     else:
@@ -199,33 +98,10 @@ def run_nnunet(job: dict[str, Any], folder: Path) -> None:
         )
 
 
-def write_volume(job: dict[str, Any], folder: Path) -> None:
-    """Write smooth noise as int16, which compresses as scans do."""
-    import numpy as np
-    import SimpleITK as sitk
-
-    coarse = np.random.default_rng(0).normal(500, 200, [n // 8 + 1 for n in job["shape"]]).astype(np.int16)
-    whole = coarse.repeat(8, 0).repeat(8, 1).repeat(8, 2)[tuple(slice(n) for n in job["shape"])]
-    image = sitk.GetImageFromArray(np.ascontiguousarray(whole))
-    image.SetSpacing(job["mm"][::-1])
-    (folder / "images").mkdir(exist_ok=True)
-    sitk.WriteImage(image, str(folder / "images" / "a_0000.nii.gz"), useCompression=True)
-
-
 def measure(python: str, who: str, job: dict[str, Any], folder: Path, threads: int) -> dict[str, float]:
     """Run one row in a process of its own."""
     defaults = {"folds": 1, "mirror": False, "patch": (96, 96, 96), "stand_in": True}
-    whole = defaults | job | {"threads": threads}
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
-        **{name: str(folder) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")},
-        "nnUNet_def_n_proc": str(threads),
-    }
-    command = [python, __file__, "--row", json.dumps(whole), "--who", who, "--folder", str(folder)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return run_row(__file__, python, who, defaults | job, folder, threads)
 
 
 def compare(job: dict[str, Any], nnunet: str, threads: int) -> str:
@@ -258,6 +134,7 @@ def main() -> None:
     parser.add_argument("--nnunet", metavar="PYTHON")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=("comparison", "growth"), help="One of the two tables.")
     parser.add_argument("--note", default="", help="What else the machine did, for the record.")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--who", help=argparse.SUPPRESS)
@@ -272,7 +149,7 @@ def main() -> None:
         lines.append(line)
         print(line, flush=True)
 
-    if arguments.nnunet:
+    if arguments.nnunet and arguments.only != "growth":
         tell("## Beside nnU-Net 2.8.1")
         tell("")
         tell(
@@ -287,6 +164,14 @@ def main() -> None:
         for job in COMPARED:
             tell(compare(job | {"stand_in": job["labels"] > 30}, arguments.nnunet, arguments.threads))
         tell("")
+    if arguments.only != "comparison":
+        measure_growth(tell, arguments.threads)
+    if arguments.output:
+        arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def measure_growth(tell: Callable[[str], None], threads: int) -> None:
+    """Measure larger and larger volumes."""
     tell("## How memory grows")
     tell("")
     tell(
@@ -298,7 +183,7 @@ def main() -> None:
     for job in ALONE:
         with tempfile.TemporaryDirectory() as name:
             write_volume(job, Path(name))
-            row = measure(sys.executable, "ours", job, Path(name), arguments.threads)
+            row = measure(sys.executable, "ours", job, Path(name), threads)
         voxels = job["shape"][0] * job["shape"][1] * job["shape"][2]
         resampled = voxels * job["mm"][0] * job["mm"][1] * job["mm"][2]
         arrays = (4 * voxels + 4 * resampled + voxels) / MEGABYTE
@@ -306,8 +191,6 @@ def main() -> None:
             f"| {_sizes(job['shape'])} | {_sizes(job['mm'])} | {job['labels']} | {row['cpu']:.0f} s | "
             f"{row['peak']:.0f} | {row['more']:.0f} | {arrays:.0f} |"
         )
-    if arguments.output:
-        arguments.output.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

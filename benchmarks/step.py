@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peak import forget_peak, peak, resident
 
 # patch, batch
 ROWS: list[tuple[tuple[int, ...], int]] = [((40, 56, 40), 2), ((64, 96, 96), 2), ((192, 192), 8)]
@@ -115,12 +116,6 @@ def nnunet_step(patch: tuple[int, ...], batch: int) -> tuple[torch.nn.Module, St
     return network, step
 
 
-def resident(field: str) -> int:
-    """Bytes of this process that /proc/self/status gives under `field`."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
-
-
 def measure(row: int, nnunet: bool, threads: int, steps: int) -> dict[str, Any]:
     """Run one row in this process."""
     torch.set_num_threads(threads)
@@ -130,9 +125,9 @@ def measure(row: int, nnunet: bool, threads: int, steps: int) -> dict[str, Any]:
     make((32,) * len(patch), 2)[1]()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what the tiny step left behind must not serve the real one
-    before = resident("VmRSS")
+    before = resident()
     network, step = make(patch, batch)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again here
+    forget_peak()
     step()
     wall, cpu = [], []
     for _ in range(steps):
@@ -141,7 +136,7 @@ def measure(row: int, nnunet: bool, threads: int, steps: int) -> dict[str, Any]:
         wall.append(time.perf_counter() - started)
         cpu.append(time.process_time() - computed)
     parameters = sum(p.numel() for p in network.parameters())
-    return {"wall": wall, "cpu": cpu, "bytes": resident("VmHWM") - before, "parameters": parameters}
+    return {"wall": wall, "cpu": cpu, "bytes": peak() - before, "parameters": parameters}
 
 
 def table(arguments: argparse.Namespace) -> Iterator[str]:

@@ -22,6 +22,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+from runs import Runs
 
 import autocrossdim
 from autocrossdim.records.workspace import Workspace
@@ -81,7 +82,7 @@ OMNIA_FIRST = {"epochs": 12, "batch": 12}  # a third of the time that DX-Net the
 
 
 def slices_dataset(data: Path, folder: Path) -> tuple[list[list[str]], list[str]]:
-    """Write a dataset of slices; return the training cases a seed, most useful first, and the test cases."""
+    """Write a dataset of slices; return the training cases per seed, most useful first, and the test cases."""
     source = data / "Dataset046_SunnybrookSlices"
     content = read_json(source / "dataset.json")
     patients = sorted(set(content["groups"].values()))
@@ -104,7 +105,7 @@ def slices_dataset(data: Path, folder: Path) -> tuple[list[list[str]], list[str]
 
 
 def volumes_dataset(data: Path, folder: Path) -> tuple[list[list[str]], list[str]]:
-    """Write a dataset of volumes; return the training cases a seed and the test cases."""
+    """Write a dataset of volumes; return the training cases per seed and the test cases."""
     source = data / "Dataset004_Hippocampus"
     names = {
         part: sorted(file.name.removesuffix(".nii.gz") for file in (source / f"labels{part}").iterdir())
@@ -194,8 +195,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, choices=SIZES, action="append", help="with so many cases only")
     parser.add_argument("--arm", action="append", help="only these, by their names in the table")
     arguments = parser.parse_args()
-    log = arguments.work / "transfer.jsonl"
-    records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    runs = Runs(arguments.work / "transfer.jsonl")
     jobs = [
         ("Dataset046_SunnybrookSlices", slices_dataset, SLICES),
         ("Dataset004_Hippocampus", volumes_dataset, VOLUMES),
@@ -204,19 +204,15 @@ def main() -> None:
         if arguments.only and arguments.only not in make.__name__:
             continue
         for size, arm, (place, seed) in itertools.product(arguments.cases or SIZES, arms, enumerate(SEEDS)):
-            key = (name, arm.name, size, seed)
             unwanted = size not in arm.sizes or (arguments.arm and arm.name not in arguments.arm)
-            if unwanted or key in {(r["dataset"], r["arm"], r["cases"], r["seed"]) for r in records}:
+            if unwanted or runs.has({"dataset": name, "arm": arm.name, "cases": size, "seed": seed}):
                 continue
             raw = arguments.work / f"raw_{size}_{seed}" / name
             orders, test = make(arguments.data, raw)
             write_json(raw / "splits_final.json", [{"train": sorted(orders[place][:size]), "val": sorted(test)}])
             work = arguments.work / f"{size}_{arm.name.replace(' ', '_')}_{seed}"
-            record = {"cases": size, **run(raw, work, arm, seed, str(arguments.weights))}
-            records.append(record)
-            with log.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-    print(table(records))
+            runs.add({"cases": size, **run(raw, work, arm, seed, str(arguments.weights))})
+    print(table(runs.read()))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from clock import Clock
-from paired import interval, scores
+from paired import mean_difference, scores
+from runs import Runs
 from train_cases import DATASETS, images_of, slices, volumes, without_one_patient, write
 
 import autocrossdim
@@ -100,10 +99,7 @@ def measure(
     predictions = folder / "segmented"
     autocrossdim.predict(raw, folder / "images", predictions, work=work, config=config, device="cpu")
     summary = autocrossdim.evaluate(predictions, folder / "labels", dataset=raw, processes=1)
-    return {
-        "training": training.record(),
-        **scores(summary),
-    }
+    return {"training": training.record(), **scores(summary)}
 
 
 def table(records: list[dict[str, Any]]) -> str:
@@ -136,9 +132,7 @@ def table(records: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for key, per_seed in sorted(differences.items()):
-        low, high = interval(per_seed)
-        found = f"{np.mean([np.mean(cases) for cases in per_seed]):+.3f} ({low:+.3f} to {high:+.3f})"
-        mean.append(f"| {' | '.join(map(str, key))} | {len(per_seed)} | {found} |")
+        mean.append(f"| {' | '.join(map(str, key))} | {len(per_seed)} | {mean_difference(per_seed)} |")
     return "\n".join([*each, "", *mean])
 
 
@@ -158,10 +152,10 @@ def main() -> None:
     parser.add_argument("--test", action="store_true", help="Test on imagesTs instead of the other training cases.")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # one run, as JSON
     arguments = parser.parse_args()
-    log = arguments.work / "unlabelled.jsonl"
+    runs = Runs(arguments.work / "unlabelled.jsonl")
     if arguments.only:
         job = json.loads(arguments.only)
-        folder = arguments.work / "-".join(str(value) for value in job.values())
+        folder = runs.folder(job)
         raw = prepare(
             arguments.data / DATASETS[job["dataset"]],
             folder,
@@ -169,19 +163,11 @@ def main() -> None:
             **{key: job[key] for key in ("cases", "seed", "test")},
         )
         options = {key: job[key] for key in ("arm", "seed", "config", "epochs", "ratio")}
-        found = measure(raw, folder, **options, weights=arguments.weights)
-        with log.open("a") as file:
-            file.write(json.dumps({**job, **found}) + "\n")
+        runs.add({**job, **measure(raw, folder, **options, weights=arguments.weights)})
         return
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    for seed in arguments.seeds:
-        for arm in arguments.arms:
-            job = {"arm": arm, "seed": seed}
-            job |= {key: getattr(arguments, key) for key in ("dataset", "config", "cases", "epochs", "ratio", "test")}
-            if not any({**record, **job} == record for record in records):
-                subprocess.run([sys.executable, *sys.argv, "--only", json.dumps(job)], check=True)
-    print(table([json.loads(line) for line in log.read_text().splitlines()]))
+    common = {key: getattr(arguments, key) for key in ("dataset", "config", "cases", "epochs", "ratio", "test")}
+    runs.run_missing({"arm": arm, "seed": seed, **common} for seed in arguments.seeds for arm in arguments.arms)
+    print(table(runs.read()))
 
 
 if __name__ == "__main__":

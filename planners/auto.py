@@ -9,6 +9,7 @@ from autocrossdim.preprocessing.fingerprint import common_orientation, reoriente
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Configuration, Decision, Plan, PlanOptions
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import by_axis
 from planners.annotation import annotation_notes
 from planners.configurations import plan_configurations
 from planners.decision import choose, mixed_note
@@ -119,7 +120,7 @@ class AutoPlanner:
                 reasons=tuple(reasons),
             ),
             configurations=configurations,
-            precision_bits=16 if bits == 16 else 32,
+            precision_bits=bits,
             notes=tuple(note for note in notes if note),
             overrides=options.overrides(self.configuration),
         )
@@ -161,7 +162,7 @@ class AutoPlanner:
 def _size_reason(configuration: Configuration) -> str:
     shape = configuration.median_shape[-configuration.dims :]
     covers = all(side >= n for side, n in zip(configuration.patch_size, shape, strict=True))
-    patch, typical = (" × ".join(map(str, sides)) for sides in (configuration.patch_size, shape))
+    patch, typical = (by_axis(sides) for sides in (configuration.patch_size, shape))
     unit = "pixels" if configuration.dims == 2 else "voxels"
     image = "slice" if configuration.dims == 2 and configuration.median_shape[0] > 1 else "image"
     return (
@@ -187,7 +188,7 @@ def _low_resolution_note(configurations: dict[str, Configuration], chosen: str) 
     return (
         "A patch of dx covers less than a quarter of a typical image. dx_lowres covers more of it at a coarser "
         "resolution, and dx_cascade refines the segmentation by dx_lowres."
-        + (" `run` trains them as well and compares all." if chosen == "dx" else "")
+        + (" `run` also trains these, and compares all." if chosen == "dx" else "")
     )
 
 

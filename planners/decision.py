@@ -43,7 +43,7 @@ def choose(sizes: CaseSizes, threshold: float, dims: int = 3) -> Choice:
         name = "omnia"
         reasons = [
             f"The ratio of the spacings is only {ratio:.3g}, but a typical volume has only {slices:.0f} slices.",
-            f"With fewer than {FEW_SLICES} slices, a 3D network (dx) has no context to gain across them, so a 2D "
+            f"With fewer than {FEW_SLICES} slices, a 3D network (dx) gains no context across them, so a 2D "
             "network (omnia) segments the volume slice by slice.",
         ]
     else:

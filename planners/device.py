@@ -1,5 +1,7 @@
 """The memory and the precision to plan for."""
 
+from typing import Literal
+
 from autocrossdim.records.plan import DEFAULT_MEMORY_GB, GIGABYTE, PlanOptions
 from autocrossdim.system.device import BACKENDS, choose_device, name_of, total_memory
 
@@ -25,8 +27,8 @@ def memory_budget(options: PlanOptions) -> tuple[int, str]:
     )
 
 
-def precision_bits(options: PlanOptions) -> int:
+def precision_bits(options: PlanOptions) -> Literal[16, 32]:
     """Return the bits of the convolutions: `--precision` if given, else 16 on a GPU and 32 on a CPU."""
     if options.precision == "auto":
         return 16 if BACKENDS[choose_device("auto").type].half else 32
-    return int(options.precision)
+    return 16 if options.precision == "16" else 32

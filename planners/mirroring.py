@@ -66,13 +66,13 @@ def choose_mirroring(
         names = [{name, "zyx"[transpose[axis]]} for axis, name in enumerate(axis_names)]
         axes = tuple(axis for axis, known in enumerate(names) if not known.isdisjoint(chosen))
         named = ", ".join(axis_names[axis] for axis in axes) or "none"
-        return Mirroring(axes, (f"Mirrored axes: {named}, as dataset.json asks for (mirror_axes).",))
+        return Mirroring(axes, (f"Mirrored axes: {named}, as set in dataset.json (mirror_axes).",))
     reasons: dict[int, str] = {}
     pairs = [tuple(pair) for pair in sides] or side_pairs(labels.names)
     if pairs:
         left_right = _left_right(axis_names)
         reasons[left_right] = (
-            f"The {axis_names[left_right]} axis is not mirrored, because labels are told apart by their side: "
+            f"The {axis_names[left_right]} axis is not mirrored, because labels differ by their side: "
             f"{pairs[0][0]} and {pairs[0][1]}{f' and {len(pairs) - 1} more pairs' if len(pairs) > 1 else ''}."
         )
     for axis, name in enumerate(axis_names):

@@ -10,6 +10,7 @@ from autocrossdim.records.labels import Labels
 from autocrossdim.records.network import NO_ENCODER, Kind, NetworkChoices, NetworkPlan
 from autocrossdim.records.plan import GIGABYTE, MAX_BATCH, MAX_PATCH, PlanOptions
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import by_axis
 from planners.memory import StepMemory
 from planners.options import encoder_depths
 from planners.patches import Candidate, candidate, candidates
@@ -116,13 +117,13 @@ class Sizer:
         option = f"--patch-size {','.join(map(str, self.options.patch_size))}"
         if prod(requested.patch) > MAX_PATCH:
             raise UserError(
-                f"{option}: a patch of {_text(requested.patch)} voxels is larger than the limit of {MAX_PATCH:,} "
+                f"{option}: a patch of {by_axis(requested.patch)} voxels is larger than the limit of {MAX_PATCH:,} "
                 "voxels. Choose a smaller patch."
             )
         needed = self._needed(requested)
         if needed > self.budget_bytes:
             raise UserError(
-                f"{option}: training on patches of {_text(requested.patch)} voxels with batch size "
+                f"{option}: training on patches of {by_axis(requested.patch)} voxels with batch size "
                 f"{self._smallest_batch} needs {_gigabytes(needed)}, but the memory budget is "
                 f"{self.budget_bytes / GIGABYTE:.3g} GB. Choose a smaller patch, or raise --memory if the hardware "
                 "has more."
@@ -147,7 +148,7 @@ class Sizer:
         if self.kind == "plain":
             network, remedy = "a U-Net", "Raise --memory"
         raise UserError(
-            f"Training {network} in {len(shape)}D on the smallest patch ({_text(smallest.patch)} voxels) with batch "
+            f"Training {network} in {len(shape)}D on the smallest patch ({by_axis(smallest.patch)} voxels) with batch "
             f"size {self._smallest_batch} needs {_gigabytes(self._needed(smallest))}, but the memory budget is "
             f"{self.budget_bytes / GIGABYTE:.3g} GB. {remedy} if the hardware has more."
         )
@@ -185,10 +186,6 @@ class Sizer:
             strides=[list(stride) for stride in patch.topology.strides],
             kernel_sizes=[list(kernel) for kernel in patch.topology.kernel_sizes],
         )
-
-
-def _text(patch: tuple[int, ...]) -> str:
-    return " × ".join(map(str, patch))
 
 
 def _gigabytes(size: int) -> str:

@@ -77,7 +77,8 @@ def outline(run: Run) -> str:
     else:
         sentences.append(f"A {run.configuration.dims}D network ({_length(run)}).")
     if settings.max_seconds is not None:
-        sentences.append(f"Training takes at most {duration(settings.max_seconds)} per fold.")
+        limit = duration(settings.max_seconds)
+        sentences.append(f"Training takes at most {limit} per fold, with fewer epochs if necessary.")
     sentences.append(
         f"The time is estimated after the first steps. Results: {run.folder.root.parent}. Ctrl-C stops the training "
         "and says how to resume it."

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autocrossdim.system.errors import UserError
+from autocrossdim.records.history import read_history
 from autocrossdim.system.files import write_text, written_whole
 from autocrossdim.system.text import for_matplotlib
 
 WAITING = 5  # % of the time; less of it is not worth a remark
+LABELS_IN_LEGEND = 8  # of the figure; of more, the mean is named
 LABELS_IN_LINE = 4  # whose pseudo-Dice fits on one line of a terminal
 
 
@@ -27,13 +28,7 @@ class History:
 
     def __init__(self, path: Path, *, epochs: int, monitor: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.path, self.monitor = path, monitor
-        self.lines: list[dict[str, Any]] = []
-        if path.exists():
-            try:
-                self.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            except ValueError as error:
-                raise UserError(f"{path}: damaged ({error}). Delete it and run the same command again.") from error
-        self.lines = self.lines[:epochs]
+        self.lines = read_history(path)[:epochs]
 
     def add(self, entry: dict[str, Any]) -> None:
         """Add one epoch, write the file, and pass the epoch on to the monitor."""
@@ -63,8 +58,15 @@ class History:
         draw(loss, [line["loss"] for line in self.lines], "training")
         if any(line["validation_loss"] is not None for line in self.lines):
             draw(loss, [line["validation_loss"] for line in self.lines], "validation")
-            for name in self.lines[-1]["pseudo_dice"]:
-                draw(dice, [line["pseudo_dice"][name] for line in self.lines], for_matplotlib(name))
+            names = list(self.lines[-1]["pseudo_dice"])
+            for name in names:
+                values = [line["pseudo_dice"][name] for line in self.lines]
+                if len(names) <= LABELS_IN_LEGEND:
+                    draw(dice, values, for_matplotlib(name))
+                else:
+                    dice.plot(epochs, values, color="0.7", linewidth=0.8)
+            if len(names) > LABELS_IN_LEGEND:
+                draw(dice, [line["mean_pseudo_dice"] for line in self.lines], f"mean of {len(names)} labels")
             dice.legend(fontsize="small")
         loss.legend(fontsize="small")
         loss.set_ylabel("loss")

@@ -5,11 +5,9 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from types import FrameType
 from typing import Literal
 
 import torch
@@ -19,7 +17,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from autocrossdim.system.device import choose_device, precision_for, require_training
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.processes import default_processes, processes_here, under_torchrun
-from autocrossdim.system.signals import REQUESTS
+from autocrossdim.system.signals import on_request
 from trainers.run import Run
 
 # Lightning reports every process it starts, and torch that channels-last gradients are copied: both concern nobody.
@@ -49,7 +47,7 @@ def launch(job: Callable[[Fabric], None], run: Run) -> None:
         fabric.launch()
         job(fabric)
         return
-    with _forwarding_signals():
+    with on_request(_forward):
         # Bound to its arguments, because fabric moves arguments to a device and fails for frozen dataclasses.
         failure = _fabric(run, world, "spawn").launch(partial(_in_spawned_process, job=job))
     if failure is not None:
@@ -94,18 +92,8 @@ def _in_spawned_process(fabric: Fabric, job: Callable[[Fabric], None]) -> Except
     return None
 
 
-@contextmanager
-def _forwarding_signals() -> Iterator[None]:
-    """Forward requests to stop to the processes that train, which agree on a step and write a checkpoint."""
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        for process in multiprocessing.active_children():
-            if process.pid is not None:
-                os.kill(process.pid, number)
-
-    handlers = {number: signal.signal(number, forward) for number in REQUESTS}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+def _forward(request: signal.Signals) -> None:
+    """Forward a request to stop to the processes that train, which agree on a step and write a checkpoint."""
+    for process in multiprocessing.active_children():
+        if process.pid is not None:
+            os.kill(process.pid, request)

@@ -8,12 +8,14 @@ from lightning_fabric import Fabric
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.environment import Environment, extended
 from autocrossdim.system.console import say
-from autocrossdim.system.device import memory_format_for
+from autocrossdim.system.device import memory_format_for, name_of, precision_name
 from trainers.average import Average
 from trainers.compiled import can_be_compiled
 from trainers.resume import require_held_out
 from trainers.run import Run
+from trainers.slices import follows_slices
 from trainers.start import starting_network
 from trainers.step import load_optimizer, make_loss, make_optimizer
 
@@ -33,6 +35,7 @@ class Learner:
         optimizer: The optimiser.
         loss: The loss.
         provenance: Where the starting weights came from, JSON-able.
+        environments: Where and when the run, and the 2D network that it started from, were trained.
 
     Raises:
         UserError: The starting weights are unavailable.
@@ -42,6 +45,7 @@ class Learner:
         settings, configuration, labels = run.settings, run.configuration, run.task.plan.labels
         torch.manual_seed(settings.seed)
         self.network, self.provenance = _network(run, resumed)
+        self.environments = extended(_environments(run, resumed), environment(fabric))
         self.network.to(memory_format=memory_format_for(configuration.dims))
         self.network.freeze_statistics = settings.freeze_statistics
         self.average = Average(self.network, settings.averaging) if settings.averaging else None
@@ -87,6 +91,19 @@ class Learner:
     def resume_state(self) -> dict[str, Any]:
         """Return what only resuming needs: the states of the trained network and of the optimiser."""
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+
+def environment(fabric: Fabric) -> Environment:
+    """Return where training runs, today."""
+    device = fabric.device
+    return Environment.now(name_of(device), devices=fabric.world_size, precision=precision_name(device))
+
+
+def _environments(run: Run, resumed: Checkpoint | None) -> list[Environment]:
+    """Return where and when the run, and the 2D network that it starts from, were trained until now."""
+    if resumed is not None:
+        return resumed.environments
+    return Checkpoint.read(run.folder.slices.latest).environments if follows_slices(run) else []
 
 
 def _network(run: Run, resumed: Checkpoint | None) -> tuple[SegmentationNetwork, dict[str, Any]]:

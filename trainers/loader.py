@@ -35,17 +35,15 @@ from trainers.augment import (
     drop_channels,
     source_shape,
 )
-from trainers.loss import IGNORED
-from trainers.partial import leave_open
 from trainers.settings import Settings
 from trainers.soft import soft_target
 from trainers.stage import perturb
+from trainers.targets import Targets
 
 UNLABELLED_CHANGES = 3  # times that intensities are changed for the network that a teacher guides (stronger: UniMatch)
 # Cases that stay open in each worker. An open case takes 0.2 to 0.6 MB (measured) and up to 0.1 MB per class; opening
 # one takes about 2 ms.
 OPEN_CASES = 100
-UNDECLARED = -2  # target of a label value that dataset.json does not declare
 
 
 class Cases(Protocol):
@@ -124,17 +122,12 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         self.names = names
         self.configuration = configuration
         self.labels = labels
-        self.class_sets = class_sets
+        self.targets = Targets(labels, class_sets)
         self.settings = settings
         self.next_batch = first
         self.foreground = max(1, round(configuration.batch_size * settings.foreground_share))
         self.share = share
         self.unlabelled = unlabelled
-        self._targets = _target_table(labels)
-        # In most datasets, values are the classes 0, 1, 2, ... and none is to be ignored.
-        self._values_are_targets = not labels.has_regions and torch.equal(
-            self._targets[0, :-1], torch.arange(len(labels.values), dtype=torch.int16)
-        )
         self._cases: dict[str, StoredCase] = {}
         self._parent = os.getpid()
 
@@ -162,18 +155,15 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         """Return batch `number`, or this process's share of it."""
         chosen = list(enumerate(self._names(number)))[self.share]
         # Arrays rather than tensors: a tensor cannot be opened any more once the worker that sent it has ended.
-        data, target, clean = [], [], []
+        patches = []
         with _one_thread():
             for i, name in chosen:
                 # A patch depends on its own number only: another process may draw the rest of the batch.
                 random = np.random.default_rng((self.settings.seed, number, 2 + i))
-                image, label, soft, unchanged = self._patch(name, i >= self.batch_size - self.foreground, random)
-                data.append(image)
-                hard = self._target(label, self._case(name).annotated_labels)
-                target.append(hard if soft is None else soft_target(hard, soft, regions=self.labels.has_regions))
-                clean.append(unchanged)
+                patches.append(self._patch(name, i >= self.batch_size - self.foreground, random))
+        images, targets, clean = zip(*patches, strict=True)
         names = [name for _, name in chosen]
-        return Batch(np.stack(data), np.stack(target), names, np.stack(clean) if self.unlabelled else None)
+        return Batch(np.stack(images), np.stack(targets), names, np.stack(clean) if self.unlabelled else None)
 
     def _names(self, number: int) -> list[str]:
         """Return the cases of a batch: all cases in random order, then all in another order, and so on.
@@ -186,62 +176,26 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         order = {n: np.random.default_rng((self.settings.seed, n, 1)).permutation(count) for n in rounds}
         return [self.names[order[draw // count][draw % count]] for draw in draws]
 
-    def _target(self, label: np.ndarray, annotated: Sequence[str] | None = None) -> np.ndarray:
-        """Return indices (*patch) of classes or sets of classes, or regions (R, *patch), int16."""
-        target = self._looked_up(label)
-        return target if annotated is None else leave_open(target, self.labels, annotated, self.class_sets)
-
-    def _looked_up(self, label: np.ndarray) -> np.ndarray:
-        """Return class indices (*patch) or regions (R, *patch), int16."""
-        if self._values_are_targets and label.max() <= self.labels.values[-1]:
-            return label.astype(np.int16)
-        values = torch.from_numpy(label.astype(np.int32)).flatten().clamp_(0, self._targets.shape[1] - 1)
-        looked_up = torch.stack([row.index_select(0, values) for row in self._targets])
-        target: np.ndarray = looked_up.numpy().reshape(-1, *label.shape)
-        if target.min() == UNDECLARED:
-            found = np.unique(label[target[0] == UNDECLARED]).tolist()
-            raise UserError(
-                f"Label value(s) {found} are not declared in dataset.json. Add them under `labels`, or correct the "
-                "label files and preprocess again."
-            )
-        return target if self.labels.has_regions else target[0]
-
     def _patch(
         self, name: str, on_class: bool, random: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return a patch around a random centre.
 
         Returns:
             image: (C, *patch), float32; for a cascade, masks of the previous stage follow the channels.
-            label: (*patch).
-            soft label: The teachers' probabilities (F, *patch), float32; None without teachers.
-            unchanged image: (C, *patch), float32, before its intensities were changed; for unlabelled scans only.
+            target: As in a `Batch`, without the axis of the batch.
+            clean image: (C, *patch), float32; of unlabelled scans, before its intensities were changed.
         """
         case = self._case(name)
         patch, settings = self.configuration.patch_size, self.settings
         strength = STRENGTHS.get(settings.augmentation)
         warp = None if strength is None else draw_warp(patch, random, strength)
-        source = source_shape(patch, warp)
-        shape = case.label.shape
-        centre = _centre(case, shape, on_class, (1, *patch)[-3:], random)
-        # A warped patch is cut from a larger box around the same centre.
-        size = (self.configuration.slices, *source) if self.configuration.dims == 2 else source
-        box = [[c - n // 2, c - n // 2 + n] for c, n in zip(centre, size, strict=True)]
-        image = crop_and_pad_nd(case.image, box, 0)
-        label = crop_and_pad_nd(case.label, box, min(self.labels.values))
-        if case.previous_stage is not None:  # moves along with the label
-            label = np.stack([label, crop_and_pad_nd(case.previous_stage, box, 0)])
-        if self.configuration.dims == 2:
-            # Neighbouring slices become channels; the label is that of the middle slice.
-            image, label = image.reshape(-1, *image.shape[2:]), label[..., self.configuration.slices // 2, :, :]
-        image, channels = np.ascontiguousarray(image, dtype=np.float32), len(image)
-        if case.soft_label is not None:  # is interpolated along with the image
-            soft = crop_and_pad_nd(case.soft_label, box, 0)
-            soft = soft if self.configuration.dims == 3 else soft[:, self.configuration.slices // 2]
-            image = np.concatenate([image, soft.astype(np.float32) / CERTAIN])
+        image, label, soft = self._cut(case, source_shape(patch, warp), on_class, random)
         if warp is not None:
-            image, label = apply_warp(image, label, patch, warp)
-        image, soft = image[:channels], None if case.soft_label is None else image[channels:]
+            # Soft labels are interpolated along with the image.
+            values = image if soft is None else np.concatenate([image, soft])
+            values, label = apply_warp(values, label, patch, warp)
+            image, soft = values[: len(image)], None if soft is None else values[len(image) :]
         clean = image.copy() if self.unlabelled else image
         if strength is not None:
             for _ in range(UNLABELLED_CHANGES if self.unlabelled else 1):
@@ -254,7 +208,42 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         if case.previous_stage is not None:
             label, previous = label
             image = np.concatenate([image, self._masks(previous, random)])
-        return image, label, soft, clean
+        target = self.targets(label, case.annotated_labels)
+        if soft is not None:
+            target = soft_target(target, soft, regions=self.labels.has_regions)
+        return image, target, clean
+
+    def _cut(
+        self, case: StoredCase, source: tuple[int, ...], on_class: bool, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Read a box around a random centre; in 2D, neighbouring slices become channels.
+
+        Args:
+            case: The case.
+            source: Size of the box in voxels, (Z, Y, X) or (Y, X): that of the patch, or more if it will be warped.
+            on_class: Whether the centre is a voxel of a class.
+            random: Source of randomness.
+
+        Returns:
+            image: (C, *source), float32.
+            label: (*source); for a cascade (2, *source), with the segmentation by the previous stage.
+            soft label: The teachers' probabilities (F, *source), float32; None without teachers.
+        """
+        dims, slices = self.configuration.dims, self.configuration.slices
+        # A warped patch is cut from a larger box around the same centre.
+        centre = _centre(case, on_class, self.configuration.patch_shape, random)
+        size = (slices, *source) if dims == 2 else source
+        box = [[c - n // 2, c - n // 2 + n] for c, n in zip(centre, size, strict=True)]
+        image = crop_and_pad_nd(case.image, box, 0)
+        label = crop_and_pad_nd(case.label, box, min(self.labels.values))
+        soft = None if case.soft_label is None else crop_and_pad_nd(case.soft_label, box, 0)
+        if case.previous_stage is not None:  # moves along with the label
+            label = np.stack([label, crop_and_pad_nd(case.previous_stage, box, 0)])
+        if dims == 2:  # label and soft label are those of the middle slice
+            image, label = image.reshape(-1, *image.shape[2:]), label[..., slices // 2, :, :]
+            soft = None if soft is None else soft[:, slices // 2]
+        soft = None if soft is None else soft.astype(np.float32) / CERTAIN
+        return np.ascontiguousarray(image, dtype=np.float32), label, soft
 
     def _masks(self, label: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return one mask per label or region (R, *patch), float32, of the previous stage's segmentation (*patch)."""
@@ -278,20 +267,6 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         return case
 
 
-def _target_table(labels: Labels) -> Tensor:
-    """Return the target of each label value from 0 to the highest, and last of any other, shape (1 or R, values).
-
-    Looking values up is many times faster than the comparisons of `Labels.to_regions`.
-    """
-    values = np.array(labels.values)
-    highest = values[-1] if labels.unannotated is None else labels.unannotated
-    table = np.full((len(labels.foreground) if labels.has_regions else 1, highest + 2), UNDECLARED, dtype=np.int16)
-    table[:, values] = labels.to_regions(values) if labels.has_regions else labels.to_index(values)
-    if labels.unannotated is not None:
-        table[:, labels.unannotated] = IGNORED
-    return torch.from_numpy(table)
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Compute on one thread: the rounding of sums depends on the number of threads."""
@@ -303,17 +278,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _centre(
-    case: StoredCase,
-    shape: tuple[int, ...],
-    on_class: bool,
-    patch: tuple[int, ...],
-    random: np.random.Generator,
-) -> tuple[int, ...]:
+def _centre(case: StoredCase, on_class: bool, patch: tuple[int, ...], random: np.random.Generator) -> tuple[int, ...]:
     """Draw the centre of a patch: on a voxel of a random class that is present, or anywhere in an annotated slice.
 
     The patch stays inside the image along axes where it fits, and is centred on the image along the others.
     """
+    shape = case.label.shape
     if on_class and case.voxels:
         positions = case.voxels[sorted(case.voxels)[random.integers(len(case.voxels))]]
         wanted = positions[random.integers(len(positions))]

@@ -1,39 +1,39 @@
 """The training script: from the first step, or the last checkpoint, to the end of a run."""
 
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from autocrossdim.evaluation.diagnosis import history_sentences
 from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.environment import extended
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.console import bars, say, warn
 from autocrossdim.system.errors import Interrupted
-from autocrossdim.system.processes import default_processes, processes_here
 from autocrossdim.system.text import counted
+from trainers.data import training_batches, unlabelled_batches, validation_batches
 from trainers.display import Display
 from trainers.distributed import SyncedBatchNorm
 from trainers.history import History, epoch_line
-from trainers.learner import Learner
-from trainers.loader import Batch, PatchLoader
+from trainers.learner import Learner, environment
+from trainers.loader import Batch
 from trainers.losses import Losses
 from trainers.monitor import monitor_for
 from trainers.pseudo_dice import Scores, score
 from trainers.resume import split_of, state_of
 from trainers.run import Run
 from trainers.schedule import Clock, learning_rate_factor, progress, reaches_plateau, shorten
-from trainers.signals import StopRequest
-from trainers.soft import learned_from
+from trainers.settings import Settings
+from trainers.signals import StopRequest, noting_requests
 from trainers.step import set_learning_rate, training_step
-from trainers.teacher import begins, has_collapsed, lesson
-from trainers.workers import batches
+from trainers.teacher import has_collapsed, is_teaching, pseudo_labelled
 
 EPOCHS_BETWEEN_FIGURES = 10
-VALIDATION_SEED_OFFSET = 1_000_003  # validation patches come from another random stream than training patches
 
 
 def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None) -> None:
@@ -49,28 +49,29 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         UserError: The loss is not finite, or a batch could not be prepared.
         Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
     """
-    settings, folder, labels = run.settings, run.folder, run.task.plan.labels
+    settings, labels = run.settings, run.task.plan.labels
     state = state_of(resumed)
     sources = {name: run.task.store.source_hash(name) for name in run.task.split.train}
-    history = History(folder.history, epochs=state.epoch, monitor=monitor_for(run))
-    checks = _validation_batches(run)
+    history = History(run.folder.history, epochs=state.epoch, monitor=monitor_for(run))
+    validation = validation_batches(run)
     if resumed is not None:
         source = resumed.provenance["report"]["source"]
         say(f"{run.name}: resuming after step {state.step} (started from {source}).")
     if run.unlabelled:
-        say(f"{run.name}: learns from {counted(len(run.unlabelled), 'unlabelled scan')} as well.")
+        say(f"{run.name}: also learns from {counted(len(run.unlabelled), 'unlabelled scan')}.")
     with ExitStack() as stack:
         if fabric.world_size > 1:
             stack.enter_context(SyncedBatchNorm())
         # Workers start inside: a SIGTERM to all processes must not end them before the last step.
-        stop = stack.enter_context(StopRequest())
-        training = stack.enter_context(_training_batches(run, state, fabric))
-        has_teacher = bool(run.unlabelled) and run.task.soft_labels is None  # else they are among the training batches
-        taught = stack.enter_context(_unlabelled_batches(run, state, fabric)) if has_teacher else None
+        stop = stack.enter_context(noting_requests())
+        training = stack.enter_context(training_batches(run, state, fabric))
+        # A distilled network draws its unlabelled patches from the training batches.
+        has_mean_teacher = bool(run.unlabelled) and run.task.soft_labels is None
+        unlabelled = stack.enter_context(unlabelled_batches(run, state, fabric)) if has_mean_teacher else None
         # After the workers, because they are forked: the display must not be in use at that time.
         display = Display(run, state, stack.enter_context(bars()))
-        is_limited_together = fabric.world_size > 1 and settings.max_seconds is not None
-        clock = Clock(state, share=fabric.broadcast if is_limited_together else None)
+        shares_time_limit = fabric.world_size > 1 and settings.max_seconds is not None
+        clock = Clock(state, share=fabric.broadcast if shares_time_limit else None)
         losses = Losses(fabric.device, fabric.world_size)
 
         def read_losses() -> None:
@@ -78,46 +79,28 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             state.losses += values
             state.epoch_seconds += clock.tick()
             if is_stopping:
-                _write(run, learner, state, sources, fabric)
+                _write_checkpoint(run, learner, state, sources, fabric)
                 raise _interrupted(run, state, stop)
 
         while not state.complete:
             learner.train(frozen=state.epoch < settings.frozen_epochs)
             clock.tick()
-            while (taken := len(state.losses) + len(losses)) < settings.steps_per_epoch and (
-                taken == 0 or progress(state, settings) < 1
-            ):
+            while not _ends_epoch(len(state.losses) + len(losses), state, settings):
                 # What is random in the network (drop path) depends on the step alone, so a resumed run is the same.
                 torch.manual_seed(settings.seed + state.step)
                 factor = learning_rate_factor(progress(state, settings), settings.warmup)
                 set_learning_rate(learner.optimizer, run.learning_rate * factor)
 
                 started = time.monotonic()
-                accumulated = [next(training) for _ in range(settings.accumulate)]
+                batches = [next(training) for _ in range(settings.accumulate)]
                 state.epoch_waited += time.monotonic() - started
-
-                shown = [batch.to(fabric.device) for batch in accumulated]
-                weights = [1 / len(shown)] * len(shown)
-                if taught is not None and begins(state, progress(state, settings)):
-                    accumulated.append(next(taught))
-                    clean, changed = accumulated[-1].unlabelled(fabric.device)
-                    with fabric.autocast():
-                        shown.append(lesson(learner.evaluated, clean, changed, regions=labels.has_regions))
-                    weights.append(settings.unlabelled)
+                scans = None
+                if unlabelled is not None and is_teaching(state, progress(state, settings)):
+                    scans = next(unlabelled)
                     state.taught_steps += 1
-                computed = training_step(
-                    learner.model,
-                    learner.loss,
-                    learner.optimizer,
-                    shown,
-                    weights=weights,
-                    gradient_clip=settings.gradient_clip,
-                    engine=fabric,
-                )
-                # Unlabelled scans do not count in the loss that is reported, but have to have a finite one too.
-                labelled = computed[: settings.accumulate].mean()
-                loss = torch.where(computed.isfinite().all(), labelled, torch.nan)
-                losses.add(state.step, loss, [name for batch in accumulated for name in batch.names])
+                loss = _step(run, learner, fabric, batches, scans)
+                names = [name for batch in batches for name in batch.names]
+                losses.add(state.step, loss, names if scans is None else names + scans.names)
                 state.step += 1
                 state.epoch_seconds += clock.tick()
                 if learner.average is not None:
@@ -131,7 +114,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             state.epoch += 1
             scores = score(
                 learner.evaluated,
-                checks,
+                validation,
                 loss=learner.loss,
                 labels=labels,
                 class_sets=run.class_sets,
@@ -142,29 +125,74 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             is_best = scores.mean_dice is not None and (state.best is None or scores.mean_dice > state.best)
             state.best = scores.mean_dice if is_best else state.best
             state.losses, state.epoch_seconds, state.epoch_waited = [], 0.0, 0.0
-            if taught is not None and state.taught_steps and not state.untaught:
-                state.untaught = has_collapsed(state, scores.mean_dice)
-                if state.untaught:
-                    say(
-                        f"{run.name}: the validation score fell from {state.taught_from:.3f} to {scores.mean_dice:.3f} "
-                        "while learning from unlabelled scans. The rest of the training leaves them out."
-                    )
-            is_shortened = state.complete or state.shortened_step is not None
-            if not is_shortened and reaches_plateau(state, scores.mean_dice, settings.patience):
-                shorten(state, settings)
-                say(
-                    f"{run.name}: no better validation score for {settings.patience} epochs. The remaining schedule is "
-                    f"shortened to {settings.cooldown} epochs (with --set patience=0 it never is)."
-                )
+            _stop_teaching_on_collapse(run, state, scores.mean_dice)
+            _shorten_on_plateau(run, state, scores.mean_dice)
             if fabric.is_global_zero:
                 history.add(entry)
-            _write(run, learner, state, sources, fabric, is_best=is_best)
+            _write_checkpoint(run, learner, state, sources, fabric, is_best=is_best)
             # After the checkpoint: a figure that cannot be written costs no training.
             if fabric.is_global_zero and (state.complete or state.epoch % EPOCHS_BETWEEN_FIGURES == 0):
-                history.draw(folder.progress)
+                history.draw(run.folder.progress)
             say(epoch_line(run.name, entry, left=display.epoch(scores.mean_dice)))
     for sentence in history_sentences(history.lines):
         warn(f"{run.name}: {sentence}")
+
+
+def _ends_epoch(steps: int, state: RunState, settings: Settings) -> bool:
+    """Return whether an epoch ends after this number of its steps; an epoch has at least one."""
+    return steps >= settings.steps_per_epoch or (steps > 0 and progress(state, settings) >= 1)
+
+
+def _step(run: Run, learner: Learner, fabric: Fabric, batches: Sequence[Batch], scans: Batch | None) -> Tensor:
+    """Change the weights once, and return the mean loss of the labelled batches, shape ().
+
+    Args:
+        run: The run.
+        learner: Network and optimiser.
+        fabric: Launched devices and precision.
+        batches: Labelled batches, whose gradients are averaged.
+        scans: Batch of unlabelled scans; None if the step does not use them.
+    """
+    pairs = [batch.to(fabric.device) for batch in batches]
+    weights = [1 / len(batches)] * len(batches)
+    if scans is not None:
+        clean, changed = scans.unlabelled(fabric.device)
+        with fabric.autocast():
+            pairs.append(pseudo_labelled(learner.evaluated, clean, changed, regions=run.task.plan.labels.has_regions))
+        weights.append(run.settings.unlabelled)
+    losses = training_step(
+        learner.model,
+        learner.loss,
+        learner.optimizer,
+        pairs,
+        weights=weights,
+        gradient_clip=run.settings.gradient_clip,
+        engine=fabric,
+    )
+    # Unlabelled scans do not count in the loss that is reported, but have to have a finite one too.
+    return torch.where(losses.isfinite().all(), losses[: len(batches)].mean(), torch.nan)
+
+
+def _stop_teaching_on_collapse(run: Run, state: RunState, score: float | None) -> None:
+    """Leave the unlabelled scans out from now on if the validation score fell while learning from them."""
+    if state.taught_steps and not state.untaught:
+        state.untaught = has_collapsed(state, score)
+        if state.untaught:
+            say(
+                f"{run.name}: the validation score fell from {state.taught_from:.3f} to {score:.3f} while learning "
+                "from unlabelled scans. The rest of the training leaves them out."
+            )
+
+
+def _shorten_on_plateau(run: Run, state: RunState, score: float | None) -> None:
+    """Shorten the remaining schedule if the validation score has not improved for `patience` epochs."""
+    settings, is_shortened = run.settings, state.complete or state.shortened_step is not None
+    if not is_shortened and reaches_plateau(state, score, settings.patience):
+        shorten(state, settings)
+        say(
+            f"{run.name}: no better validation score for {settings.patience} epochs. The remaining schedule is "
+            f"shortened to {settings.cooldown} epochs (--set patience=0 turns this off)."
+        )
 
 
 def _entry(run: Run, state: RunState, scores: Scores, learning_rate: float) -> dict[str, Any]:
@@ -192,7 +220,7 @@ def _interrupted(run: Run, state: RunState, stop: StopRequest) -> Interrupted:
     )
 
 
-def _write(
+def _write_checkpoint(
     run: Run, learner: Learner, state: RunState, sources: dict[str, str], fabric: Fabric, *, is_best: bool = False
 ) -> None:
     """Write a checkpoint from the first process; the others wait for it."""
@@ -208,6 +236,8 @@ def _write(
             provenance=learner.provenance,
             run=state,
             sources=sources,
+            requested=sorted(run.requested.model_dump(exclude_defaults=True)),
+            environments=extended(learner.environments, environment(fabric)),
             resume=learner.resume_state(),
         )
         if is_best:
@@ -218,62 +248,3 @@ def _write(
         if task.restart:
             run.folder.restart.unlink(missing_ok=True)
     fabric.barrier()
-
-
-def _training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Batch]]:
-    """Return the batches from the next step on, this process's share of each."""
-    workers = _workers(run)
-    is_student = run.task.soft_labels is not None  # whose targets are soft, so that it needs no sets of classes
-    cases, names = learned_from(run.task)
-    loader = PatchLoader(
-        cases,
-        names,
-        configuration=run.configuration,
-        labels=run.task.plan.labels,
-        class_sets=() if is_student else run.class_sets,
-        settings=run.settings,
-        first=state.step * run.settings.accumulate,
-        workers=max(1, workers),
-        share=slice(fabric.global_rank, None, fabric.world_size),
-    )
-    return batches(loader, workers)
-
-
-def _unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Batch]]:
-    """Return the batches of unlabelled scans from the next one on, as `_training_batches`."""
-    assert run.task.unlabelled is not None
-    workers = _workers(run)
-    loader = PatchLoader(
-        run.task.unlabelled.store,
-        run.unlabelled,
-        configuration=run.configuration,
-        labels=run.task.plan.labels,
-        settings=run.settings,
-        first=state.taught_steps,
-        workers=max(1, workers),
-        share=slice(fabric.global_rank, None, fabric.world_size),
-        unlabelled=True,
-    )
-    return batches(loader, workers)
-
-
-def _workers(run: Run) -> int:
-    """Return the number of processes that prepare batches for this process."""
-    workers = run.settings.workers
-    return max(1, default_processes() // processes_here(run.task.devices) - 1) if workers is None else workers
-
-
-def _validation_batches(run: Run) -> list[Batch]:
-    """Return a few fixed batches of foreground patches, the same in every epoch, so that scores can be compared."""
-    if not run.task.split.val:
-        return []
-    changes: dict[str, Any] = {"foreground_share": 1.0, "augmentation": "none", "channel_dropout": 0.0}
-    loader = PatchLoader(
-        run.task.store,
-        run.task.split.val,
-        configuration=run.configuration,
-        labels=run.task.plan.labels,
-        class_sets=run.class_sets,
-        settings=run.settings.model_copy(update={**changes, "seed": run.settings.seed + VALIDATION_SEED_OFFSET}),
-    )
-    return [loader.batch(number) for number in range(run.settings.validation_batches)]

@@ -46,7 +46,7 @@ def require_held_out(run: Run, trained: Collection[str]) -> None:
     if leaked:
         raise UserError(
             f"{run.folder.latest}: trained on other cases than the fold has now: {listed(leaked)}, which it was "
-            "trained on, would validate it. Train again with --restart and weights that do not know these cases."
+            "trained on, would validate it. Train again with --restart, and with weights that were not trained on them."
         )
 
 

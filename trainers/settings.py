@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autocrossdim.records.plan import STEPS_PER_EPOCH
-from autocrossdim.system.errors import UserError
+from autocrossdim.system.errors import UserError, first_fault
 from autocrossdim.system.text import printable
 
 MAX_EPOCHS, MAX_STEPS, MAX_SECONDS = 10**6, 10**6, 10**9.0
@@ -47,14 +47,12 @@ class Settings(BaseModel):
         None, gt=0, le=10, description="Peak learning rate of NAdam (default: that of the configuration)."
     )
     encoder_learning_rate: float = Field(
-        1.0, ge=0, le=100, description="Factor by which the learning rate of the encoder differs."
+        1.0, ge=0, le=100, description="Factor applied to the learning rate of the encoder."
     )
     frozen_epochs: int = Field(
         0, ge=0, le=MAX_EPOCHS, description="Epochs at the beginning during which the encoder is frozen."
     )
-    freeze_statistics: bool = Field(
-        False, description="Keep the batch-norm statistics of the encoder as they were loaded."
-    )
+    freeze_statistics: bool = Field(False, description="Keep the loaded batch-norm statistics of the encoder.")
     warmup: float = Field(0.02, ge=0, lt=1, description="Fraction of the run over which the learning rate rises.")
     gradient_clip: float = Field(12.0, gt=0, le=1e6, description="Maximum norm of the gradient (nnU-Net: 12).")
     slices_first: bool = Field(
@@ -112,9 +110,9 @@ class Settings(BaseModel):
     workers: int | None = Field(
         None, ge=0, le=256, description="Processes that load and augment patches (default: depends on the CPU cores)."
     )
-    compile: bool = Field(False, description="Compile the network with torch.compile where that works.")
+    compile: bool = Field(False, description="Compile the network with torch.compile if possible.")
     monitor: Literal["none", "tensorboard", "mlflow"] = Field(
-        "none", description="Tool that the training history is also sent to."
+        "none", description="Tool to which the training history is also sent."
     )
 
     @model_validator(mode="after")
@@ -146,9 +144,9 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
         return Settings.model_validate(dict(given))
     except ValidationError as error:
         fault = error.errors()[0]
-        message = fault["msg"].removeprefix("Value error, ").replace("Input should", "it should")
         if not fault["loc"]:
-            raise UserError(f"Settings: {message}.") from error
+            raise UserError(f"Settings: {fault['msg'].removeprefix('Value error, ')}.") from error
+        message = first_fault(error).partition(": ")[2]
         raise UserError(f"Setting {fault['loc'][0]}={_shown(fault['input'])}: {message}.") from error
 
 
@@ -164,6 +162,7 @@ def _unknown(name: str) -> str:
     if name in FORMER:
         return f"The setting '{name}' is now called '{FORMER[name]}', with other values; see docs/how-to/training.md."
     shown = _shown(name)
-    nearest = difflib.get_close_matches(shown, Settings.model_fields, n=1)
+    initials = {"".join(word[0] for word in field.split("_")): field for field in Settings.model_fields if "_" in field}
+    nearest = [initials[shown]] if shown in initials else difflib.get_close_matches(shown, Settings.model_fields, n=1)
     suggestion = f" Did you mean '{nearest[0]}'?" if nearest else ""
     return f"Unknown setting '{shown}'.{suggestion} Settings: {', '.join(sorted(Settings.model_fields))}."

@@ -1,35 +1,34 @@
 """Requests to stop, noticed between two steps, so that a checkpoint can be written first."""
 
 import signal
-import threading
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from autocrossdim.system.signals import REQUESTS
+from autocrossdim.system.signals import on_request
 
 
+@dataclass
 class StopRequest:
-    """Context in which SIGTERM and SIGUSR1 only set `received`; outside the main thread, it does nothing.
-
-    SIGINT is left alone: Ctrl-C stops at once, and at most the running epoch is lost.
+    """Whether this process was asked to stop.
 
     Attributes:
         received: Name of the signal that arrived; None if none did.
     """
 
-    def __init__(self) -> None:
-        self.received: str | None = None
-        self._handlers: dict[signal.Signals, object] = {}
+    received: str | None = None
 
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._note) for number in REQUESTS}
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+@contextmanager
+def noting_requests() -> Iterator[StopRequest]:
+    """Yield a record in which SIGTERM and SIGUSR1 are only noted.
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
+    SIGINT is left alone: Ctrl-C stops at once, and at most the running epoch is lost.
+    """
+    request = StopRequest()
+
+    def note(received: signal.Signals) -> None:
+        request.received = received.name
+
+    with on_request(note):
+        yield request

@@ -7,71 +7,15 @@ need nothing else. The Dice loss is that of "Dice semimetric losses" (Wang et al
 targets of 0 and 1, and is smallest where the probability equals the target; the usual one is not.
 """
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autocrossdim.commands.plugins import FoldTask
-from autocrossdim.preprocessing.soft_labels import SoftLabels
-from autocrossdim.preprocessing.store import Store, StoredCase
 from trainers.distributed import summed
 from trainers.loss import DiceCrossEntropy
 
 TEACHERS = 0.5  # weight of the teachers where the label is known; not tuned
-
-
-@dataclass(frozen=True)
-class TaughtCases:
-    """The cases a student learns from: what a `PatchLoader` needs of a store.
-
-    Attributes:
-        labelled: Store of the training cases.
-        unlabelled: Store of the unlabelled scans; None without any.
-        soft_labels: Soft labels of all of them.
-        training: Names of the training cases.
-    """
-
-    labelled: Store
-    unlabelled: Store | None
-    soft_labels: SoftLabels
-    training: tuple[str, ...]
-
-    @classmethod
-    def of(cls, task: FoldTask) -> "TaughtCases":
-        """Return the cases of a fold that has soft labels."""
-        assert task.soft_labels is not None
-        scans = None if task.unlabelled is None else task.unlabelled.store
-        return cls(task.store, scans, task.soft_labels, task.split.train)
-
-    def open(self, name: str) -> StoredCase:
-        """Open a case with its soft labels; of an unlabelled scan, no label counts as annotated.
-
-        Patches also come from slices that were not annotated. Where annotation is incomplete, those centred on a class
-        are where the teachers see it.
-        """
-        soft = self.soft_labels.open(name)
-        if self.unlabelled is not None and name not in self.training:
-            voxels = self.soft_labels.voxels(name)
-            return replace(self.unlabelled.open(name), soft_label=soft, annotated_labels=(), voxels=voxels)
-        case = self.labelled.open(name)
-        if case.annotated_labels is None and case.annotated_slices is None:
-            return replace(case, soft_label=soft)
-        voxels = case.voxels | self.soft_labels.voxels(name)
-        return replace(case, soft_label=soft, annotated_slices=None, voxels=voxels)
-
-
-def learned_from(task: FoldTask) -> tuple[Store | TaughtCases, tuple[str, ...]]:
-    """Return the cases that a fold learns from, and the names to draw from.
-
-    Of a student, training cases are repeated so that, with many scans, about half of the patches are labelled.
-    """
-    if task.soft_labels is None:
-        return task.store, task.split.train
-    scans = () if task.unlabelled is None else task.unlabelled.names
-    return TaughtCases.of(task), task.split.train * max(1, round(len(scans) / len(task.split.train))) + scans
 
 
 def soft_target(target: np.ndarray, soft: np.ndarray, *, regions: bool) -> np.ndarray:

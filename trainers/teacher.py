@@ -21,14 +21,14 @@ COLLAPSE = 0.05  # fall of the validation pseudo-Dice below its value at the sta
 BOX = (0.3, 0.7)  # edge length of the pasted box relative to the patch
 
 
-def begins(state: RunState, progress: float) -> bool:
+def is_teaching(state: RunState, progress: float) -> bool:
     """Return whether the unlabelled scans are used in the next step."""
     return progress >= START and not state.untaught
 
 
 @torch.no_grad()
-def lesson(teacher: nn.Module, clean: Tensor, changed: Tensor, *, regions: bool) -> tuple[Tensor, Tensor]:
-    """Return what the network is shown and what it should answer.
+def pseudo_labelled(teacher: nn.Module, clean: Tensor, changed: Tensor, *, regions: bool) -> tuple[Tensor, Tensor]:
+    """Return unlabelled patches as the network sees them, and their pseudo-labels.
 
     Randomness comes from torch's generator, which the training loop seeds at every step.
 
@@ -41,7 +41,7 @@ def lesson(teacher: nn.Module, clean: Tensor, changed: Tensor, *, regions: bool)
     Returns:
         Data (B, C, *patch), and class indices (B, *patch) or regions (B, R, *patch), -1 where the teacher is unsure.
     """
-    target = confident(teacher(clean), regions=regions)
+    target = pseudo_labels(teacher(clean), regions=regions)
     box = _draw_box(clean.shape[2:])
     data = changed.clone(memory_format=torch.preserve_format)
     data[box] = changed.roll(1, 0)[box]
@@ -50,8 +50,8 @@ def lesson(teacher: nn.Module, clean: Tensor, changed: Tensor, *, regions: bool)
     return data, mixed
 
 
-def confident(logits: Tensor, *, regions: bool) -> Tensor:
-    """Return the most probable answers; -1 where the probability is below `CONFIDENCE`."""
+def pseudo_labels(logits: Tensor, *, regions: bool) -> Tensor:
+    """Return the most probable classes or regions; -1 where the probability is below `CONFIDENCE`."""
     if regions:
         probabilities = logits.float().sigmoid()
         target = (probabilities > 0.5).long()

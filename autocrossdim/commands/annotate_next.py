@@ -54,6 +54,7 @@ def annotate_next(
     Raises:
         UserError: There are no unlabelled scans, no fold is trained, or an image cannot be read.
     """
+    from autocrossdim.commands.growth import find_change
     from autocrossdim.commands.project import Project
     from autocrossdim.inference.predictor import Predictor
     from autocrossdim.selection.annotate_next import annotate_next as choose_scans
@@ -61,6 +62,7 @@ def annotate_next(
     from autocrossdim.system.lock import locked
 
     project = Project.open(dataset, work=work)
+    find_change(project)  # fails if labels or images have another meaning now
     predictor = Predictor.load(project.workspace.root, config=several(config), device=device, mirroring=mirroring)
     cases = _unlabelled(project, predictor, None if input is None else Path(input))
     for note in predictor.notes:
@@ -101,7 +103,7 @@ def _unlabelled(project: "Project", predictor: "Predictor", folder: Path | None)
     annotated = {case.name for case in project.dataset.training_cases()}
     cases = [case for case in found if case.name not in annotated]
     if len(cases) < len(found):
-        say(f"Leaving out {counted(len(found) - len(cases), 'scan')} of {folder}: already annotated.")
+        say(f"{counted(len(found) - len(cases), 'scan')} in {folder} left out: already annotated.")
     if not cases:
         raise UserError(f"{folder}: no unlabelled scans. Add images there, or name another directory with -i.")
     return cases

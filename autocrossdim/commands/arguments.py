@@ -49,7 +49,9 @@ MaxTimeOption = Annotated[
 DevicesOption = Annotated[int, Option("GPUs (or CPU processes) that train one fold together.", min=1, max=1024)]
 SetOption = Annotated[
     Mapping[str, Any] | Sequence[str] | None,
-    Option("Any other training setting, such as learning_rate=3e-4.", list[str], metavar="NAME=VALUE"),
+    Option(
+        "Any other training setting, such as learning_rate=3e-4; repeat for several.", list[str], metavar="NAME=VALUE"
+    ),
 ]
 ParallelOption = Annotated[
     int | None, Option("Folds or runs trained at a time (default: as many as there are GPUs).", min=1, max=1024)
@@ -145,17 +147,18 @@ def sbatch_options(value: str | Mapping[str, str]) -> dict[str, str]:
     return options
 
 
-def numbers(value: str | Sequence[int] | None, option: str) -> tuple[int, ...] | None:
+def numbers(value: str | Sequence[int] | int | None, option: str) -> tuple[int, ...] | None:
     """Return two or three whole numbers given as a sequence or as text such as `48,64,48`.
 
     Raises:
         UserError: The text is not of that form.
     """
-    if value is None or not isinstance(value, str):
+    if not isinstance(value, str | int):
         return None if value is None else tuple(value)
-    if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4}){1,2}", value):
+    text = str(value)
+    if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4}){1,2}", text):
         raise UserError(f"{option} {value}: use two or three numbers up to 99999 with commas, such as 48,64,48.")
-    return tuple(int(part) for part in value.split(","))
+    return tuple(int(part) for part in text.split(","))
 
 
 def part_of(items: Sequence[Item], part: str) -> list[Item]:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 @command()
 def demo(
     *,
-    output: Annotated[str | Path, Option("Directory to work in.", Path, ("-o", "--output"))] = Path(
+    output: Annotated[str | Path, Option("Directory for data and results.", Path, ("-o", "--output"))] = Path(
         "autocrossdim_demo"
     ),
-    data_only: Annotated[bool, Option("Write the datasets without training on them, as the tutorial does.")] = False,
+    data_only: Annotated[bool, Option("Only write the datasets, as in the tutorial.")] = False,
 ) -> "Demo":
     """Run the full workflow on two small generated datasets: plan, train two folds, predict, evaluate.
 
@@ -35,12 +35,17 @@ def demo(
 
 
 def present(demo: "Demo", **_: object) -> "Iterator[RenderableType]":
-    """Yield what the command line prints: the results on each dataset, the decisions, and where the picture is."""
+    """Yield what the command line prints: the results on each dataset, the decisions, and where the picture is.
+
+    If only the datasets were written, what follows is the command that verifies the one of the tutorial.
+    """
     from rich.table import Table
 
+    from autocrossdim.commands.next_step import next_step
     from autocrossdim.report.terminal import summary_text
 
     if not demo.results:
+        yield next_step("verify", demo.datasets[-1])
         return
     decisions = Table("dataset", "anisotropy", "decision", "patch", "Dice of the test cases")
     for each in demo.results:

@@ -25,6 +25,7 @@ from autocrossdim.records.workspace import Workspace
 from autocrossdim.system import device as devices
 from autocrossdim.system.console import say
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import by_axis
 
 PLANNER = "auto"
 CONFIGURATIONS = ("omnia", "dx")  # the others are the same networks at another resolution or with more channels
@@ -173,7 +174,7 @@ def memory(plan: Plan, device: torch.device, planner: MeasuresSteps) -> Section:
             rows.append(
                 {
                     "network": size.name,
-                    "patch": " × ".join(map(str, size.patch_size)),
+                    "patch": by_axis(size.patch_size),
                     "batch": size.batch_size,
                     "computed GB": cost.computed_bytes / GIGABYTE,
                     "measured GB": None if measured is None else measured / GIGABYTE,

@@ -10,11 +10,15 @@ from autocrossdim.commands.arguments import (
     EpochsOption,
     Fold,
     MaxTimeOption,
+    ParallelOption,
     SetOption,
+    SlurmOption,
     WorkOption,
+    sbatch_options,
     several,
     training_settings,
 )
+from autocrossdim.commands.fold_jobs import fold_commands, submit_folds, train_side_by_side
 from autocrossdim.commands.restart import marked, starting_over, train_locked
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.commands.train import UNLABELLED
@@ -36,7 +40,8 @@ def distil(
     *,
     work: WorkOption = None,
     config: Annotated[
-        str | None, Option("Configuration whose network the student has (default: the plan's, if it is a teacher).")
+        str | None,
+        Option("Configuration whose network the student uses (default: that of the plan, if it is a teacher)."),
     ] = None,
     fold: Annotated[
         Fold | Sequence[Fold],
@@ -48,12 +53,15 @@ def distil(
     device: DeviceOption = "auto",
     restart: Annotated[bool, Option("Discard existing checkpoints and start over.")] = False,
     set: SetOption = None,
-) -> "Student":
+    parallel: ParallelOption = None,
+    slurm: SlurmOption = None,
+) -> "Student | None":
     """Train one network that learns the probabilities of the ensemble that find_best chose.
 
     It learns from the training cases and, if there are any, from the scans in imagesUn, and is called CONFIG_distilled.
     Its folds are compared with those of the ensemble on held-out cases; the network trained on all cases is the one
-    that `predict --config CONFIG_distilled` uses. Complete folds are skipped and interrupted ones are resumed.
+    that `predict --config CONFIG_distilled` uses. Complete folds are skipped and interrupted ones are resumed. With
+    --slurm, each fold is a job; when all are finished, the same command without it writes the comparison.
 
     Args:
         dataset: Dataset directory, name or number; find_best must have been run.
@@ -68,20 +76,23 @@ def distil(
         restart: Discard existing checkpoints and start over.
         set: Further training settings, by the names of `trainers.settings.Settings`. `unlabelled=off` leaves
             out unlabelled scans.
+        parallel: Folds trained at a time, each in a process of its own; as many as there are GPUs if None.
+        slurm: Options of `sbatch`; one job per fold is submitted, and the call returns.
 
     Returns:
         The student and, once all of its folds are trained, its comparison with the ensemble; also in student.json.
+        None if jobs were submitted.
 
     Raises:
         UserError: There is no ensemble or it is outdated, a fold or configuration does not exist, the weights are
-            unavailable, or a checkpoint belongs to other teachers.
+            unavailable, a checkpoint belongs to other teachers, a fold failed, or the jobs cannot be submitted.
         Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
     """
+    from autocrossdim.commands.growth import find_change
     from autocrossdim.commands.plugins import FoldTask, Unlabelled, find_trainer
     from autocrossdim.commands.project import ALL, Project
     from autocrossdim.evaluation.folds import summarise_folds
     from autocrossdim.records.plan import DISTILLED
-    from autocrossdim.selection.folds import CrossValidation
     from autocrossdim.selection.teachers import (
         compare_with_teachers,
         label_softly,
@@ -89,13 +100,15 @@ def distil(
         soft_labels_of,
         student_of,
     )
-    from autocrossdim.system.processes import default_processes
 
+    if parallel is not None and slurm is not None:
+        raise UserError("--parallel cannot be combined with --slurm: SLURM decides how many jobs run at a time.")
     if weights == "previous":
         raise UserError("--weights previous: a student starts from other weights, such as imagenet.")
     project = Project.open(dataset, work=work)
+    find_change(project)  # fails if labels or images have another meaning now
     plan = project.plan
-    validation = CrossValidation(project.dataset, project.workspace, plan, project.splits, default_processes(), device)
+    validation = project.cross_validation(device=device)
     best = read_teachers(validation)
     student = student_of(plan, best, config)
     network = student.name.removesuffix(DISTILLED)
@@ -110,31 +123,42 @@ def distil(
     unlabelled_store = project.unlabelled_store(network) if scans else None
     folders = {number: project.workspace.fold(student.name, number) for number in folds}
     restarted = starting_over(folders, student.name, restart)
+    weights = weights or student.default_weights
+    tasks = []
+    for position, number in enumerate(folds, start=1):
+        split, unlabelled = project.split(number), None
+        if unlabelled_store is not None:
+            unlabelled = Unlabelled(unlabelled_store, project.unlabelled(number))
+        cases = _cases(project.dataset, store, split, unlabelled)
+        soft_labels = soft_labels_of(validation, best, number, cases, student)
+        task = FoldTask(
+            plan=plan,
+            configuration=student,
+            store=store,
+            groups=project.dataset.groups,
+            fold=number,
+            split=split,
+            folder=folders[number],
+            weights=weights,
+            device=device,
+            settings=settings,
+            restart=number in restarted,
+            turn=(position, len(folds)),
+            unlabelled=unlabelled,
+            soft_labels=soft_labels,
+            prepare=partial(label_softly, validation, best, number, cases, student, soft_labels),
+        )
+        tasks.append(task)
+    options = {"config": network, "weights": weights, "device": device, "set": settings | scans_used}
+    root = project.workspace.root
+    commands = fold_commands("distil", project.dataset.path, root, dict.fromkeys(folds, options))
     with marked([folders[number] for number in restarted]):
-        for position, number in enumerate(folds, start=1):
-            split, unlabelled = project.split(number), None
-            if unlabelled_store is not None:
-                unlabelled = Unlabelled(unlabelled_store, project.unlabelled(number))
-            cases = _cases(project.dataset, store, split, unlabelled)
-            soft_labels = soft_labels_of(validation, best, number, cases, student)
-            task = FoldTask(
-                plan=plan,
-                configuration=student,
-                store=store,
-                groups=project.dataset.groups,
-                fold=number,
-                split=split,
-                folder=folders[number],
-                weights=weights or student.default_weights,
-                device=device,
-                settings=settings,
-                restart=number in restarted,
-                turn=(position, len(folds)),
-                unlabelled=unlabelled,
-                soft_labels=soft_labels,
-                prepare=partial(label_softly, validation, best, number, cases, student, soft_labels),
-            )
-            train_locked(trainer, task)
+        if slurm is not None:
+            submit_folds(commands, student.name, root, sbatch_options(slurm))
+            return None
+        if not train_side_by_side(commands, parallel, device):
+            for task in tasks:
+                train_locked(trainer, task)
     summarise_folds(project.workspace, student.name, project.splits)
     wanted = [project.unlabelled(number) if scans else () for number in range(len(project.splits))]
     return compare_with_teachers(validation, best, student, trained=folds, unlabelled=wanted)
@@ -150,9 +174,15 @@ def _cases(
     return cases
 
 
-def present(student: "Student", *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":
+def present(student: "Student | None", *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":
     """Yield what the command line prints: the comparison with the ensemble, and the next command."""
     from autocrossdim.commands.next_step import next_step
+    from autocrossdim.system.console import is_relayed
 
+    if is_relayed():
+        return
+    if student is None:
+        yield "When all jobs are finished, this command without --slurm writes the comparison with the ensemble."
+        return
     yield student.sentence
     yield next_step("predict", dataset, "-i", "IMAGES", "-o", "SEGMENTED", "--config", student.name, work=work)

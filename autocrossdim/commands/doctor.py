@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_text
+from autocrossdim.system.text import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,7 +40,7 @@ def doctor(
     """Show versions, devices, memory, and whether pretrained weights can be downloaded; or measure a device.
 
     With a device, generated data are planned, trained and predicted on it. Every network is compared with the CPU, and
-    memory and speed are measured. On a CPU this runs at toy size, and its times mean little.
+    memory and speed are measured. On a CPU, the networks are tiny, and the times say little about real ones.
 
     Args:
         device: Device to measure; if None, nothing is measured.
@@ -80,7 +81,8 @@ def _findings() -> Iterator[str]:
     yield f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     for name in PACKAGES:
         yield f"{name} {version(name)}"
-    yield f"{len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count()} CPU cores, {_memory()}"
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    yield f"{counted(cores, 'CPU core')}, {_memory()}"
     yield from _devices()
     yield _hub()
 
@@ -111,7 +113,7 @@ def _hub() -> str:
         socket.create_connection((HUB, 443), timeout=SECONDS_TO_WAIT).close()
     except OSError as error:
         return (
-            f"Pretrained weights: {HUB} cannot be reached ({error}). Use `--weights FILE` or `--weights random`, "
-            "or weights already in the cache."
+            f"Pretrained weights: {HUB} cannot be reached ({error}). Use weights that are in the cache, "
+            "`--weights FILE` for a file that was downloaded elsewhere, or `--weights random`."
         )
     return f"Pretrained weights: {HUB} can be reached."

@@ -14,7 +14,7 @@ from autocrossdim.system.errors import UserError
 def ensemble(
     folders: Annotated[
         Sequence[str | Path],
-        Option("Directories written by `predict --probabilities`.", list[Path], metavar="FOLDER..."),
+        Option("Directories written by `predict --probabilities`.", list[Path], metavar="FOLDER"),
     ],
     output: OutputOption,
     *,

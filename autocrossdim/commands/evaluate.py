@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 @command()
 def evaluate(
-    predictions: Annotated[str | Path, Option("Directory with the segmentations.", Path)],
-    references: Annotated[str | Path, Option("Directory with the reference segmentations, same file names.", Path)],
+    predictions: Annotated[str | Path, Option("Directory with the segmentations.", Path, metavar="PREDICTIONS")],
+    references: Annotated[
+        str | Path,
+        Option("Directory with the reference segmentations, same file names.", Path, metavar="REFERENCES"),
+    ],
     *,
     dataset: Annotated[str | Path | None, Option("Dataset whose dataset.json names the labels.", str | None)] = None,
     output: Annotated[
@@ -27,10 +30,10 @@ def evaluate(
     ] = None,
     skip_missing: Annotated[bool, Option("Leave out cases without a prediction.")] = False,
     score: Annotated[
-        ScoreName | None, Option("Score of a challenge, or detection of single lesions, to compute as well.")
+        ScoreName | None, Option("Also compute the score of a challenge, or the detection of single lesions.")
     ] = None,
     all_slices: Annotated[
-        bool, Option("Count every slice of the references, also where dataset.json sets unannotated_slices.")
+        bool, Option("Evaluate every slice of the references, even if dataset.json sets unannotated_slices.")
     ] = False,
     processes: ProcessesOption = None,
 ) -> "Summary":
@@ -96,5 +99,6 @@ def _ending(folder: Path) -> str:
     found = {ending for file in folder.iterdir() for ending in ENDINGS if file.name.lower().endswith(ending)}
     # "x.nii.gz" does not end with ".nii", so every file has one ending.
     if len(found) != 1:
-        raise UserError(f"{folder}: holds {', '.join(sorted(found)) or 'no'} images, but one format is needed.")
+        formats = ", ".join(sorted(found)) or "no"
+        raise UserError(f"{folder}: contains {formats} images, but all must have the same format.")
     return found.pop()

@@ -28,7 +28,11 @@ def export(
     ] = (),
     onnx: Annotated[
         str | Path | None,
-        Option("Directory for the networks as ONNX files, compared with PyTorch.", Path | None, metavar="FOLDER"),
+        Option(
+            "Directory for ONNX files of the networks; their outputs are compared with PyTorch's.",
+            Path | None,
+            metavar="FOLDER",
+        ),
     ] = None,
     hub: Annotated[
         str | Path | None,
@@ -39,7 +43,7 @@ def export(
         Option("Licence of the model for --hub, as the hub names it, such as apache-2.0 (default: unknown)."),
     ] = None,
 ) -> Path:
-    """Pack trained folds into one safe file to share, which `predict FILE` uses as it is.
+    """Pack trained folds into one file to share, with which `predict FILE` works directly.
 
     Args:
         dataset: Dataset trained in `work`, or a model directory.
@@ -59,7 +63,7 @@ def export(
             neither or both of `output` and `hub` are given, or `licence` without `hub`.
     """
     from autocrossdim.models.hub import FILE
-    from autocrossdim.models.hub_folder import UNKNOWN, check_licence, write_hub_files
+    from autocrossdim.models.hub_folder import UNKNOWN, check_folder, check_licence, write_hub_files
     from autocrossdim.models.onnx import require_packages, write_networks
     from autocrossdim.models.pack import pack
     from autocrossdim.system.console import say
@@ -71,6 +75,8 @@ def export(
         raise UserError("--licence is for the repository on the hub. Add --hub FOLDER, or leave --licence out.")
     licence = UNKNOWN if licence is None else licence
     check_licence(licence)
+    if hub is not None:
+        check_folder(Path(hub))
     output = Path(target)
     if onnx is not None:
         require_packages()

@@ -35,18 +35,17 @@ def find_best(
         The choice, which is also written to best.json.
 
     Raises:
-        UserError: No configuration is trained and validated in all folds.
+        UserError: No configuration is trained and validated in all folds, or dataset.json changed since the dataset
+            was planned.
     """
+    from autocrossdim.commands.growth import find_change
     from autocrossdim.commands.project import Project
     from autocrossdim.selection.find_best import find_best as choose_best
-    from autocrossdim.selection.folds import CrossValidation
     from autocrossdim.system.lock import locked
-    from autocrossdim.system.processes import default_processes
 
     project = Project.open(dataset, work=work)
-    validation = CrossValidation(
-        project.dataset, project.workspace, project.plan, project.splits, processes or default_processes(), device
-    )
+    find_change(project)  # fails if labels or images have another meaning now
+    validation = project.cross_validation(device=device, processes=processes)
     with locked(project.workspace.lock, project.workspace.root):
         return choose_best(validation)
 

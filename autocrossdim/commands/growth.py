@@ -134,9 +134,9 @@ def explain_kept(plan: Plan, candidate: Plan) -> list[str]:
             f"{', '.join(different)}."
         )
     else:
-        sentences.append("The plan is kept; the present cases would give the same one.")
+        sentences.append("The plan is kept. A new plan would be the same.")
     if any(channel.scheme == "ct" for channel in plan.normalization):
-        sentences.append("CT intensities are still normalised with the statistics of the cases it was made for.")
+        sentences.append("CT intensities are still normalised with the statistics of the originally planned cases.")
     return sentences
 
 

@@ -3,6 +3,8 @@
 import shlex
 from pathlib import Path
 
+from autocrossdim.system.console import NEXT
+
 
 def next_step(command: str, dataset: str | Path, *words: str, work: str | Path | None = None) -> str:
     """Return the line that names the next command.
@@ -14,4 +16,4 @@ def next_step(command: str, dataset: str | Path, *words: str, work: str | Path |
         work: Directory of all results, as the user gave it.
     """
     place = [] if work is None else ["--work", str(work)]
-    return f"Next: {shlex.join(['autocrossdim', command, str(dataset), *place, *words])}"
+    return f"{NEXT}{shlex.join(['autocrossdim', command, str(dataset), *place, *words])}"

@@ -46,14 +46,14 @@ def predict(
     probabilities: Annotated[bool, Option("Also write CASE.npz with the probabilities.")] = False,
     mirroring: Annotated[bool, Option("Average over mirrored images (test-time augmentation).")] = True,
     device: DeviceOption = "auto",
-    overwrite: Annotated[bool, Option("Segment cases again that have a result.")] = False,
+    overwrite: Annotated[bool, Option("Also segment cases that already have a result.")] = False,
     uncertainty: Annotated[
-        bool, Option("Also write entropy and disagreement maps, and list the cases to look at first.")
+        bool, Option("Also write entropy and disagreement maps, and a list of the cases to review first.")
     ] = False,
     postprocessing: Annotated[bool, Option("Apply the post-processing that find_best chose.")] = True,
     part: Annotated[
         str,
-        Option("Only every Nth case from the Ith on: 0/4 to 3/4 share a directory among 4 machines.", metavar="I/N"),
+        Option("Part of the cases: 0/4 to 3/4 divide a directory among 4 machines.", metavar="I/N"),
     ] = WHOLE,
     slurm: SlurmOption = None,
     jobs: JobsOption = None,
@@ -100,9 +100,7 @@ def predict(
         raise UserError("--jobs is the number of SLURM jobs. Add --slurm, or leave --jobs out.")
     if slurm is not None:
         if part != WHOLE:
-            raise UserError(
-                "--part cannot be combined with --slurm: --jobs says in how many parts the images are shared."
-            )
+            raise UserError("--part cannot be combined with --slurm: --jobs sets the number of parts.")
         if overwrite:
             raise UserError(
                 "--overwrite cannot be combined with --slurm: a requeued job would start over. Choose a new -o."

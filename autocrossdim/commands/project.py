@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autocrossdim.commands.arguments import Fold
 from autocrossdim.data.dataset import Dataset, find_dataset, load_dataset
@@ -16,6 +17,9 @@ from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import default_processes, map_cases
+
+if TYPE_CHECKING:
+    from autocrossdim.selection.folds import CrossValidation
 
 ALL = "all"  # the fold that trains on every case
 
@@ -71,17 +75,16 @@ class Project:
         Raises:
             UserError: The previous stage of a cascade is not trained and validated in all folds.
         """
+        from autocrossdim.selection.stages import preprocessed  # imports torch
+
+        return preprocessed(self.cross_validation(processes=processes), configuration)
+
+    def cross_validation(self, *, device: str = "cpu", processes: int | None = None) -> "CrossValidation":
+        """Return the dataset with its plan and folds, as model selection takes it."""
         from autocrossdim.selection.folds import CrossValidation  # imports torch
-        from autocrossdim.selection.stages import preprocessed
 
         processes = processes or default_processes()
-        work = CrossValidation(self.dataset, self.workspace, self.plan, self.splits, processes, device="cpu")
-        return preprocessed(work, configuration)
-
-    def unplanned(self) -> list[str]:
-        """Return the training cases that were added since the dataset was planned and are therefore in no fold."""
-        known = set(self.fingerprint.names)
-        return [case.name for case in self.dataset.training_cases() if case.name not in known]
+        return CrossValidation(self.dataset, self.workspace, self.plan, self.splits, processes, device)
 
     def unlabelled_store(self, configuration: str, *, processes: int | None = None) -> Store:
         """Return the preprocessed unlabelled scans of a configuration, as `store` does the training cases.

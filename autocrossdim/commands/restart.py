@@ -22,7 +22,7 @@ def starting_over(folders: "Mapping[Fold, FoldFolder]", configuration: str, rest
     left = [number for number, folder in folders.items() if folder.restart.exists()]
     if left:
         folds = ", ".join(map(str, left))
-        say(f"{configuration}: {counted(len(left), 'fold')} ({folds}) to start over, as requested with --restart.")
+        say(f"{configuration}: {counted(len(left), 'fold')} ({folds}) will start over, as requested with --restart.")
     return left
 
 

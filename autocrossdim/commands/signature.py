@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel
 
@@ -48,7 +48,8 @@ def command(
         renamed: Former name -> present name of its parameters, for the error message.
 
     Returns:
-        A decorator. The decorated function refuses unknown keywords with a TypeError that names the nearest one.
+        A decorator. The decorated function refuses unknown keywords with a TypeError that names the nearest one. Its
+        signature in `help()` and notebooks has plain types; `declared` returns the one with the options.
     """
 
     def decorate(function: Function) -> Function:
@@ -61,10 +62,27 @@ def command(
                     raise TypeError(_unknown(function.__name__, name, signature, renamed or {}))
             return function(*args, **kwargs)
 
-        call.__signature__ = signature  # type: ignore[attr-defined]
+        call.declared = signature  # type: ignore[attr-defined]
+        call.__signature__ = _plain(signature)  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def declared(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a command, each of whose parameters is annotated with an `Option`."""
+    signature: inspect.Signature = function.declared  # type: ignore[attr-defined]
+    return signature
+
+
+def _plain(signature: inspect.Signature) -> inspect.Signature:
+    """Return the signature with plain types, without options and bounds."""
+
+    def hints() -> None: ...
+
+    hints.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    types = get_type_hints(hints)
+    return signature.replace(parameters=[p.replace(annotation=types[p.name]) for p in signature.parameters.values()])
 
 
 def _with_fields(

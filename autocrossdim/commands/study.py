@@ -72,7 +72,7 @@ def study(
     set: SetOption = None,
     parallel: ParallelOption = None,
     part: Annotated[
-        str, Option("Only every Nth run from the Ith on: 0/4 to 3/4 share a study among 4 machines.", metavar="I/N")
+        str, Option("Part of the runs: 0/4 to 3/4 divide a study among 4 machines.", metavar="I/N")
     ] = WHOLE,
     slurm: SlurmOption = None,
     jobs: JobsOption = None,
@@ -139,7 +139,9 @@ def study(
     # Planning all cases also finds the faults of the dataset before the first run.
     # Parts of a study on several machines start at the same time, and share its plan and its datasets.
     with locked(folder / LOCK, folder, wait=True):
-        planned = plan_command(raw.path, work=folder / "plan", processes=processes, trial=False, **options)
+        planned = plan_command(
+            raw.path, work=folder / "plan", processes=processes, overwrite=overwrite, trial=False, **options
+        )
     configuration = planned.configuration(config)
     _check(chosen, planned, configuration, settings)
     defaults = default_weights(configuration.encoder)
@@ -243,10 +245,12 @@ def _announcement(study: "Study", jobs: "Sequence[Job]", dataset: "Dataset", fol
     limits = [counted(settings["epochs"], "epoch")]
     limits += [f"at most {settings['max_seconds']:.0f} s of training"] if "max_seconds" in settings else []
     sizes = ", ".join(str(size) for size in dict.fromkeys(len(job.training) for job in jobs))
+    cases = "training case" if sizes == "1" else "training cases"
+    arms = counted(len({job.arm.name for job in trained}), "arm")
     seeds = len({job.seed for job in jobs})
     return (
         f"{study.question} {counted(len(trained), 'run')} of {' and '.join(limits)} each: "
-        f"{counted(len({job.arm.name for job in trained}), 'arm')}, {sizes} training cases, {counted(seeds, 'seed')}; "
+        f"{arms}, {sizes} {cases}, {counted(seeds, 'seed')}; "
         f"tested on {counted(len(jobs[0].test), 'other case')} of {dataset.name}. Results will be written to {folder}."
     )
 
@@ -258,7 +262,7 @@ def present(results: "StudyResults | None", **_: object) -> "Iterator[Renderable
 
     if results is None:
         if not is_relayed():
-            yield "When all runs are finished, this command without --slurm and --part writes the results."
+            yield "When all runs are finished, run this command without --slurm and --part to write the results."
         return
     yield study_table(results.table)
     yield from results.notes

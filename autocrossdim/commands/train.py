@@ -1,7 +1,6 @@
 """`autocrossdim train`: cross-validate a configuration, one fold after another, side by side or as cluster jobs."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from autocrossdim.commands.arguments import (
@@ -19,6 +18,7 @@ from autocrossdim.commands.arguments import (
     several,
     training_settings,
 )
+from autocrossdim.commands.fold_jobs import fold_commands, submit_folds, train_side_by_side
 from autocrossdim.commands.restart import marked, starting_over, train_locked
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.system.errors import UserError
@@ -26,7 +26,6 @@ from autocrossdim.system.errors import UserError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from autocrossdim.commands.plugins import FoldTask
     from autocrossdim.commands.project import Project
     from autocrossdim.preprocessing.store import Store
     from autocrossdim.records.summary import Summary
@@ -87,10 +86,12 @@ def train(
         Validation results of all folds trained so far; None if there are none or jobs were submitted.
 
     Raises:
-        UserError: The dataset was not planned, a fold or configuration does not exist, the previous stage of a cascade
-            is not trained in all folds, the weights are unavailable, a fold failed, or the jobs cannot be submitted.
+        UserError: The dataset was not planned, or dataset.json changed since then; a fold or configuration does not
+            exist, the previous stage of a cascade is not trained in all folds, the weights are unavailable, a fold
+            failed, or the jobs cannot be submitted.
         Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
     """
+    from autocrossdim.commands.growth import find_change
     from autocrossdim.commands.plugins import FoldTask, Unlabelled, find_trainer
     from autocrossdim.commands.project import Project
     from autocrossdim.evaluation.folds import summarise_folds
@@ -103,16 +104,15 @@ def train(
     project = Project.open(dataset, work=work)
     configuration = project.plan.configuration(config)
     if configuration.is_distilled:
-        raise UserError(f"--config {configuration.name}: a student. Train it with `autocrossdim distil`.")
+        raise UserError(f"--config {configuration.name}: a distilled network. Train it with `autocrossdim distil`.")
     folds = project.folds(several(fold))
     settings = training_settings(set, epochs=epochs, max_time=max_time)
     trainer = find_trainer(configuration.trainer)
     trainer.check_settings(settings)
     workspace, name = project.workspace, configuration.name
-    unplanned = project.unplanned()
-    if unplanned:
+    if unplanned := find_change(project).added:
         warn(
-            f"{listed(unplanned, 10)} {'is' if len(unplanned) == 1 else 'are'} new and in no fold. Run "
+            f"{listed(unplanned, 10)} {'is' if len(unplanned) == 1 else 'are'} new and not in any fold. Run "
             "`autocrossdim plan_and_preprocess` to add new cases to the folds."
         )
     # Other processes of the same training wait for the first one to preprocess.
@@ -141,10 +141,13 @@ def train(
         for position, number in enumerate(folds, start=1)
     }
     with marked([folders[number] for number in restarted]):
+        options = {"config": name, "device": device, "devices": devices, "set": settings}
+        each = {number: {**options, "weights": starts[number]} for number in folds}
+        commands = fold_commands("train", project.dataset.path, workspace.root, each)
         if slurm is not None:
-            _submit(project.dataset.path, workspace.root, tasks, sbatch_options(slurm))
+            submit_folds(commands, name, workspace.root, sbatch_options(slurm))
             return None
-        if not _side_by_side(project.dataset.path, workspace.root, tasks, parallel):
+        if not train_side_by_side(commands, parallel, device, devices=devices):
             for task in tasks.values():
                 train_locked(trainer, task)
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
@@ -179,7 +182,7 @@ def _unlabelled_store(project: "Project", configuration: str, settings: Mapping[
         )
     if not asked:
         if scans:
-            say(f"{counted(scans, 'unlabelled scan')} in imagesUn: not used. --set {UNLABELLED}=1 learns from them.")
+            say(f"{counted(scans, 'unlabelled scan')} in imagesUn: not used. Add --set {UNLABELLED}=1 to use them.")
         return None
     if not scans:
         folder = project.dataset.path / "imagesUn"
@@ -187,51 +190,6 @@ def _unlabelled_store(project: "Project", configuration: str, settings: Mapping[
     if is_first_process():
         return project.unlabelled_store(configuration)
     return Store(project.workspace.unlabelled(configuration))
-
-
-def _commands(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]") -> dict[Fold, list[str]]:
-    """Return the command that trains each fold in a process of its own."""
-    from autocrossdim.jobs import command as words
-
-    return {
-        number: words(
-            "train",
-            dataset.resolve(),
-            work=root.parent.resolve(),
-            config=task.configuration.name,
-            fold=number,
-            weights=task.weights,
-            device=task.device,
-            devices=task.devices,
-            set=task.settings,
-        )
-        for number, task in tasks.items()
-    }
-
-
-def _submit(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]", options: Mapping[str, str]) -> None:
-    from autocrossdim.jobs.slurm import Job, submit
-
-    jobs = {
-        f"{tasks[number].configuration.name} fold {number}": Job(words)
-        for number, words in _commands(dataset, root, tasks).items()
-    }
-    submit(jobs, root / "slurm", options)
-
-
-def _side_by_side(dataset: Path, root: Path, tasks: "Mapping[Fold, FoldTask]", parallel: int | None) -> bool:
-    """Train folds in processes of their own, where that was requested or several GPUs are available; return whether."""
-    from autocrossdim.jobs.local import run_together, slots, visible_gpus
-    from autocrossdim.system.processes import under_torchrun
-
-    task = next(iter(tasks.values()))
-    gpus = visible_gpus(task.device) if len(tasks) > 1 and not under_torchrun() else []
-    at_a_time = 1 if under_torchrun() else min(parallel or len(gpus) // task.devices or 1, len(tasks))
-    if at_a_time <= 1:
-        return False
-    commands = {f"fold {number}": words for number, words in _commands(dataset, root, tasks).items()}
-    run_together(commands, slots(at_a_time, gpus, task.devices))
-    return True
 
 
 def present(

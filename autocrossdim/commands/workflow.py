@@ -63,8 +63,10 @@ def write_datasets(output: Path) -> list[Path]:
     Returns:
         Directories of the datasets.
     """
-    say("Generating two small datasets: nodules inside and outside an organ (isotropic voxels), and a heart")
-    say("chamber among discs that resemble it (thick slices).")
+    say(
+        "Generating two small datasets: nodules inside and outside an organ (isotropic voxels), and a heart chamber "
+        "among discs that resemble it (thick slices)."
+    )
     nodules_folder, chambers_folder = output / "raw" / "Dataset901_Nodules", output / "raw" / "Dataset902_Chambers"
     organ = {"background": 0, "organ": 1, "nodule": 2}
     write_dataset(nodules_folder, nodules, organ, ISOTROPIC_SPACING, training=TRAINING)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autocrossdim.data.images import Geometry, read_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_label
 from autocrossdim.records.labels import Labels
 
 SAME_SPACING = 1.01  # spacings with a smaller ratio count as equal: headers round them
@@ -51,7 +52,7 @@ def read_annotation(path: Path, labels: Labels) -> tuple[Label, Geometry]:
     """Read a label map (Z, Y, X) in which voxels that were not annotated have the value `labels.unannotated`.
 
     Raises:
-        UserError: as `read_label`.
+        UserError: As `read_label`.
     """
     label, geometry = read_label(path)
     return mark_unannotated(label, geometry, labels), geometry

@@ -101,7 +101,7 @@ def misspelt_keys(file: Path, content: Collection[str]) -> list[str]:
     plain = {_plain(key): key for key in KEYS}
     found = {key: get_close_matches(_plain(key), plain, 1, 0.85) for key in content if key not in KEYS}
     return [
-        f"{file}: the key '{key}' is ignored. If you mean '{plain[match[0]]}', correct it."
+        f"{file}: the key '{key}' is ignored. Did you mean '{plain[match[0]]}'?"
         for key, match in found.items()
         if match and plain[match[0]] not in content
     ]

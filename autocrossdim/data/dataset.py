@@ -10,10 +10,12 @@ from typing import Any
 from autocrossdim.data.annotation_keys import parse_annotated_labels, parse_unannotated_slices
 from autocrossdim.data.case_keys import case_list_faults, parse_channel_names, parse_groups
 from autocrossdim.data.dicom import dicom_folders
-from autocrossdim.data.images import ENDINGS, PICTURES, spacing_file
+from autocrossdim.data.images import ENDINGS
+from autocrossdim.data.pictures import PICTURES, spacing_file
 from autocrossdim.data.sides import parse_mirror_axes, parse_sides
 from autocrossdim.records.codes import Codes, parse_codes
 from autocrossdim.records.labels import Labels
+from autocrossdim.system.console import warn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, read_json, reading
 from autocrossdim.system.text import counted, listed, shown_path
@@ -26,11 +28,11 @@ class Case:
     """One case.
 
     Attributes:
-        name: as in the file names.
-        images: one file per channel, or one RGB file, or the directory of a DICOM series.
-        label: label file; None if the case has no label.
-        annotated_labels: names of the labels that were annotated; None if all were.
-        previous_stage: segmentation by the previous stage of a cascade, on the grid of the images; None if not needed.
+        name: As in the file names.
+        images: One file per channel, or one RGB file, or the directory of a DICOM series.
+        label: Label file; None if the case has no label.
+        annotated_labels: Names of the labels that were annotated; None if all were.
+        previous_stage: Segmentation by the previous stage of a cascade, on the grid of the images; None if not needed.
     """
 
     name: str
@@ -46,7 +48,7 @@ class Case:
         These are the images, the label, the segmentation of the previous stage, and the spacing file beside each TIFF.
 
         Raises:
-            UserError: a directory may not be entered.
+            UserError: A directory may not be entered.
         """
         files = (*self.images, *(file for file in (self.label, self.previous_stage) if file is not None))
         with reading():
@@ -58,19 +60,19 @@ class Dataset:
     """A raw dataset.
 
     Attributes:
-        path: directory of the dataset.
-        name: name of that directory, `DatasetXXX_Name`.
-        channel_names: name of each channel, in order.
-        labels: meaning of the label values.
-        file_ending: ending of all images and labels, such as `.nii.gz`.
-        groups: case -> group (patient); cases of one group are never split between training and validation.
-        sides: pairs of labels that are the left and the right version of one structure.
-        mirror_axes: names of the axes to mirror; None leaves the choice to the planner.
-        annotated_labels: case -> names of the labels that were annotated, in the order of `labels`; cases in which all
+        path: Directory of the dataset.
+        name: Name of that directory, `DatasetXXX_Name`.
+        channel_names: Name of each channel, in order.
+        labels: Meaning of the label values.
+        file_ending: Ending of all images and labels, such as `.nii.gz`.
+        groups: Case -> group (patient); cases of one group are never split between training and validation.
+        sides: Pairs of labels that are the left and the right version of one structure.
+        mirror_axes: Names of the axes to mirror; None leaves the choice to the planner.
+        annotated_labels: Case -> names of the labels that were annotated, in the order of `labels`; cases in which all
             were are not listed.
-        codes: label -> its concept in a terminology such as SNOMED CT, for the labels that have one.
+        codes: Label -> its concept in a terminology such as SNOMED CT, for the labels that have one.
         num_training: `numTraining` of dataset.json; None if missing.
-        description: unchanged content of dataset.json.
+        description: Unchanged content of dataset.json.
     """
 
     path: Path
@@ -133,7 +135,7 @@ def find_dataset(argument: str | Path) -> Path:
     are looked up under $AUTOCROSSDIM_RAW, then $nnUNet_raw.
 
     Raises:
-        UserError: not found, or found more than once; the message lists the places searched.
+        UserError: Not found, or found more than once; the message lists the places searched.
     """
     path = Path(argument)
     if path.is_dir():
@@ -155,7 +157,8 @@ def find_dataset(argument: str | Path) -> Path:
     if path.exists():
         raise UserError(f"{shown_path(path)}: a file, not the directory of a dataset. {_meant(path)}")
     near = get_close_matches(path.name, _names_beside(path), 1, 0.75)
-    hint = f"Did you mean {near[0]}?" if near else "Give its directory."
+    unset = "" if any(map(os.environ.get, RAW_VARIABLES)) else f", or set ${RAW_VARIABLES[0]} to the directory it is in"
+    hint = f"Did you mean {near[0]}?" if near else f"Give its directory{unset}."
     raise UserError(f"{shown_path(argument)}: no such dataset. Searched: {', '.join(searched)}. {hint}")
 
 
@@ -163,7 +166,7 @@ def load_dataset(path: str | Path) -> Dataset:
     """Read dataset.json of the dataset in directory `path`; no image is opened.
 
     Raises:
-        UserError: no such directory, or dataset.json has errors; the message lists all of them.
+        UserError: No such directory, or dataset.json has errors; the message lists all of them.
     """
     dataset, faults = parse_dataset(Path(path))
     if dataset is None:
@@ -251,15 +254,17 @@ def cases_in_folder(folder: Path, num_channels: int, file_ending: str, *, incomp
 
     A case is `CASE_0000.ext`, one file per channel; if a case needs a single file, `CASE.ext` is accepted too. A
     directory of DICOM slices is one case, named after the directory; so is each subdirectory with DICOM slices. With
-    `incomplete`, a case may lack channels, whose files are named all the same.
+    `incomplete`, a case may lack channels, whose files are named all the same. A warning names images of other formats.
 
     Raises:
-        UserError: no case, a case without all its channels, a file that belongs to no case, or no access.
+        UserError: No case, a case without all its channels, a file that belongs to no case, or no access.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{shown_path(folder)}: no such directory.")
     channels, unnumbered = channel_files(folder, file_ending)
+    if channels or unnumbered:
+        _warn_of_other_formats(folder, file_ending)
     picture = num_channels == 3 and file_ending in PICTURES
     if channels:
         # Skipping these silently would leave out a case, or a channel of a case.
@@ -287,7 +292,7 @@ def cases_in_folder(folder: Path, num_channels: int, file_ending: str, *, incomp
     if dicom := dicom_folders(folder):
         return [Case(entry.resolve().name, (entry,), None) for entry in dicom]
     numbers = "" if num_channels == 1 else f", one file per channel (0000 to {num_channels - 1:04d})"
-    raise UserError(f"{folder}: holds no case. Name the images CASE_0000{file_ending}{numbers}.")
+    raise UserError(f"{folder}: contains no case. Name the images CASE_0000{file_ending}{numbers}.")
 
 
 def channel_files(folder: Path, file_ending: str) -> tuple[dict[str, dict[int, Path]], list[Path]]:
@@ -307,11 +312,27 @@ def files_ending(folder: Path, file_ending: str) -> list[Path]:
     """Return the files in `folder` with that ending, sorted; hidden ones are skipped.
 
     Raises:
-        UserError: the directory cannot be read.
+        UserError: The directory cannot be read.
     """
     with reading():
         entries = list_directory(folder) if folder.is_dir() else []
     return [entry for entry in entries if entry.name.endswith(file_ending) and not entry.name.startswith(".")]
+
+
+def _warn_of_other_formats(folder: Path, file_ending: str) -> None:
+    """Name the images of a directory that are left out because they have another ending."""
+    with reading():
+        files = [file for file in list_directory(folder) if not file.name.startswith(".")]
+        others = [
+            file.name
+            for file in files
+            if not file.name.endswith(file_ending) and file.name.lower().endswith(ENDINGS) and file.is_file()
+        ]
+    if others:
+        warn(
+            f"{shown_path(folder)}: {counted(len(others), 'image')} of another format left out ({listed(others)}). The "
+            f"model takes {file_ending} files; convert or rename them to segment them as well."
+        )
 
 
 def _expected(folder: Path, name: str, found: set[int], num_channels: int, file_ending: str) -> tuple[Path, ...]:

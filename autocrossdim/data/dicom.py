@@ -35,7 +35,7 @@ def dicom_folders(folder: Path) -> list[Path]:
     """Return `folder` and its subdirectories, those that directly hold DICOM slices, sorted by name.
 
     Raises:
-        UserError: no access, or too many other files.
+        UserError: No access, or too many other files.
     """
     budget = iter(range(MAX_SEARCHED))
     folders = [folder, *(entry for entry in list_directory(folder) if entry.is_dir())]
@@ -103,7 +103,7 @@ def check_dicom(path: Path) -> None:
     """Check that no element is longer than the file; GDCM would allocate that length, gigabytes, and keep it.
 
     Raises:
-        UserError: an element is longer than the file.
+        UserError: An element is longer than the file.
     """
     size, position, syntax, pixels = path.stat().st_size, _PREAMBLE + 4, b"", False
     with path.open("rb") as file:
@@ -148,15 +148,15 @@ def series_files(folder: Path) -> list[str]:
     ITK would stack all files with one series number, even two heart phases at one position, with a mere warning.
 
     Raises:
-        UserError: no series or several; a file that is not one of its slices; several slices at one position;
+        UserError: No series or several; a file that is not one of its slices; several slices at one position;
             slices that are not parallel, not stacked along their normal, or unevenly spaced.
     """
     series = _series(folder)
     if not series:
-        raise UserError(f"{folder}: holds no DICOM series. Choose a directory with DICOM slices.")
+        raise UserError(f"{folder}: contains no DICOM series. Choose a directory with DICOM slices.")
     if len(series) > 1:
         raise UserError(
-            f"{folder}: holds {len(series)} DICOM series ({', '.join(series)}). Move each to a directory of its own."
+            f"{folder}: contains {len(series)} DICOM series ({', '.join(series)}). Move each to a directory of its own."
         )
     files = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(library_path(folder), series[0]))
     names, endings = {Path(file).name for file in files}, {Path(file).suffix for file in files}
@@ -174,11 +174,11 @@ def stacked(folder: Path, files: list[str]) -> list[str]:
     """Return slices, given in any order, ordered along their normal.
 
     Args:
-        folder: directory of the slices, for messages.
+        folder: Directory of the slices, for messages.
         files: DICOM files with one slice each.
 
     Raises:
-        UserError: a file cannot be read; several slices at one position; slices that are not parallel, not stacked
+        UserError: A file cannot be read; several slices at one position; slices that are not parallel, not stacked
             along their normal, or unevenly spaced.
     """
     if len(files) < 2:
@@ -192,7 +192,7 @@ def slice_files(folder: Path) -> list[Path]:
     """Return the DICOM files that directly lie in `folder`, sorted by name, whatever series they declare.
 
     Raises:
-        UserError: the directory cannot be read, or a file is damaged.
+        UserError: The directory cannot be read, or a file is damaged.
     """
     files = _marked(folder)
     for file in files:

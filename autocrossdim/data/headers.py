@@ -58,7 +58,7 @@ def check_nrrd(path: Path) -> None:
     """Check that a NRRD file can hold the voxels its header declares, before memory is allocated.
 
     Raises:
-        UserError: it cannot.
+        UserError: It cannot.
     """
     fields = dict(line.lower().split(":", 1) for line in _nrrd_lines(path) if ":" in line)
     sizes = [int(size) for size in re.findall(r"\d{1,18}", fields.get("sizes", ""))]
@@ -75,7 +75,7 @@ def check_mha(path: Path, *, is_label: bool = False) -> None:
     """Check that ITK can read an MHA file's header safely and that the voxels it declares are present.
 
     Raises:
-        UserError: invalid header, or voxels missing or far too many.
+        UserError: Invalid header, or voxels missing or far too many.
     """
     with path.open("rb") as file:
         fields = _mha_fields(file)
@@ -99,7 +99,7 @@ def mhd_bytes(path: Path) -> int:
     """Return the number of bytes that the voxels of an MHD file have, by its header.
 
     Raises:
-        UserError: invalid header.
+        UserError: Invalid header.
     """
     with path.open("rb") as file:
         return _mha_bytes(path, _mha_fields(file))
@@ -137,7 +137,7 @@ def _check_compressed(path: Path, file: BinaryIO, declared: int) -> None:
     if present < declared:
         raise UserError(f"{path}: truncated, {declared - present:,} bytes are missing. Copy the file again.")
     if present > most:
-        raise UserError(f"{path}: holds far more data than its header declares. Fix or replace the file.")
+        raise UserError(f"{path}: contains far more data than its header declares. Fix or replace the file.")
 
 
 def _inflated_size(file: BinaryIO, most: int) -> int:
@@ -173,7 +173,7 @@ def check_tiff(path: Path) -> None:
     """Check that the chain of a TIFF file's pages ends inside the file.
 
     Raises:
-        UserError: the file is not a TIFF or is truncated.
+        UserError: The file is not a TIFF or is truncated.
     """
     with path.open("rb") as file:
         start = file.read(16)

@@ -1,113 +1,32 @@
-"""Reading and writing images and labels: arrays (z, y, x) and their geometry."""
+"""Image and label files of every format: read as arrays (z, y, x) with their geometry, and written."""
 
 import math
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
-from PIL import Image as Picture
 
-from autocrossdim.data import dicom, headers, nifti
+from autocrossdim.data import dicom, headers, nifti, pictures
+from autocrossdim.data.geometry import Geometry, Image, same_place
+from autocrossdim.data.itk import array_from_itk, geometry_from_itk, reason, to_itk, write_itk
 from autocrossdim.data.limits import check_declared
-from autocrossdim.data.orientation import orientation_code
+from autocrossdim.data.pictures import PICTURES, TIFFS, spacing_file
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import library_path, read_json, reading, write_json, written_whole
+from autocrossdim.system.files import library_path, reading, write_json, written_whole
 from autocrossdim.system.text import shown_path
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif", ".tiff")
-TIFFS = (".tif", ".tiff")
-PICTURES = (".png", ".bmp", *TIFFS)  # their resolution is meant for printing: the spacing is 1, as in nnU-Net
-
-# Largest difference in geometry between channels, and between image and label, as a share of a voxel (absolute for
-# the direction matrix). Headers written as float32, or through a quaternion, differ by 1e-5 for the same geometry.
-TOLERANCE = 1e-3
-
-sitk.ProcessObject.SetGlobalWarningDisplay(False)
-# Otherwise ITK refuses NIfTI files whose direction was rounded or sheared, which nnU-Net reads. Voxels and spacing are
-# read as stored, and results are written with the header of their source.
-os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Position of an image's voxels in space.
-
-    Attributes:
-        shape: voxels (Z, Y, X); Z is 1 for a 2D image.
-        spacing: mm (z, y, x); z is 1.0 for a 2D image.
-        origin: ITK's origin in mm, unchanged, `dims` entries (x, y, z).
-        direction: ITK's direction matrix, unchanged, row by row, `dims` squared entries.
-        dims: 2 or 3.
-        pixel_type: voxel type of the file, for display.
-        oriented: whether the file states how its axes lie in the patient; pictures and NIfTI files without a coordinate
-            system do not.
-        header: geometry in the source's format, `nifti:<base64>` or `nrrd:<lines>`. Files of the same format are
-            written with it, which preserves the geometry bit by bit.
-    """
-
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    origin: tuple[float, ...]
-    direction: tuple[float, ...]
-    dims: int
-    pixel_type: str | None = field(default=None, compare=False)
-    header: str | None = field(default=None, compare=False, repr=False)
-    oriented: bool = field(default=True, compare=False)
-
-    @property
-    def orientation(self) -> str | None:
-        """Orientation code of the array, see `autocrossdim.data.orientation`; None if it is unknown or 2D."""
-        return orientation_code(self.direction) if self.dims == 3 and self.oriented else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a dictionary that JSON preserves exactly."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Geometry":
-        """Return the geometry that `to_json` described."""
-        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-        return cls(**tuples)
-
-
-@dataclass
-class Image:
-    """An image: `array` of shape (C, Z, Y, X), float32, and its geometry."""
-
-    array: npt.NDArray[np.float32]
-    geometry: Geometry
-
-
-def same_place(a: Geometry, b: Geometry) -> str | None:
-    """Describe how two geometries differ in shape, spacing, origin or direction; None if they agree.
-
-    The tolerance is `TOLERANCE`: relative to the spacing for spacing and origin, absolute for the direction matrix.
-    """
-    if a.dims != b.dims:
-        return f"{a.dims}D and {b.dims}D"
-    if a.shape != b.shape:
-        return f"shape {_text(a.shape)} and {_text(b.shape)} voxels (z, y, x)"
-    spacing = np.array(a.spacing)
-    if np.any(np.abs(spacing - b.spacing) > TOLERANCE * spacing):
-        return f"spacing {_text(a.spacing)} and {_text(b.spacing)} mm (z, y, x)"
-    if np.any(np.abs(np.subtract(a.origin, b.origin)) > TOLERANCE * spacing.min()):
-        return f"origin {_text(a.origin)} and {_text(b.origin)} mm (x, y, z)"
-    if np.any(np.abs(np.subtract(a.direction, b.direction)) > TOLERANCE):
-        return f"direction {_text(a.direction)} and {_text(b.direction)}"
-    return None
 
 
 def file_ending(path: Path) -> str:
     """Return the ending of an image file, such as `.nii.gz`.
 
     Raises:
-        UserError: a format that is not supported.
+        UserError: A format that is not supported.
     """
     for ending in ENDINGS:
         if path.name.lower().endswith(ending):
@@ -119,7 +38,7 @@ def read_image(paths: Sequence[Path]) -> Image:
     """Read one image: one file per channel, one RGB(A) file with three channels, or the directory of a DICOM series.
 
     Raises:
-        UserError: a file is missing, unreadable, truncated, 4D or complex, has no valid spacing or far more voxels
+        UserError: A file is missing, unreadable, truncated, 4D or complex, has no valid spacing or far more voxels
             than its size allows, or the channels' geometries differ.
     """
     with reading():
@@ -142,7 +61,7 @@ def read_label(path: Path) -> tuple[npt.NDArray[np.integer[Any]], Geometry]:
     """Read a label map as integers of shape (Z, Y, X). Palette pictures give the palette's indices.
 
     Raises:
-        UserError: as `read_image`; several values per voxel; values that are not integers.
+        UserError: As `read_image`; several values per voxel; values that are not integers.
     """
     path = Path(path)
     array, geometry = _read(path, is_label=True)
@@ -154,7 +73,7 @@ def read_label(path: Path) -> tuple[npt.NDArray[np.integer[Any]], Geometry]:
         if not whole.all():
             value = label[~whole].flat[0]
             raise UserError(
-                f"{path}: holds {value:g}, but label values are whole numbers. Recreate it without interpolation."
+                f"{path}: contains {value:g}, but label values are whole numbers. Recreate it without interpolation."
             )
         label = label.astype(np.int32)
     return np.array(label, label.dtype.newbyteorder("=")), geometry  # a writeable copy
@@ -164,7 +83,7 @@ def read_dicom_series(folder: Path) -> Image:
     """Read the one DICOM series in `folder` as an image of shape (1, Z, Y, X), or (3, Z, Y, X) in colour.
 
     Raises:
-        UserError: no series or several, several slices at one position, uneven gaps, unreadable files.
+        UserError: No series or several, several slices at one position, uneven gaps, unreadable files.
     """
     return read_dicom_slices(folder, dicom.series_files(folder))
 
@@ -173,7 +92,7 @@ def read_dicom_slices(folder: Path, files: list[str]) -> Image:
     """Read slices, in the order of `dicom.stacked`, as an image of shape (1, Z, Y, X), or (3, Z, Y, X) in colour.
 
     Raises:
-        UserError: the files, which are in `folder`, cannot be read as one volume.
+        UserError: The files, which are in `folder`, cannot be read as one volume.
     """
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
@@ -181,9 +100,9 @@ def read_dicom_slices(folder: Path, files: list[str]) -> Image:
         image = sitk.ReadImage(files[0]) if len(files) == 1 else reader.Execute()
     except RuntimeError as error:
         raise UserError(
-            f"{folder}: cannot be read as one DICOM series ({_reason(error)}). Copy it again or convert it."
+            f"{folder}: cannot be read as one DICOM series ({reason(error)}). Copy it again or convert it."
         ) from error
-    array, geometry = _from_itk(folder, image)
+    array, geometry = array_from_itk(folder, image)
     return Image(np.ascontiguousarray(array[:3], dtype=np.float32), geometry)
 
 
@@ -194,7 +113,7 @@ def write_label(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None
     bit by bit. Other formats preserve it as far as they can (NIfTI: float32).
 
     Raises:
-        UserError: values below 0 or above 65535, or a format or directory that cannot hold them.
+        UserError: Values below 0 or above 65535, or a format or directory that cannot hold them.
     """
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     if low < 0 or high > np.iinfo(np.uint16).max:
@@ -206,7 +125,7 @@ def write_array(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None
     """Write a map, such as one of probabilities, of shape (Z, Y, X) to `path` as float32.
 
     Raises:
-        UserError: a format (PNG, BMP) or directory that cannot hold it.
+        UserError: A format (PNG, BMP) or directory that cannot hold it.
     """
     if file_ending(Path(path)) in (".png", ".bmp"):
         raise UserError(f"{path}: cannot hold fractions. Write .tif or .nii.gz instead.")
@@ -217,7 +136,7 @@ def write_image(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None
     """Write one channel of an image, shape (Z, Y, X): as uint8, int16 or uint16 if that is exact, else float32.
 
     Raises:
-        UserError: a format or directory that cannot hold it.
+        UserError: A format or directory that cannot hold it.
     """
     if np.isfinite(array).all() and (array == np.round(array)).all():
         for kind in (np.uint8, np.int16, np.uint16):
@@ -235,10 +154,8 @@ def _read(path: Path, *, is_label: bool = False) -> tuple[npt.NDArray[Any], Geom
         if path.is_dir():
             raise UserError(f"{path}: a directory, not a file. Replace it by the image that should have this name.")
         raise UserError(f"{path}: not a regular file." if path.exists() else f"{path}: no such file.")
-    # Pillow keeps palette indices and 1-bit values, which ITK turns into colours. ITK also reads grey BMP as colour,
-    # does not notice truncated BMP files, and fails on grey PNG with alpha.
-    if (is_label and ending in PICTURES) or ending == ".bmp" or (ending == ".png" and _is_grey_with_alpha(path)):
-        return _read_picture(path)
+    if pictures.is_misread_by_itk(path, is_label=is_label):
+        return pictures.read(path)
     if ending in (".nii.gz", ".nii"):
         return _read_nifti(path, is_label)
     header = None
@@ -256,15 +173,9 @@ def _read(path: Path, *, is_label: bool = False) -> tuple[npt.NDArray[Any], Geom
         check_declared(path, _declared_bytes(reader), is_label=is_label)
         image = reader.Execute()
     except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)}). Replace or convert it.") from error
-    array, geometry = _from_itk(path, image, header)
+        raise UserError(f"{path}: cannot be read ({reason(error)}). Replace or convert it.") from error
+    array, geometry = array_from_itk(path, image, header)
     return (array[:3] if len(array) == 4 and ending in PICTURES else array), geometry
-
-
-def _is_grey_with_alpha(path: Path) -> bool:
-    """Whether a PNG file's header declares colour type 4."""
-    with path.open("rb") as file:
-        return file.read(26)[25:] == b"\x04"
 
 
 def _declared_bytes(reader: sitk.ImageFileReader) -> int:
@@ -282,131 +193,10 @@ def _read_nifti(path: Path, is_label: bool) -> tuple[npt.NDArray[Any], Geometry]
             reader.SetFileName(str(file))
             reader.ReadImageInformation()
     except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)}). Replace or convert it.") from error
-    geometry = _geometry(path, reader, header)
+        raise UserError(f"{path}: cannot be read ({reason(error)}). Replace or convert it.") from error
+    geometry = geometry_from_itk(path, reader, header)
     channels = np.moveaxis(voxels, -1, 0) if voxels.ndim == 2 else voxels[None]
     return channels.reshape(-1, *geometry.shape), geometry
-
-
-def _from_itk(path: Path, image: sitk.Image, header: str | None = None) -> tuple[npt.NDArray[Any], Geometry]:
-    """Return an ITK image as (C, Z, Y, X) and its geometry; `path` is for messages."""
-    if "complex" in image.GetPixelIDTypeAsString():
-        raise UserError(f"{path}: complex voxels. Write the magnitude, or magnitude and phase as two channels.")
-    geometry = _geometry(path, image, header)
-    array = sitk.GetArrayFromImage(image)
-    channels = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
-    return channels.reshape(-1, *geometry.shape), geometry
-
-
-def image_from_itk(image: sitk.Image) -> Image:
-    """Return a SimpleITK image as an array (C, Z, Y, X) with its geometry; vector components become channels.
-
-    Raises:
-        UserError: The image is 4D or complex, or its spacing, origin or direction is not valid.
-    """
-    array, geometry = _from_itk(Path("SimpleITK image"), image)
-    with np.errstate(over="ignore"):  # as in `read_image`
-        return Image(np.ascontiguousarray(array, dtype=np.float32), geometry)
-
-
-def to_itk(array: npt.NDArray[Any], geometry: Geometry) -> sitk.Image:
-    """Return an array (Z, Y, X) as a SimpleITK image with the geometry; 2D if the geometry is.
-
-    Raises:
-        ValueError: The array has another shape than the geometry.
-    """
-    if array.shape != geometry.shape:
-        raise ValueError(f"array of shape {array.shape} for a geometry of shape {geometry.shape}")
-    image = sitk.GetImageFromArray(array[0] if geometry.dims == 2 else array)
-    image.SetSpacing(geometry.spacing[::-1][: geometry.dims])
-    image.SetOrigin(geometry.origin)
-    image.SetDirection(geometry.direction)
-    return image
-
-
-def _geometry(path: Path, image: sitk.Image | sitk.ImageFileReader, header: str | None) -> Geometry:
-    """Return the geometry of an ITK image, or of a reader that has read its information."""
-    dims = image.GetDimension()
-    if dims > 3:
-        size = " × ".join(str(n) for n in image.GetSize())
-        raise UserError(f"{path}: a {dims}D image ({size}). Split it into one 3D file per channel or time point.")
-    if dims < 2 or min(image.GetSize()) < 1:
-        raise UserError(f"{path}: the header declares {_text(image.GetSize())} voxels. Use an image with 2 or 3 axes.")
-    shape = (1, *image.GetSize()[::-1])[-3:]
-    pixel_type = sitk.GetPixelIDValueAsString(image.GetPixelID())
-    if is_picture(path):
-        return _picture_geometry(path, shape, dims, pixel_type)
-    spacing = image.GetSpacing()[::-1]
-    if not all(np.isfinite(s) and s > 0 for s in spacing):
-        raise UserError(f"{path}: the header declares a spacing of {_text(spacing)} mm (z, y, x). Fix the header.")
-    if not np.isfinite([*image.GetOrigin(), *image.GetDirection()]).all():
-        raise UserError(f"{path}: the origin or direction in the header is not a number. Fix the header.")
-    return Geometry(
-        shape=_three(shape),
-        spacing=_three((1.0, *spacing)[-3:]),
-        origin=image.GetOrigin(),
-        direction=image.GetDirection(),
-        dims=dims,
-        pixel_type=pixel_type,
-        header=header,
-        oriented=header is None or nifti.states_orientation(header),
-    )
-
-
-def is_picture(path: Path) -> bool:
-    """Whether `path` has a format without a reliable spacing (PNG, BMP, TIFF)."""
-    return path.name.lower().endswith(PICTURES)
-
-
-def _read_picture(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
-    """Read a picture with Pillow."""
-    if file_ending(path) in TIFFS:
-        headers.check_tiff(path)
-    try:
-        with Picture.open(path) as picture:
-            pages = []
-            for page in range(getattr(picture, "n_frames", 1)):
-                picture.seek(page)
-                pages.append(np.array(picture))
-            pixel_type = f"{picture.format} {picture.mode}"
-        array = np.stack(pages)
-    except Exception as error:  # damaged files raise exceptions of every kind
-        raise UserError(f"{path}: cannot be read ({error}). Replace or convert it.") from error
-    if array.dtype == bool:
-        array = array.astype(np.uint8)
-    channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
-    channels = channels[: {2: 1, 4: 3}.get(len(channels))]  # without alpha
-    dims = 2 if len(pages) == 1 else 3
-    return channels, _picture_geometry(path, channels.shape[1:], dims, pixel_type)
-
-
-def _picture_geometry(path: Path, shape: tuple[int, ...], dims: int, pixel_type: str) -> Geometry:
-    """Return the geometry of a picture, with the spacing of its spacing file or 1."""
-    spacing: list[float] = [1.0, 1.0, 1.0]
-    side = spacing_file(path)
-    if side is not None and side.is_file():
-        content = read_json(side)
-        given: Any = content.get("spacing") if isinstance(content, dict) else None
-        numbers = isinstance(given, list) and all(isinstance(s, int | float) for s in given)
-        spacing = [1.0] * (3 - len(given)) + [float(s) for s in given] if numbers else []
-        if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
-            raise UserError(f'{side}: not a valid spacing. Write {{"spacing": [z, y, x]}}, in mm, all above 0.')
-    return Geometry(
-        shape=_three(shape),
-        spacing=_three(spacing),
-        origin=(0.0,) * dims,
-        direction=tuple(float(x) for x in np.eye(dims).ravel()),
-        dims=dims,
-        pixel_type=pixel_type,
-        oriented=False,
-    )
-
-
-def spacing_file(path: Path) -> Path | None:
-    """Return the path of nnU-Net's CASE.json beside CASE_0000.tif or CASE.tif; None for other formats."""
-    if not path.name.lower().endswith(TIFFS):
-        return None
-    return path.with_name(re.sub(r"_\d{4}$", "", path.stem) + ".json")
 
 
 def _write(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
@@ -433,36 +223,9 @@ def _write(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:
         write_json(side, {"spacing": list(geometry.spacing)})
 
 
-def write_itk(image: sitk.Image, temporary: Path, path: Path) -> None:
-    """Write an ITK image to the temporary file of `path`.
-
-    Raises:
-        UserError: ITK cannot write it.
-    """
-    try:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
-    except RuntimeError as error:
-        raise UserError(f"{path}: cannot be written ({_reason(error)}). Check free space and permissions.") from error
-
-
 def _check_complete(temporary: Path, path: Path) -> None:
     """Read a NIfTI or BMP file that ITK wrote: it does not notice a full disk and leaves a truncated file."""
     try:
         _read(temporary, is_label=True)
     except UserError as error:
         raise UserError(f"{path}: cannot be written completely. Check free space and permissions.") from error
-
-
-def _reason(error: Exception) -> str:
-    """Return the last line of an ITK error, without addresses."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
-    return re.sub(r"^(sitk::ERROR|ITK ERROR): |\w+\(0x\w+\): ", "", re.sub(r"^ITK ERROR: ", "", lines[-1])).rstrip(".")
-
-
-def _three(values: Sequence[Any]) -> tuple[Any, Any, Any]:
-    z, y, x = values
-    return z, y, x
-
-
-def _text(values: Sequence[float]) -> str:
-    return " × ".join(f"{value:.6g}" for value in values)

@@ -18,7 +18,7 @@ def check_declared(path: Path, declared: int, *, is_label: bool = False) -> None
     Label maps of large scans are mostly zeros and may be as small as compression makes them.
 
     Raises:
-        UserError: more than memory can hold, or an image far too large for its file.
+        UserError: More than memory can hold, or an image far too large for its file.
     """
     memory = total_memory()
     if memory is not None and declared > memory:

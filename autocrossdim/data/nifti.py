@@ -95,15 +95,15 @@ def read(path: Path, *, is_label: bool = False) -> tuple[Array, str]:
     No more is read than the header declares.
 
     Args:
-        path: file to read.
-        is_label: whether it is a label map, which may be compressed further than an image.
+        path: File to read.
+        is_label: Whether it is a label map, which may be compressed further than an image.
 
     Returns:
         The voxels in the order of the file (x fastest), shape (n,), or (n, 3) in colour, scaled as the header says;
         and the header as text, for `Geometry.header` and `write`.
 
     Raises:
-        UserError: not a NIfTI file, truncated, damaged, larger than it can be, or with a spacing of zero or NaN.
+        UserError: Not a NIfTI file, truncated, damaged, larger than it can be, or with a spacing of zero or NaN.
     """
     voxels, header = _read_stored(path, is_label=is_label)
     fields = _fields(header)
@@ -119,7 +119,7 @@ def volumes(path: Path) -> list[bytes]:
     Voxels and geometry stay bit by bit what they are in the 4D file.
 
     Raises:
-        UserError: as `read`; or the file has another number of axes.
+        UserError: As `read`; or the file has another number of axes.
     """
     voxels, header = _read_stored(path)
     fields = _fields(header)
@@ -135,7 +135,7 @@ def count_volumes(path: Path) -> int | None:
     """Return the number of volumes of a 4D file, None for a 3D file. Only the header is read.
 
     Raises:
-        UserError: not a NIfTI file, truncated, or damaged.
+        UserError: Not a NIfTI file, truncated, or damaged.
     """
     with _opened(path) as (stream, _):
         fields = _fields(_read_header(stream))
@@ -204,7 +204,7 @@ def _check_header(path: Path, fields: Any) -> None:
     """Check what the voxels are read by.
 
     Raises:
-        UserError: an axis without voxels, an invalid spacing, another type of voxels, or an impossible offset.
+        UserError: An axis without voxels, an invalid spacing, another type of voxels, or an impossible offset.
     """
     dims, code = int(fields["dim"][0]), int(fields["datatype"])
     spacing = [float(size) for size in fields["pixdim"][1 : min(dims, 3) + 1]]
@@ -222,13 +222,13 @@ def _check_rest(path: Path, stream: BinaryIO | gzip.GzipFile, most: int) -> None
     """Read a compressed file to its end, where its checksum is compared.
 
     Raises:
-        UserError: it goes on for more than `most` bytes.
+        UserError: It goes on for more than `most` bytes.
     """
     rest = 0
     while block := stream.read(2**20):
         rest += len(block)
         if rest > most:
-            raise UserError(f"{path}: holds far more data than its header declares. Fix or replace the file.")
+            raise UserError(f"{path}: contains far more data than its header declares. Fix or replace the file.")
 
 
 @contextmanager
@@ -238,7 +238,7 @@ def readable_by_itk(path: Path, header: str) -> Iterator[Path]:
     Version 1 rounds spacing and position to float32, which ITK also does with the files that it can read.
 
     Raises:
-        UserError: an axis has more voxels than version 1 can express.
+        UserError: An axis has more voxels than version 1 can express.
     """
     raw = base64.b64decode(header.removeprefix(_MARK))
     if len(raw) == _BYTES_1:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from autocrossdim.data.images import Geometry, write_array, write_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import write_array, write_label
 from autocrossdim.system.files import write_json
 
 Phantom = tuple[np.ndarray, np.ndarray]  # image and label, (Z, Y, X)

@@ -52,7 +52,7 @@ def parse_mirror_axes(file: Path, content: Any) -> tuple[tuple[str, ...] | None,
         return None, [f'{file}: mirror_axes is malformed. Write it as ["front-back", "top-bottom"]; [] mirrors none.']
     if unknown := sorted(set(content) - set(MIRROR_AXES)):
         return None, [
-            f"{file}: mirror_axes names {listed(unknown)}, which is no axis. Use some of {', '.join(MIRROR_AXES)}."
+            f"{file}: mirror_axes names {listed(unknown)}, which is not an axis. Use some of {', '.join(MIRROR_AXES)}."
         ]
     return tuple(content), []
 

@@ -16,6 +16,10 @@ FOLDS = 5
 SEED = 12345  # as in nnU-Net, so that its folds can be compared case by case
 
 CORRECT = "Correct the file."
+REGROUPED = (
+    "If 'groups' in dataset.json is right, make new folds with `autocrossdim plan_and_preprocess --overwrite` and "
+    "train them with --restart; else correct it."
+)
 CHANGED = "If cases were added or removed, run `autocrossdim plan_and_preprocess` again; else correct the file."
 
 
@@ -57,18 +61,18 @@ def make_splits(
         return [], f"Only {what}: no case can be held out for validation, so only `--fold all` can be trained."
     if number < FOLDS:
         folds = LeaveOneGroupOut().split(cases, groups=members)
-        sentence = f"Only {number} {unit}: {number} folds, each of which validates with the one it leaves out."
+        sentence = f"Only {number} {unit}: {number} folds; each leaves out one of them for validation."
     elif presence is not None and len({frozenset(presence[name]) for name in names}) > 1:
         fold_of = _spread(members, [presence[name] for name in cases], np.full(number, -1), FOLDS)
         folds = ((np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(FOLDS))
-        sentence = f"{FOLDS} folds over {len(cases)} cases, with the labels that only some cases hold spread evenly."
+        sentence = f"{FOLDS} folds over {len(cases)} cases. Labels that some cases lack are distributed evenly."
         sentence += f" The cases of each of {number} groups stay together." if grouped else ""
     elif grouped:
         folds = GroupKFold(FOLDS).split(cases, groups=members)
-        sentence = f"{FOLDS} folds over {len(cases)} cases in {number} groups, whose cases stay together."
+        sentence = f"{FOLDS} folds over {len(cases)} cases. The cases of each of {number} groups stay together."
     else:
         folds = KFold(FOLDS, shuffle=True, random_state=SEED).split(cases)
-        sentence = f"{FOLDS} folds over {len(cases)} cases, the same as nnU-Net's."
+        sentence = f"{FOLDS} folds over {len(cases)} cases, the same folds as in nnU-Net."
     return [Split(tuple(map(str, cases[a])), tuple(map(str, cases[b]))) for a, b in folds], sentence
 
 
@@ -300,6 +304,8 @@ def _checked(
             raise UserError(f"{path}: fold {fold} has an empty '{'val' if train else 'train'}'. {remedy}")
         shared = {groups[name] for name in train if name in groups} & {groups[n] for n in val if n in groups}
         if shared:
+            if remedy == CHANGED:
+                remedy = REGROUPED
             raise UserError(f"{path}: fold {fold} has group {min(shared)} in both train and val. {remedy}")
     return splits
 

@@ -27,7 +27,7 @@ def check_structure(path: Path) -> StructureCheck:
     """Check dataset.json, the directories, and names and numbers of files; no image is opened.
 
     Raises:
-        UserError: a directory may not be read.
+        UserError: A directory may not be read.
     """
     dataset, faults = parse_dataset(Path(path))
     structure = StructureCheck(dataset, faults)
@@ -54,7 +54,7 @@ def check_structure(path: Path) -> StructureCheck:
         faults += [f"{dataset.path / folder}: no such directory. Create it." for folder in folders]
         faults += _misnamed(dataset, "imagesTr")
         structure.warnings += [
-            f"{file}: a label without an image; it is ignored."
+            f"{file}: a label without an image, which is ignored."
             for file in files_ending(dataset.path / "labelsTr", dataset.file_ending)
             if file.name.removesuffix(dataset.file_ending) not in names
         ]
@@ -67,7 +67,8 @@ def check_structure(path: Path) -> StructureCheck:
     elif not cases:
         faults.append(f"{dataset.path / 'dataset.json'}: the key 'dataset' is empty. List the training cases there.")
     faults += _misnamed(dataset, "imagesTs") + _misnamed(dataset, "imagesUn")
-    for case in dataset.test_cases():
+    test = dataset.test_cases()
+    for case in test:
         faults += missing_channels(case)
     unlabelled = {case.name for case in dataset.unlabelled_cases()}
     faults += [
@@ -84,7 +85,7 @@ def check_structure(path: Path) -> StructureCheck:
         faults.append(fault)
     structure.warnings += misspelt_keys(dataset.path / "dataset.json", dataset.description)
     if dataset.groups:
-        if unknown := sorted(set(dataset.groups) - names - unlabelled):
+        if unknown := sorted(set(dataset.groups) - names - unlabelled - {case.name for case in test}):
             structure.warnings.append(f"groups in dataset.json name cases that do not exist: {listed(unknown, 10)}.")
         if ungrouped := sorted(names - set(dataset.groups)):
             structure.warnings.append(
@@ -93,7 +94,7 @@ def check_structure(path: Path) -> StructureCheck:
     number = len({dataset.groups.get(name, name) for name in names})
     if 0 < number < FEW:
         units = counted(number, "group" if dataset.groups else "training case")
-        how = "each fold validates with one of them" if number > 1 else "no case can be held out for validation"
+        how = "each fold holds out one of them" if number > 1 else "no case can be held out for validation"
         structure.warnings.append(f"{dataset.path}: only {units}, fewer than {FEW}: {how}.")
     return structure
 
@@ -111,7 +112,7 @@ def is_missing(path: Path) -> bool:
     """Return whether a file does not exist.
 
     Raises:
-        UserError: its directory may not be entered.
+        UserError: Its directory may not be entered.
     """
     with reading():
         return not path.exists()

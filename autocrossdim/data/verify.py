@@ -16,7 +16,9 @@ import numpy.typing as npt
 from autocrossdim.data.annotated_slices import labelled_slices
 from autocrossdim.data.converting.layouts import detect
 from autocrossdim.data.dataset import Case, Dataset
-from autocrossdim.data.images import Geometry, Image, read_image, read_label, same_place, spacing_file
+from autocrossdim.data.geometry import Geometry, Image, same_place
+from autocrossdim.data.images import read_image, read_label
+from autocrossdim.data.pictures import spacing_file
 from autocrossdim.data.sides import missing_axes, missing_axes_fault
 from autocrossdim.data.structure import StructureCheck, check_structure, is_missing, missing_channels
 from autocrossdim.system.errors import UserError
@@ -40,17 +42,17 @@ class CaseCheck:
     """Findings in one case.
 
     Attributes:
-        name: name of the case.
-        image: image; None if it could not be read.
-        label: label values (Z, Y, X); None if they could not be read.
-        faults: one sentence each.
-        warnings: one sentence each.
-        values: label values present.
-        image_hash: digest of the image's voxels; equal for cases with identical images.
+        name: Name of the case.
+        image: Image; None if it could not be read.
+        label: Label values (Z, Y, X); None if they could not be read.
+        faults: One sentence each.
+        warnings: One sentence each.
+        values: Label values present.
+        image_hash: Digest of the image's voxels; equal for cases with identical images.
         dims: 2 or 3; None if the image could not be read.
-        orientation: orientation code of the image; None if it is unknown or 2D.
-        slices: number of slices of the label.
-        labelled: numbers of the slices that hold any label.
+        orientation: Orientation code of the image; None if it is unknown or 2D.
+        slices: Number of slices of the label.
+        labelled: Numbers of the slices that hold any label.
     """
 
     name: str
@@ -70,11 +72,11 @@ def verify(path: str | Path, processes: int = 1) -> Report:
     """Check the dataset in directory `path`, reading each training case and unlabelled scan once; nothing is written.
 
     Args:
-        path: directory of the dataset.
-        processes: number of worker processes, each of which holds one case in memory.
+        path: Directory of the dataset.
+        processes: Number of worker processes, each of which holds one case in memory.
 
     Raises:
-        UserError: a directory may not be read.
+        UserError: A directory may not be read.
     """
     structure = check_structure(Path(path))
     if structure.faults and (layout := detect(Path(path))) is not None:
@@ -123,8 +125,8 @@ def check_case(dataset: Dataset, case: Case) -> CaseCheck:
         check.slices, check.labelled = len(labelled), tuple(np.flatnonzero(labelled).tolist())
         if dataset.labels.unannotated_slices and not check.labelled:
             check.faults.append(
-                f"{case.label}: holds no label, so no slice counts as annotated (unannotated_slices in dataset.json). "
-                "Remove the case, or annotate some of its slices."
+                f"{case.label}: contains no label, so no slice counts as annotated (unannotated_slices in "
+                "dataset.json). Remove the case, or annotate some of its slices."
             )
     if image is not None and geometry is not None and (difference := same_place(image.geometry, geometry)):
         assert case.label is not None
@@ -278,16 +280,16 @@ def _check_label(dataset: Dataset, case: Case, label: npt.NDArray[Any], check: C
     ]
     if undeclared:
         check.faults.append(
-            f"{case.label}: holds label values that dataset.json does not declare: {listed(undeclared, 10)}. "
+            f"{case.label}: contains label values that dataset.json does not declare: {listed(undeclared, 10)}. "
             "Declare them under 'labels', or correct the file."
         )
     elif unexpected := _unexpected(dataset, case, check.values):
         check.faults.append(
-            f"{case.label}: holds the label value {listed(unexpected)}, but annotated_labels in dataset.json says that "
-            f"only {listed(case.annotated_labels or (), 10)} was annotated. Correct one of the two."
+            f"{case.label}: contains the label value {listed(unexpected)}, but annotated_labels in dataset.json says "
+            f"that only {listed(case.annotated_labels or (), 10)} was annotated. Correct one of the two."
         )
     elif not {value for values in dataset.labels.foreground.values() for value in values} & set(check.values):
-        check.warnings.append(f"{case.label}: holds background only.")
+        check.warnings.append(f"{case.label}: contains background only.")
 
 
 def _unexpected(dataset: Dataset, case: Case, values: tuple[int, ...]) -> list[int]:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocrossdim.data.annotated_slices import labelled_slices, mark_unannotated
-from autocrossdim.data.images import Geometry, is_picture, read_label, same_place
+from autocrossdim.data.geometry import Geometry, same_place
+from autocrossdim.data.images import read_label
+from autocrossdim.data.pictures import is_picture
 from autocrossdim.evaluation.metrics import LabelArray, axes_with_extent, case_metrics
 from autocrossdim.evaluation.scores import find
 from autocrossdim.evaluation.scores.registry import Case

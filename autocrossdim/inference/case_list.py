@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from autocrossdim.data.images import Geometry, write_array
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import write_array
 from autocrossdim.data.writing.summary import summarise
 from autocrossdim.inference.uncertainty import Uncertainty
 from autocrossdim.records.calibration import CaseScore

@@ -11,8 +11,11 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from autocrossdim.data.dataset import Case, cases_in_folder
-from autocrossdim.data.images import PICTURES, Geometry, Image, file_ending, image_from_itk, read_image
+from autocrossdim.data.geometry import Geometry, Image
+from autocrossdim.data.images import file_ending, read_image
+from autocrossdim.data.itk import image_from_itk
 from autocrossdim.data.orientation import Reorientation
+from autocrossdim.data.pictures import PICTURES
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import make_directory, reading
@@ -103,8 +106,8 @@ def read_source(source: ImageSource, *, spacing: Sequence[float] | None, channel
     cases = find_inputs(Path(source), channels, ending)
     if len(cases) > 1:
         raise UserError(
-            f"{source}: holds {len(cases)} cases, but one image is needed. Give the files of one case, or segment the "
-            "directory with `autocrossdim.predict`."
+            f"{source}: contains {len(cases)} cases, but one image is needed. Give the files of one case, or segment "
+            "the directory with `autocrossdim.predict`."
         )
     return read_image(cases[0].images)
 
@@ -123,6 +126,37 @@ def channel_numbers(source: ImageSource) -> list[int] | None:
     return [number for number, file in enumerate(source) if file]
 
 
+def check_image(array: npt.NDArray[Any], source: ImageSource, channels: Sequence[str], *, incomplete: bool) -> None:
+    """Check that a model can be applied to an image.
+
+    Args:
+        array: The image as read, shape (C, Z, Y, X).
+        source: Where it was read from; None in place of a file marks a missing channel.
+        channels: Names of the channels of the model.
+        incomplete: Whether the model accepts images that lack some of the channels.
+
+    Raises:
+        UserError: A channel is missing or superfluous, or a voxel is NaN or infinite.
+    """
+    present = channel_numbers(source)
+    if present is not None:
+        if not incomplete:
+            raise UserError(
+                "A channel is missing. Only models trained with --set channel_dropout=... segment such cases."
+            )
+        if not isinstance(source, list | tuple) or len(source) != len(channels) or len(array) != len(present):
+            raise UserError(f"Give one file, or None, for each of {len(channels)} channels: {', '.join(channels)}.")
+    elif len(array) != len(channels):
+        raise UserError(
+            f"An image of shape {array.shape} was given; the model needs (C, Z, Y, X) with {len(channels)} "
+            f"channel(s): {', '.join(channels)}."
+        )
+    # For NaN, the network would predict background everywhere.
+    broken = array.size - int(np.isfinite(array).sum())
+    if broken:
+        raise UserError(f"{broken} of {array.size} voxels are NaN or infinite. Replace them, for example by 0.")
+
+
 def existing_files(case: Case) -> tuple[Path | None, ...]:
     """Return the files of a case, with None for each that does not exist."""
     with reading():
@@ -132,13 +166,13 @@ def existing_files(case: Case) -> tuple[Path | None, ...]:
 def _from_array(array: npt.NDArray[Any], spacing: Sequence[float] | None) -> Image:
     if array.ndim != 4 or not array.size or array.dtype.kind not in "biuf":
         raise UserError(
-            f"An array of shape {array.shape} and type {array.dtype} was given; the model needs (C, Z, Y, X) numbers, "
-            "with C = 1 for a single channel and Z = 1 for a 2D image."
+            f"An array of shape {array.shape} and type {array.dtype} was given; the model needs real numbers of "
+            "shape (C, Z, Y, X). C is 1 for a single channel, and Z is 1 for a 2D image."
         )
     if spacing is None:
         raise UserError("An array has no voxel spacing. Add spacing=(z, y, x) in mm.")
-    if len(spacing) != 3 or not all(np.isfinite(mm) and mm > 0 for mm in spacing):
-        raise UserError(f"spacing={spacing}: three positive numbers (z, y, x) in mm are needed.")
+    if np.ndim(spacing) != 1 or len(spacing) != 3 or not all(np.isfinite(mm) and mm > 0 for mm in spacing):
+        raise UserError(f"spacing={spacing}: give three positive numbers (z, y, x) in mm.")
     _, z, y, x = array.shape
     geometry = Geometry(
         shape=(z, y, x),

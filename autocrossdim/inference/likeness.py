@@ -1,17 +1,18 @@
 """Numbers by which a case is compared with the training data: from the image, and from the encoder's features."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from autocrossdim.inference.model import Model
+from autocrossdim.inference.model import Model, ModelInput
 from autocrossdim.inference.residence import Visiting
 from autocrossdim.inference.sliding_window import some_tiles
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.preprocessing.case import Placement
-from autocrossdim.records.likeness import Floats
+from autocrossdim.records.likeness import Familiarity, Floats, Likeness
 from autocrossdim.system.device import memory_format_for
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -60,6 +61,23 @@ def feature_numbers(model: Model, image: np.ndarray) -> dict[str, Floats]:
         for fold, network in zip(model.folds, map(_unwrapped, model.networks), strict=False)
         if isinstance(network, SegmentationNetwork)
     }
+
+
+def compare_with_training(likeness: Likeness, models: Sequence[Model], cases: Sequence[ModelInput]) -> Familiarity:
+    """Return how like the training data a case is.
+
+    Args:
+        likeness: What the training data are like.
+        models: The models that segment the case.
+        cases: The case as preprocessed for each of them.
+    """
+    features: dict[str, Floats] = {}
+    for model, case in zip(models, cases, strict=True):
+        features |= feature_numbers(model, case.image)
+    names = [model.configuration.name for model in models]
+    measured = cases[names.index(likeness.configuration)]
+    image = measured.image[: len(models[0].plan.channel_names)]  # without the previous stage of a cascade
+    return likeness.compare(image_numbers(image, measured.placement), features)
 
 
 def _texture(channel: np.ndarray) -> float:

@@ -1,6 +1,5 @@
 """Segmenting images with one model, or with an ensemble of models."""
 
-from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,28 +8,29 @@ import numpy as np
 from torch import Tensor
 
 from autocrossdim.data.dataset import Case
-from autocrossdim.data.images import Geometry
+from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.writing.formats import DEFAULT, find
 from autocrossdim.data.writing.results import Results
 from autocrossdim.inference.assembly import Assembly, average
-from autocrossdim.inference.inputs import ImageSource, channel_numbers, name_of, read_source
-from autocrossdim.inference.likeness import feature_numbers, image_numbers
+from autocrossdim.inference.inputs import ImageSource, channel_numbers, check_image, name_of, read_source
+from autocrossdim.inference.likeness import compare_with_training
 from autocrossdim.inference.model import Model, ModelInput
+from autocrossdim.inference.notes import notes_on
 from autocrossdim.inference.postprocess import postprocess
-from autocrossdim.inference.residence import Visiting
 from autocrossdim.inference.restore import places, to_label, to_probabilities
 from autocrossdim.inference.segmentation import Segmentation
-from autocrossdim.inference.uncertainty import UncertaintyMaps, temper
+from autocrossdim.inference.uncertainty import UncertaintyMaps, Where, temper
 from autocrossdim.models.source import open_model
 from autocrossdim.records.best import Best, KeepLargest
 from autocrossdim.records.calibration import CaseScore
 from autocrossdim.records.codes import LabelCode
-from autocrossdim.records.likeness import LEAST_GROUPS, Familiarity
+from autocrossdim.records.likeness import Familiarity
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.same_plan import SamePlan
 from autocrossdim.system.device import choose_device
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.renamed import renamed
+from autocrossdim.system.text import counted
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,16 @@ class Predictor:
         models: One model per configuration, all of the same dataset.
         stages: Previous stage of each cascade among the models; it segments an image first, and is not averaged.
         mirroring: Average over mirrored versions of the image (test-time augmentation).
-        best: Result of `find_best` for these models: temperature, case score, reference cases and post-processing;
-            None if it does not apply to them.
+        best: Result of `find_best` for these models: temperature, calibration of the expected Dice, reference
+            cases and post-processing; None if it does not apply to them.
         postprocessing: Apply the post-processing of `best`.
         notes: Sentences for the user about where the models come from.
         codes: Label -> its concept in a terminology such as SNOMED CT, for the labels that have one.
 
     Attributes:
-        models: The models.
         stages: Previous stages of cascades, by configuration.
-        mirroring: Whether mirrored versions are averaged.
-        best: Result of `find_best`.
         steps: Post-processing that is applied.
         notes: Sentences for the user about the models and what is applied.
-        codes: Concepts of the labels.
 
     Example:
         >>> predictor = Predictor.load("autocrossdim_work/Dataset004_Hippocampus")
@@ -90,6 +86,8 @@ class Predictor:
         notes: Sequence[str] = (),
         codes: Mapping[str, LabelCode] | None = None,
     ) -> None:
+        if isinstance(models, str | Path):
+            raise TypeError(f"Predictor() takes loaded models. Use Predictor.load({str(models)!r}).")
         self.models = list(models)
         self.stages = {stage.configuration.name: stage for stage in stages}
         for model in models:
@@ -102,7 +100,7 @@ class Predictor:
         self.best = best
         self.codes = dict(codes or {})
         self.steps: tuple[KeepLargest, ...] = best.postprocessing if best is not None and postprocessing else ()
-        self.notes = [*notes, *self._notes_on_memory(), *self._notes_on_postprocessing(), *self._notes_on_likeness()]
+        self.notes = [*notes, *notes_on(self._all_models, best, self.steps)]
 
     @classmethod
     @renamed(folds="fold", configurations="config")
@@ -159,6 +157,11 @@ class Predictor:
             notes=notes,
             codes=source.codes,
         )
+
+    def __repr__(self) -> str:
+        names = " + ".join(model.configuration.name for model in self.models)
+        mirroring = "with" if self.mirroring else "without"
+        return f"<Predictor: {names} of {self.plan.dataset}, {counted(self.members, 'network')}, {mirroring} mirroring>"
 
     @property
     def plan(self) -> Plan:
@@ -234,7 +237,7 @@ class Predictor:
         loaded = read_source(image, spacing=spacing, channels=len(plan.channel_names), ending=plan.file_ending)
         try:
             channels = channel_numbers(image)
-            self._require_usable(loaded.array, image, channels)
+            check_image(loaded.array, image, plan.channel_names, incomplete=self.accepts_incomplete)
             geometry = loaded.geometry
             inputs = {
                 model.configuration.name: model.prepare(
@@ -256,11 +259,9 @@ class Predictor:
         """Segment what `prepare` returned; otherwise as a call."""
         prepared = self.after_stages(prepared)
         labels, placement = self.plan.labels, prepared.inputs[0].placement
-        strips = self._strips(prepared, apart=uncertainty)
         assembly = Assembly(labels, placement, probabilities=probabilities, temperature=self.temperature)
         maps = UncertaintyMaps(labels, placement, members=self.members) if uncertainty else None
-        streams = zip(*self._streams(prepared, strips, apart=uncertainty), strict=True)
-        for where, slices in zip(places(placement, strips), streams, strict=True):
+        for where, slices in self._slices(prepared, by_fold=uncertainty):
             if maps is None:
                 assembly.add(where, average(slices))
                 continue
@@ -318,14 +319,7 @@ class Predictor:
         likeness = None if self.best is None else self.best.likeness
         if likeness is None or not all(case.is_complete for case in prepared.inputs):
             return None
-        prepared = self.after_stages(prepared)
-        inputs = {
-            model.configuration.name: (model, case) for model, case in zip(self.models, prepared.inputs, strict=True)
-        }
-        _, case = inputs[likeness.configuration]
-        features = [feature_numbers(model, case.image) for model, case in inputs.values()]
-        image = case.image[: len(self.plan.channel_names)]
-        return likeness.compare(image_numbers(image, case.placement), dict(ChainMap(*features)))
+        return compare_with_training(likeness, self.models, self.after_stages(prepared).inputs)
 
     def after_stages(self, prepared: Prepared) -> Prepared:
         """Return what `prepare` returned with the segmentations by previous stages among the inputs of cascades.
@@ -344,64 +338,19 @@ class Predictor:
         ]
         return replace(prepared, inputs=tuple(inputs), stages={})
 
-    def _strips(self, prepared: Prepared, *, apart: bool) -> int:
-        """Return the number of strips that all models can keep in memory; `apart` keeps the folds' logits apart."""
-        return max(
-            model.strips(case.placement, mirroring=self.mirroring, members=len(model.networks) if apart else 1)
-            for model, case in zip(self.models, prepared.inputs, strict=True)
+    def _slices(self, prepared: Prepared, *, by_fold: bool) -> Iterator[tuple[Where, tuple[Tensor, ...]]]:
+        """Yield the position of each slice, or part of one, of the cropped case, and what each model says about it.
+
+        This is its probabilities (K, Y, X), or with `by_fold` the logits (F, K, Y, X) of its folds.
+        """
+        cases = list(zip(self.models, prepared.inputs, strict=True))
+        # All models process the case in as many strips as the one that needs the most memory.
+        strips = max(
+            model.strips(case.placement, mirroring=self.mirroring, members=len(model.networks) if by_fold else 1)
+            for model, case in cases
         )
-
-    def _streams(self, prepared: Prepared, strips: int, *, apart: bool) -> list[Iterator[Tensor]]:
-        """Return the slices of each model: probabilities (K, Y, X), or logits (F, K, Y, X) of its folds if `apart`."""
         streams = []
-        for model, case in zip(self.models, prepared.inputs, strict=True):
-            slices = model.slices_by_fold if apart else model.slices
+        for model, case in cases:
+            slices = model.slices_by_fold if by_fold else model.slices
             streams.append(slices(case.image, case.placement, mirroring=self.mirroring, strips=strips, body=case.body))
-        return streams
-
-    def _require_usable(self, array: np.ndarray, source: ImageSource, present: Sequence[int] | None) -> None:
-        channels = self.plan.channel_names
-        if present is not None:
-            if not self.accepts_incomplete:
-                raise UserError(
-                    "A channel is missing. Only models trained with --set channel_dropout=... segment such cases."
-                )
-            if not isinstance(source, list | tuple) or len(source) != len(channels) or len(array) != len(present):
-                raise UserError(f"Give one file, or None, for each of {len(channels)} channels: {', '.join(channels)}.")
-        elif len(array) != len(channels):
-            raise UserError(
-                f"An image of shape {array.shape} was given; the model needs (C, Z, Y, X) with {len(channels)} "
-                f"channel(s): {', '.join(channels)}."
-            )
-        # For NaN, the network would predict background everywhere.
-        broken = array.size - int(np.isfinite(array).sum())
-        if broken:
-            raise UserError(f"{broken} of {array.size} voxels are NaN or infinite. Replace them, for example by 0.")
-
-    def _notes_on_memory(self) -> list[str]:
-        networks = [network for model in self._all_models for network in model.networks]
-        visiting = sum(isinstance(network, Visiting) for network in networks)
-        if not visiting:
-            return []
-        return [
-            f"The GPU has no room for {visiting} of {len(networks)} networks; they are moved there only while they "
-            "compute. Prediction is faster with fewer folds or configurations (--fold, --config)."
-        ]
-
-    def _notes_on_likeness(self) -> list[str]:
-        if self.best is not None and self.best.likeness is not None:
-            return []
-        return [
-            "Images are not compared with the training data: this needs the result of `find_best` for these models, "
-            f"with {LEAST_GROUPS} or more held-out cases or patients."
-        ]
-
-    def _notes_on_postprocessing(self) -> list[str]:
-        if self.best is None:
-            return []
-        if self.steps:
-            names = ", ".join(step.name for step in self.steps)
-            return [f"Post-processing: only the largest connected component of {names} is kept."]
-        if self.best.postprocessing:
-            return ["Post-processing: switched off."]
-        return ["Post-processing: none, because it did not improve held-out cases."]
+        return zip(places(prepared.inputs[0].placement, strips), zip(*streams, strict=True), strict=True)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from autocrossdim.data.images import Geometry, to_itk
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.itk import to_itk
 from autocrossdim.inference.uncertainty import Uncertainty
 from autocrossdim.records.likeness import Familiarity
 
 
-@dataclass
+@dataclass(repr=False)
 class Segmentation:
     """A segmentation on the grid of its image.
 
@@ -27,6 +28,11 @@ class Segmentation:
     probabilities: np.ndarray | None = None
     uncertainty: Uncertainty | None = None
     familiarity: Familiarity | None = None
+
+    def __repr__(self) -> str:
+        shape = " × ".join(map(str, self.label.shape))
+        spacing = " × ".join(f"{mm:.3g}" for mm in self.geometry.spacing)
+        return f"<Segmentation: {shape} voxels of {spacing} mm (z, y, x)>"
 
     def to_sitk(self) -> sitk.Image:
         """Return the label values as a SimpleITK image with the geometry of the input; 2D if the input was."""

@@ -8,11 +8,12 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from autocrossdim.data.images import Geometry, read_label, same_place
+from autocrossdim.data.geometry import Geometry, same_place
+from autocrossdim.data.images import read_label
 from autocrossdim.inference.restore import to_label
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.text import counted
+from autocrossdim.system.text import by_axis, counted
 
 
 def stored_cases(folders: Sequence[Path]) -> list[str]:
@@ -25,7 +26,7 @@ def stored_cases(folders: Sequence[Path]) -> list[str]:
     all_cases = set[str]().union(*found.values())
     for folder, cases in found.items():
         if not cases:
-            raise UserError(f"{folder}: holds no probabilities (CASE.npz). Run `predict --probabilities` first.")
+            raise UserError(f"{folder}: contains no probabilities (CASE.npz). Run `predict --probabilities` first.")
         if missing := sorted(all_cases - cases):
             raise UserError(
                 f"{folder}: {counted(len(missing), 'case')} of the other directories missing, {missing[0]}.npz for "
@@ -74,9 +75,8 @@ def _probabilities(path: Path, shape: tuple[int, ...]) -> np.ndarray:
             f"{path}: the file is damaged or was not written by `predict --probabilities`. Predict this case again."
         ) from error
     if values.shape != shape or not np.issubdtype(values.dtype, np.floating):
-        found = " × ".join(map(str, values.shape))
         raise UserError(
-            f"{path}: probabilities of shape {found}, but the labels of the dataset and the grid of the image need "
-            f"{' × '.join(map(str, shape))} (labels, z, y, x). Predict this case again."
+            f"{path}: probabilities of shape {by_axis(values.shape)}, but the labels of the dataset and the grid of "
+            f"the image need {by_axis(shape)} (labels, z, y, x). Predict this case again."
         )
     return values

@@ -7,17 +7,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from types import FrameType
 
 from autocrossdim.system.console import RELAYED, logger, relay
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.processes import die_with_parent
-from autocrossdim.system.signals import REQUESTS
+from autocrossdim.system.signals import on_request
 
 LAST_LINES = 10  # of a failed command, shown again at the end
 SECONDS_TO_END = 60.0  # given to commands to write a checkpoint; a step of a large network takes seconds
@@ -102,7 +100,7 @@ def run_together(commands: Mapping[str, Sequence[str]], slots: Sequence[Slot]) -
         free.put(slot)
 
     pool = ThreadPoolExecutor(len(slots))
-    with _stop_requests():
+    with on_request(_stop):
         try:
             for future in [pool.submit(run, name, words) for name, words in commands.items()]:
                 future.result()
@@ -156,22 +154,9 @@ def _end(processes: Sequence["subprocess.Popen[str]"]) -> None:
             process.kill()
 
 
-@contextmanager
-def _stop_requests() -> Iterator[None]:
-    """Raise Interrupted on SIGTERM and SIGUSR1, as Ctrl-C raises KeyboardInterrupt; in the main thread only."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(f"Stopped by {signal.Signals(number).name}.")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in REQUESTS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _stop(request: signal.Signals) -> None:
+    """Raise Interrupted on a request to stop, as Ctrl-C raises KeyboardInterrupt."""
+    raise Interrupted(f"Stopped by {request.name}.")
 
 
 def _ending(code: int) -> str:

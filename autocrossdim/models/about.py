@@ -22,10 +22,12 @@ class Start(_Part):
     """Where a network's training started.
 
     Attributes:
-        source: `random`, a weight file's name, a repository, or which trained model.
-        tag, licence, sha256: of the weights, where they are known.
-        parameters: how many matched, were adapted, or are new.
-        started_from: of the trained model that it started from.
+        source: `random`, name of a weight file, repository, or name of a trained model.
+        tag: timm's tag of the weights; None if it is unknown.
+        licence: Licence of the weights; None if it is unknown.
+        sha256: SHA-256 of the weights; None if it is unknown.
+        parameters: Number of parameters that matched, were adapted, or are new.
+        started_from: Where the training of that trained model started; None if it is not a trained model.
     """
 
     source: str
@@ -59,12 +61,12 @@ class Scores(_Part):
     """A cross-validation.
 
     Attributes:
-        cases: number of cases.
-        groups: number of patients, where cases share one; else of cases.
-        level: of the intervals.
-        foreground: metric -> mean over the labels.
-        labels: label -> metric -> score.
-        scope: what the scores were computed on, as `Summary.scope`; None if all slices count.
+        cases: Number of cases.
+        groups: Number of groups (patients).
+        level: Level of the intervals.
+        foreground: Mean over the labels, by metric.
+        labels: Scores by label and metric.
+        scope: What the scores were computed on, as `Summary.scope`; None if all slices count.
     """
 
     cases: int
@@ -121,7 +123,9 @@ class About(_Part):
 def start(provenance: Mapping[str, Any]) -> Start:
     """What a checkpoint's provenance says, without folders."""
     model = str(provenance.get("model") or "")
-    if known := re.search(r"models[/\\](\w+)[/\\]fold_(\w+)[/\\]checkpoint_\w+$", model):
+    if re.search(r"models[/\\]\w+[/\\]slices[/\\]fold_\w+[/\\]checkpoint_\w+$", model):
+        source = "its 2D counterpart"
+    elif known := re.search(r"models[/\\](\w+)[/\\]fold_(\w+)[/\\]checkpoint_\w+$", model):
         source = f"a trained model ({known[1]}, fold {known[2]})"
     elif re.fullmatch(r"hf://[\w./@-]+", model):
         source = model
@@ -164,7 +168,7 @@ def data(fingerprint: Path, cases: Sequence[str]) -> Data | None:
     """Measurements of the cases; None where the fingerprint is missing or is not of all of them.
 
     Raises:
-        UserError: the fingerprint is damaged.
+        UserError: The fingerprint is damaged.
     """
     if not fingerprint.exists():
         return None

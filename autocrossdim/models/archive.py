@@ -41,13 +41,13 @@ class Member(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What is in the file, itself left out.
+    """The members of a file, except for the manifest itself.
 
     Attributes:
-        format: says what kind of file this is.
-        version: of the format.
-        program: version of autocrossdim that wrote the file.
-        members: by name.
+        format: Kind of file.
+        version: Version of the format.
+        program: Version of autocrossdim that wrote the file.
+        members: Members by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,15 +59,15 @@ class Manifest(BaseModel):
 
 
 def write_archive(path: Path, members: Iterable[tuple[str, bytes]], program: str) -> None:
-    """Write members, each as it comes, and their manifest; the same content gives the same bytes.
+    """Write members one after another, and their manifest; the same content gives the same bytes.
 
     Args:
-        path: of the file, written whole or not at all.
-        members: name and content.
-        program: version of autocrossdim.
+        path: Path of the file.
+        members: Name and content of each member.
+        program: Version of autocrossdim.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: The file cannot be written.
     """
     entries: dict[str, Member] = {}
     with written_whole(path) as temporary, temporary.open("w+b") as stream:
@@ -88,11 +88,11 @@ def write_archive(path: Path, members: Iterable[tuple[str, bytes]], program: str
 
 @dataclass(frozen=True)
 class Archive:
-    """A file whose seal and structure were found good.
+    """A file whose seal and structure were checked.
 
     Attributes:
-        path: of the file.
-        manifest: what is in it.
+        path: Path of the file.
+        manifest: Its members.
     """
 
     path: Path
@@ -103,7 +103,7 @@ class Archive:
         """Check the whole file and read its manifest.
 
         Raises:
-            UserError: no such file, not a model file, damaged, cut off, of another version, or not as it is written.
+            UserError: No such file, not a model file, damaged, cut off, of another version, or not as it is written.
         """
         path = Path(path)
         try:
@@ -120,24 +120,24 @@ class Archive:
         """Return the content of a member.
 
         Args:
-            name: as in the manifest.
-            limit: bytes that such a member may have at most.
+            name: As in the manifest.
+            limit: Bytes that such a member may have at most.
 
         Raises:
-            UserError: the member is missing, too large, or not what the manifest says.
+            UserError: The member is missing, too large, or not what the manifest says.
         """
         if name not in self.manifest.members:
-            raise UserError(f"{self.path}: holds no {name}. {AGAIN}")
+            raise UserError(f"{self.path}: contains no {name}. {AGAIN}")
         member = self.manifest.members[name]
         if member.size > limit:
-            raise UserError(f"{self.path}: {name} has {member.size} bytes, but at most {limit} make sense. {AGAIN}")
+            raise UserError(f"{self.path}: {name} has {member.size} bytes, but at most {limit} are allowed. {AGAIN}")
         try:
             with self.path.open("rb") as stream, _zip(self.path, stream) as archive:
                 content = archive.read(name)
         except (*_ZIP_ERRORS, OSError) as error:
             raise UserError(f"{self.path}: {name} cannot be read. {AGAIN}") from error
         if len(content) != member.size or hashlib.sha256(content).hexdigest() != member.sha256:
-            raise UserError(f"{self.path}: {name} is not what the manifest says. {AGAIN}")
+            raise UserError(f"{self.path}: {name} does not match the manifest. {AGAIN}")
         return content
 
 
@@ -228,5 +228,5 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     declared = {name: member.size for name, member in manifest.members.items()}
     for name in sorted(declared.keys() | found.keys()):
         if declared.get(name) != found.get(name):
-            raise UserError(f"{path}: {name!a} is not what the manifest says. {AGAIN}")
+            raise UserError(f"{path}: {name!a} does not match the manifest. {AGAIN}")
     return manifest

@@ -1,4 +1,4 @@
-"""The model card: what a person must know who gets the file, written from what the program knows."""
+"""The model card: what users of a model file have to know, written from what the file records."""
 
 from jinja2 import Undefined
 
@@ -12,11 +12,11 @@ def write(plan: Plan, about: About, program: str, file: str, best: Best | None =
     """Return the card in Markdown.
 
     Args:
-        plan: with the configurations in the file.
-        about: data, training, results.
-        program: version of autocrossdim.
-        file: name of the model file, for the commands.
-        best: what `find_best` found out about the model, where it did.
+        plan: Plan with the configurations in the file.
+        about: Data, training and results.
+        program: Version of autocrossdim.
+        file: Name of the model file, for the commands.
+        best: Result of `find_best` for the model; None without one.
     """
     return render(
         "autocrossdim.models",
@@ -32,7 +32,7 @@ def write(plan: Plan, about: About, program: str, file: str, best: Best | None =
 
 
 def _cell(text: str) -> str:
-    """In one cell of a table."""
+    """Return a text for one cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 

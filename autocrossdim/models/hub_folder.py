@@ -10,9 +10,12 @@ from huggingface_hub import EvalResult, ModelCardData
 from autocrossdim.models import card
 from autocrossdim.models.hub import FILE, SCHEME
 from autocrossdim.models.model_file import ModelFile
+from autocrossdim.system.console import say
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import write_json, write_text
+from autocrossdim.system.files import reading, write_json, write_text
+from autocrossdim.system.text import listed, shown_path
 
+CARD, CONFIG, FORMER = "README.md", "config.json", "README.former.md"
 UNKNOWN = "unknown"  # the hub's name for a licence that is not stated
 PLACE = f"{SCHEME}OWNER/NAME"  # the address, which only the owner knows
 
@@ -25,8 +28,21 @@ def check_licence(licence: str) -> None:
         )
 
 
+def check_folder(folder: Path) -> None:
+    """Raise a UserError if a directory holds files that would be replaced, but is no repository of a model."""
+    with reading():
+        taken = [name for name in (CARD, CONFIG) if (folder / name).exists() and not (folder / FILE).exists()]
+    if taken:
+        raise UserError(
+            f"--hub {shown_path(folder)}: holds {listed(taken)} of something else, which would be replaced. Choose a "
+            "new or empty directory."
+        )
+
+
 def write_hub_files(file: ModelFile, folder: Path, *, licence: str = UNKNOWN) -> None:
     """Write README.md, a model card with the metadata that the hub reads, and config.json.
+
+    An existing README.md, which its owner may have edited, is kept as README.former.md.
 
     Args:
         file: The model file.
@@ -38,8 +54,14 @@ def write_hub_files(file: ModelFile, folder: Path, *, licence: str = UNKNOWN) ->
     """
     program = version("autocrossdim")
     front = f"---\n{_metadata(file, licence).to_yaml().strip()}\n---\n\n"
-    write_text(folder / "README.md", front + card.write(file.plan, file.about, program, PLACE, file.best))
-    write_json(folder / "config.json", _config(file, program))
+    text = front + card.write(file.plan, file.about, program, PLACE, file.best)
+    path, former = folder / CARD, folder / FORMER
+    with reading(path):
+        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+            path.replace(former)
+            say(f"{path}: the former version is kept as {former.name}. Copy what you had added to it.")
+    write_text(path, text)
+    write_json(folder / CONFIG, _config(file, program))
 
 
 def _metadata(file: ModelFile, licence: str) -> ModelCardData:

@@ -34,7 +34,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def weights_name(configuration: str, fold: int | str) -> str:
-    """Name of the member with a fold's weights."""
+    """Return the name of the member with the weights of a fold."""
     return f"weights/{configuration}/fold_{fold}.safetensors"
 
 
@@ -48,11 +48,11 @@ class ModelFile:
     """An exported file.
 
     Attributes:
-        archive: the checked zip.
-        plan: with the configurations that are in the file, and no others.
-        about: data, training, results.
-        best: what `find_best` found out about the configurations in the file, where it did.
-        folds: names of the folds (`fold_0`) of each configuration, in the order in which they are averaged.
+        archive: The checked zip file.
+        plan: Plan with only the configurations in the file.
+        about: Data, training and results.
+        best: Result of `find_best` for the configurations in the file; None without one.
+        folds: Names of the folds (`fold_0`) of each configuration, in the order in which they are averaged.
     """
 
     archive: Archive
@@ -66,7 +66,7 @@ class ModelFile:
         """Check a file and read everything but the weights.
 
         Raises:
-            UserError: no such file, damaged, of another version, or holding what does not belong there.
+            UserError: No such file, damaged, of another version, or holding what does not belong there.
         """
         archive = Archive.open(Path(path))
         found: dict[str, list[str]] = {}
@@ -109,13 +109,13 @@ class ModelFile:
         """
         for name in config:
             if name not in self.folds:
-                raise UserError(f"--config {name}: {self.path} holds {', '.join(self.folds)}.")
+                raise UserError(f"--config {name}: {self.path} contains {', '.join(self.folds)}.")
         averaged = [name for name, trained in self.about.configurations.items() if not trained.stage_only]
         result = {name: self.folds[name] for name in config or averaged}
         for name, existing in result.items():
             missing = [str(number) for number in fold if f"fold_{number}" not in existing]
             if missing:
-                raise UserError(f"--fold {missing[0]}: {self.path} holds {', '.join(existing)} of {name}.")
+                raise UserError(f"--fold {missing[0]}: {self.path} contains {', '.join(existing)} of {name}.")
             if fold:
                 result[name] = [f"fold_{number}" for number in fold]
         return result
@@ -151,7 +151,9 @@ class ModelFile:
             UserError: It is not in the file.
         """
         if name not in self.folds:
-            raise UserError(f"{self.path}: holds {', '.join(self.folds)}, but not {name}, the previous stage. {AGAIN}")
+            raise UserError(
+                f"{self.path}: contains {', '.join(self.folds)}, but not {name}, the previous stage. {AGAIN}"
+            )
         existing = self.folds[name]
         return self._checkpoints(name, [f"fold_{each}" for each in fold if f"fold_{each}" in existing] or existing)
 

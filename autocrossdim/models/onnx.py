@@ -1,4 +1,4 @@
-"""Networks for other programs: one ONNX file a fold, kept only if it computes what PyTorch does."""
+"""Networks for other programs: one ONNX file per fold, kept only if it computes what PyTorch does."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ class OnnxNetwork:
     """A written network.
 
     Attributes:
-        path: of the file.
-        difference: largest absolute difference to PyTorch's logits, over random patches.
-        largest: largest absolute logit among PyTorch's.
+        path: Path of the file.
+        difference: Largest absolute difference from PyTorch's logits, over random patches.
+        largest: Largest absolute logit of PyTorch.
     """
 
     path: Path
@@ -49,7 +49,7 @@ def write_networks(file: ModelFile, folder: Path) -> Iterator[OnnxNetwork]:
     segmentation by the previous stage.
 
     Raises:
-        UserError: packages are missing, the network cannot be expressed in ONNX, or its results differ from PyTorch's.
+        UserError: Packages are missing, the network cannot be expressed in ONNX, or its results differ from PyTorch's.
     """
     require_packages()
     for checkpoints in file.checkpoints(config=list(file.folds)):

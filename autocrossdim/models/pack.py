@@ -18,7 +18,6 @@ from autocrossdim.models.model_file import (
     SUFFIX,
     ModelFile,
     belongs,
-    is_model_file,
     weights_name,
 )
 from autocrossdim.models.source import open_model, read_codes, with_stages
@@ -57,9 +56,9 @@ def pack(
     """
     if output.suffix != SUFFIX:
         raise UserError(f"-o {output}: the name of the file must end in {SUFFIX}.")
-    if is_on_hub(model) or is_model_file(model):
+    source = None if is_on_hub(model) else open_model(model, work=work)
+    if source is None or isinstance(source, ModelFile):
         raise UserError(f"{model}: is already exported. Give the dataset or the model directory to export.")
-    source = open_model(model, work=work)
     checkpoints = with_stages(source, fold=fold, config=config)
     best, notes = source.best_for(fold=fold, config=config)
     for note in notes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from autocrossdim.data.dataset import find_dataset
-from autocrossdim.models.hub import fetch, is_on_hub
+from autocrossdim.models.hub import FILE, fetch, is_on_hub
 from autocrossdim.models.model_file import ModelFile, is_model_file
 from autocrossdim.records.best import Best, contender_name
 from autocrossdim.records.checkpoint import Checkpoint
@@ -74,8 +74,9 @@ def open_model(model: str | Path, *, work: str | Path | None = None) -> ModelSou
     """Return the source of a model.
 
     Args:
-        model: Exported file, its address on the hub (`hf://OWNER/NAME`), model directory (with `fold_0` and so on),
-            directory of the results of a dataset, or dataset (path, name or number).
+        model: Exported file, its address on the hub (`hf://OWNER/NAME`), copy of a repository of the hub, with
+            `model.acd`, model directory (with `fold_0` and so on), directory of the results of a dataset, or dataset
+            (path, name or number).
         work: Directory of all results.
 
     Raises:
@@ -86,11 +87,19 @@ def open_model(model: str | Path, *, work: str | Path | None = None) -> ModelSou
     if is_model_file(model):
         return ModelFile.read(model)
     folder = Path(model)
+    if _is_repository(folder):
+        return ModelFile.read(folder / FILE)
     if any(folder.glob("fold_*")):
         return ModelFolder(folder)
     if FoldFolder(folder).latest.exists():
         raise UserError(f"{folder}: a single fold. Give {folder.parent} and select the fold with --fold.")
     return WorkFolder(_workspace(model, None if work is None else Path(work)))
+
+
+def _is_repository(folder: Path) -> bool:
+    """Return whether a directory is a copy of a repository of the hub, and no place where somebody put a model file."""
+    others = ("dataset.json", "plan.json", "fold_*")
+    return (folder / FILE).is_file() and not any(any(folder.glob(name)) for name in others)
 
 
 @dataclass(frozen=True)

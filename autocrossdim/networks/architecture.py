@@ -26,14 +26,14 @@ class Architecture:
     """What a timm architecture does to the resolution, unit by unit and layer by layer.
 
     Attributes:
-        units: names of the modules that run one after the other, up to the last stage.
-        levels: level (log2 of the stride) of each unit's output.
-        widths: channels of each unit's output.
-        layers: for every layer with strides or kernels: level of its input, and levels that it goes down.
-        stem: name of the first convolution.
-        keys: shape of every tensor that the units hold in 2D, with three input channels.
-        tail: names of the tensors behind the last stage: head and classifier.
-        known: whether the twin of every layer was written or read; what is only recursed into has to be proven.
+        units: Names of the modules that run one after the other, up to the last stage.
+        levels: Level (log2 of the stride) of the output of each unit.
+        widths: Number of channels of the output of each unit.
+        layers: Level of the input of every layer with strides or kernels, and how many levels coarser its output is.
+        stem: Name of the first convolution.
+        keys: Shape of every tensor of the units in 2D, with three input channels.
+        tail: Names of the tensors after the last stage: head and classifier.
+        known: Whether a 3D twin of every layer was written or reviewed; otherwise the twin has to be verified.
     """
 
     units: tuple[str, ...]
@@ -46,7 +46,7 @@ class Architecture:
     known: bool
 
     def taps(self, depth: int) -> dict[int, int]:
-        """The unit that ends each level from 1 to `depth`, by index; levels nothing stops at are left out.
+        """Return the index of the unit that ends each level from 1 to `depth`; levels without such a unit are left out.
 
         Level 1 ends with the stem, before the first stage, as in the paper (its x1).
         """
@@ -56,7 +56,7 @@ class Architecture:
 
 
 def arch_of(encoder: str) -> str:
-    """The architecture in a timm name, without its tag."""
+    """Return the architecture in a timm name, without its tag."""
     return encoder.partition(".")[0]
 
 
@@ -78,24 +78,26 @@ def check_arch(encoder: str) -> None:
     """Check that timm has a model of the name.
 
     Raises:
-        UserError: it has not.
+        UserError: It has not.
     """
     arch = arch_of(encoder)
     if not timm.is_model(arch):
         near = difflib.get_close_matches(arch, timm.list_models(), 3)
-        raise UserError(f"encoder {encoder}: timm has no such model. {'Near: ' + ', '.join(near) if near else ''}")
+        raise UserError(
+            f"encoder {encoder}: timm has no such model. {'Similar names: ' + ', '.join(near) + '.' if near else ''}"
+        )
 
 
 def create_timm(encoder: str, drop_path: float = 0.0, **options: Any) -> Any:
-    """Timm's model of that architecture, without pretrained weights.
+    """Return timm's model of an architecture, without pretrained weights.
 
     Args:
-        encoder: timm's name of it, with or without a tag.
-        drop_path: stochastic depth.
-        options: as of `timm.create_model`.
+        encoder: timm's name, with or without a tag.
+        drop_path: Rate of stochastic depth.
+        options: Options of `timm.create_model`.
 
     Raises:
-        UserError: timm has no such architecture, or stochastic depth is asked of one that has none.
+        UserError: timm has no such architecture, or it has no stochastic depth.
     """
     check_arch(encoder)
     try:
@@ -137,7 +139,7 @@ def architecture(arch: str) -> Architecture:
 
 
 def _trace(model: Any, arch: str) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
-    """Outputs of the units in the order in which they run, and what each layer with strides or kernels does."""
+    """Return the outputs of the units in the order in which they run, and the `layers` of an `Architecture`."""
     outputs: dict[str, Tensor] = {}
     layers: dict[str, tuple[int, int]] = {}
 
@@ -177,7 +179,7 @@ def _trace(model: Any, arch: str) -> tuple[dict[str, Tensor], dict[str, tuple[in
 
 
 def _candidates(model: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
-    """Modules that may be units: children, and those of plain sequences among them."""
+    """Return the modules that may be units: children, and the children of sequences among them."""
     found: dict[str, nn.Module] = {}
     for key, child in model.named_children():
         found |= _candidates(child, f"{prefix}{key}.") if type(child) is nn.Sequential else {prefix + key: child}
@@ -189,7 +191,7 @@ def _unfit(model: nn.Module, arch: str, reason: str) -> UserError:
 
 
 def advice(model: nn.Module) -> str:
-    """What to use instead of a model that does not fit."""
+    """Return what to use instead of a model that does not fit."""
     kinds = {type(layer) for layer in model.modules()}
     if any(kind.__module__.startswith("timm.") and _TRANSFORMER.search(kind.__name__) for kind in kinds):
         return (

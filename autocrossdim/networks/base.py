@@ -18,10 +18,10 @@ class SegmentationNetwork(nn.Module):
     """From (B, C, *spatial) to logits (B, K, *spatial).
 
     Attributes:
-        plan: what the network was built from.
-        load_report: where its parameters came from.
-        encoder_prefix: how the names of the encoder's parameters begin.
-        freeze_statistics: keep the encoder's batch-norm statistics as they were loaded, whatever `.train()` says.
+        plan: Plan that the network was built from.
+        load_report: Where its parameters came from.
+        encoder_prefix: Prefix of the names of the encoder's parameters.
+        freeze_statistics: Whether the batch-norm statistics of the encoder stay as they were loaded, in training too.
     """
 
     encoder_prefix = "encoder."
@@ -59,15 +59,15 @@ class SegmentationNetwork(nn.Module):
         return self
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """The encoder's parameters, without the stem where weights never fit it (the paper's 16 channels).
+        """Return the parameters of the encoder, without the paper's stem of 16 channels, which no weights fit.
 
-        Follows from the plan alone, so that a resumed run has the groups it was started with.
+        They follow from the plan alone, so that a resumed run has the parameter groups it was started with.
         """
         names = self._encoder_names()
         return (parameter for name, parameter in self.named_parameters() if name in names)
 
     def other_parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters that are not among `encoder_parameters`."""
+        """Return all parameters that are not among `encoder_parameters`."""
         names = self._encoder_names()
         return (parameter for name, parameter in self.named_parameters() if name not in names)
 
@@ -85,5 +85,5 @@ class SegmentationNetwork(nn.Module):
         raise NotImplementedError
 
     def image_layers(self) -> set[str]:
-        """Names of the weights that take the image's channels, which can be adapted to other channels."""
+        """Return the names of the weights that take the channels of the image and can be adapted to other channels."""
         raise NotImplementedError

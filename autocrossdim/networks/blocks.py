@@ -16,7 +16,7 @@ class Parts(nn.Module):
     """A module that takes over parts, parameters and options of a 2D layer, under the same names.
 
     Args:
-        layer: timm's; its children are twins already.
+        layer: timm's layer, whose children are twins already.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -36,9 +36,9 @@ class StandardisedConv(Parts):
     subtracted in the middle slice. A kernel inflated by `center` then gives the 2D kernel's response exactly.
 
     Args:
-        layer: timm's, with kernel, strides and padding for the axes of the network that is built.
-        same: whether to pad as TensorFlow's "same" does.
-        axis: the new axis, 0 to 2; None in 2D.
+        layer: timm's layer, with kernel, strides and padding for the axes of the network that is built.
+        same: Whether to pad as TensorFlow's "same" does.
+        axis: The new axis, 0 to 2; None in 2D.
     """
 
     weight: Tensor
@@ -57,7 +57,7 @@ class StandardisedConv(Parts):
         self.same, self.axis = same, axis
 
     def standardised(self) -> Tensor:
-        """The kernel (O, I / groups, *kernel) with zero mean and unit variance, times a gain in ScaledStdConv2d."""
+        """Return the kernel (O, I / groups, *kernel) with mean 0 and variance 1, times the gain if there is one."""
         in_plane = self.weight if self.axis is None else self.weight.sum(2 + self.axis)
         var, mean = torch.var_mean(in_plane.flatten(1), 1, correction=0)
         factor = torch.rsqrt(var + self.eps)
@@ -136,8 +136,8 @@ class SqueezeExcite3d(nn.Module):
     """x times a gate computed from its mean over all spatial axes: squeeze-and-excitation and its relatives.
 
     Args:
-        children: the layers between the mean and the gate's value, in order, by their names in timm.
-        add_maxpool: whether half of the mean is the maximum instead.
+        children: The layers between the mean and the value of the gate, in order, with their names in timm.
+        add_maxpool: Whether the mean of mean and maximum is used in place of the mean.
     """
 
     def __init__(self, children: Iterable[tuple[str, nn.Module]], add_maxpool: bool = False) -> None:
@@ -148,81 +148,60 @@ class SqueezeExcite3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, Z, Y, X) -> the same shape."""
-        gate = x.mean((2, 3, 4), keepdim=True)
+        gate = x.mean(_SPATIAL, keepdim=True)
         if self.add_maxpool:
-            gate = 0.5 * gate + 0.5 * x.amax((2, 3, 4), keepdim=True)
+            gate = 0.5 * gate + 0.5 * x.amax(_SPATIAL, keepdim=True)
         for child in self.children():
             gate = child(gate)
         return x * gate
 
 
-class ChannelAttention3d(nn.Module):
-    """x times a gate from its mean and its maximum, each through the same two layers: the twin of CBAM's first half.
-
-    Args:
-        layer: timm's ChannelAttn, its parts inflated.
-    """
+class ChannelAttention3d(Parts):
+    """x times a gate from its mean and its maximum, each through the same two layers: the twin of CBAM's first half."""
 
     fc1: nn.Module
     act: nn.Module
     fc2: nn.Module
     gate: nn.Module
 
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        for name, child in layer.named_children():
-            self.add_module(name, child)
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, Z, Y, X) -> the same shape."""
-        pooled = (x.mean((2, 3, 4), keepdim=True), x.amax((2, 3, 4), keepdim=True))
+        pooled = (x.mean(_SPATIAL, keepdim=True), x.amax(_SPATIAL, keepdim=True))
         mean, largest = (self.fc2(self.act(self.fc1(values))) for values in pooled)
         return x * self.gate(mean + largest)  # type: ignore[no-any-return]
 
 
-class EfficientChannelAttention3d(nn.Module):
-    """x times a gate computed by 1D convolutions over the channels' means: the twin of timm's EcaModule.
-
-    Args:
-        layer: timm's.
-    """
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        for name, child in layer.named_children():
-            self.add_module(name, child)
+class EfficientChannelAttention3d(Parts):
+    """x times a gate computed by 1D convolutions over the channels' means: the twin of timm's EcaModule."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, Z, Y, X) -> the same shape."""
-        gate: Tensor = x.mean((2, 3, 4)).unsqueeze(1)
+        gate: Tensor = x.mean(_SPATIAL).unsqueeze(1)
         for child in self.children():
             gate = child(gate)
         return x * gate.reshape(*x.shape[:2], 1, 1, 1)
 
 
-class ConvNeXtBlock3d(nn.Module):
-    """The twin of timm's ConvNeXtBlock, made of the (already inflated) parts of one."""
+class ConvNeXtBlock3d(Parts):
+    """The twin of timm's ConvNeXtBlock."""
 
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.use_conv_mlp: bool = block.use_conv_mlp
-        self.conv_dw: nn.Module = block.conv_dw
-        self.norm: nn.Module = block.norm
-        self.mlp: nn.Module = block.mlp
-        self.gamma: nn.Parameter | None = block.gamma
-        self.shortcut: nn.Module = block.shortcut
-        self.drop_path: nn.Module = block.drop_path
+    use_conv_mlp: bool
+    conv_dw: nn.Module
+    norm: nn.Module
+    mlp: nn.Module
+    gamma: Tensor | None
+    shortcut: nn.Module
+    drop_path: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, Z, Y, X) -> (B, O, Z, Y, X)."""
         y: Tensor = self.conv_dw(x)
-        if not self.use_conv_mlp:  # layer norm and linear layers want channels last
-            y = y.movedim(1, -1)
-        y = self.mlp(self.norm(y))
-        if not self.use_conv_mlp:
-            y = y.movedim(-1, 1)
+        if self.use_conv_mlp:
+            y = self.mlp(self.norm(y))
+        else:  # layer norm and linear layers expect channels last
+            y = self.mlp(self.norm(y.movedim(1, -1))).movedim(-1, 1)
         if self.gamma is not None:
-            y = y * self.gamma.reshape(1, -1, 1, 1, 1)
+            y = y * per_channel(self.gamma)
         return self.drop_path(y) + self.shortcut(x)  # type: ignore[no-any-return]
 
 

@@ -8,8 +8,6 @@ from autocrossdim.networks.unet import UNet
 from autocrossdim.networks.weights import EncoderWeights
 from autocrossdim.records.network import Kind, NetworkPlan
 
-__all__ = ["NetworkPlan", "SegmentationNetwork", "build_network"]
-
 _NETWORKS: dict[Kind, type[SegmentationNetwork]] = {"unet": UNet, "ds": DSNet, "plain": PlainUNet}
 
 
@@ -17,15 +15,15 @@ def build_network(plan: NetworkPlan, weights: EncoderWeights | None) -> Segmenta
     """Build a network; under `torch.device("meta")` without memory or arithmetic.
 
     Args:
-        plan: what to build.
-        weights: what `resolve_weights` gave; None starts at random, because that was asked for.
+        plan: The network.
+        weights: Result of `resolve_weights`; None for random weights, if those were requested.
 
     Returns:
         The network in training mode; its `load_report` says where its parameters came from.
 
     Raises:
-        UserError: the encoder is unknown, has fewer levels than the plan, holds layers without a 3D twin, or
-            the weights are another encoder's.
+        UserError: The encoder is unknown, has fewer levels than the plan or layers without a 3D twin, or the weights
+            belong to another encoder.
     """
     network = _NETWORKS[plan.kind](plan)
     if weights is None:

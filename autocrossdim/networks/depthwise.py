@@ -4,14 +4,15 @@ oneDNN, which computes convolutions for PyTorch on a CPU, has a fast kernel for 
 convolution, but none for its two gradients: they take general kernels that waste 15 of 16 lanes or copy patches. Both
 gradients can be written as depthwise convolutions again, with the same products in another order:
 
-- that by the input: a convolution of the output's gradient with the turned kernel, one for each phase of the stride
+- with respect to the input: a convolution of the output's gradient with the flipped kernel for each phase of the stride
   (one for stride 1, eight for stride 2);
-- that by the weight, slice by slice. Kernels up to 3 wide: the weight gradients of 2D convolutions, one for each depth
-  of the kernel, for which oneDNN is fast. Wider ones, for which it is not: 2D convolutions of slices of the input, with
-  slices of the output's gradient as kernels.
+- with respect to the weight, slice by slice. For kernels up to 3 wide: the weight gradient of a 2D convolution for each
+  depth of the kernel, for which oneDNN is fast. For wider ones, for which it is not: 2D convolutions of slices of the
+  input, with slices of the output's gradient as kernels.
 
-Measured by benchmarks/depthwise.py (ms, one core of a Xeon with AVX-512, PyTorch 2.15, batch 2), gradient by input + by
-weight, at stages of an inflated EfficientNet-B0 for patches of 40 x 56 x 40 and 96 x 96 x 96, and of a ConvNeXt:
+Measured by benchmarks/depthwise.py (ms, one core of a Xeon with AVX-512, PyTorch 2.15, batch 2), gradients with respect
+to input + weight, at stages of an inflated EfficientNet-B0 for patches of 40 x 56 x 40 and 96 x 96 x 96, and of a
+ConvNeXt:
 
 | channels, input, kernel, stride | conv3d | conv3d, channels last | here |
 |---|---|---|---|
@@ -29,8 +30,8 @@ weight, at stages of an inflated EfficientNet-B0 for patches of 40 x 56 x 40 and
 | 1152, 3 x 3 x 3, 5, 1 | 7.2 + 9.7 | 88.7 + 14.5 | 0.8 + 1.6 |
 | 96, 24 x 24 x 24, 7, 1 | 729.8 + 803.3 | 758.8 + 243.6 | 20.9 + 44.0 |
 
-With AVX2 alone the gains are alike. By this, the whole training step of a DX-Net over EfficientNet-B0 takes 0.71 s of
-CPU time instead of 0.79 s, at 2 x 40 x 56 x 40.
+With AVX2 alone, the gains are similar. A training step of a DX-Net with EfficientNet-B0 at 2 x 40 x 56 x 40 takes
+0.71 s of CPU time instead of 0.79 s.
 """
 
 import itertools
@@ -52,11 +53,11 @@ _ONEDNN_ON_X86 = _X86 and torch.backends.mkldnn.is_available()  # type: ignore[n
 class DepthwiseConv3d(Conv3d):
     """A `Conv3d` with one input and one output channel per group, trained faster on CPUs; see above.
 
-    The same parameters, names and results, up to the order of sums. It is `conv3d` itself wherever that was not
-    measured to be slower: on other devices, in other types than float32, with autocast, without gradients, while
-    compiling, on other processors than x86, with dilation or other padding than zeros. It is so on `meta` too, where
-    memory is computed: what is kept for the backward pass is the same, and what the gradients here need beside their
-    results is less than one of the layer's features.
+    Parameters, their names and results are the same, up to the order of sums. `conv3d` itself is used wherever it was
+    not measured to be slower: on other devices, in other types than float32, with autocast, without gradients, while
+    compiling, on other processors than x86, and with dilation or other padding than zeros. It is also used on `meta`,
+    where memory is computed: the same tensors are kept for the backward pass, and the temporary memory of the gradients
+    here is less than one of the layer's features.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -97,25 +98,25 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
-        by_input = by_weight = None
+        of_input = of_weight = None
         if ctx.needs_input_grad[0]:
-            by_input = input_gradient(grad, weight, x.shape[2:], ctx.stride, ctx.padding)
+            of_input = input_gradient(grad, weight, x.shape[2:], ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
-            by_weight = weight_gradient(grad, x, weight, ctx.stride, ctx.padding)
-        return by_input, by_weight, None, None
+            of_weight = weight_gradient(grad, x, weight, ctx.stride, ctx.padding)
+        return of_input, of_weight, None, None
 
 
 def input_gradient(
     grad: Tensor, weight: Tensor, shape: Sequence[int], stride: Sequence[int], padding: Sequence[int]
 ) -> Tensor:
-    """Gradient of a depthwise convolution by its input: (B, C, *shape) in channels last.
+    """Return the gradient of a depthwise convolution with respect to its input, (B, C, *shape) in channels last.
 
     Args:
-        grad: gradient by the output, (B, C, Z, Y, X) in channels last.
-        weight: (C, 1, *kernel).
-        shape: the input's spatial axes.
-        stride: one an axis.
-        padding: one an axis.
+        grad: Gradient with respect to the output, (B, C, Z, Y, X) in channels last.
+        weight: Weight, shape (C, 1, *kernel).
+        shape: Spatial shape of the input.
+        stride: Stride per axis.
+        padding: Padding per axis.
     """
     sizes = zip(stride, padding, weight.shape[2:], shape, grad.shape[2:], strict=True)
     phases = itertools.product(*([_phase(r, *axis) for r in range(min(axis[0], axis[3]))] for axis in sizes))
@@ -132,13 +133,19 @@ def input_gradient(
 
 
 class _Phase(NamedTuple):
-    """Voxels r, r + stride, ... of an axis; the same taps of the kernel see each of them."""
+    """Voxels r, r + stride, ... of an axis, all of which are seen by the same taps of the kernel.
+
+    Attributes:
+        voxels: The voxels.
+        taps: The taps.
+        padding: Padding of the convolution, the same at both ends.
+        wanted: Part of the result of that convolution that belongs to the voxels.
+    """
 
     voxels: slice
     taps: slice
     padding: int
     wanted: slice
-    """What to keep of the convolution, because `padding` is the same at both ends."""
 
 
 def _phase(r: int, stride: int, padding: int, kernel: int, size: int, outputs: int) -> _Phase:
@@ -152,24 +159,24 @@ def _phase(r: int, stride: int, padding: int, kernel: int, size: int, outputs: i
 
 def _of_phase(grad: Tensor, weight: Tensor, phase: tuple[_Phase, ...]) -> Tensor:
     z, y, x = phase
-    turned = weight[:, :, z.taps, y.taps, x.taps].flip(2, 3, 4)
+    flipped = weight[:, :, z.taps, y.taps, x.taps].flip(2, 3, 4)
     pad = [axis.padding for axis in phase]
-    if len(weight) == turned.numel() and not any(pad):
-        part = grad * turned[:, 0]  # on one thread PyTorch does not give one tap to oneDNN: 25 ms instead of 3 ms
+    if len(weight) == flipped.numel() and not any(pad):
+        part = grad * flipped[:, 0]  # on one thread PyTorch does not give one tap to oneDNN: 25 ms instead of 3 ms
     else:
-        part = F.conv3d(grad, turned, None, 1, pad, 1, len(weight))
+        part = F.conv3d(grad, flipped, None, 1, pad, 1, len(weight))
     return part[:, :, z.wanted, y.wanted, x.wanted]
 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    """Gradient of a depthwise convolution by its weight: (C, 1, *kernel).
+    """Return the gradient of a depthwise convolution with respect to its weight, (C, 1, *kernel).
 
     Args:
-        grad: gradient by the output, (B, C, Z, Y, X) in channels last.
-        x: the input, (B, C, *spatial) in channels last.
-        weight: (C, 1, *kernel).
-        stride: one an axis.
-        padding: one an axis.
+        grad: Gradient with respect to the output, (B, C, Z, Y, X) in channels last.
+        x: Input, (B, C, *spatial) in channels last.
+        weight: Weight, shape (C, 1, *kernel).
+        stride: Stride per axis.
+        padding: Padding per axis.
     """
     result = torch.zeros_like(weight, memory_format=torch.contiguous_format)
     by_taps = max(weight.shape[3:]) <= NARROW
@@ -200,6 +207,6 @@ def _add_by_slices(result: Tensor, grad: Tensor, x: Tensor, stride: Sequence[int
         low, high = max(0, -start), min(depth, len(x) - start)
         if low < high:
             seen = x[start + low : start + high]
-            # Stride and dilation change places: outputs that lie apart see inputs that lie apart.
+            # Stride and dilation change places: neighbouring outputs see inputs that are a stride apart.
             part = F.conv2d(seen, kernel[:, None], None, 1, tuple(padding[1:]), tuple(stride[1:]), len(result))
             result[:, 0, low:high] += part[:, :, :height, :width].transpose(0, 1)

@@ -17,14 +17,14 @@ _UP_WIDTHS = (96, 48, 32, 16)
 
 
 def depth_strides(depth: int) -> list[int]:
-    """Four strides along depth that leave three slices of a patch.
+    """Return four strides along depth that reduce a patch to three slices.
 
-    Layers round sizes up, so that strides of product p leave three slices of depths from 2p + 1 to 3p. Of
-    the products possible the one nearest to the paper's proportion (48 for 128) is taken, its larger strides
-    early but for the last, which is the paper's for 128: 3, 2, 2, 4.
+    Sizes are rounded up, so strides with the product p leave three slices of depths from 2p + 1 to 3p. The product
+    closest to the paper's proportion (48 for 128) is chosen, with larger strides first, except for the last one. For a
+    depth of 128, these are the strides of the paper: 3, 2, 2, 4.
 
     Args:
-        depth: voxels, 5 or more (no stride leaves three slices of four).
+        depth: Depth of the patch in voxels, at least 5 (no stride leaves three of four slices).
     """
     choices = itertools.product((1, 2, 3), (1, 2, 3), (1, 2, 3), range(1, 1 + max(4, math.ceil(depth / 81))))
     fitting = [strides for strides in choices if -(-depth // math.prod(strides)) == _SLICES]
@@ -42,7 +42,7 @@ class DSNet(SegmentationNetwork):
 
     def __init__(self, plan: NetworkPlan) -> None:
         super().__init__(plan)
-        assert plan.depth is not None  # the plan sees to it
+        assert plan.depth is not None  # checked by the plan
         strides = depth_strides(plan.depth)
         down: list[nn.Module] = [_down(plan.in_channels, _DOWN_WIDTHS[0], 1)]
         up: list[nn.Module] = []
@@ -66,7 +66,7 @@ class DSNet(SegmentationNetwork):
         """(B, C, Z, Y, X) -> logits (B, K, Z, Y, X), with Z the plan's depth.
 
         Raises:
-            ValueError: the input has another depth.
+            ValueError: The input has another depth.
         """
         if x.shape[2] != self.plan.depth:
             raise ValueError(f"this DS-Net is built for patches of depth {self.plan.depth}, not {x.shape[2]}")
@@ -79,7 +79,7 @@ class DSNet(SegmentationNetwork):
         return self.unet.encode(self.down(x).flatten(0, 1))
 
     def image_layers(self) -> set[str]:
-        """The first 3D convolution's weight."""
+        """Return the name of the weight of the first 3D convolution."""
         return {"down.0.0.weight"}
 
 

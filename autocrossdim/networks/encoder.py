@@ -13,7 +13,7 @@ from autocrossdim.networks.blocks import StandardisedConv
 from autocrossdim.networks.inflation import rebuild
 from autocrossdim.networks.kernels import Mode
 from autocrossdim.networks.layers import AcsConv3d, he_normal
-from autocrossdim.networks.parity import TOLERANCE, find_fault, perturb, relative_error, reproducible
+from autocrossdim.networks.parity import TOLERANCE, find_fault, hooked, perturb, relative_error, reproducible
 from autocrossdim.networks.twins import Geometry
 from autocrossdim.records.network import NetworkPlan
 from autocrossdim.system.errors import UserError
@@ -25,16 +25,16 @@ Axes = tuple[tuple[int, ...], ...]
 class Chain(nn.Module):
     """Units of a timm model, one after the other, rebuilt for strides and kernels; names of tensors are timm's.
 
-    A layer that goes from level i to j takes the product of the strides between, and has extent along an axis only if
-    the kernels of all levels it leads to have it.
+    A layer that goes from level i to j gets the product of the strides between them. Its kernel has extent along an
+    axis only if the kernels of all levels it leads to have.
 
     Args:
-        model: timm's (it is used up).
-        arch: what it is as an encoder.
-        strides: for each level below full resolution.
-        kernels: for each level.
-        mode: rule of inflation.
-        axis: the new axis in 3D.
+        model: timm's model, which is modified.
+        arch: Architecture of the model.
+        strides: Stride per axis of each level below full resolution.
+        kernels: Kernel extent per axis of each level.
+        mode: Rule of inflation.
+        axis: The new axis in 3D, 0 to 2.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class Encoder(Chain):
     """A timm model up to the plan's last level, in the plan's number of axes.
 
     In 3D the convolutions start from He initialisation for their real fan; in 2D from timm's own. Unless every layer of
-    the architecture is known, the encoder is proven for the plan's strides and kernels, once in a process.
+    the architecture is known, the encoder is proven for the plan's strides and kernels, once per process.
 
     Attributes:
-        levels: levels that have a feature, in order; a stem of stride 4 leaves out level 1.
-        channels: channels of those features.
-        first_conv: name of the first convolution.
+        levels: Levels that have a feature, in order; a stem of stride 4 leaves out level 1.
+        channels: Number of channels of those features.
+        first_conv: Name of the first convolution.
 
     Raises:
-        UserError: the encoder is unknown, cannot end at the plan's last level, or fails the proof.
+        UserError: The encoder is unknown, cannot end at the plan's last level, or fails the proof.
     """
 
     def __init__(self, plan: NetworkPlan, in_channels: int) -> None:
@@ -109,7 +109,7 @@ def prove_chain(name: str) -> None:
         name: timm's name of the architecture.
 
     Raises:
-        UserError: they do not.
+        UserError: They do not.
     """
     units = architecture(name).units
     with reproducible(), torch.no_grad():
@@ -124,10 +124,8 @@ def prove_chain(name: str) -> None:
             return hook
 
         image = torch.randn(1, 3, 96, 96)
-        handles = [model.get_submodule(unit).register_forward_pre_hook(record(unit)) for unit in units]
-        model.forward_features(image)
-        for handle in handles:
-            handle.remove()
+        with hooked(model.get_submodule(unit).register_forward_pre_hook(record(unit)) for unit in units):
+            model.forward_features(image)
         x = image
         for unit in units:
             if x.shape != inputs[unit].shape or relative_error(x, inputs[unit]) > TOLERANCE:
@@ -147,11 +145,11 @@ def prove(name: str, strides: Axes, kernels: Axes) -> None:
 
     Args:
         name: timm's name of the architecture.
-        strides: the plan's.
-        kernels: the plan's.
+        strides: Stride per axis of each level, as in the plan.
+        kernels: Kernel extent per axis of each level, as in the plan.
 
     Raises:
-        UserError: a value or a size is wrong; the message names the first layer that gives other values.
+        UserError: A value or a size is wrong; the message names the first layer that gives other values.
     """
     if len(strides[0]) == 3:
         _check_values(name, strides, kernels)
@@ -182,12 +180,12 @@ def _in_plane(entries: Axes) -> Axes:
 
 
 def _turned(entries: Axes) -> Axes:
-    """With the new axis second instead of first."""
+    """Return the entries with the new axis second instead of first."""
     return tuple((y, z, x) for z, y, x in entries)
 
 
 def _check_sizes(chain: Chain, name: str, strides: Axes) -> None:
-    """Decoders need features of ceil(size / stride), at odd sizes too."""
+    """Raise a UserError unless features have ceil(size / stride) voxels, as decoders need, at odd sizes too."""
     totals = [tuple(math.prod(along) for along in zip(*strides[:level], strict=True)) for level in chain.levels]
     sizes = tuple(2 * total + 1 for total in totals[-1])
     expected = [tuple(-(-n // total) for n, total in zip(sizes, each, strict=True)) for each in totals]

@@ -1,4 +1,4 @@
-"""2D modules into their 3D twins, weights included."""
+"""Inflation: 2D modules and their weights become 3D modules, called their twins."""
 
 import copy
 import itertools
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autocrossdim.networks.architecture import advice
 from autocrossdim.networks.kernels import Mode
-from autocrossdim.networks.parity import Fault, find_fault, perturb, reproducible
+from autocrossdim.networks.parity import Fault, find_fault, hooked, perturb, reproducible
 from autocrossdim.networks.twins import TWINS, Geometry, Spec, all_known, is_refused
 from autocrossdim.system.errors import UserError
 
@@ -22,33 +22,33 @@ _SIZES = ((64, 32), (96, 96), (224, 64), (256, 64))
 def inflate(module: nn.Module, mode: Mode = "center", axis: int = 0, *, example: Tensor | None = None) -> nn.Module:
     """Turn a 2D module, working on (B, C, H, W), into its 3D twin, weights included.
 
-    The new axis copies extent, stride and padding of the module's first spatial axis; names of parameters stay
-    as they are. The modes say what a k x k kernel becomes:
+    The new axis has the extent, stride and padding of the module's first spatial axis. Names of parameters do not
+    change. The mode determines what a k x k kernel becomes:
 
-    - `center`: the 2D kernel in the middle slice, zeros elsewhere. On a volume that is constant along the new
-      axis the twin gives the 2D features, borders included.
-    - `average`: the 2D kernel divided by k at each of k depths, as in I3D (arXiv 1705.07750). The same, but
-      only away from the borders of the new axis, where zero padding enters.
-    - `replicate`: the 2D kernel, undivided, at each depth (the paper's words). Responses grow by k, which a
-      batch-norm in training mode takes back.
-    - `acs`: the 2D kernel stays as it is and trains as it is; a third of the output channels applies it in each of
-      the three planes (arXiv 1911.10477).
+    - `center`: the 2D kernel in the middle slice, zeros elsewhere. On a volume that is constant along the new axis,
+      the twin gives the 2D features, also at the borders.
+    - `average`: the 2D kernel divided by k at each of k depths, as in I3D (arXiv 1705.07750). It gives the 2D features
+      away from the borders of the new axis, where zero padding contributes.
+    - `replicate`: the 2D kernel at each depth, undivided (as the paper describes it). Responses grow by a factor of k,
+      which batch normalisation in training mode compensates.
+    - `acs`: the kernel remains 2D; a third of the output channels applies it in each of the three planes
+      (arXiv 1911.10477).
 
     Layers are replaced by their twins; what contains them (blocks, stages, models, timm's `features_only` wrappers) is
-    kept. Unless all of it is known, the result is proven: by `center`, a volume that is constant along the new axis
-    must give the 2D features at every output, with random statistics and no parameter left at a constant. This runs
-    once for the same architecture in a process. If a timm model fails it in its classification head, the head is
-    dropped: the twin then returns what timm's `forward_features` does.
+    kept. Unless all layers are known, the result is verified: inflated by `center`, a volume that is constant along the
+    new axis must give the 2D features at every output, with random statistics and no parameter left at a constant. This
+    runs once per architecture and process. If a timm model fails in its classification head, the head is dropped, and
+    the twin returns what timm's `forward_features` does.
 
     Args:
         module: The 2D module; it is not changed.
-        mode: see above.
-        axis: which spatial axis of the 3D twin is the new one, 0 to 2.
-        example: (B, C, H, W), an input for the proof; by default noise with the channels of the first convolution.
+        mode: Rule of inflation.
+        axis: New spatial axis of the 3D twin, 0 to 2.
+        example: Input for the verification, (B, C, H, W); by default noise with the channels of the first convolution.
 
     Raises:
-        UserError: a layer has no 3D twin or fails the proof (the message names it), or mode or axis are none of the
-            above.
+        UserError: A layer has no 3D twin or fails the verification (the message names it), or mode or axis is not one
+            of the above.
     """
     if mode not in get_args(Mode) or axis not in (0, 1, 2):
         raise UserError(f"inflate: mode must be one of {', '.join(get_args(Mode))} and axis 0, 1 or 2.")
@@ -70,18 +70,18 @@ def rebuild(
     geometry: Mapping[str, Geometry] | None = None,
     name: str = "",
 ) -> nn.Module:
-    """Change a 2D module (which is used up) to `dims` axes, with the strides and kernels of `geometry`.
+    """Return a 2D module rebuilt for `dims` axes, with the strides and kernels of `geometry`.
 
     Args:
-        module: the 2D module.
+        module: The 2D module, which is modified.
         dims: 2 or 3.
-        mode: as in `inflate`.
-        axis: as in `inflate`.
-        geometry: strides and kernels by the layers' names; layers that are not in it keep their own.
-        name: the module's own name, where it is part of a larger one.
+        mode: As for `inflate`.
+        axis: As for `inflate`.
+        geometry: Strides and kernels by name of the layer; other layers keep their own.
+        name: Name of the module, if it is part of a larger one.
 
     Raises:
-        UserError: a layer has no 3D twin.
+        UserError: A layer has no 3D twin.
     """
     done: dict[nn.Module, nn.Module] = {}  # a layer used twice has one twin
 
@@ -122,7 +122,7 @@ def _prove(module: nn.Module, example: Tensor | None) -> list[str]:
     """Prove a module, if need be without its classification head; returns the names of the parts to drop.
 
     Raises:
-        UserError: a layer that is no part of a head is wrong in 3D.
+        UserError: A layer that is no part of a head is wrong in 3D.
     """
     signature = _signature(module)
     if signature not in _proven:
@@ -150,13 +150,11 @@ def _fault(flat: nn.Module, image: Tensor, depth: int) -> Fault | None:
 
 
 def _parts_of_head(model: Any, image: Tensor) -> list[str]:
-    """The children of a timm classifier that its features are computed without."""
+    """Return the names of the children of a timm classifier that are not used to compute its features."""
     run: set[nn.Module] = set()
-    handles = [layer.register_forward_pre_hook(lambda layer, _: run.add(layer)) for layer in model.modules()]
-    with torch.no_grad():
+    handles = (layer.register_forward_pre_hook(lambda layer, _: run.add(layer)) for layer in model.modules())
+    with torch.no_grad(), hooked(handles):
         model.forward_features(image)
-    for handle in handles:
-        handle.remove()
     return [name for name, child in model.named_children() if not run.intersection(child.modules())]
 
 
@@ -168,7 +166,7 @@ def _drop_head(model: Any, parts: list[str]) -> None:
 
 
 def _probe(flat: nn.Module, example: Tensor | None) -> tuple[Tensor, int]:
-    """An input that the 2D module takes, and the depth of the volume made of it."""
+    """Return an input that the 2D module accepts, and the depth of the volume made from it."""
     if example is not None:
         return example[:1].detach().float().cpu(), example.shape[2]
     first = next((layer for layer in flat.modules() if isinstance(layer, nn.Conv2d)), None)
@@ -183,13 +181,13 @@ def _probe(flat: nn.Module, example: Tensor | None) -> tuple[Tensor, int]:
             continue
         return image, depth
     raise UserError(
-        f"cannot inflate {type(flat).__qualname__}: there is no input known to try it with. Pass `example`, a 2D input "
-        "(B, C, H, W) that it takes."
+        f"cannot inflate {type(flat).__qualname__}: no input is known with which to check the result. "
+        "Pass `example`, a 2D input (B, C, H, W) that it takes."
     )
 
 
 def _signature(module: nn.Module) -> int:
-    """Of the architecture: kinds of layers, their options, and shapes of their tensors."""
+    """Return a hash of the architecture: types of layers, their options, and shapes of their tensors."""
     plain = (int, float, str, tuple, type(None))
     layers = (
         (

@@ -8,19 +8,19 @@ Mode = Literal["center", "average", "replicate", "acs"]
 
 
 def fit_kernel(weight: Tensor, extents: tuple[int, ...], mode: Mode, axis: int = 0) -> Tensor:
-    """Give a convolution's weight the spatial extents asked for.
+    """Return the weight of a convolution with other spatial extents.
 
-    An extent of 1 that has to grow is spread by `mode` (`acs` as `center`: a dense kernel has one plane);
-    an extent that has to become 1 is summed, which keeps the response to anything constant along that axis.
+    An extent of 1 grows by the rule `mode` (`acs` as `center`: a dense kernel has one plane). To become 1, a kernel is
+    summed along the axis, which preserves its response to anything constant along that axis.
 
     Args:
-        weight: (O, I, *kernel), with 2 or 3 spatial axes.
-        extents: as many spatial extents as wanted; one more than `weight` has puts a new axis at `axis`.
-        mode: as in `autocrossdim.networks.inflate`.
-        axis: as in `inflate`.
+        weight: Weight of shape (O, I, *kernel), with 2 or 3 spatial axes.
+        extents: New extent per axis; one more than `weight` has inserts a new axis at `axis`.
+        mode: Rule of inflation, as for `autocrossdim.networks.inflate`.
+        axis: Position of a new axis, as for `inflate`.
 
     Raises:
-        ValueError: an extent would have to change between two numbers larger than 1.
+        ValueError: An extent would have to change between two numbers larger than 1.
     """
     if len(extents) == weight.ndim - 1:
         weight = weight.unsqueeze(2 + axis)

@@ -1,4 +1,4 @@
-"""3D layers that torch lacks: the twins of timm's own, with the same names of parameters."""
+"""3D layers that torch lacks: the counterparts (twins) of timm's 2D layers, with the same names of parameters."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from torch.nn import functional as F
 def pad_same(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], value: float = 0.0
 ) -> Tensor:
-    """Pad as TensorFlow's "same" does: outputs have ceil(size / stride) voxels, the odd one is put at the end.
+    """Pad as TensorFlow's "same" does: outputs have ceil(size / stride) voxels; an odd voxel is added at the end.
 
     Args:
-        x: (B, C, *spatial).
-        kernel: extents, one a spatial axis.
-        stride: one a spatial axis.
-        dilation: one a spatial axis.
-        value: what to pad with.
+        x: Features, shape (B, C, *spatial).
+        kernel: Kernel extent per axis, in voxels.
+        stride: Stride per axis.
+        dilation: Dilation per axis.
+        value: Value of the padding.
     """
     padding: list[int] = []
     for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True):
@@ -78,15 +78,15 @@ class AvgPool3dSame(nn.AvgPool3d):
 
 
 class PaddedAvgPool3d(nn.Module):
-    """A mean over windows that reach into the padding, which counts along some axes only; for inputs of any size.
+    """Average pooling with zero padding that counts as values along some axes only.
 
-    (`nn.AvgPool3d` takes no input that is smaller than its window, and has one rule for all axes.)
+    `nn.AvgPool3d` accepts no input that is smaller than its window, and has one rule for all axes.
 
     Args:
-        kernel: extents, one per axis.
-        stride: one per axis.
-        padding: zeros on either side, one per axis.
-        counted: axes along which padding counts as values of zero.
+        kernel: Extent of the window per axis.
+        stride: Stride per axis.
+        padding: Zeros on either side per axis.
+        counted: Whether padding counts as values of zero, per axis.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class PaddedAvgPool3d(nn.Module):
         return mean
 
     def _share(self, size: int, dim: int, like: Tensor) -> Tensor:
-        """Share of each window along one axis that is not padding, to broadcast."""
+        """Return the share of each window along one axis that is not padding, in a shape that broadcasts."""
         inside = F.pad(like.new_ones(1, 1, size), [self.padding[dim]] * 2)
         share = F.avg_pool1d(inside, self.kernel_size[dim], self.stride[dim])
         return share.view([-1 if axis == dim else 1 for axis in range(3)])
@@ -122,9 +122,9 @@ def he_normal(weight: Tensor, mode: Literal["fan_in", "fan_out"], groups: int = 
 
 
 class TiledAvgPool(nn.Module):
-    """Average over windows laid side by side, in 2D or 3D; those at the end may be incomplete.
+    """Average pooling over adjacent windows, in 2D or 3D; the last window of an axis may be incomplete.
 
-    Unlike torch's, it takes inputs that are smaller than a window.
+    Unlike torch's, it accepts inputs that are smaller than a window.
     """
 
     def __init__(self, kernel: Sequence[int], stride: Sequence[int]) -> None:
@@ -145,19 +145,19 @@ def _triple(value: int | Sequence[int]) -> Sequence[int]:
 class AcsConv3d(nn.Module):
     """A 2D convolution's weight applied in three planes of a volume (ACS convolution, arXiv 1911.10477).
 
-    The output channels (whole groups of them, in a grouped convolution) are dealt to the planes in three equal
-    runs, the first ones getting what is left over; run p applies its kernels with extent 1 along one axis,
-    the first run along `axis`, the others along the other two in order.
+    The output channels (or, in a grouped convolution, the groups) are divided into three runs of equal length; if that
+    is not possible, the first runs are longer by one. The kernels of a run have extent 1 along one axis: `axis` for the
+    first run, the other two axes, in order, for the others.
 
     Args:
-        in_channels: C.
-        out_channels: O.
-        kernel: the 2D kernel's extents.
-        stride: one an axis of the volume.
-        padding: zeros on either side, one an axis of the 2D kernel, or "same" as TensorFlow means it.
-        dilation: one an axis of the 2D kernel.
-        groups: groups of the convolution.
-        axis: the axis across the first plane.
+        in_channels: Number of input channels C.
+        out_channels: Number of output channels O.
+        kernel: Extents of the 2D kernel.
+        stride: Stride per axis of the volume.
+        padding: Zeros on either side per axis of the 2D kernel, or "same" for TensorFlow's rule.
+        dilation: Dilation per axis of the 2D kernel.
+        groups: Number of groups.
+        axis: Axis perpendicular to the first plane, 0 to 2.
     """
 
     bias: nn.Parameter | None
@@ -182,7 +182,7 @@ class AcsConv3d(nn.Module):
         self.register_parameter("bias", None)
 
     def runs(self) -> list[tuple[int, slice, slice, int]]:
-        """For each plane: the axis across it, its input channels, its output channels, its groups."""
+        """Return the perpendicular axis, input channels, output channels and number of groups of each plane."""
         units = self.groups if self.groups > 1 else self.out_channels
         runs, start = [], 0
         for index, axis in enumerate(self.across):
@@ -218,7 +218,7 @@ class AcsConv3d(nn.Module):
         return torch.cat(parts, dim=1)
 
     def extra_repr(self) -> str:
-        """What sets the layer apart, for `print`."""
+        """Return the options of the layer, for `print`."""
         return f"{self.in_channels}, {self.out_channels}, kernel={self.kernel_size}, stride={self.stride}"
 
 
@@ -238,14 +238,14 @@ class BatchNormAct3d(nn.BatchNorm3d):
 
 
 class BlurPool(nn.Module):
-    """A binomial filter with a stride, in 2D or 3D: timm's BlurPool2d with one extent and stride an axis.
+    """A binomial filter with a stride, in 2D or 3D: timm's BlurPool2d with an extent and a stride per axis.
 
-    An axis that is too short to be reflected at its ends is continued there with its last value.
+    An axis that is too short for padding by reflection is padded with its last value.
 
     Args:
-        extents: of the filter, one an axis; 1 does not blur along it.
-        stride: one an axis.
-        pad_mode: as of `F.pad`.
+        extents: Extent of the filter per axis; 1 does not blur along the axis.
+        stride: Stride per axis.
+        pad_mode: Mode of the padding, as for `F.pad`.
     """
 
     def __init__(self, extents: Sequence[int], stride: Sequence[int], pad_mode: str) -> None:

@@ -1,17 +1,18 @@
-"""The proof that a 3D twin is right: on a volume that is constant along the new axis it gives its 2D module's features.
+"""Verification of a 3D twin: on a volume that is constant along the new axis, it gives the features of the 2D module.
 
 The features of the two are compared at every output. If they differ, both run again with a hook on every layer, to name
 the first layer that got the right input and did not give the right output.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest value of a feature."""
@@ -21,14 +22,25 @@ class Fault(NamedTuple):
     """A layer whose 3D form is wrong.
 
     Attributes:
-        layer: its name in the module; empty for the module itself.
-        kind: its class.
-        reason: what it does instead, as the end of a sentence that begins with the layer.
+        layer: Name of the layer in the module; empty for the module itself.
+        kind: Class of the layer.
+        reason: What is wrong, as the end of a sentence that begins with the layer.
     """
 
     layer: str
     kind: str
     reason: str
+
+
+@contextmanager
+def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Keep hooks registered inside the context; they are removed at its end."""
+    registered = list(handles)
+    try:
+        yield
+    finally:
+        for handle in registered:
+            handle.remove()
 
 
 @contextmanager
@@ -40,7 +52,7 @@ def reproducible() -> Iterator[None]:
 
 
 def perturb(module: nn.Module, seed: int = 0) -> None:
-    """Move what an initialisation leaves at 0, 1 or another constant, so that no branch is switched off in the proof.
+    """Randomise what an initialisation leaves at 0, 1 or another constant, so that no branch is switched off.
 
     Statistics and parameters of batch norms, LayerScale, gains that start at zero, and biases become random.
     """
@@ -62,12 +74,12 @@ def find_fault(flat: nn.Module, volume: nn.Module, image: Tensor, depth: int, ax
     """Compare a 2D module and its 3D twin, both in evaluation mode.
 
     Args:
-        flat: the 2D module.
-        volume: its twin by `center`, with the same names of layers.
-        image: (B, C, H, W), input of the 2D module.
-        depth: extent of the volume along the new axis, voxels.
-        axis: which spatial axis of the volume is the new one. With 1, a layer that reduces or pads the first two or the
-            last two spatial axes only cannot pass.
+        flat: The 2D module.
+        volume: Its twin by `center`, with the same names of layers.
+        image: Input of the 2D module, (B, C, H, W).
+        depth: Extent of the volume along the new axis, in voxels.
+        axis: New spatial axis of the volume. With 1, a layer that reduces or pads only the first two or the last two
+            spatial axes cannot pass.
 
     Returns:
         The first layer that is wrong; None if all outputs agree.
@@ -113,7 +125,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _error(result: Tensor, expected: Tensor, axis: int) -> float | None:
-    """Relative difference; infinite if sizes differ, None where the two cannot be compared, as sequences of tokens."""
+    """Return the relative difference; infinite if sizes differ, None if incomparable, such as sequences of tokens."""
     if result.ndim == expected.ndim + 1:
         new_axes = (2 + axis, 1 + axis)  # channels first, channels last
         fitting = [dim for dim in new_axes if (*result.shape[:dim], *result.shape[dim + 1 :]) == tuple(expected.shape)]
@@ -122,7 +134,7 @@ def _error(result: Tensor, expected: Tensor, axis: int) -> float | None:
 
 
 def relative_error(result: Tensor, expected: Tensor) -> float:
-    """Largest difference, relative to the largest expected value."""
+    """Return the largest difference, relative to the largest expected value."""
     if not result.is_floating_point():
         return 0.0 if bool((result == expected).all()) else float("inf")
     error = float((result - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
@@ -159,7 +171,8 @@ def _locate(flat: nn.Module, volume: nn.Module, image: Tensor, cube: Tensor, axi
     handles = [module.register_forward_pre_hook(before(name)) for name, module in volume.named_modules()]
     handles += [module.register_forward_hook(after) for module in volume.modules()]
     try:
-        volume(cube)
+        with hooked(handles):
+            volume(cube)
     except Exception as error:  # of any kind, see above
         if not faults:
             name, module = next((name, module) for name, module, right, _ in reversed(entered) if right)
@@ -167,9 +180,6 @@ def _locate(flat: nn.Module, volume: nn.Module, image: Tensor, cube: Tensor, axi
             faults.append(
                 Fault(name, type(module).__qualname__, f"fails on a volume ({type(error).__name__}: {message})")
             )
-    finally:
-        for handle in handles:
-            handle.remove()
     return faults[0] if faults else Fault("", type(flat).__qualname__, "gives features of other shapes than in 2D")
 
 
@@ -179,7 +189,7 @@ def _difference(error: float) -> str:
 
 
 def _record_calls(module: nn.Module, image: Tensor) -> dict[str, list[tuple[list[Tensor], list[Tensor]]]]:
-    """Inputs and outputs of every call of every layer; copies, because activations work in place."""
+    """Return inputs and outputs of every call of every layer, as copies: activations work in place."""
     calls: dict[str, list[tuple[list[Tensor], list[Tensor]]]] = defaultdict(list)
     pending: list[tuple[str, list[Tensor]]] = []
 
@@ -192,7 +202,6 @@ def _record_calls(module: nn.Module, image: Tensor) -> dict[str, list[tuple[list
 
     handles = [layer.register_forward_pre_hook(before(name)) for name, layer in module.named_modules()]
     handles += [layer.register_forward_hook(after) for layer in module.modules()]
-    module(image)
-    for handle in handles:
-        handle.remove()
+    with hooked(handles):
+        module(image)
     return calls

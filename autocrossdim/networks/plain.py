@@ -51,7 +51,7 @@ class PlainUNet(SegmentationNetwork):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """(B, C, *spatial) -> logits (B, K, *spatial), for spatial axes of any size.
 
-        With deep supervision and in training: a list of logits, full resolution first, then the coarser levels.
+        In training with deep supervision: a list of logits, full resolution first, then the coarser levels.
         """
         *skips, x = self.encode(x)
         logits: list[Tensor] = []
@@ -73,7 +73,7 @@ class PlainUNet(SegmentationNetwork):
         return features
 
     def image_layers(self) -> set[str]:
-        """The first convolution's weight."""
+        """Return the name of the weight of the first convolution."""
         return {"encoder.0.0.0.weight"}
 
 

@@ -12,12 +12,11 @@ class LoadReport:
     """Where a network's values came from; as a dict (`dataclasses.asdict`) it is kept in the checkpoint.
 
     Attributes:
-        source: file, full timm name or model, with tag and licence where they are known.
-        layers: for every tensor of the network: its name, whether it `matched`, was `adapted` or is `new`,
-            and why or how.
-        parameters: number of trainable parameters by status.
-        tensors: number of trainable tensors by status.
-        unused: names of the source's tensors that have no place in the network.
+        source: File, full timm name or model, with tag and licence if they are known.
+        layers: Name of every tensor of the network, its status (`matched`, `adapted` or `new`), and why or how.
+        parameters: Number of trainable parameters by status.
+        tensors: Number of trainable tensors by status.
+        unused: Names of tensors of the source that the network does not have.
     """
 
     source: str

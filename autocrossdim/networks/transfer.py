@@ -1,4 +1,4 @@
-"""Weights into a network of other dimensions, channels or depth, tensor by tensor and with a report."""
+"""Loading weights into a network with other dimensions, channels or depth, tensor by tensor, with a report."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """Give a convolution's weight another number of input channels, with the same response to equal channels.
+    """Return the weight of a convolution for another number of input channels.
 
-    The kernels are repeated cyclically and scaled by S / C, S being the channels there are; what is then missing
-    from the sum over channels is spread evenly. For 1 channel that is the sum; for multiples of S it is
-    repetition and scaling alone.
+    The response to an image whose channels are all equal stays the same. Kernels are repeated cyclically and scaled by
+    S / C; the rest of the sum over channels is distributed evenly. One channel gets the sum of all kernels.
 
     Args:
-        weight: (O, S, *kernel).
-        channels: C, the number wanted.
+        weight: Weight of shape (O, S, *kernel).
+        channels: New number of input channels C.
     """
     have = weight.shape[1]
     if channels == have:
@@ -38,10 +37,10 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def load_encoder(network: SegmentationNetwork, weights: "EncoderWeights") -> LoadReport:
-    """Load 2D weights of a classifier into a network's encoder; the report is kept as its `load_report`.
+    """Load 2D weights of a classifier into the encoder of a network, and set its `load_report`.
 
     Raises:
-        UserError: the weights are of another architecture than the encoder.
+        UserError: The weights are of another architecture than the encoder.
     """
     if weights.encoder != arch_of(network.plan.encoder):
         raise UserError(
@@ -65,16 +64,16 @@ def transfer(
     do not fit, such as those of a head with other outputs, keep the target's values and are reported as new.
 
     Args:
-        source_state: the trained network's state_dict.
-        source_plan: the plan it was built from.
-        target: the network to fill.
-        source: how the report is to name the trained network.
+        source_state: State dict of the trained network.
+        source_plan: Plan that it was built from.
+        target: Network to load into.
+        source: Name of the trained network in the report.
 
     Returns:
-        The report, which is also kept as `target.load_report`.
+        The report, which also becomes `target.load_report`.
 
     Raises:
-        UserError: the networks differ in kind, network or encoder, or the source has more axes than the target.
+        UserError: The networks differ in kind, network or encoder, or the source has more axes than the target.
     """
     plan = target.plan
     for field, there, here in (
@@ -92,13 +91,13 @@ def transfer(
                         "them keeps 2D kernels, the other does not.")  # fmt: skip
     report = _load(target, source_state, source, source_plan.mask_channels)
     if not report.parameters["matched"] + report.parameters["adapted"]:
-        raise UserError(f"{source}: none of its tensors has a place in the network that was planned.")
+        raise UserError(f"{source}: none of its tensors fits the planned network.")
     target.load_report = report
     return report
 
 
 def fresh_report(network: SegmentationNetwork) -> LoadReport:
-    """The report of a network that nothing was loaded into."""
+    """Return the report of a network that nothing was loaded into."""
     return _load(network, {}, "random", 0)
 
 
@@ -118,7 +117,7 @@ def _load(network: SegmentationNetwork, source: Mapping[str, Tensor], label: str
         mode: Mode = "replicate" if name in transposed else network.plan.inflation
         value, status, why = _fit(source.get(name), here, mode, masks if name in image_layers else None)
         values[name] = value
-        if name.endswith("num_batches_tracked"):  # a counter, nothing learnt
+        if name.endswith("num_batches_tracked"):  # a counter, not a weight
             continue
         layers.append((name, status, why))
         if name in trainable:

@@ -38,16 +38,27 @@ from autocrossdim.system.errors import UserError
 
 
 class Geometry(NamedTuple):
-    """What a plan asks of one strided or extended layer, in the axes of the network that is built."""
+    """Stride and kernel of one layer as planned.
+
+    Attributes:
+        stride: Stride per axis of the network that is built.
+        flat: Whether the kernel has extent 1, per axis.
+    """
 
     stride: tuple[int, ...]
     flat: tuple[bool, ...]
-    """Axes along which the kernel has no extent."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """How a layer is to be rebuilt."""
+    """How a layer is rebuilt.
+
+    Attributes:
+        dims: Number of axes of the network that is built, 2 or 3.
+        mode: Rule of inflation.
+        axis: The new axis in 3D, 0 to 2.
+        geometry: Planned stride and kernel; None to keep those of the layer.
+    """
 
     dims: int
     mode: Mode
@@ -55,16 +66,16 @@ class Spec:
     geometry: Geometry | None
 
     def axes(self, value: Any) -> tuple[int, ...]:
-        """One number per axis, from a 2D layer's number or pair; the new axis copies the first."""
+        """Return one number per axis, from the number or pair of a 2D layer; the new axis copies the first."""
         pair = (value, value) if isinstance(value, int) else tuple(value)
         return pair if self.dims == 2 else (*pair[: self.axis], pair[0], *pair[self.axis :])
 
     def plane(self, values: tuple[int, ...]) -> tuple[int, ...]:
-        """What `values` says of the two axes beside the new one."""
+        """Return the values of the two axes other than the new one."""
         return (*values[: self.axis], *values[self.axis + 1 :])
 
     def flatten(self, values: tuple[int, ...], flat: int) -> tuple[int, ...]:
-        """Put `flat` for the axes without extent."""
+        """Return the values, with `flat` for the axes along which the kernel has extent 1."""
         if self.geometry is None:
             return values
         return tuple(flat if none else value for value, none in zip(values, self.geometry.flat, strict=True))
@@ -77,9 +88,9 @@ class Twin(NamedTuple):
     """How a kind of layer is rebuilt.
 
     Attributes:
-        build: from the 2D layer and what is asked of it to the layer that takes its place.
-        shaped: whether the layer has strides or kernels that a plan's geometry may change, in 2D too.
-        whole: whether `build` gets the layer with its parts as they are in 2D, because they have no twins of their own.
+        build: Returns the layer that takes the place of a 2D layer.
+        shaped: Whether the layer has strides or kernels that a plan may change, in 2D too.
+        whole: Whether `build` gets the layer with its 2D parts, because they have no twins of their own.
     """
 
     build: Builder
@@ -367,13 +378,13 @@ _SPATIAL_BASES = (_ConvNd, _NormBase, _MaxPoolNd, _AvgPoolNd)
 
 
 def all_known(module: nn.Module) -> bool:
-    """Whether the 3D form of a module and of all its parts was written or read, so that it needs no proof."""
+    """Whether the 3D forms of a module and of all its parts were written or reviewed, so that they need no check."""
     twin = TWINS.get(type(module))
     return is_known(module) and ((twin is not None and twin.whole) or all(map(all_known, module.children())))
 
 
 def is_known(module: nn.Module) -> bool:
-    """Whether a layer's own 3D form, parts aside, was written or read, rather than only tried."""
+    """Whether the 3D form of a layer itself, without its parts, was written or reviewed rather than only tried."""
     kind = type(module)
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
         return False
@@ -381,7 +392,7 @@ def is_known(module: nn.Module) -> bool:
 
 
 def is_refused(module: nn.Module) -> bool:
-    """Whether a layer without twin is known to compute over two axes, so that it needs no proof to the contrary."""
+    """Whether a layer without a twin certainly computes over two axes, so that there is nothing to try."""
     if is_known(module):
         return False
     of_torch = type(module).__module__.startswith("torch.") and not any(True for _ in module.children())

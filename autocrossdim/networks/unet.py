@@ -21,7 +21,7 @@ _GROUPS = 8  # groups of a group norm; all default widths are multiples of it
 
 
 def conv(dims: int, in_channels: int, out_channels: int, kernel: Sequence[int], bias: bool = False) -> nn.Module:
-    """A convolution that keeps the size; He-initialised over its fan-in, which keeps first logits small."""
+    """Return a convolution that keeps the size. He initialisation by fan-in keeps the first logits small."""
     layer = _CONV[dims](in_channels, out_channels, tuple(kernel), padding=[k // 2 for k in kernel], bias=bias)
     he_normal(layer.weight, "fan_in")
     if layer.bias is not None:
@@ -30,7 +30,7 @@ def conv(dims: int, in_channels: int, out_channels: int, kernel: Sequence[int], 
 
 
 def norm(plan: NetworkPlan, channels: int) -> nn.Module:
-    """The plan's normalisation, affine in every case."""
+    """Return the normalisation layer of the plan; it is always affine."""
     if plan.norm == "batch":
         return _BATCH_NORM[plan.dims](channels)
     if plan.norm == "instance":
@@ -48,19 +48,19 @@ class ConvNormAct(nn.Sequential):
         self.act = nn.ReLU(inplace=True) if plan.activation == "relu" else nn.SiLU(inplace=True)
 
     def rest(self, x: Tensor) -> Tensor:
-        """What follows the convolution: (B, out_channels, *spatial) -> the same shape."""
+        """Apply what follows the convolution: (B, out_channels, *spatial) -> the same shape."""
         return self.act(self.norm(x))  # type: ignore[no-any-return]
 
 
 class DecoderBlock(nn.Module):
-    """Enlarge, crop to the skip's size, concatenate the skip, convolve twice.
+    """Upsample, crop to the size of the skip connection, concatenate, convolve twice.
 
     Args:
-        plan: of the network.
-        in_channels: channels from below.
-        skip_channels: channels of the skip.
-        level: the skip's level.
-        below: the level that the input comes from.
+        plan: Plan of the network.
+        in_channels: Number of channels from the coarser level.
+        skip_channels: Number of channels of the skip connection.
+        level: Level of the skip connection.
+        below: Level that the input comes from.
     """
 
     def __init__(self, plan: NetworkPlan, in_channels: int, skip_channels: int, level: int, below: int) -> None:
@@ -71,7 +71,7 @@ class DecoderBlock(nn.Module):
         self.up: nn.Module = nn.Identity()
         if plan.up == "transpose":  # keeps its channels and has a bias, as the authors' does
             up = _UP[plan.dims](in_channels, in_channels, scale, scale)
-            nn.init.normal_(up.weight, 0.0, math.sqrt(2.0 / in_channels))  # one kernel position a voxel
+            nn.init.normal_(up.weight, 0.0, math.sqrt(2.0 / in_channels))  # one kernel position per voxel
             nn.init.zeros_(up.bias)
             self.up = up
         elif max(scale) > 1:
@@ -118,8 +118,8 @@ class UNet(SegmentationNetwork):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """(B, C, *spatial) -> logits (B, K, *spatial), for spatial axes of any size.
 
-        With deep supervision and in training: a list of logits, full resolution first, then the decoder's
-        coarser levels.
+        In training with deep supervision: a list of logits, full resolution first, then the coarser levels of the
+        decoder.
         """
         full = self.pre(x)
         features = self.encoder(full if self.plan.network == "paper" else x)
@@ -133,11 +133,11 @@ class UNet(SegmentationNetwork):
         return [logits, *coarse] if coarse else logits
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Return the encoder's features; see `SegmentationNetwork.encode`."""
+        """Return the features of the encoder; see `SegmentationNetwork.encode`."""
         features: list[Tensor] = self.encoder(self.pre(x) if self.plan.network == "paper" else x)
         return features
 
     def image_layers(self) -> set[str]:
-        """The pre-block's weight and, where the stem is fed the image, the stem's."""
+        """Return the names of the weights of the pre-block and, if the stem gets the image, of the stem."""
         stem = set() if self.plan.network == "paper" else {f"{self.encoder_prefix}{self.encoder.first_conv}.weight"}
         return {"pre.conv.weight"} | stem

@@ -1,4 +1,4 @@
-"""2D weights for an encoder: from timm's hub by full name, or from a file. Asked for and not to be had is an error."""
+"""2D weights for an encoder, from timm's hub or a file. If requested weights are unavailable, that is an error."""
 
 import hashlib
 import re
@@ -31,14 +31,14 @@ class EncoderWeights:
     """2D weights of one timm architecture, checked against it, with what is known of their origin.
 
     Attributes:
-        encoder: timm's architecture.
-        state_dict: tensors by timm's names, with a stem of three channels; the classifier may be missing.
-        source: the file, or the hub's repository.
-        tag: timm's tag, where it is known.
-        licence: as timm states it, where it is known.
-        sha256: of the file.
-        mean: what the weights expect to be subtracted from RGB in [0, 1].
-        std: what they then expect it to be divided by.
+        encoder: timm's name of the architecture.
+        state_dict: Tensors by timm's names, for three input channels; the classifier may be missing.
+        source: File or repository on the hub.
+        tag: timm's tag; None if it is unknown.
+        licence: Licence that timm states; None if it is unknown.
+        sha256: SHA-256 of the file.
+        mean: Mean per channel of the RGB images in [0, 1] that the weights were trained on.
+        std: Standard deviation per channel of these images.
     """
 
     encoder: str
@@ -55,7 +55,7 @@ class EncoderWeights:
         return f"{self.source} ({', '.join(filter(None, origin))})"
 
     def provenance(self) -> dict[str, Any]:
-        """Everything but the tensors, for the checkpoint, as JSON takes it."""
+        """Return everything but the tensors, as JSON-able values for the checkpoint."""
         return {
             "encoder": self.encoder,
             "source": self.source,
@@ -68,7 +68,7 @@ class EncoderWeights:
 
 
 def resolve_weights(request: str, encoder: str) -> EncoderWeights | None:
-    """Find, read and check the weights that were asked for; None only where `random` was.
+    """Return the requested weights, checked against the encoder; None only if `random` was requested.
 
     Args:
         request: `imagenet` or `noisy_student` for the encoder's own tag of that training, a full timm name of the same
@@ -77,7 +77,7 @@ def resolve_weights(request: str, encoder: str) -> EncoderWeights | None:
         encoder: timm's name of the encoder, with or without a tag.
 
     Raises:
-        UserError: there are no such weights, they cannot be fetched or read, or do not fit the encoder.
+        UserError: There are no such weights, they cannot be fetched or read, or do not fit the encoder.
     """
     if encoder == NO_ENCODER:
         if request != "random":
@@ -132,7 +132,7 @@ def _tag(request: str, encoder: str) -> str:
     return tag
 
 
-_WAYS_OUT = "Give a file (--weights FILE), or start without (--weights random)."
+_WAYS_OUT = "Use --weights FILE for a downloaded file, or --weights random to start from random weights."
 
 
 def _fetch(repository: str) -> Path:
@@ -145,7 +145,7 @@ def _fetch(repository: str) -> Path:
         return Path(hf_hub_download(repository, _HUB_FILE))
     except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{repository}: cannot be fetched from the hub ({reason}). {_WAYS_OUT}") from error
+        raise UserError(f"{repository}: cannot be downloaded from the hub ({reason}). {_WAYS_OUT}") from error
 
 
 def _read(path: Path, source: str, arch: str, tag: str | None, licence: str | None, config: Any) -> EncoderWeights:
@@ -168,7 +168,7 @@ def _read(path: Path, source: str, arch: str, tag: str | None, licence: str | No
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"--weights {path}: not a state_dict; it must hold tensors by timm's names. {_WAYS_OUT}")
+        raise UserError(f"--weights {path}: not a state_dict; it must contain tensors with timm's names. {_WAYS_OUT}")
     _check(content, arch, str(path))
     return EncoderWeights(arch, content, source, tag, licence, sha256, tuple(config.mean), tuple(config.std))
 

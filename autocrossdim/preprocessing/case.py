@@ -12,6 +12,7 @@ from autocrossdim.preprocessing.normalize import normalize
 from autocrossdim.preprocessing.resample import Shape, orders_for, resample_image, resample_label, shape_for
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.memory import total_memory
 
 Spacing = tuple[float, float, float]
 
@@ -106,7 +107,7 @@ def preprocess(
         previous_stage: Segmentation (Z, Y, X) by the previous stage of a cascade, values as in the file.
 
     Raises:
-        UserError: At the plan's spacing, the image would be larger than any scan.
+        UserError: At the plan's spacing, the image would be larger than any scan, or than half of the memory.
     """
     change = Reorientation.between(orientation, plan.orientation).then_transposed(plan.transpose)
     original_shape = image.shape[1], image.shape[2], image.shape[3]
@@ -116,12 +117,7 @@ def preprocess(
     image = normalize(crop(image, box), list(plan.normalization))
     target = configuration.target_spacing((z, y, x))
     shape = shape_for(box_shape(box), (z, y, x), target)
-    if max(shape) >= MAX_AXIS or math.prod(shape) > MAX_VOXELS:
-        raise UserError(
-            f"a spacing of {z:g} x {y:g} x {x:g} mm; the plan's is {target[0]:g} x {target[1]:g} x {target[2]:g} mm, "
-            f"at which the image would have {shape[0]} x {shape[1]} x {shape[2]} voxels. Fix the header: spacings are "
-            "in mm."
-        )
+    _require_plausible(len(image), shape, (z, y, x), target)
     image = resample_image(image, shape, orders_for(3, (z, y, x), target))
     placement = Placement(
         original_shape=original_shape,
@@ -140,3 +136,19 @@ def preprocess(
         return resample_label(cropped, shape, orders_for(1, (z, y, x), target))
 
     return Preprocessed(image, resampled(label), placement, resampled(previous_stage))
+
+
+def _require_plausible(channels: int, shape: Shape, spacing: Spacing, target: Spacing) -> None:
+    """Refuse an image that would be too large after resampling to `shape`, before memory is allocated."""
+    resampled = (
+        "a spacing of {:g} x {:g} x {:g} mm; the plan's is {:g} x {:g} x {:g} mm, at which the image would have "
+        "{} x {} x {} voxels"
+    ).format(*spacing, *target, *shape)
+    if max(shape) >= MAX_AXIS or math.prod(shape) > MAX_VOXELS:
+        raise UserError(f"{resampled}. Fix the header: spacings are in mm.")
+    size, memory = 4 * channels * math.prod(shape), total_memory()  # float32
+    if memory is not None and 2 * size > memory:  # resampling and prediction need as much again
+        raise UserError(
+            f"{resampled}, {size / 1e9:,.1f} GB, which is more than half of the {memory / 1e9:,.1f} GB of memory. Fix "
+            "the header if the spacing is wrong (spacings are in mm); else crop the image, or use a larger machine."
+        )

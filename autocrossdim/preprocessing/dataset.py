@@ -8,7 +8,8 @@ import numpy as np
 
 from autocrossdim.data.annotated_slices import read_annotation
 from autocrossdim.data.dataset import Case, Dataset
-from autocrossdim.data.images import Geometry, read_image, read_label, same_place
+from autocrossdim.data.geometry import Geometry, same_place
+from autocrossdim.data.images import read_image, read_label
 from autocrossdim.preprocessing.case import preprocess
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.plan import Configuration, Plan
@@ -32,15 +33,15 @@ def preprocess_dataset(
     """Preprocess the training cases of a dataset; see `preprocess_cases`.
 
     Args:
-        dataset: the raw dataset.
-        plan: as for `preprocess_cases`.
-        configuration: as for `preprocess_cases`.
-        store: as for `preprocess_cases`.
-        processes: as for `preprocess_cases`.
-        cases: the training cases with the segmentations that a cascade needs; those of the dataset if None.
+        dataset: The raw dataset.
+        plan: As for `preprocess_cases`.
+        configuration: As for `preprocess_cases`.
+        store: As for `preprocess_cases`.
+        processes: As for `preprocess_cases`.
+        cases: The training cases with the segmentations that a cascade needs; those of the dataset if None.
 
     Raises:
-        UserError: a file cannot be read or written, or the plan was made for another `unannotated_slices`.
+        UserError: A file cannot be read or written, or the plan was made for another `unannotated_slices`.
     """
     if dataset.labels.unannotated_slices != plan.labels.unannotated_slices:
         raise UserError(
@@ -59,17 +60,17 @@ def preprocess_cases(
     Other cases are removed from the store.
 
     Args:
-        cases: training cases of the dataset, or its unlabelled scans.
-        plan: axis order, normalisation and labels.
-        configuration: target spacing and patch size.
-        store: destination.
-        processes: number of worker processes, each of which holds one case in memory.
+        cases: Training cases of the dataset, or its unlabelled scans.
+        plan: Axis order, normalisation and labels.
+        configuration: Target spacing and patch size.
+        store: Destination.
+        processes: Number of worker processes, each of which holds one case in memory.
 
     Returns:
         Names of the cases that were stored before and were preprocessed again.
 
     Raises:
-        UserError: a file cannot be read or written.
+        UserError: A file cannot be read or written.
     """
     with locked(store.lock, store.root, wait=True):  # folds that are started side by side preprocess the same cases
         store.prepare(plan, configuration)

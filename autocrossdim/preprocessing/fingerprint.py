@@ -38,14 +38,14 @@ def extract(dataset: Dataset, processes: int) -> tuple[Fingerprint, Report]:
     """Check and measure every training case.
 
     Args:
-        dataset: raw dataset.
-        processes: number of worker processes, each of which holds one case in memory.
+        dataset: Raw dataset.
+        processes: Number of worker processes, each of which holds one case in memory.
 
     Returns:
         The fingerprint, and a report that holds warnings only.
 
     Raises:
-        UserError: the dataset has faults; the message lists all of them, one per line.
+        UserError: The dataset has faults; the message lists all of them, one per line.
     """
     structure = check_structure(dataset.path)
     cases = dataset.training_cases()
@@ -75,7 +75,7 @@ def changed_cases(dataset: Dataset, fingerprint: Fingerprint) -> list[str]:
     Cases that were added or removed are not listed. Files whose size and time are as recorded are not read.
 
     Raises:
-        UserError: a file is missing or cannot be read.
+        UserError: A file is missing or cannot be read.
     """
     known = {case.name: case.source for case in fingerprint.cases}
     return [

@@ -8,13 +8,13 @@ from zipfile import BadZipFile
 import blosc2
 import numpy as np
 
+from autocrossdim.preprocessing.arrays import open_array, write_array
 from autocrossdim.preprocessing.case import Placement
 from autocrossdim.preprocessing.crop import crop
+from autocrossdim.preprocessing.positions import read_positions, write_positions
 from autocrossdim.preprocessing.resample import orders_for, resample_image
-from autocrossdim.preprocessing.store import open_array, voxels_per_class, write_array
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import written_whole
 
 CERTAIN = 255  # stored value of the probability 1
 
@@ -53,8 +53,7 @@ class SoftLabels:
         """
         path = self.files[name]
         try:
-            with np.load(path.with_suffix(".npz"), allow_pickle=False) as voxels:
-                return {key: voxels[key] for key in voxels.files}
+            return read_positions(path.with_suffix(".npz"))
         except (OSError, ValueError, EOFError, BadZipFile) as error:  # raised by damaged files
             raise _damaged(path) from error
 
@@ -82,8 +81,7 @@ def write_soft_labels(
     chunk = tuple(min(n, p) for n, p in zip(placement.shape, patch, strict=True))
     soft = np.rint(resampled * CERTAIN).astype(np.uint8)
     label = np.stack([_most_probable(soft[:, z], labels) for z in range(soft.shape[1])])
-    with written_whole(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-        np.savez(file, **voxels_per_class(label, labels))  # type: ignore[arg-type]
+    write_positions(path.with_suffix(".npz"), label, labels)
     write_array(path, soft, (1, *chunk))  # last: it marks the case as complete
 
 

@@ -16,18 +16,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autocrossdim.data.dataset import Case
-from autocrossdim.data.images import Geometry
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.preprocessing.arrays import open_array, write_array
 from autocrossdim.preprocessing.case import Placement, Preprocessed
-from autocrossdim.records.labels import Labels
+from autocrossdim.preprocessing.positions import read_positions, write_positions
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.sources import FileVersion, content_hash, file_versions
 from autocrossdim.system.errors import UserError, from_os_error
-from autocrossdim.system.files import library_path, list_directory, read_json, reading, write_json, written_whole
+from autocrossdim.system.files import list_directory, read_json, reading, write_json
 from autocrossdim.system.lock import LOCK
 from autocrossdim.system.text import shown_path
 
-BLOCK_BYTES = 2**17  # fits a core's cache
-VOXELS_PER_CLASS = 10_000  # positions stored per class, around which patches are drawn; nnU-Net's number
 ARRAYS = (".image.b2nd", ".label.b2nd", ".previous_stage.b2nd")
 SETTINGS = "settings"  # without ending, so that no case's record has the same name
 
@@ -36,14 +35,14 @@ class CaseRecord(BaseModel):
     """Description of a stored case.
 
     Attributes:
-        name: name of the case.
-        label_path: absolute path of its label file; empty for an unlabelled scan.
-        geometry: geometry of the image as read.
-        placement: position of the preprocessed case in the original grid.
-        source: versions of the files it was preprocessed from; empty if written by version 0.1.
-        annotated_labels: names of the labels that were annotated; None if all were.
-        annotated_slices: numbers of the slices (axis 0) with annotated voxels; None if every slice was annotated.
-        has_previous_stage: whether a segmentation by the previous stage is stored as well.
+        name: Name of the case.
+        label_path: Absolute path of its label file; empty for an unlabelled scan.
+        geometry: Geometry of the image as read.
+        placement: Position of the preprocessed case in the original grid.
+        source: Versions of the files it was preprocessed from; empty if written by version 0.1.
+        annotated_labels: Names of the labels that were annotated; None if all were.
+        annotated_slices: Numbers of the slices (axis 0) with annotated voxels; None if every slice was annotated.
+        has_previous_stage: Whether a segmentation by the previous stage is stored as well.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,14 +66,14 @@ class StoredCase:
     """A case opened for reading.
 
     Attributes:
-        name: name of the case.
-        image: (C, Z, Y, X); slicing reads only the blocks of the slice.
-        label: (Z, Y, X), likewise.
-        voxels: foreground class -> positions (n, 3) of some of its voxels; absent classes are left out.
-        annotated_labels: as in `CaseRecord`.
-        annotated_slices: as in `CaseRecord`.
-        previous_stage: (Z, Y, X), label values of the segmentation by the previous stage; None if there is none.
-        soft_label: (F, Z, Y, X), what teachers say about the case (`SoftLabels`); None without teachers.
+        name: Name of the case.
+        image: Image, shape (C, Z, Y, X), float32; slicing reads only the blocks of the slice.
+        label: Label values, shape (Z, Y, X), read likewise.
+        voxels: Positions (n, 3) of some voxels of each class or region; absent ones are left out.
+        annotated_labels: As in `CaseRecord`.
+        annotated_slices: As in `CaseRecord`.
+        previous_stage: Segmentation by the previous stage, shape (Z, Y, X); None if there is none.
+        soft_label: Probabilities of the teachers, shape (F, Z, Y, X), as in `SoftLabels`; None without teachers.
     """
 
     name: str
@@ -146,7 +145,7 @@ class Store:
         Files whose size and time are as recorded are not read. If only times changed, the record is updated.
 
         Raises:
-            UserError: a source file is missing or cannot be read, or the record is damaged.
+            UserError: A source file is missing or cannot be read, or the record is damaged.
         """
         if not self.has(case.name):
             return False
@@ -164,7 +163,7 @@ class Store:
         """Return a digest of the image and label files that a case was preprocessed from, and its annotated labels.
 
         Raises:
-            UserError: the case is not stored, its record is damaged, or it was written by version 0.1.
+            UserError: The case is not stored, its record is damaged, or it was written by version 0.1.
         """
         record = self.record(name)
         if not record.source:
@@ -175,7 +174,7 @@ class Store:
         """Return the cases whose source files have other contents now, or that are no longer stored.
 
         Args:
-            hashes: case -> `source_hash` at an earlier time, as recorded by a checkpoint.
+            hashes: Case -> `source_hash` at an earlier time, as recorded by a checkpoint.
         """
         return [name for name, known in hashes.items() if not self.has(name) or self.source_hash(name) != known]
 
@@ -200,12 +199,12 @@ class Store:
         """Store one preprocessed case.
 
         Args:
-            case: raw case; without a label, an empty one is stored, which nothing may take for an annotation.
-            geometry: geometry of the image as read.
-            preprocessed: the case after preprocessing.
-            plan: its labels decide of which voxels positions are stored.
-            patch: patch size (Z, Y, X), which determines the size of the compressed chunks.
-            source: versions of the case's files, determined before they were read.
+            case: Raw case; without a label, an empty one is stored, which nothing may take for an annotation.
+            geometry: Geometry of the image as read.
+            preprocessed: The case after preprocessing.
+            plan: Its labels decide of which voxels positions are stored.
+            patch: Patch size (Z, Y, X), which determines the size of the compressed chunks.
+            source: Versions of the case's files, determined before they were read.
         """
         label = preprocessed.label
         if label is None:
@@ -215,9 +214,7 @@ class Store:
         write_array(self._path(case.name, ".label.b2nd"), label, chunk)
         if preprocessed.previous_stage is not None:
             write_array(self._path(case.name, ".previous_stage.b2nd"), preprocessed.previous_stage, chunk)
-        with written_whole(self._path(case.name, ".npz")) as path, path.open("wb") as file:
-            # Without `allow_pickle`, which NumPy before 2.1 takes for the name of an array.
-            np.savez(file, **voxels_per_class(label, plan.labels))  # type: ignore[arg-type]
+        write_positions(self._path(case.name, ".npz"), label, plan.labels)
         record = CaseRecord(
             name=case.name,
             label_path="" if case.label is None else str(case.label.resolve()),
@@ -234,18 +231,16 @@ class Store:
         """Open a case for reading.
 
         Raises:
-            UserError: one of its files is missing, damaged or cannot be read.
+            UserError: One of its files is missing, damaged or cannot be read.
         """
         try:
-            with np.load(self._path(name, ".npz"), allow_pickle=False) as voxels:
-                positions = {key: voxels[key] for key in voxels.files}
-            record = self.record(name)
+            voxels, record = read_positions(self._path(name, ".npz")), self.record(name)
             stage = open_array(self._path(name, ".previous_stage.b2nd")) if record.has_previous_stage else None
             return StoredCase(
                 name=name,
                 image=open_array(self._path(name, ".image.b2nd")),
                 label=open_array(self._path(name, ".label.b2nd")),
-                voxels=positions,
+                voxels=voxels,
                 annotated_labels=record.annotated_labels,
                 annotated_slices=record.annotated_slices,
                 previous_stage=stage,
@@ -259,7 +254,7 @@ class Store:
         """Read the description of a case.
 
         Raises:
-            UserError: the file is missing or damaged.
+            UserError: The file is missing or damaged.
         """
         try:
             return CaseRecord.model_validate(read_json(self._path(name, ".json")))
@@ -287,50 +282,8 @@ def _remove(files: Iterable[Path]) -> None:
                 file.unlink()
 
 
-def open_array(path: Path) -> blosc2.NDArray:
-    """Open a compressed array for reading."""
-    return blosc2.open(library_path(path), mode="r", dparams={"nthreads": 1})
-
-
-def write_array(path: Path, array: np.ndarray, chunks: tuple[int, ...]) -> None:
-    """Write an array, compressed in chunks of this shape."""
-    with written_whole(path, RuntimeError) as temporary:
-        blosc2.asarray(
-            np.ascontiguousarray(array),
-            urlpath=library_path(temporary),
-            chunks=chunks,
-            blocks=_blocks(chunks, array.itemsize),
-            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1},
-        )
-
-
-def _blocks(chunks: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Return the shape of the smallest unit that is decompressed: a chunk, halved along its longest axis until it fits.
-
-    blosc2 chooses flat slabs by default. Measured for random patches of 128^3: 17 ms instead of 30 ms per patch.
-    """
-    blocks = list(chunks)
-    while np.prod(blocks) * itemsize > BLOCK_BYTES:
-        longest = int(np.argmax(blocks))
-        blocks[longest] = -(-blocks[longest] // 2)
-    return tuple(blocks)
-
-
 def _annotated_slices(label: np.ndarray, plan: Plan) -> tuple[int, ...] | None:
     """Return the slices (axis 0) with annotated voxels; None if the plan says that every slice was annotated."""
     if plan.labels.unannotated_slices is None:
         return None
     return tuple(np.flatnonzero((~plan.labels.ignored(label)).any(axis=(1, 2))).tolist())
-
-
-def voxels_per_class(label: np.ndarray, labels: Labels) -> dict[str, np.ndarray]:
-    """Return positions (n, 3) of each class or region present, at most `VOXELS_PER_CLASS` drawn at random."""
-    random = np.random.default_rng(1234)
-    positions = {}
-    for name, values in labels.foreground.items():
-        found = np.flatnonzero(np.isin(label, values))
-        if len(found) > VOXELS_PER_CLASS:
-            found = found[random.choice(len(found), VOXELS_PER_CLASS, replace=False)]
-        if len(found):
-            positions[name] = np.stack(np.unravel_index(found, label.shape), axis=1).astype(np.int32)
-    return positions

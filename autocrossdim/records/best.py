@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from autocrossdim.records.calibration import Calibration, CaseScore
+from autocrossdim.records.concise import Concise
 from autocrossdim.records.likeness import Likeness
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import Unit
 from autocrossdim.records.workspace import FoldFolder, Workspace
-from autocrossdim.system.errors import UserError, first_fault
-from autocrossdim.system.files import read_json, write_text
+from autocrossdim.system.files import read_record, write_text
 
 BEST_VERSION = 1
 
@@ -23,9 +23,9 @@ class KeepLargest(BaseModel):
     """Of the voxels with certain values, keep the largest component only.
 
     Attributes:
-        name: of the label or region, or `foreground` for all of them together.
-        values: label values that together make up what is to be one component.
-        replaced_by: value of the voxels of all other components: background; for a region, what is painted for the
+        name: Name of the label or region, or `foreground` for all of them together.
+        values: Label values that form one component together.
+        replaced_by: Value that the voxels of all other components get: background or, for a region, the value of the
             smallest region around it (a stray piece of a tumour's core becomes tumour, not background).
     """
 
@@ -40,15 +40,15 @@ class Contender(BaseModel):
     """One candidate of the choice: a configuration, or two averaged.
 
     Attributes:
-        name: as shown.
-        configurations: that are averaged.
-        multiply_adds: of predicting a case of the median shape with one fold.
-        dice: mean foreground Dice over the held-out cases.
-        dice_interval: its 95 % interval over cases or groups; None with fewer than two groups.
-        hd95: mean foreground HD95.
-        unit: unit of HD95.
-        steps_per_fold: optimiser steps of training; an ensemble's are those of its members together. None if unknown.
-        minutes_per_fold: training time, likewise.
+        name: Name that is shown, such as `omnia + dx`.
+        configurations: Configurations that are averaged.
+        multiply_adds: Multiply-adds of predicting a case of the median shape with one fold.
+        dice: Mean foreground Dice over the held-out cases.
+        dice_interval: 95 % interval of the Dice over cases or groups; None with fewer than two groups.
+        hd95: Mean foreground HD95.
+        unit: Unit of HD95.
+        steps_per_fold: Optimiser steps of training, summed over the members of an ensemble; None if unknown.
+        minutes_per_fold: Training time in minutes, summed over the members of an ensemble; None if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,23 +64,23 @@ class Contender(BaseModel):
     minutes_per_fold: float | None = None
 
 
-class Best(BaseModel):
-    """What `predict` follows where no configuration is named.
+class Best(Concise, BaseModel):
+    """The choice that `predict` follows if no configuration is named.
 
     Attributes:
-        dataset: its name.
-        configurations: to average.
-        folds: of each, to average.
-        postprocessing: steps, in order.
-        dice_postprocessed: mean foreground Dice of the held-out cases after them.
-        calibration: the temperature of the probabilities, and their calibration error.
-        case_score: from a case's confidence to the Dice to expect.
-        likeness: what the training data are like, to compare new images with; None with too few held-out cases.
-        contenders: everything that was compared.
-        scope: what the metrics were computed on, as `Summary.scope`; None if all slices count.
-        reasons: sentences.
-        plan_digest: of what the plan says about these configurations.
-        checkpoints: `CONFIGURATION/fold_K` -> SHA-256 of the checkpoint all this was found with.
+        dataset: Name of the dataset.
+        configurations: Configurations to average.
+        folds: Folds of each configuration to average.
+        postprocessing: Steps of post-processing, in order.
+        dice_postprocessed: Mean foreground Dice of the held-out cases after post-processing.
+        calibration: Temperature of the probabilities, and their calibration error.
+        case_score: Map from the confidence of a case to its expected Dice.
+        likeness: What the training data are like, to compare new images with; None with too few held-out cases.
+        contenders: Everything that was compared.
+        scope: What the metrics were computed on, as `Summary.scope`; None if all slices count.
+        reasons: Reasons for the choice, one sentence each.
+        plan_digest: Digest of what the plan says about these configurations.
+        checkpoints: SHA-256 of each checkpoint that was compared, by `CONFIGURATION/fold_K`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -106,6 +106,9 @@ class Best(BaseModel):
             raise ValueError("likeness is about another configuration")
         return self
 
+    def __str__(self) -> str:
+        return f"{self.dataset}, {self.name}: mean Dice {self.dice_postprocessed:.3f} in the cross-validation"
+
     @property
     def name(self) -> str:
         """The chosen candidate's name."""
@@ -116,41 +119,30 @@ class Best(BaseModel):
         """Read best.json.
 
         Raises:
-            UserError: the file is missing, damaged, or of another version.
+            UserError: The file is missing, damaged, or of another version.
         """
-        content = read_json(path)
-        remedy = "Run `autocrossdim find_best` again, or delete it."
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: damaged. {remedy}")
-        if content.get("version") != BEST_VERSION:
-            raise UserError(
-                f"{path}: of version {content.get('version')}, but this program reads version {BEST_VERSION}. {remedy}"
-            )
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise UserError(f"{path}: damaged ({first_fault(error)}). {remedy}") from error
+        return read_record(cls, path, remedy="Run `autocrossdim find_best` again, or delete it.", version=BEST_VERSION)
 
     def write(self, path: Path) -> None:
         """Write best.json."""
         write_text(path, self.model_dump_json(indent=2) + "\n")
 
-    def outdated(self, space: Workspace, folds: Sequence[int | str] = ()) -> str | None:
-        """Say what changed below `space` since the choice was made, with paths relative to it; None if nothing did.
+    def outdated(self, workspace: Workspace, folds: Sequence[int | str] = ()) -> str | None:
+        """Return what changed in a workspace since the choice was made, such as `plan.json was planned anew`, or None.
 
         Args:
-            space: where best.json lies.
-            folds: to look at; those it names if empty.
+            workspace: Workspace that contains best.json.
+            folds: Folds to look at; the folds of the ensemble if empty.
         """
-        if space.plan.exists() and plan_digest(Plan.read(space.plan), self.configurations) != self.plan_digest:
-            return f"{space.plan.name} was planned anew"
+        if workspace.plan.exists() and plan_digest(Plan.read(workspace.plan), self.configurations) != self.plan_digest:
+            return f"{workspace.plan.name} was planned anew"
         # The checkpoints of previous stages are among them.
         for configuration in dict.fromkeys(key.partition("/")[0] for key in self.checkpoints):
             for fold in folds or self.folds:
                 known = self.checkpoints.get(f"{configuration}/fold_{fold}")
-                latest = space.fold(configuration, fold).latest
+                latest = workspace.fold(configuration, fold).latest
                 if known is not None and latest.exists() and checkpoint_digest(latest) != known:
-                    return f"{latest.relative_to(space.root)} was trained further or again"
+                    return f"{latest.relative_to(workspace.root)} was trained further or again"
         return None
 
 
@@ -170,10 +162,12 @@ def checkpoint_digest(checkpoint: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def checkpoint_digests(space: Workspace, configurations: Sequence[str], folds: Sequence[int | str]) -> dict[str, str]:
+def checkpoint_digests(
+    workspace: Workspace, configurations: Sequence[str], folds: Sequence[int | str]
+) -> dict[str, str]:
     """Return the digest of every fold, by `CONFIGURATION/fold_K`."""
     folders: dict[str, FoldFolder] = {
-        f"{name}/fold_{fold}": space.fold(name, fold) for name in configurations for fold in folds
+        f"{name}/fold_{fold}": workspace.fold(name, fold) for name in configurations for fold in folds
     }
     return {key: checkpoint_digest(folder.latest) for key, folder in folders.items()}
 

@@ -69,17 +69,17 @@ class CaseScore(BaseModel):
         """How far the score can be trusted, in words."""
         if not self.calibrated:
             return (
-                f"The case score is not calibrated: {self.n_groups} held-out cases or patients are fewer than "
-                f"{LEAST_GROUPS}. It ranks cases, but its value is not an estimate of their Dice."
+                f"The expected Dice is not calibrated: {self.n_groups} held-out cases or patients are fewer than "
+                f"{LEAST_GROUPS}. It ranks cases, but its value may be far from their Dice."
             )
         assert self.error is not None
         assert self.error_of_mean is not None
         if self.slope <= 0:
             return (
-                "On held-out cases, confidence is not related to Dice. The case score is their mean Dice, which "
-                f"differed from the true Dice by {self.error_of_mean:.3f} on average."
+                "On held-out cases, confidence is not related to Dice. The expected Dice of every case is "
+                f"therefore their mean, which differed from the true Dice by {self.error_of_mean:.3f} on average."
             )
-        verdict = "" if self.error < self.error_of_mean else " The score is therefore no better than the mean."
+        verdict = "" if self.error < self.error_of_mean else " The expected Dice is therefore no better than the mean."
         return (
             f"On held-out cases, the predicted Dice differed from the true Dice by {self.error:.3f} on average "
             f"({self.error_of_mean:.3f} when always predicting the mean).{verdict}"

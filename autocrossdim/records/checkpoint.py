@@ -11,6 +11,7 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from autocrossdim.records.environment import Environment
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError, first_fault, from_os_error
@@ -34,6 +35,8 @@ class Checkpoint:
         provenance: Where the starting weights came from, JSON-able.
         run: How far training has come.
         sources: Content hash of the files of each training case (`Store.source_hash`), by name.
+        requested: Names of the settings that differed from their defaults; None if that was not recorded.
+        environments: Where and when it was trained; empty if that was not recorded.
         resume: Needed to resume only: the state of the network as trained (`network`) and of the `optimizer`.
     """
 
@@ -46,6 +49,8 @@ class Checkpoint:
     provenance: dict[str, Any]
     run: RunState
     sources: dict[str, str] = field(default_factory=dict)
+    requested: list[str] | None = None
+    environments: list[Environment] = field(default_factory=list)
     resume: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,6 +86,7 @@ class Checkpoint:
         """Write the checkpoint, whole or not at all."""
         content = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         content |= {"version": CHECKPOINT_VERSION, "plan": self.plan.model_dump_json(), "run": asdict(self.run)}
+        content["environments"] = [each.model_dump(mode="json") for each in self.environments]
         with written_whole(path, RuntimeError) as temporary:
             torch.save(content, temporary)
 

@@ -28,9 +28,9 @@ class LabelMeasurement(BaseModel):
     """One label value in one case.
 
     Attributes:
-        centroid: voxels (z, y, x).
-        mean: mean intensity per channel, in units of the standard deviation of the image.
-        std: standard deviation per channel, in the same unit.
+        centroid: Voxels (z, y, x).
+        mean: Mean intensity per channel, in units of the standard deviation of the image.
+        std: Standard deviation per channel, in the same unit.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -44,15 +44,15 @@ class CaseFingerprint(BaseModel):
     """Measurements of one case.
 
     Attributes:
-        name: name of the case.
-        shape: voxels (z, y, x).
-        cropped_shape: voxels (z, y, x) of the bounding box of nonzero voxels.
+        name: Name of the case.
+        shape: Voxels (z, y, x).
+        cropped_shape: Voxels (z, y, x) of the bounding box of nonzero voxels.
         spacing: mm (z, y, x).
-        orientation: code of the image as read (`autocrossdim.data.orientation`); None if it is unknown or 2D.
-        label_voxels: label value -> number of voxels; slices that were not annotated are left out.
-        labels: label value -> what was measured on its voxels, background left out.
-        source: versions of the files that were measured; empty if written by version 0.1.
-        annotated_slices: number of annotated slices and of all slices; None if every slice was annotated.
+        orientation: Code of the image as read (`autocrossdim.data.orientation`); None if it is unknown or 2D.
+        label_voxels: Label value -> number of voxels; slices that were not annotated are left out.
+        labels: Label value -> what was measured on its voxels, background left out.
+        source: Versions of the files that were measured; empty if written by version 0.1.
+        annotated_slices: Number of annotated slices and of all slices; None if every slice was annotated.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,11 +72,11 @@ class Fingerprint(BaseModel):
     """Measurements of a dataset.
 
     Attributes:
-        version: version of the file's format.
+        version: Version of the file's format.
         dims: 2 for flat images, else 3.
-        cases: its cases.
-        intensities: foreground intensities per channel.
-        grown: whether cases were added or removed since the plan was made, which is therefore kept.
+        cases: Its cases.
+        intensities: Foreground intensities per channel.
+        grown: Whether cases were added or removed since the plan was made, which is therefore kept.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -114,7 +114,7 @@ class Fingerprint(BaseModel):
         """Read fingerprint.json.
 
         Raises:
-            UserError: the file is missing or damaged.
+            UserError: The file is missing or damaged.
         """
         return read_record(cls, path, fault="not a fingerprint", remedy="Plan again with --overwrite.")
 

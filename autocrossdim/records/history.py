@@ -19,4 +19,4 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [{**line, "seconds": float(line["seconds"])} for line in lines]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged. Train this fold again with --restart.") from error
+        raise UserError(f"{path}: damaged ({error}). Delete it and run the same command again.") from error

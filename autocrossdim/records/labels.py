@@ -1,4 +1,4 @@
-"""What the values of a label file mean, and how they become a network's outputs and come back."""
+"""What the values of a label file mean, and how they are mapped to the outputs of a network and back."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import listed
 
-IGNORE_INDEX = -1  # of a voxel to be ignored, in what `Labels.to_index` returns
+IGNORE_INDEX = -1  # what `Labels.to_index` returns for a voxel to ignore
 
 Array = npt.NDArray[Any]
 
@@ -20,14 +20,14 @@ Array = npt.NDArray[Any]
 class Labels(BaseModel):
     """The labels of a dataset: exclusive classes, or regions that may overlap.
 
-    Value 0 is background whether it was declared or not. Other values stay in files as they are, gaps and 255
-    included; a network's outputs are numbered without gaps.
+    Value 0 is background whether it was declared or not. Files may have any other values, with gaps; the outputs of a
+    network are numbered without gaps.
 
     Attributes:
-        foreground: name of each class or region -> its label values, in the order of the network's outputs
-            (classes: by value; regions: as declared).
-        ignore: value of voxels that were not annotated, the highest of all; None if there is none.
-        regions_class_order: value to paint for each region, later ones over earlier ones; None for classes.
+        foreground: Label values of each class or region, by name, in the order of the network's outputs (classes: by
+            value; regions: as declared).
+        ignore: Value of voxels that were not annotated, the highest of all; None if there is none.
+        regions_class_order: Value to paint for each region, later ones over earlier ones; None for classes.
         unannotated_slices: "empty" if slices without any label were not annotated; None if every slice was.
     """
 
@@ -40,7 +40,7 @@ class Labels(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """Hold for what comes from a file, too, what `from_dataset_json` sees to."""
+        """Check what `from_dataset_json` guarantees, for labels that were read from another file."""
         values = [value for values in self.foreground.values() for value in values]
         highest = max(values, default=0) if self.ignore is None else self.ignore
         if not all(self.foreground.values()) or not 0 < min(values, default=0) <= highest < 2**16:
@@ -67,10 +67,10 @@ class Labels(BaseModel):
         Args:
             labels: {"background": 0, "x": 1}, or regions {"whole": [1, 2], ...}, optionally with
                 "ignore"; or the older {"0": "background", "1": "x"}.
-            regions_class_order: value to paint for each region, needed if there are regions.
+            regions_class_order: Value to paint for each region, needed if there are regions.
 
         Raises:
-            UserError: labels that make no sense; the message has no file name, the caller knows it.
+            UserError: The labels are invalid. The caller adds the name of the file to the message.
         """
         if not isinstance(labels, dict) or not labels:
             raise UserError('labels: must be {"background": 0, "name": 1, ...}.')
@@ -95,7 +95,7 @@ class Labels(BaseModel):
             raise UserError("labels: nothing but background is declared. Add the structures to segment.")
         for name, values in foreground.items():
             if 0 in values:
-                raise UserError(f"labels: region '{name}' holds 0, which is background.")
+                raise UserError(f"labels: region '{name}' contains 0, which is background.")
         every = [value for values in foreground.values() for value in values]
         if ignore is not None and ignore[0] <= max(every):
             raise UserError(f"labels: 'ignore' ({ignore[0]}) must be the highest value; {max(every)} is higher.")
@@ -113,11 +113,11 @@ class Labels(BaseModel):
                     f"regions_class_order: has {len(order)} entries for {len(foreground)} regions. {remedy}"
                 )
             if unknown := [value for value in order if value not in every]:
-                raise UserError(f"regions_class_order: names {listed(unknown)}, which is no label value. {remedy}")
+                raise UserError(f"regions_class_order: names {listed(unknown)}, which is not a label value. {remedy}")
             if len(set(order)) < len(order):
                 raise UserError(
                     f"regions_class_order: {list(order)} writes the same value for several regions, so they could not "
-                    f"be told apart in a segmentation. {remedy}"
+                    f"be distinguished in a segmentation. {remedy}"
                 )
         else:
             foreground = dict(sorted(foreground.items(), key=lambda item: item[1]))
@@ -135,7 +135,7 @@ class Labels(BaseModel):
 
     @property
     def num_outputs(self) -> int:
-        """Channels of the network's output: one a region, or background and one a class."""
+        """Number of channels of the network's output: one per region, or background and one per class."""
         return len(self.foreground) + (0 if self.has_regions else 1)
 
     @property
@@ -167,7 +167,7 @@ class Labels(BaseModel):
         """Map label values of any shape to output indices 0..n; voxels to ignore become -1. For classes only.
 
         Raises:
-            UserError: a value that is not declared.
+            UserError: A value that is not declared.
         """
         assert not self.has_regions, "regions overlap and have no index"
         highest = self.values[-1] if self.unannotated is None else self.unannotated
@@ -214,5 +214,5 @@ def _values(name: str, declared: Any) -> tuple[int, ...]:
     """Label values of one entry, ascending."""
     values = declared if isinstance(declared, list | tuple) else [declared]
     if not values or not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**16 for v in values):
-        raise UserError(f"labels: '{name}' must be a whole number from 0 to 65535, or a list of them; is {declared!r}.")
+        raise UserError(f"labels: '{name}' must be a whole number from 0 to 65535 or a list of them, not {declared!r}.")
     return tuple(sorted(set(values)))

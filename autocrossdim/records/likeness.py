@@ -48,7 +48,7 @@ class Measure(BaseModel):
         """
         if len(numbers) != len(self.centre):
             raise UserError(
-                f"best.json holds reference cases of {len(self.centre)} numbers, but this model has {len(numbers)}. "
+                f"best.json contains reference cases of {len(self.centre)} numbers, but this model has {len(numbers)}. "
                 "Run `autocrossdim find_best` again."
             )
         standardised = (np.asarray(numbers) - self.centre) / self.deviation
@@ -131,7 +131,7 @@ class Likeness(BaseModel):
         """What is compared, in words."""
         return (
             f"New images are compared with the training data. Limits were found from {self.n_cases} held-out cases, of "
-            f"which {self.n_unlike} would be called unlike the training data."
+            f"which {self.n_unlike} would be flagged as unlike the training data."
         )
 
 

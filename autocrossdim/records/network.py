@@ -11,7 +11,7 @@ NO_ENCODER = "none"
 """Encoder of a plain U-Net, which has no pretrained part."""
 
 PRE_CHANNELS = 16
-"""Width of the full-resolution pre-block, the paper's."""
+"""Channels of the block at full resolution that precedes the encoder (the paper)."""
 
 
 class NetworkChoices(BaseModel):
@@ -26,7 +26,7 @@ class NetworkChoices(BaseModel):
     encoder: str = Field("efficientnet_b0", description="timm name of the encoder, a convolutional network.")
     network: Literal["default", "paper"] = Field(
         "default",
-        description="`paper` builds the published networks; `default` feeds the image to the pretrained stem.",
+        description="`default`: the image enters the pretrained stem; `paper`: the networks as published.",
     )
     inflation: Inflation = Field("center", description="Rule by which 2D kernels become 3D kernels.")
     slices: Literal[1, 3] = Field(1, description="Neighbouring slices that a 2D network sees as channels.")
@@ -36,28 +36,26 @@ class NetworkChoices(BaseModel):
 class NetworkPlan(NetworkChoices):
     """Everything that is needed to build a network, and nothing else.
 
-    Axes are in array order: (Z, Y, X) in 3D, (Y, X) in 2D; axis 0 of a 3D array is the coarsest one and the
-    one that 2D weights are inflated along. Levels are counted from 0, full resolution; the i-th stride
-    leads to level i.
+    Axes are in array order: (Z, Y, X) in 3D, (Y, X) in 2D. Axis 0 of a 3D array is the coarsest one, along which 2D
+    weights are inflated. Levels are counted from full resolution, which is level 0; the i-th stride leads to level i.
 
     Attributes:
         kind: `unet` is Omnia-Net (2D) or DX-Net (3D); `ds` is DS-Net, 3D -> 2D -> 3D; `plain` is a U-Net without
             pretrained weights, whose encoder is `none`.
-        dims: spatial axes of the input.
-        in_channels: channels of the input.
-        mask_channels: how many of them, the last ones, are masks of a previous stage rather than images.
-        num_outputs: channels of the logits.
-        strides: for each level below full resolution, 1 or 2 an axis. The first is the stem's. Fewer entries
-            than the encoder has levels cut it there; an entry of 1s keeps the level without its stride.
-        kernel_sizes: for each level from 0 on, an axis: 1 for kernels without extent along it, 3 for the
-            encoder's own extent (and 3 in the decoder).
-        decoder_widths: channels of the decoder's blocks from deep to full resolution; the last
-            `len(strides)` are used.
-        up: how the decoder enlarges features; by default `nearest`, and `transpose` in the paper's 3D network.
-        norm: normalisation of the pre-block and the decoder (the encoder keeps its own).
-        drop_path: stochastic depth, rate of the last block, growing linearly from 0; by default 0, and 0.4
-            in the paper's networks.
-        depth: DS-Net only: depth of the patch in voxels, from which its depth strides follow.
+        dims: Number of spatial axes of the input.
+        in_channels: Number of channels of the input.
+        mask_channels: Number of channels, the last ones, that are masks of a previous stage instead of images.
+        num_outputs: Number of channels of the logits.
+        strides: Stride per axis, 1 or 2, of each level below full resolution; the first is that of the stem. An encoder
+            with more levels ends at the last one given. An entry of ones keeps a level without its stride.
+        kernel_sizes: Kernel extent per axis of each level from 0 on: 1 for kernels without extent along the axis, 3 for
+            the encoder's own kernels (3 in the decoder).
+        decoder_widths: Number of channels of the decoder's blocks, deepest first; the last `len(strides)` are used.
+        up: How the decoder upsamples features: `nearest` by default, `transpose` in the paper's 3D network.
+        norm: Normalisation of the pre-block and the decoder; the encoder keeps its own.
+        drop_path: Stochastic depth: rate of the last block, increasing linearly from 0. Default 0; 0.4 in the paper's
+            networks.
+        depth: Depth of the patch in voxels, from which the depth strides of DS-Net follow; None for other networks.
     """
 
     kind: Kind = "unet"
@@ -90,11 +88,11 @@ class NetworkPlan(NetworkChoices):
             raise ValueError("strides: at least one level is needed")
         if len(self.kernel_sizes) != levels + 1:
             raise ValueError(
-                f"kernel_sizes: {levels} strides need {levels + 1} entries, one a level from full resolution "
-                f"on, not {len(self.kernel_sizes)}"
+                f"kernel_sizes: {levels} strides need {levels + 1} entries, one per level from full "
+                f"resolution on, not {len(self.kernel_sizes)}"
             )
         if {len(entry) for entry in self.strides} | {len(entry) for entry in self.kernel_sizes} != {self.dims}:
-            raise ValueError(f"strides and kernel_sizes: every entry needs {self.dims} numbers, one an axis")
+            raise ValueError(f"strides and kernel_sizes: every entry needs {self.dims} numbers, one per axis")
         if self.kind != "plain" and len(self.decoder_widths) < levels:
             raise ValueError(f"decoder_widths: {levels} strides need at least {levels} widths")
         if self.kind == "ds" and (self.dims != 3 or self.depth is None or self.depth < 5):
@@ -107,22 +105,22 @@ class NetworkPlan(NetworkChoices):
 
     @property
     def activation(self) -> Literal["relu", "silu"]:
-        """Of the pre-block and the decoder: SiLU in the paper's DX-Net, ReLU elsewhere, as in its Omnia-Net."""
+        """Activation of the pre-block and the decoder: SiLU in the paper's DX-Net, else ReLU, as in its Omnia-Net."""
         return "silu" if self.network == "paper" and self.dims == 3 else "relu"
 
     def decoder_width(self, level: int) -> int:
-        """Channels of the decoder's block that ends at `level`."""
+        """Return the number of channels of the decoder block that ends at `level`."""
         return self.decoder_widths[-1 - level]
 
     @classmethod
     def paper(cls, kind: Literal["omnia", "dx", "ds"], in_channels: int, num_outputs: int, **changes: Any) -> Self:
-        """The authors' networks: EfficientNet-B0 over five levels, patches of depth 128 for DS-Net.
+        """Return one of the authors' networks: EfficientNet-B0 over five levels; for DS-Net, patches of depth 128.
 
         Args:
-            kind: which of the three.
-            in_channels: channels of the input.
-            num_outputs: channels of the logits.
-            changes: fields that are to differ, such as `encoder="efficientnet_b4"`.
+            kind: The network.
+            in_channels: Number of channels of the input.
+            num_outputs: Number of channels of the logits.
+            changes: Fields with other values, such as `encoder="efficientnet_b4"`.
         """
         stride, kernel = {
             "omnia": ([2, 2], [3, 3]),

@@ -14,10 +14,14 @@ class Normalization(BaseModel):
     """How one channel is normalised.
 
     Attributes:
-        scheme: `zscore` (mean 0, deviation 1 over the case), `ct` (clipped to the dataset's foreground
-            percentiles, then its mean and deviation), `nonorm`, `rescale_to_0_1`, `rgb_to_0_1` (divided by 255).
-        inside_mask: `zscore` looks only at the voxels that were imaged and leaves the others at 0.
-        mean, std, lower, upper: of the dataset's foreground, in the image's own unit; used by `ct`.
+        scheme: `zscore` (mean 0 and standard deviation 1 per case), `ct` (clipped to percentiles of the foreground of
+            the dataset, then normalised by its mean and standard deviation), `nonorm`, `rescale_to_0_1`, or
+            `rgb_to_0_1` (divided by 255).
+        inside_mask: Whether `zscore` uses only the voxels that were imaged and leaves the others at 0.
+        mean: Mean of the foreground of the dataset, in the unit of the image; used by `ct`, as are the next three.
+        std: Standard deviation of the foreground.
+        lower: 0.5th percentile of the foreground.
+        upper: 99.5th percentile of the foreground.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

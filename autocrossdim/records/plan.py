@@ -15,11 +15,12 @@ from pydantic import (
     model_validator,
 )
 
+from autocrossdim.records.concise import Concise
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.network import NO_ENCODER, Kind, NetworkChoices, NetworkPlan
 from autocrossdim.records.normalization import Normalization
 from autocrossdim.system.errors import UserError, first_fault
-from autocrossdim.system.files import read_json, write_text
+from autocrossdim.system.files import read_record, write_text
 
 PLAN_VERSION = 2
 
@@ -28,10 +29,12 @@ DEFAULT_MEMORY_GB = 8.0  # budget where no GPU is found
 
 DISTILLED = "_distilled"  # end of the name of a student, which has the network of the configuration named before it
 
-STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints: what is lost at most when a run is killed
+STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints, the most that is lost when a run is killed
 
-# A plan is read from files of others, too: what no scan and no network has would only end in want of memory.
-MAX_AXIS, MAX_PATCH, MAX_BATCH = 2**15, 2**28, 2**12  # voxels an axis and a patch (1 GiB), patches
+NNUNET_NAMES = {"2d": "omnia", "3d_fullres": "dx", "3d_lowres": "dx_lowres", "3d_cascade_fullres": "dx_cascade"}
+
+# Plans may come from other people. Beyond these bounds, memory would run out.
+MAX_AXIS, MAX_PATCH, MAX_BATCH = 2**15, 2**28, 2**12  # voxels per axis, voxels per patch (1 GiB), patches per batch
 
 Millimetres = Annotated[float, Field(gt=0, lt=1e6)]
 PatchSide = Annotated[int, Field(gt=0, le=MAX_AXIS)]
@@ -45,20 +48,21 @@ class PlanOptions(NetworkChoices):
     """
 
     memory: Annotated[float, Field(gt=0, le=1e5)] | None = Field(
-        None, description="GB that training may take (default: the memory of the GPU, else 8)."
+        None, description="Memory in GB for training (default: that of the GPU, else 8)."
     )
     threshold: Annotated[float, Field(ge=1, le=1e5)] = Field(
-        3.0, description="Anisotropy from which on slices are preferred to volumes."
+        3.0, description="Anisotropy (largest / smallest voxel spacing) from which a 2D network is chosen."
     )
     patch_size: Annotated[tuple[PatchSide, ...], Field(min_length=2, max_length=3)] | None = Field(
-        None, description="Patch size in voxels, coarsest axis first, such as 48,64,48; two numbers are in-plane."
+        None,
+        description="Patch size in voxels, coarsest axis first, such as 48,64,48; two numbers are in-plane.",
     )
     batch_size: Annotated[int, Field(ge=2, le=MAX_BATCH)] | None = Field(None, description="Patches per training step.")
     keep_orientation: bool = Field(
         False, description="Use images as stored, without bringing them to one anatomical orientation."
     )
     precision: Literal["auto", "16", "32"] = Field(
-        "auto", description="Bits of the convolutions to plan for (auto: 16 on a GPU, else 32)."
+        "auto", description="Floating-point precision in bits to plan for (auto: 16 on a GPU, else 32)."
     )
     trial: bool = Field(True, description="Run a few real training steps to measure time and memory.")
 
@@ -80,10 +84,10 @@ class Memory(BaseModel):
     """Memory in bytes.
 
     Attributes:
-        budget_bytes: what a training step may take.
-        estimated_bytes: what it is computed to take.
-        measured_bytes: what it took when it was run for real; None where there is no GPU to run it on.
-        inference_bytes: what predicting one batch of tiles is computed to take.
+        budget_bytes: Budget of a training step.
+        estimated_bytes: Computed memory of a training step.
+        measured_bytes: Measured peak memory of a training step; None without a GPU.
+        inference_bytes: Computed memory of predicting one batch of tiles.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,8 +102,8 @@ class Cost(BaseModel):
     """What a configuration costs.
 
     Attributes:
-        multiply_adds_per_case: of predicting a case of the median shape once, without mirroring.
-        seconds_per_epoch: of training on this machine, from a few real steps; None if they were not run.
+        multiply_adds_per_case: Multiply-adds of predicting a case of the median shape once, without mirroring.
+        seconds_per_epoch: Seconds per training epoch on this machine, from a few real steps; None if they were not run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,21 +118,21 @@ class Configuration(NetworkChoices):
     Attributes:
         name: `omnia`, `dx`, `dx_lowres`, `dx_cascade`, `ds` or `unet`.
         dims: 2 (slices) or 3 (volumes).
-        spacing: mm a voxel, `dims` entries; a 2D configuration leaves the slice axis as it is.
-        median_shape: median shape (Z, Y, X) of the cases at that spacing, voxels.
-        patch_size: voxels, `dims` entries.
-        batch_size: patches a step.
+        spacing: Voxel spacing in mm, `dims` entries; a 2D configuration does not resample the slice axis.
+        median_shape: Median shape (Z, Y, X) of the cases at that spacing, in voxels.
+        patch_size: Patch size in voxels, `dims` entries.
+        batch_size: Patches per training step.
         kind: `unet` for Omnia-Net and DX-Net, `ds` for DS-Net (3D -> 2D -> 3D), `plain` for a U-Net without pretrained
             weights.
         previous_stage: Configuration whose segmentation is an additional input, one mask per label; None if there is
             none. nnU-Net's word.
-        trainer: name of the installed trainer that trains it (entry point group `autocrossdim.trainers`).
-        learning_rate: peak learning rate, unless the training settings give another.
+        trainer: Name of the installed trainer that trains it (entry point group `autocrossdim.trainers`).
+        learning_rate: Peak learning rate, unless the training settings give another.
         mirror_axes: Axes of the patch that are mirrored in training and at test time; None mirrors every axis.
-        strides: one entry of `dims` numbers an encoder level.
-        kernel_sizes: one entry a resolution level, the full one first.
-        memory: bytes of a training step and of prediction.
-        cost: arithmetic and time.
+        strides: Stride per axis, one entry per encoder level.
+        kernel_sizes: Kernel extent per axis, one entry per resolution level, full resolution first.
+        memory: Memory of a training step and of prediction.
+        cost: Multiply-adds of prediction, and training time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -152,7 +156,7 @@ class Configuration(NetworkChoices):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if {len(self.spacing), len(self.patch_size)} != {self.dims}:
-            raise ValueError(f"spacing and patch_size need {self.dims} numbers, one an axis")
+            raise ValueError(f"spacing and patch_size need {self.dims} numbers, one per axis")
         if math.prod(self.patch_size) > MAX_PATCH:
             raise ValueError(f"a patch of more than {MAX_PATCH} voxels")
         if self.previous_stage is not None and (self.kind != "unet" or self.slices != 1):
@@ -178,7 +182,7 @@ class Configuration(NetworkChoices):
         return z, y, x
 
     def trains_like(self, other: "Configuration") -> bool:
-        """Whether two configurations make the same network of the same data, whatever they were said to cost."""
+        """Whether two configurations give the same network from the same data, whatever their estimated cost."""
         return not self.differing_fields(other)
 
     def differing_fields(self, other: "Configuration") -> list[str]:
@@ -223,16 +227,16 @@ class Decision(BaseModel):
     reasons: tuple[str, ...]
 
 
-class Plan(BaseModel):
+class Plan(Concise, BaseModel):
     """Everything training and prediction need to know about a dataset.
 
     Attributes:
         orientation: Orientation code that images are brought to first (`autocrossdim.data.orientation`); None leaves
             them as they are.
         transpose: Axis (z, y, x) of that orientation which is each axis of the plan, the coarsest first.
-        precision_bits: of the convolutions the memory was computed for.
-        notes: what else follows from the data, a sentence each.
-        overrides: options the user chose instead of the planner, by name.
+        precision_bits: Bits of the convolutions for which the memory was computed.
+        notes: What else follows from the data, one sentence each.
+        overrides: Options that the user chose instead of the planner, by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -270,19 +274,29 @@ class Plan(BaseModel):
                 raise ValueError(f"{name}: {first_fault(error)}") from error
         return self
 
+    def __str__(self) -> str:
+        name = self.decision.configuration
+        others = f"; also planned: {', '.join(self.decision.alternatives)}" if self.decision.alternatives else ""
+        chosen = self._find(name)
+        if chosen is None:
+            return f"{self.dataset}, {name}{others}"
+        patch = " × ".join(map(str, chosen.patch_size))
+        return f"{self.dataset}, {name}: {chosen.dims}D, patch size {patch}, batch size {chosen.batch_size}{others}"
+
     def configuration(self, name: str | None = None) -> Configuration:
         """Return a configuration by name, or the one that was decided on.
 
         A configuration and its student, such as `omnia_distilled`, differ in their names only.
 
         Raises:
-            UserError: the plan has no such configuration.
+            UserError: The plan has no such configuration.
         """
         name = name or self.decision.configuration
         if (found := self._find(name)) is None:
+            ours = f" nnU-Net's '{name}' is called '{NNUNET_NAMES[name]}'." if name in NNUNET_NAMES else ""
             raise UserError(
                 f"The plan of {self.dataset} has no configuration '{name}'; it has "
-                f"{', '.join(sorted(self.configurations))}."
+                f"{', '.join(sorted(self.configurations))}.{ours}"
             )
         return found
 
@@ -297,7 +311,7 @@ class Plan(BaseModel):
         """Return the configurations and the previous stages they need, each once, stages before what needs them.
 
         Raises:
-            UserError: the plan has no such configuration.
+            UserError: The plan has no such configuration.
         """
         pairs = ((self.configuration(name).previous_stage, name) for name in names)
         return tuple(dict.fromkeys(name for pair in pairs for name in pair if name is not None))
@@ -367,19 +381,10 @@ class Plan(BaseModel):
         """Read plan.json.
 
         Raises:
-            UserError: the file is missing, damaged, or of another version.
+            UserError: The file is missing, damaged, or of another version.
         """
-        content = read_json(path)
-        version = content.get("version") if isinstance(content, dict) else None
-        if version != PLAN_VERSION:
-            raise UserError(
-                f"{path}: a plan of version {version}, but this program reads version {PLAN_VERSION}. "
-                "Plan again with `autocrossdim plan_and_preprocess --overwrite`."
-            )
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise UserError(f"{path}: not a valid plan ({first_fault(error)}). Plan again.") from error
+        remedy = "Plan again with `autocrossdim plan_and_preprocess --overwrite`."
+        return read_record(cls, path, fault="not a valid plan", remedy=remedy, version=PLAN_VERSION)
 
     def write(self, path: Path) -> None:
         """Write plan.json."""

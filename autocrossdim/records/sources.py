@@ -19,11 +19,11 @@ class FileVersion(BaseModel):
     """One version of one file.
 
     Attributes:
-        name: file name without its directory, so that a dataset may be moved.
-        size: in bytes.
-        modified_ns: time of the last change in nanoseconds; `NEVER` if the file had just been changed, because
+        name: File name without its directory, so that a dataset may be moved.
+        size: Size in bytes.
+        modified_ns: Time of the last change in nanoseconds; `NEVER` if the file had just been changed, because
             another change within the clock's resolution would leave the same time.
-        content: digest of the content (BLAKE2b, hexadecimal).
+        content: Digest of the content (BLAKE2b, hexadecimal).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,11 +40,11 @@ def file_versions(paths: Sequence[Path], known: Sequence[FileVersion] = ()) -> t
     A file is read only if its size or time differs from the known version.
 
     Args:
-        paths: files of one case, in a fixed order.
-        known: their versions when they were last looked at; empty if never.
+        paths: Files of one case, in a fixed order.
+        known: Their versions when they were last looked at; empty if never.
 
     Raises:
-        UserError: a file is missing or cannot be read.
+        UserError: A file is missing or cannot be read.
     """
     before = known if len(known) == len(paths) else (None,) * len(paths)
     return tuple(_version(path, version) for path, version in zip(paths, before, strict=True))
@@ -71,8 +71,8 @@ def content_hash(versions: Sequence[FileVersion], annotated_labels: Sequence[str
     """Return one digest of the contents of several files, in their order, and of the labels annotated in them.
 
     Args:
-        versions: versions of the files of one case.
-        annotated_labels: names of the labels that were annotated; None if all were.
+        versions: Versions of the files of one case.
+        annotated_labels: Names of the labels that were annotated; None if all were.
     """
     content = "".join(version.content for version in versions)
     content += "" if annotated_labels is None else json.dumps(list(annotated_labels))

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from autocrossdim.records.best import Best, contender_name
+from autocrossdim.records.concise import Concise
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.files import read_record, write_text
 
@@ -33,7 +34,7 @@ class HeldOut(BaseModel):
     interval: tuple[float, float] | None
 
 
-class Student(BaseModel):
+class Student(Concise, BaseModel):
     """A student of the ensemble that `find_best` chose.
 
     Attributes:
@@ -54,6 +55,9 @@ class Student(BaseModel):
     unlabelled: int
     saving: float
     held_out: HeldOut | None = None
+
+    def __str__(self) -> str:
+        return self.sentence
 
     @property
     def sentence(self) -> str:

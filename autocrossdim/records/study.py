@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from autocrossdim.records.concise import Concise
 from autocrossdim.records.summary import Summary
 from autocrossdim.system.files import read_record, write_json, write_text
 
@@ -138,7 +139,7 @@ class Table(_Record):
         return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
 
 
-class StudyResults(_Record):
+class StudyResults(Concise, _Record):
     """The content of results.json.
 
     Attributes:
@@ -162,6 +163,9 @@ class StudyResults(_Record):
     comparisons: tuple[Comparison, ...] = ()
     numbers: dict[str, float | None] = {}
     runs: tuple[StudyRun, ...]
+
+    def __str__(self) -> str:
+        return f"{self.study}, {self.dataset}: {self.conclusion}"
 
     @classmethod
     def read(cls, path: Path) -> Self:

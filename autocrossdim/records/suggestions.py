@@ -5,8 +5,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from autocrossdim.records.concise import Concise
 from autocrossdim.records.sources import FileVersion
 from autocrossdim.system.files import read_record, write_text
+from autocrossdim.system.text import counted, listed
 
 MethodName = Literal["stratified", "random"]
 
@@ -69,7 +71,7 @@ class Suggestion(BaseModel):
     draft: Path
 
 
-class Suggestions(BaseModel):
+class Suggestions(Concise, BaseModel):
     """Scans to annotate, in order.
 
     Attributes:
@@ -91,6 +93,11 @@ class Suggestions(BaseModel):
     n_scans: int
     calibrated: bool
     suggestions: tuple[Suggestion, ...]
+
+    def __str__(self) -> str:
+        names = listed([each.case for each in self.suggestions])
+        scans = f"{len(self.suggestions)} of {counted(self.n_scans, 'unlabelled scan')}"
+        return f"{self.dataset}, {scans} to annotate next: {names}"
 
     @classmethod
     def read(cls, path: Path) -> "Suggestions":

@@ -15,8 +15,10 @@ from pydantic import (
 )
 
 from autocrossdim.records.calibration import Calibration, CaseScore
+from autocrossdim.records.concise import Concise
 from autocrossdim.records.score import Score
 from autocrossdim.system.files import read_record, write_json
+from autocrossdim.system.text import counted
 
 Metrics = dict[str, int | float]  # by the metric's name; voxel counts are whole numbers, as nnU-Net writes them
 Unit = Literal["mm", "pixels"]
@@ -110,7 +112,7 @@ class SummaryCalibration(Calibration):
     case_score: CaseScore = CaseScore()
 
 
-class Summary(_Record):
+class Summary(Concise, _Record):
     """The metrics of a set of cases, their means and how far these can be trusted.
 
     `foreground_mean`, `mean` and `metric_per_case` are nnU-Net's. The other entries are ours, and readers of nnU-Net's
@@ -151,6 +153,12 @@ class Summary(_Record):
         if self.scope is not None:
             content["scope"] = self.scope
         return {**content, **{name: getattr(self, name) for name in COUNTS}, "metric_per_case": cases}
+
+    def __str__(self) -> str:
+        low, high = self.ends("Dice")
+        interval = "" if math.isnan(low) else f" ({100 * self.interval.level:.0f} % interval {low:.3f}–{high:.3f})"
+        labels = ", ".join(f"{self.name(key)} {mean['Dice']:.3f}" for key, mean in self.mean.items())
+        return f"{counted(self.n_cases, 'case')}, mean Dice {self.foreground_mean['Dice']:.3f}{interval}; {labels}"
 
     @property
     def n_cases(self) -> int:

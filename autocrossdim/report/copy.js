@@ -16,7 +16,9 @@
       area.select();
       copied = document.execCommand("copy");
       area.remove();
+      button.focus();
     }
-    button.textContent = copied ? "Copied" : "Copying failed: select the text";
+    if (!copied) getSelection().selectAllChildren(section);
+    button.textContent = copied ? "Copied" : "Not copied: press Ctrl+C";
   });
 })();

@@ -1,10 +1,17 @@
 """Histograms of the fingerprint: spacing of the cases, and size and intensity of each label."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import NDArray
 
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.labels import Labels
 from autocrossdim.report.pictures import drawn_name, png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LABELS = 8  # that are drawn
 BINS = 15
@@ -21,24 +28,32 @@ def fingerprint_chart(fingerprint: Fingerprint, labels: Labels, unit: str) -> by
     from matplotlib.figure import Figure
 
     shown = list(labels.foreground.items())[:LABELS]
-    figure = Figure(figsize=(7.5, 2.3 + 1.6 * len(shown)), layout="constrained")
-    plots = figure.subplots(1 + len(shown), 3, squeeze=False)
-    for plot, axis, values in zip(plots[0], "zyx", np.array([c.spacing for c in fingerprint.cases]).T, strict=True):
-        plot.hist(values, BINS, color="C0")
-        plot.set_xlabel(f"spacing {axis} ({unit})")
-    for (sizes, intensities, empty), (name, values) in zip(plots[1:], shown, strict=True):
+    rows = (len(shown) + 1) // 2  # two labels side by side
+    figure = Figure(figsize=(7.5, 1.8 + 1.7 * rows), layout="constrained")
+    top, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.8, 1.7 * rows)).flat
+    axes = "zyx"[-fingerprint.dims :]
+    spacings = np.array([case.spacing for case in fingerprint.cases]).T[-fingerprint.dims :]
+    for plot, axis, values in zip(top.subplots(1, len(axes)), axes, spacings, strict=True):
+        _histogram(plot, values, f"spacing {axis} ({unit})")
+    pairs = below.subplots(rows, 4, squeeze=False).reshape(-1, 2)
+    for (sizes, intensities), (name, values) in zip(pairs, shown, strict=False):
         voxels = [[case.label_voxels.get(value, 0) for value in values] for case in fingerprint.cases]
-        sizes.hist([sum(each) for each in voxels if sum(each)], BINS, color="C0")
-        sizes.set_xlabel("voxels")
-        sizes.set_title(drawn_name(name), fontsize=9)
+        _histogram(sizes, [sum(each) for each in voxels if sum(each)], "voxels")
+        sizes.set_title(drawn_name(name), fontsize=9, loc="left")
         means = []
         for case in fingerprint.cases:
             found = [(case.labels[v].mean[0], case.label_voxels.get(v, 0)) for v in values if v in case.labels]
             if sum(count for _, count in found):
                 means.append(np.average([mean for mean, _ in found], weights=[count for _, count in found]))
-        intensities.hist(means, BINS, color="C0")
-        intensities.set_xlabel("mean intensity (SD)")
-        empty.set_axis_off()
-    for plot in plots.flat:
-        plot.locator_params(nbins=4)
+        _histogram(intensities, means, "mean intensity (SD)")
+    for plot in pairs[len(shown) :].flat:
+        plot.set_axis_off()
     return png(figure)
+
+
+def _histogram(plot: "Axes", values: Sequence[float] | NDArray[np.float64], name: str) -> None:
+    plot.hist(values, BINS, color="C0")
+    plot.set_xlabel(name, fontsize=8)
+    plot.tick_params(labelsize=8)
+    plot.locator_params(axis="x", nbins=3)
+    plot.locator_params(axis="y", nbins=4, integer=True)

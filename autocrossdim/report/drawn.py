@@ -12,7 +12,7 @@ from autocrossdim.report.formats import number
 from autocrossdim.report.pictures import case_picture
 from autocrossdim.report.rows import Row, described
 from autocrossdim.report.scans import read_scan
-from autocrossdim.report.viewer import shared, single_slice, volume
+from autocrossdim.report.viewer import ct_limits, shared, single_slice, volume
 from autocrossdim.system.console import track
 
 WORST, LISTED = 3, 100  # cases drawn and cases listed, starting with the lowest Dice
@@ -70,7 +70,8 @@ def draw_cases(
         labels = plan.labels if case.annotated_labels is None else plan.labels.only(case.annotated_labels)
         scan = read_scan(case.images, case.label, prediction, labels)
         if row.name in pictured:
-            pictures.append(Picture(row, pictured[row.name], case_picture(scan, labels)))
+            window = ct_limits(scan) if ct else None
+            pictures.append(Picture(row, pictured[row.name], case_picture(scan, labels, window=window)))
         view = volume if row.name in volumes else single_slice
         why = f"{volumes[row.name]}: " if row.name in volumes else ""
         views[row.name] = {

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from autocrossdim.records.plan import Configuration
+
 
 def data_uri(png: bytes) -> str:
     """Return a PNG as the address of an image."""
@@ -32,3 +34,10 @@ def between(interval: Sequence[float], digits: int = 2) -> str:
 def sizes(values: Iterable[float]) -> str:
     """Return spacings or other sizes along the axes."""
     return " × ".join(f"{value:.3g}" for value in values)
+
+
+def network(configuration: Configuration) -> str:
+    """Return the name of a configuration's network."""
+    if configuration.kind == "plain":
+        return "U-Net"
+    return "DS-Net" if configuration.kind == "ds" else "Omnia-Net" if configuration.dims == 2 else "DX-Net"

@@ -2,6 +2,8 @@
 
 import platform
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -9,10 +11,12 @@ import numpy as np
 from autocrossdim.models import about, card
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.environment import Environment
 from autocrossdim.records.fingerprint import Fingerprint
-from autocrossdim.records.plan import Configuration, Plan
+from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
-from autocrossdim.report.formats import sizes
+from autocrossdim.report.commands import planning_command, training_commands
+from autocrossdim.report.formats import network, sizes
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import counted
 
@@ -51,23 +55,31 @@ def methods(
     """
     cases = counted(len(fingerprint.cases), "annotated case")
     of_groups = f" of {counted(groups, 'group')} (patients)" if groups != len(fingerprint.cases) else ""
-    spacings = np.array([case.spacing for case in fingerprint.cases])
+    spacings = np.array([case.spacing for case in fingerprint.cases])[:, -fingerprint.dims :]
+    median, axes = sizes(np.median(spacings, axis=0)), "z, y, x" if fingerprint.dims == 3 else "y, x"
     ends = (sizes(end) for end in (spacings.min(axis=0), spacings.max(axis=0)))
     labels = {name: fingerprint.cases_with(values) for name, values in plan.labels.foreground.items()}
     schemes = zip(plan.channel_names, plan.normalization, strict=True)
     rows = [
         ("Cases", f"{cases}{of_groups}"),
-        (f"Spacing (z, y, x), {unit}", f"median {sizes(fingerprint.median_spacing())}; {' to '.join(ends)}"),
+        *([(f"Spacing ({axes}), mm", f"median {median}; {' to '.join(ends)}")] if unit == "mm" else []),
         ("Labels", ", ".join(f"{name} ({counted(number, 'case')})" for name, number in labels.items())),
         ("Channels, normalisation", ", ".join(f"{name} ({channel.scheme})" for name, channel in schemes)),
         ("Folds", str(folds)),
     ]
-    for name in configurations:
-        rows += _planned(plan, name, unit) + _trained(workspace, name, folds)
+    trained = {name: _checkpoints(workspace, name, folds) for name in configurations}
+    for name, checkpoints in trained.items():
+        rows += _planned(plan, name, unit) + _trained(name, checkpoints)
     if best is not None:
         kept = ", ".join(step.name for step in best.postprocessing)
         rows.append(("Post-processing", f"largest component of {kept}" if kept else "none"))
     program = version("autocrossdim")
+    rows.append(("Command: plan", planning_command(plan)))
+    for name, checkpoints in trained.items():
+        typed = training_commands(plan, checkpoints, folds=folds)
+        rows += [(f"Command: train {name}", command) for command in typed]
+    if best is not None:
+        rows.append(("Command: choose the model", f"autocrossdim find_best {plan.dataset}"))
     rows += [
         (
             "Versions when this page was written",
@@ -78,68 +90,123 @@ def methods(
     ]
     validation = f" and evaluated in {folds}-fold cross-validation" if folds and complete else ""
     networks = " and ".join(
-        f"{name} ({plan.configuration(name).dims}D, patch size {_product(plan.configuration(name).patch_size)}, "
-        f"batch size {plan.configuration(name).batch_size})"
-        for name in configurations
+        f"{each.name} ({network(each)}, {each.dims}D, patch size {_product(each.patch_size)}, "
+        f"batch size {each.batch_size})"
+        for each in map(plan.configuration, configurations)
     )
     averaged = " The probabilities of the configurations were averaged." if len(configurations) > 1 else ""
     text = (
-        f"Segmentation was configured with autocrossdim (Messaoudi et al., 2023) from {cases}{of_groups} with a median "
-        f"spacing of {sizes(fingerprint.median_spacing())} {unit} (z, y, x). "
+        f"Segmentation was configured with autocrossdim (Messaoudi et al., 2023) from {cases}{of_groups}"
+        f"{f' with a median spacing of {median} mm ({axes})' if unit == 'mm' else ''}. "
     )
     if networks:
         subject, verb = ("configuration", "was") if len(configurations) == 1 else ("configurations", "were")
         text += f"The {subject} {networks} {verb} trained{validation}.{averaged}"
+        described = [_described(name if len(trained) > 1 else None, each) for name, each in trained.items() if each]
+        text = " ".join([text, *described, *_place([each for some in trained.values() for each in some])])
     return text.strip(), rows
 
 
 def _planned(plan: Plan, name: str, unit: str) -> Rows:
     configuration = plan.configuration(name)
     return [
-        (f"{name}: network", _network(configuration)),
+        (f"{name}: network", f"{network(configuration)} ({configuration.dims}D)"),
+        (f"{name}: encoder", configuration.encoder),
         (f"{name}: spacing, {unit}", sizes(configuration.spacing)),
         (f"{name}: patch size, batch size", f"{_product(configuration.patch_size)}, {configuration.batch_size}"),
         (f"{name}: planned peak learning rate", f"{configuration.learning_rate:g}"),
     ]
 
 
-def _network(configuration: Configuration) -> str:
-    if configuration.kind == "plain":
-        return f"U-Net ({configuration.dims}D)"
-    name = "DS-Net" if configuration.kind == "ds" else "Omnia-Net" if configuration.dims == 2 else "DX-Net"
-    return f"{name} ({configuration.dims}D), encoder {configuration.encoder}"
-
-
-def _trained(workspace: Workspace, name: str, folds: int) -> Rows:
-    """Return what the checkpoints record; folds whose checkpoint is missing or unreadable are left out."""
-    checkpoints = []
+def _checkpoints(workspace: Workspace, name: str, folds: int) -> list[Checkpoint]:
+    """Return the checkpoints of a configuration without weights; the missing and unreadable ones are left out."""
+    found = []
     for number in range(folds):
-        try:
-            checkpoints.append(Checkpoint.read(workspace.fold(name, number).latest))
-        except UserError:
-            continue
+        with suppress(UserError):
+            checkpoint = Checkpoint.read(workspace.fold(name, number).latest)
+            found.append(replace(checkpoint, network={}, resume={}))  # without the weights, which take memory
+    return found
+
+
+def _described(name: str | None, checkpoints: Sequence[Checkpoint]) -> str:
+    """Return a sentence on starting weights and length of training; with the name if there are several."""
+    starts = [about.start(checkpoint.provenance) for checkpoint in checkpoints]
+    subject = f"Each fold of {name}" if name else "Each fold"
+    steps = [checkpoint.run.step for checkpoint in checkpoints]
+    length = _range([each.run.epoch for each in checkpoints], "epoch")
+    length += f" ({_range(steps, 'optimiser step')})" if all(steps) else ""
+    return f"{subject} was trained for {length}, starting from {_distinct(_weights(start) for start in starts)}."
+
+
+def _weights(start: about.Start) -> str:
+    origin = card.origin(start)
+    return f"{origin} weights" if origin.endswith("random") else origin
+
+
+def _place(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Return a sentence on when and with what the folds were trained; none unless all of them record it."""
+    if not checkpoints or not all(checkpoint.environments for checkpoint in checkpoints):
+        return []
+    known = [each for checkpoint in checkpoints for each in checkpoint.environments]
+    return [f"Training took place {_days(known)} (device: {_devices(known)}; {_versions(known)})."]
+
+
+def _days(known: Sequence[Environment]) -> str:
+    first, last = min(each.first_day for each in known), max(each.last_day for each in known)
+    start, end = (f"{day.day} {day:%B %Y}" for day in (first, last))
+    return f"on {start}" if start == end else f"from {start} to {end}"
+
+
+def _devices(known: Sequence[Environment]) -> str:
+    return _distinct(f"{f'{n} × ' if (n := each.devices) > 1 else ''}{each.device}, {each.precision}" for each in known)
+
+
+def _versions(known: Sequence[Environment]) -> str:
+    return _distinct(f"autocrossdim {each.autocrossdim}, PyTorch {each.torch}" for each in known)
+
+
+def _trained(name: str, checkpoints: Sequence[Checkpoint]) -> Rows:
+    """Return what the checkpoints record."""
     if not checkpoints:
         return []
+    known = [each for checkpoint in checkpoints for each in checkpoint.environments]
     starts = [about.start(checkpoint.provenance) for checkpoint in checkpoints]
     names = dict.fromkeys(key for checkpoint in checkpoints for key in checkpoint.settings)
     settings = {
         key: _distinct(str(each.settings[key]) for each in checkpoints if key in each.settings) for key in names
     }
     seed = settings.pop("seed", None)
-    minutes = ", ".join(f"{each.run.seconds / 60:,.1f}" for each in checkpoints if each.run.seconds)
+    minutes = _each((each.run.seconds / 60 for each in checkpoints if each.run.seconds), ",.1f")
     rows = [
         (f"{name}: folds described", ", ".join(str(each.fold) for each in checkpoints)),
-        (f"{name}: training cases per fold", ", ".join(str(len(each.split.get("train", ()))) for each in checkpoints)),
-        (f"{name}: epochs per fold", ", ".join(str(each.run.epoch) for each in checkpoints)),
+        (f"{name}: training cases per fold", _each(len(each.split.get("train", ())) for each in checkpoints)),
+        (f"{name}: epochs per fold", _each(each.run.epoch for each in checkpoints)),
         # Those of the 2D network that a 3D network starts from are not included.
-        (f"{name}: optimiser steps per fold", ", ".join(f"{each.run.step}" for each in checkpoints if each.run.step)),
+        (f"{name}: optimiser steps per fold", _each(each.run.step for each in checkpoints if each.run.step)),
         (f"{name}: training minutes per fold", minutes),
+        (f"{name}: dates of training", _days(known).removeprefix("on ").removeprefix("from ") if known else ""),
+        (f"{name}: device, precision", _devices(known)),
+        (f"{name}: versions in training", _versions(known)),
         (f"{name}: seed", seed or ""),
         (f"{name}: starting weights", _distinct(card.origin(each) for each in starts)),
         (f"{name}: licence of the starting weights", _distinct(card.licence(each) for each in starts)),
-        (f"{name}: hyper-parameters", "; ".join(f"{key} = {value}" for key, value in settings.items())),
+        (
+            f"{name}: hyper-parameters",
+            "; ".join(f"{key} = {value}" for key, value in settings.items() if value != "None"),
+        ),
     ]
     return [(key, value) for key, value in rows if value and value != "not known"]
+
+
+def _each(numbers: Iterable[float], form: str = ",") -> str:
+    """Return one number per fold; one for all if they are the same."""
+    known = [format(number, form) for number in numbers]
+    return ", ".join(known if len(set(known)) > 1 else known[:1])
+
+
+def _range(numbers: Sequence[int], noun: str) -> str:
+    ends = dict.fromkeys((min(numbers), max(numbers)))
+    return f"{' to '.join(f'{end:,}' for end in ends)} {noun}{'' if max(numbers) == 1 else 's'}"
 
 
 def _distinct(values: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from autocrossdim.data.dataset import Dataset
-from autocrossdim.data.images import PICTURES
+from autocrossdim.data.pictures import PICTURES
 from autocrossdim.data.splits import Split
 from autocrossdim.records.best import Best
 from autocrossdim.records.fingerprint import Fingerprint
@@ -72,11 +72,13 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
             "listed": listed,
             "between": formats.between,
             "described": described,
+            "network": formats.network,
         },
         program=version("autocrossdim"),
         plan=plan,
         fingerprint=fingerprint,
         groups=groups,
+        grouped=results is not None and any(row.group for row in results.rows),
         methods=paragraph,
         facts=facts,
         histograms=fingerprint_chart(fingerprint, plan.labels, unit),

@@ -22,12 +22,13 @@ LEGEND_ENTRIES, LEGEND_WIDTH = 6, 50  # labels and characters per line that fit 
 LONGEST_NAME = 30  # characters of a label name that are drawn
 
 
-def case_picture(scan: Scan, labels: Labels) -> bytes:
-    """Draw the slice of a case that contains most labelled voxels, with letters for the patient's sides at its edges.
+def case_picture(scan: Scan, labels: Labels, *, window: tuple[float, float] | None = None) -> bytes:
+    """Draw the slice of a case that has most annotated voxels, with letters for the patient's sides at its edges.
 
     Args:
         scan: The case. The annotation is drawn with solid outlines, the prediction with dashed ones.
         labels: Labels or regions to outline. Regions may overlap.
+        window: Intensities shown as black and white; the 1st and 99th percentile if None.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -38,9 +39,9 @@ def case_picture(scan: Scan, labels: Labels) -> bytes:
     scan = scan.one_slice(plane, number).around_labels()
     image, expected, predicted = (plane.slice(array, 0) for array in (scan.image, scan.annotation, scan.prediction))
 
-    figure = Figure(figsize=(3.2, 3.4), layout="constrained")
+    figure = Figure(figsize=(3.2, 3.4), layout="constrained", facecolor="black")
     plot = figure.subplots()
-    low, high = np.percentile(image, (1, 99))
+    low, high = np.percentile(image, (1, 99)) if window is None else window
     grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
     plot.imshow(
         np.moveaxis(np.broadcast_to(grey, (3, *grey.shape[1:])), 0, -1),
@@ -61,7 +62,8 @@ def case_picture(scan: Scan, labels: Labels) -> bytes:
     if len(handles) <= LEGEND_ENTRIES:
         longest = max(len(str(handle.get_label())) for handle in handles) + 4  # with its line
         columns = min(3, max(1, LEGEND_WIDTH // longest))
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
+        place = {"loc": "outside lower center", "ncols": columns}
+        figure.legend(handles=handles, fontsize=8, labelcolor="white", frameon=False, **place)
     return png(figure)
 
 
@@ -78,12 +80,12 @@ def dice_chart(dice: Mapping[str, Sequence[float]]) -> bytes:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 0.7 + 0.45 * len(dice)), layout="constrained")
+    figure = Figure(figsize=(7.5, 0.7 + (0.45 if len(dice) <= 8 else 0.28) * len(dice)), layout="constrained")
     plot = figure.subplots()
     random = np.random.default_rng(0)
     for row, values in enumerate(dice.values()):
         known = np.array([value for value in values if np.isfinite(value)])
-        plot.scatter(known, row + random.uniform(-0.18, 0.18, len(known)), s=14, alpha=0.6, color="C0", linewidths=0)
+        plot.scatter(known, row + random.uniform(-0.18, 0.18, len(known)), s=14, alpha=0.8, color="C0", linewidths=0)
         if len(known):
             plot.plot([known.mean()] * 2, [row - 0.35, row + 0.35], color="C3", linewidth=1.5)
     plot.set_yticks(range(len(dice)), [drawn_name(name) for name in dice])
@@ -105,7 +107,7 @@ def agreement_chart(agreement: Agreement, measure: Measure) -> bytes:
     left, right = figure.subplots(1, 2)
     ends = 0, 1.05 * max(annotated.max(), predicted.max())
     left.plot(ends, ends, color="0.6", linewidth=1)
-    left.scatter(annotated, predicted, s=14, alpha=0.7, color="C0", linewidths=0)
+    left.scatter(annotated, predicted, s=14, alpha=0.7, color="C0", linewidths=0, clip_on=False)
     left.set(xlim=ends, ylim=ends, xlabel=f"annotation ({measure.unit})", ylabel=f"prediction ({measure.unit})")
     right.axhline(0, color="0.6", linewidth=1)
     right.scatter((annotated + predicted) / 2, predicted - annotated, s=14, alpha=0.7, color="C0", linewidths=0)

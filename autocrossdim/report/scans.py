@@ -105,9 +105,15 @@ class Scan:
         return max(self.planes(), key=lambda plane: self.spacing[plane.axis])
 
     def fullest(self, axis: int) -> int:
-        """Return the number of the slice across an axis that has most labelled voxels; the middle one if none has."""
-        counts = np.moveaxis(self.labelled, axis, 0).sum(axis=(1, 2))
-        return int(counts.argmax()) if counts.any() else len(counts) // 2
+        """Return the number of the slice across an axis that has most annotated voxels.
+
+        Without annotation, it is the one with most predicted voxels; without either, the middle one.
+        """
+        for labels in (self.annotation, self.prediction):
+            counts = np.moveaxis(labels > 0, axis, 0).sum(axis=(1, 2))
+            if counts.any():
+                return int(counts.argmax())
+        return self.shape[axis] // 2
 
     def part(self, box: tuple[slice, slice, slice]) -> "Scan":
         """Return a part of the scan."""

@@ -18,7 +18,7 @@ class Measure:
 
     Attributes:
         noun: `volume` or `area`.
-        unit: mL, mm², pixels or voxels.
+        unit: ML, mm², pixels or voxels.
     """
 
     noun: str

@@ -56,14 +56,11 @@
     const button = document.createElement("button");
     button.className = "plain";
     button.textContent = name;
-    button.style.fontWeight = "inherit";
     button.addEventListener("click", () => {
       down = by === column && !down;
       by = column;
       for (const other of find("head").children) other.removeAttribute("aria-sort");
       heading.setAttribute("aria-sort", down ? "descending" : "ascending");
-      for (const other of find("head").querySelectorAll("button")) other.textContent = other.textContent.replace(/ [▲▼]$/, "");
-      button.textContent = `${name} ${down ? "▼" : "▲"}`;
       update();
     });
     heading.append(button);

@@ -21,6 +21,8 @@ def results_table(
 ) -> dict[str, Any]:
     """Return columns and rows for the script of the page; None is a value that is unknown.
 
+    The column of groups (patients) is left out if cases share none.
+
     Distances are given where annotation and prediction have the label. Elsewhere the outcome says what is missing.
 
     Args:
@@ -31,18 +33,20 @@ def results_table(
         drawn: Names of the cases that the viewer shows.
         name: Name of the dataset, for the CSV file.
     """
+    grouped = any(case.group for case in summary.metric_per_case)
     units = [f" ({summary.unit})" if metric in ("HD95", "ASSD") else "" for metric, _ in METRICS]
     return {
         "columns": [
-            *("case", "group", "label", "outcome"),
+            *(("case", "group") if grouped else ("case",)),
+            *("label", "outcome"),
             *(f"{metric}{unit}" for (metric, _), unit in zip(METRICS, units, strict=True)),
             *(f"{column} ({measure.unit})" for column in ("annotated", "predicted", "difference")),
         ],
-        "digits": [None] * 4
+        "digits": [None] * (4 if grouped else 3)
         + [digits for _, digits in METRICS]
         + [0 if measure.unit in ("pixels", "voxels") else 2] * 3,
         "rows": [
-            _row(case, key, summary, sizes.get(case.file.removesuffix(ending), {}), ending)
+            _row(case, key, summary, sizes.get(case.file.removesuffix(ending), {}), ending, grouped=grouped)
             for case in summary.metric_per_case
             for key in case.metrics
         ],
@@ -52,7 +56,13 @@ def results_table(
 
 
 def _row(
-    case: CaseResult, key: str, summary: Summary, sizes: Mapping[str, tuple[float, float]], ending: str
+    case: CaseResult,
+    key: str,
+    summary: Summary,
+    sizes: Mapping[str, tuple[float, float]],
+    ending: str,
+    *,
+    grouped: bool,
 ) -> list[Any]:
     both = case.in_reference(key) and case.in_prediction(key)
     metrics = [
@@ -62,7 +72,7 @@ def _row(
     annotated, predicted = sizes.get(key, (math.nan, math.nan))
     return [
         case.file.removesuffix(ending),
-        case.group or "",
+        *([case.group or ""] if grouped else []),
         summary.name(key),
         _outcome(case, key),
         *metrics,

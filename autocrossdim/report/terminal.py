@@ -17,6 +17,7 @@ from autocrossdim.records.score import ScoreTable
 from autocrossdim.records.study import Table as StudyTable
 from autocrossdim.records.suggestions import Suggestions
 from autocrossdim.records.summary import Summary
+from autocrossdim.report.fitting import Fitting
 from autocrossdim.report.misses import partial_sentences, skipped_sentence, unmatched_sentences
 from autocrossdim.system.text import counted, duration, printable
 
@@ -31,10 +32,10 @@ def plan_text(plan: Plan, fingerprint: Fingerprint) -> RenderableType:
     if plan.overrides:
         chosen = ", ".join(f"{name} = {value}" for name, value in plan.overrides.items())
         lines.append(f"  Chosen by you instead of the planner: {chosen}.")
-    return Group(*(_plain(line) for line in lines), "", _candidates(plan))
+    return Group(*(_plain(line) for line in lines), "", Fitting(_candidates(plan)))
 
 
-def best_table(best: Best) -> Table:
+def best_table(best: Best) -> Fitting:
     """Return all models that were compared, best first, with the chosen one marked."""
     scope = "" if best.scope is None else f", {best.scope}"
     table = Table(title=_plain(f"Cross-validation of {best.dataset}{scope}"), box=box.SIMPLE_HEAD, padding=0)
@@ -60,7 +61,7 @@ def best_table(best: Best) -> Table:
             _number(each.minutes_per_fold, ",.1f"),
             "chosen" if each.configurations == best.configurations else "",
         )
-    return table
+    return Fitting(table)
 
 
 def summary_text(summary: Summary) -> RenderableType:
@@ -72,7 +73,7 @@ def summary_text(summary: Summary) -> RenderableType:
     if summary.score is not None:
         tables += [score_table(table) for table in summary.score.tables]
         sentences += summary.score.notes
-    return Group(*tables, *(_plain(sentence) for sentence in sentences))
+    return Group(*map(Fitting, tables), *(_plain(sentence) for sentence in sentences))
 
 
 def summary_table(summary: Summary) -> Table:
@@ -80,7 +81,8 @@ def summary_table(summary: Summary) -> Table:
     cases = counted(summary.n_cases, "case")
     if summary.n_groups != summary.n_cases:
         cases += f" of {counted(summary.n_groups, 'group')}"
-    level = "" if math.isnan(summary.interval.level) else f", with {summary.interval.level:.0%} intervals"
+    known = not math.isnan(summary.ends("Dice")[0])
+    level = f", with {100 * summary.interval.level:.0f} % intervals" if known else ""
     headings = {
         "Dice": "Dice",
         "NSD": f"NSD ({NSD_TOLERANCE_MM:g} {summary.unit})",
@@ -99,7 +101,7 @@ def unmatched_table(summary: Summary) -> Table:
     return _label_table("Distances over cases where both have the label", summary, counts, headings)
 
 
-def suggestions_table(suggestions: Suggestions) -> Table:
+def suggestions_table(suggestions: Suggestions) -> Fitting:
     """Return the scans to annotate next, with reasons."""
     chosen = suggestions.suggestions
     title = f"{len(chosen)} of {counted(suggestions.n_scans, 'unlabelled scan')} to annotate next"
@@ -118,7 +120,7 @@ def suggestions_table(suggestions: Suggestions) -> Table:
         cells += [each.group or ""] if grouped else []
         cells += [f"{each.slice_axis}: {', '.join(map(str, each.slices))}"] if sliced else []
         table.add_row(*map(_plain, [*cells, _number(each.expected_dice, ".3f"), each.why]))
-    return table
+    return Fitting(table)
 
 
 def score_table(scored: ScoreTable) -> Table:
@@ -226,14 +228,14 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None or math.isnan(value) else format(value, form)
 
 
-def study_table(found: StudyTable) -> Table:
+def study_table(found: StudyTable) -> Fitting:
     """Return the table of a study for the terminal."""
     table = Table(box=box.SIMPLE_HEAD, padding=0)
     for column, heading in enumerate(found.headings):
         table.add_column(_plain(heading), justify="left" if column < found.left else "right", overflow="fold")
     for row in found.rows:
         table.add_row(*map(_plain, row))
-    return table
+    return Fitting(table)
 
 
 def _score(value: float) -> str:

@@ -10,6 +10,7 @@
   const WHEEL = 40; // pixels of wheel or finger per slice
   let current = null;
   let planes = [];
+  const hidden = new Set(); // labels that are not drawn
 
   // Reading a case
 
@@ -145,6 +146,7 @@
   function overlay(context, view, labels, dash) {
     const style = find("style").value, opacity = Number(find("opacity").value) / 100;
     for (const label of shared.labels) {
+      if (hidden.has(label)) continue;
       const corners = outlines(labels, label.values, view.plane, view.slice);
       if (!corners.length) continue;
       const drawn = path(corners, view.width / view.columns, view.height / view.rows);
@@ -216,6 +218,21 @@
     draw(view);
   }
 
+  // The position in the label maps of the voxel under the pointer.
+  function voxelAt(view, event) {
+    const box = view.canvas.getBoundingClientRect();
+    const along = (share, count) => Math.min(count - 1, Math.max(0, Math.floor(share * count)));
+    const row = along((event.clientY - box.top) / box.height, view.rows);
+    const column = along((event.clientX - box.left) / box.width, view.columns);
+    const [z, y, x] = voxel(view.plane, view.slice, row, column);
+    return (z * current.shape[1] + y) * current.shape[2] + x;
+  }
+
+  function named(labels, place) {
+    const found = shared.labels.filter((label) => label.values.includes(labels[place]));
+    return found.map((label) => label.name).join(" and ") || "none";
+  }
+
   function listen(view) {
     const { canvas, slider } = view;
     let wheel = 0, finger = null;
@@ -242,6 +259,13 @@
       finger += steps * 8;
       move(view, steps);
     });
+    canvas.addEventListener("pointermove", (event) => {
+      const { annotation, prediction } = current.ready;
+      const place = voxelAt(view, event);
+      const names = [["annotation", annotation], ["prediction", prediction]].map(([what, labels]) => `${what}: ${named(labels, place)}`);
+      view.here.textContent = names.join(", ");
+    });
+    canvas.addEventListener("pointerleave", () => (view.here.textContent = ""));
     for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (finger = null));
     slider.addEventListener("input", () => move(view, Number(slider.value) - view.slice));
   }
@@ -263,19 +287,20 @@
       const canvas = element("canvas", { tabindex: 0, role: "img" });
       const slider = element("input", { type: "range", min: 0, max: slices - 1, "aria-label": `slice, ${plane.name}` });
       slider.hidden = slices === 1;
-      const caption = element("div");
+      const caption = element("div"), here = element("div", { class: "here" });
       const view = {
-        plane, slices, slice: plane.start, canvas, slider, caption,
+        plane, slices, slice: plane.start, canvas, slider, caption, here,
         rows: current.shape[plane.rows], columns: current.shape[plane.columns],
         width: scale * size(plane.columns), height: scale * size(plane.rows),
       };
       canvas.style.width = `${view.width}px`;
       canvas.style.height = `${view.height}px`;
+      here.style.width = `${view.width}px`;
       listen(view);
       return view;
     });
     find("planes").replaceChildren(
-      ...planes.map((view) => element("div", { class: "plane" }, view.canvas, view.slider, view.caption)),
+      ...planes.map((view) => element("div", { class: "plane" }, view.canvas, view.slider, view.caption, view.here)),
     );
   }
 
@@ -292,6 +317,7 @@
     const first = current === null;
     current = chosen;
     find("notes").textContent = `${current.name}: ${[current.text, ...current.notes].join(" ")}`;
+    if (first) find("preset").value = current.window;
     if (first || ["automatic", "full"].includes(find("preset").value)) setWindow();
     layOut();
     drawAll();
@@ -311,11 +337,24 @@
   cases.forEach((each, number) => find("case").append(new Option(`${each.title}`, number)));
   for (const each of shared.windows) find("preset").append(new Option(`${each.name} (${each.centre}/${each.width})`, each.name));
   find("preset").append(new Option("automatic", "automatic"), new Option("full range", "full"));
-  for (const label of shared.labels) {
+  const switches = shared.labels.map((label) => {
     const colour = element("i");
     colour.style.background = label.colour;
-    find("key").append(element("span", {}, colour, label.name));
+    const button = element("button", { type: "button", class: "plain" }, colour, label.name);
+    button.addEventListener("click", () => show(hidden.has(label) ? [label] : [], hidden.has(label) ? [] : [label]));
+    return button;
+  });
+  function show(shown, others) {
+    shown.forEach((label) => hidden.delete(label));
+    others.forEach((label) => hidden.add(label));
+    switches.forEach((button, k) => button.setAttribute("aria-pressed", !hidden.has(shared.labels[k])));
+    drawAll();
   }
+  const all = element("button", { type: "button" }, "All"), none = element("button", { type: "button" }, "None");
+  all.addEventListener("click", () => show(shared.labels, []));
+  none.addEventListener("click", () => show([], shared.labels));
+  find("key").append(...switches, ...(switches.length > 3 ? [all, none] : []));
+  show([], []);
   find("case").addEventListener("change", () => open(Number(find("case").value)));
   find("previous").addEventListener("click", () => open(Math.max(0, Number(find("case").value) - 1)));
   find("next").addEventListener("click", () => open(Math.min(cases.length - 1, Number(find("case").value) + 1)));

@@ -38,6 +38,22 @@ CT_WINDOWS = {
 """Centre and width of common windows, HU."""
 
 
+def ct_window(scan: Scan) -> str:
+    """Return the name of the window that shows the annotated part of a CT scan: soft tissue, lung or bone."""
+    inside = scan.image[0][scan.annotation > 0]
+    if not inside.size:
+        return "soft tissue"
+    centre, width = CT_WINDOWS["soft tissue"]
+    typical = float(np.median(inside))
+    return "soft tissue" if abs(typical - centre) <= width / 2 else "lung" if typical < centre else "bone"
+
+
+def ct_limits(scan: Scan) -> tuple[float, float]:
+    """Return the ends of that window, HU."""
+    centre, width = CT_WINDOWS[ct_window(scan)]
+    return centre - width / 2, centre + width / 2
+
+
 def shared(labels: Labels, *, ct: bool) -> dict[str, Any]:
     """Return what all cases of the viewer have in common."""
     index = {value: number for number, value in enumerate(labels.values)}
@@ -60,7 +76,7 @@ def volume(scan: Scan, labels: Labels, *, ct: bool) -> dict[str, Any]:
 
 
 def single_slice(scan: Scan, labels: Labels, *, ct: bool) -> dict[str, Any]:
-    """Return the slice of a case that has most labelled voxels."""
+    """Return the slice of a case that has most annotated voxels."""
     plane = scan.acquired()
     number = scan.fullest(plane.axis)
     part = scan.one_slice(plane, number)
@@ -94,6 +110,7 @@ def _encoded(scan: Scan, labels: Labels, *, ct: bool, voxels: int, most: int, no
         "spacing": small.spacing,
         "planes": [_plane(plane, small) for plane in small.planes()],
         "levels": levels,
+        "window": ct_window(scan) if ct else "automatic",
         "range": (low, max(high, low + 1e-6)),
         "columns": columns,
         "image": _base64(image),

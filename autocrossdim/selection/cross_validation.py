@@ -101,7 +101,7 @@ def predict_candidates(work: CrossValidation, candidates: Sequence[Names], diges
             folder.summary.unlink(missing_ok=True)
         device = choose_device(work.device)
         models = {name: Model.load([work.workspace.fold(name, fold).latest], device) for name in needed}
-        for case in track(sorted(split.val), f"Fold {fold}, held-out cases", len(split.val)):
+        for case in track(sorted(split.val), f"Segmenting held-out cases of fold {fold}", len(split.val)):
             predict_held_out(case, stores=stores, models=models, folders=todo)
     sentences = []
     if corrected:

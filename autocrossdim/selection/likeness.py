@@ -87,7 +87,7 @@ def _features(
     measures: dict[str, Measure] = {}
     distances: dict[str, list[float]] = {case: [] for _, case in work.cases()}
     for name, store in stores.items():
-        for fold, split in enumerate(track(work.splits, f"Features of {name}", len(work.splits))):
+        for fold, split in enumerate(track(work.splits, f"Computing reference features for {name}", len(work.splits))):
             key, training = f"{name}/fold_{fold}", _shuffled(split.train)[:REFERENCE_CASES]
             numbers = _features_of_fold(work, store, key, digests[key], [*training, *split.val])
             if not numbers:

@@ -81,7 +81,7 @@ def choose_postprocessing(summary: Summary, labels: Labels, *, processes: int) -
     together = try_steps([kept])[0] if len(kept) > 1 else base if kept else summary
     if len(kept) > 1 and not _helps(_gain(together, summary)):
         kept, together = (), summary
-        reasons = ["No post-processing is kept: the steps that help one by one do not help together."]
+        reasons = ["No post-processing is kept: the steps that help individually do not help together."]
     rejected = [step.name for step in (first, *others) if step not in kept]
     if rejected:
         reasons.append(
@@ -118,7 +118,7 @@ def _summaries_after(
         return []
     cases = summary.metric_per_case
     work = partial(_metrics_after, specifications=specifications, labels=labels)
-    changes = map_cases(work, cases, processes, "Trying post-processing")
+    changes = map_cases(work, cases, processes, "Testing post-processing")
     return [
         summarise(
             [

@@ -148,7 +148,7 @@ def label_softly(
         write_soft_labels(files[case.name], probabilities, work.plan.labels, placement, student.patch_shape)
 
     done = overlapped(missing, lambda item: shown_path(item[1].name), prepare, compute, write)
-    for _ in track(done, f"Teachers of fold {fold} segment cases", len(missing)):
+    for _ in track(done, f"Segmenting cases with the teachers of fold {fold}", len(missing)):
         pass
 
 

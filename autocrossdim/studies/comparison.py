@@ -61,11 +61,12 @@ def conclusion(reference: str, comparisons: Sequence[Comparison]) -> str:
     """Return what the comparisons show, in one sentence."""
     if not comparisons:
         return f"Nothing to compare with {reference} yet."
-    parts = [
-        f"with {counted(size, 'training case')}, "
-        + _of_size(reference, [each for each in comparisons if each.size == size])
-        for size in dict.fromkeys(each.size for each in comparisons)
-    ]
+    parts = []
+    for size in dict.fromkeys(each.size for each in comparisons):
+        those = [each for each in comparisons if each.size == size]
+        # The intervals of a single seed are about these trainings only, and the sentence may be quoted without notes.
+        seed = " and one seed" if all(each.seeds == 1 for each in those) else ""
+        parts.append(f"with {counted(size, 'training case')}{seed}, {_of_size(reference, those)}")
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -132,7 +133,7 @@ def _table(reference: str, of: dict[tuple[str, int], list[StudyRun]], comparison
                 f"{np.mean(distances):.1f}" if distances else "–",
                 f"{np.mean([run.training_seconds for run in runs]) / 60:.1f}",
                 f"{np.mean([run.prediction_seconds for run in runs]):.1f}",
-                f"{np.mean([run.memory_bytes for run in runs]) / GIGABYTE:.1f}",
+                f"{np.mean([run.memory_bytes for run in runs]) / GIGABYTE:.2f}",
             )
         )
     unit = next(run.unit for runs in of.values() for run in runs)

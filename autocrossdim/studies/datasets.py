@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from autocrossdim.data.dataset import Case, Dataset
-from autocrossdim.data.images import spacing_file
+from autocrossdim.data.pictures import spacing_file
 from autocrossdim.records.sources import content_hash, file_versions
 from autocrossdim.system.errors import UserError, from_os_error
 from autocrossdim.system.files import write_json, written_whole
 
 BY_CASE = ("groups", "annotated_labels")  # keys of dataset.json that list cases
+MEANING = (  # keys of dataset.json on which the results of a run depend, besides the files of its cases
+    *("channel_names", "modality", "labels", "regions_class_order", "groups"),
+    *("unannotated_slices", "sides", "mirror_axes"),
+)
 
 
 def case_digests(dataset: Dataset) -> dict[str, str]:
@@ -24,6 +28,12 @@ def case_digests(dataset: Dataset) -> dict[str, str]:
         case.name: content_hash(file_versions(case.source_files), case.annotated_labels)
         for case in dataset.training_cases()
     }
+
+
+def described_by(dataset: Dataset, names: Collection[str]) -> dict[str, Any]:
+    """Return what dataset.json says about labels, images and patients of some cases, by which a change is noticed."""
+    content = {key: value for key, value in dataset.description.items() if key in MEANING}
+    return content | {key: _of(content[key], names) for key in BY_CASE if key in content}
 
 
 def write_training_dataset(dataset: Dataset, folder: Path, *, train: Sequence[str], val: Sequence[str] = ()) -> Path:

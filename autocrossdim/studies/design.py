@@ -111,6 +111,7 @@ class Job:
         plan: Options of the plan, those of the arm included.
         settings: Training settings, those of the arm and the seed included.
         contents: Digests of the files of the training and the held-out cases, in the order of their names.
+        described: What dataset.json says about labels, images and patients.
         curves: Whether held-out patches are scored after every epoch.
     """
 
@@ -122,6 +123,7 @@ class Job:
     plan: Mapping[str, Any]
     settings: Mapping[str, Any]
     contents: tuple[str, ...] = ()
+    described: Mapping[str, Any] = field(default_factory=dict)
     curves: bool = False
 
     @property
@@ -144,6 +146,7 @@ class Job:
             "training cases": list(self.training),
             "held-out cases": list(self.test),
             "contents of the files": list(self.contents),
+            "keys of dataset.json": dict(self.described),
             "slicing": self.slicing,
         }
 

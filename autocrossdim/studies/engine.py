@@ -11,6 +11,7 @@ from typing import Any
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.records.study import StudyResults, StudyRun
 from autocrossdim.studies.cases import hold_out, training_order
+from autocrossdim.studies.datasets import described_by
 from autocrossdim.studies.design import Arm, Job, Study
 from autocrossdim.system.console import say, warn
 from autocrossdim.system.errors import UserError
@@ -72,6 +73,7 @@ def plan_jobs(
             plan={**plan, **arm.plan},
             settings={**settings, **arm.settings, "seed": seed},
             contents=tuple(digests[name] for name in (*drawn[size, seed], *test)),
+            described=described_by(dataset, (*drawn[size, seed], *test)),
             curves=study.curves,
         )
         for size, slicing, seed, arm in itertools.product(sizes, study.slicings, range(seeds), arms)

@@ -93,8 +93,8 @@ def learning_curve(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
         else:
             said = f"No difference shown between {largest} training cases and twice as many: {ends}."
         notes += [
-            f"Power law fitted to the means: 1 - Dice = {fitted[0]:.3f} × n^-{fitted[1]:.3f}. It has no floor, so "
-            "where the annotation itself limits the Dice, the gain is overestimated.",
+            f"Power law fitted to the means: 1 - Dice = {fitted[0]:.3f} × n^{-fitted[1]:.3f}. It "
+            "assumes that Dice can reach 1; where the annotation itself limits the Dice, the gain is overestimated.",
             "Where nearly all available cases are used, the seeds share most of their training cases.",
         ]
     return Finding(

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocrossdim.data.dataset import Dataset, load_dataset
-from autocrossdim.data.images import Geometry, read_image, read_label, write_image, write_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_image, read_label, write_image, write_label
+from autocrossdim.studies.datasets import described_by
 from autocrossdim.system.console import track
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
 from autocrossdim.system.text import counted
 
-SOURCES = "sources.json"  # digests of the files that a dataset was made from
+SOURCES = "sources.json"  # what a dataset was made from
 
 
 def reslice_dataset(dataset: Dataset, folder: Path, number: int, digests: Mapping[str, str]) -> Dataset:
@@ -27,7 +29,8 @@ def reslice_dataset(dataset: Dataset, folder: Path, number: int, digests: Mappin
         dataset: The original dataset.
         folder: Directory in which to write it, under the same name.
         number: Number of slices.
-        digests: Digest of the files of each case. The existing dataset is kept only if it was made from these files.
+        digests: Digest of the files of each case. The existing dataset is kept only if it was made from these files
+            and dataset.json says the same about them.
 
     Raises:
         UserError: The cases have different orientations, or only some slices are annotated.
@@ -37,7 +40,8 @@ def reslice_dataset(dataset: Dataset, folder: Path, number: int, digests: Mappin
     if dataset.labels.unannotated_slices is not None:
         raise UserError(f"{dataset.path}: only some slices are annotated, so slices cannot be averaged.")
     path, cases = folder / dataset.name, dataset.training_cases()
-    if (path / SOURCES).exists() and read_json(path / SOURCES) == digests:
+    made_from = {"files": dict(digests), "keys of dataset.json": described_by(dataset, digests)}
+    if (path / SOURCES).exists() and read_json(path / SOURCES) == made_from:
         return load_dataset(path)
     (path / SOURCES).unlink(missing_ok=True)
     orientation, axis, files = None, 0, {}
@@ -59,7 +63,7 @@ def reslice_dataset(dataset: Dataset, folder: Path, number: int, digests: Mappin
         write_label(merge_slices(label, axis, number), thicker(geometry, axis, number), path / target)
         files[case.name] = {"images": images, "label": target}
     write_json(path / "dataset.json", {**dataset.description, "dataset": files, "numTraining": len(files)})
-    write_json(path / SOURCES, dict(digests))
+    write_json(path / SOURCES, made_from)
     return load_dataset(path)
 
 

@@ -3,7 +3,8 @@
 Messages go through the logger `autocrossdim`, so that its level decides how much is shown. Text is printed as it is,
 without markup. A terminal shows bars that are redrawn, and breaks messages between words; commands and paths without
 spaces stay whole. Pipes, log files and notebooks get one line per message, which starts with the time, and no control
-characters. Results, which hold the next command to copy, are broken by the terminal alone.
+characters. Sentences among results are broken between words too, but the line with the next command is left to the
+terminal, so that it can be copied.
 """
 
 import logging
@@ -24,6 +25,7 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 15.0
 REDRAWN_PER_SECOND = 4  # often enough for moving bars, at no noticeable cost
 UNLIMITED = 10_000  # characters per line outside a terminal, where rich would assume 80
+NEXT = "Next: "  # begins the line with the next command
 RELAYED = "AUTOCROSSDIM_RELAYED"  # level of the process that shows the lines of this one and adds the time
 
 logger = logging.getLogger("autocrossdim")
@@ -105,7 +107,12 @@ def show(*results: RenderableType) -> None:
     output = _console(stderr=False)
     if not output.is_terminal:
         output.width = UNLIMITED
-    output.print(*(without_control(each) if isinstance(each, str) else each for each in results), sep="\n")
+    for each in results:
+        if isinstance(each, str):
+            text = without_control(each)
+            output.print(text if text.startswith(NEXT) else wrapped(text, output.width))
+        else:
+            output.print(each, soft_wrap=False)
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:

@@ -4,7 +4,10 @@ Everything else asks here whether a device exists, how much memory it has and in
 have been tried; docs/how-to/devices.md says what has and has not been run.
 """
 
+import platform
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,7 +75,7 @@ def require_training(device: torch.device) -> None:
     """Refuse a device on which networks cannot be trained.
 
     Raises:
-        UserError: lightning-fabric does not support the device.
+        UserError: Lightning-fabric does not support the device.
     """
     if not BACKENDS[device.type].trains:
         raise UserError(
@@ -94,10 +97,19 @@ def gpus() -> list[torch.device]:
 
 
 def name_of(device: torch.device) -> str:
-    """Return the name of a device for users, such as that of the card."""
+    """Return the name of a device for users, such as that of the card or the processor."""
     if device.type in ("cuda", "xpu"):
         return str(_module(device).get_device_name(device))
-    return BACKENDS[device.type].title
+    return (_processor() if device.type == "cpu" else "") or BACKENDS[device.type].title
+
+
+def _processor() -> str:
+    """Return the name of the processor; empty if the system does not tell."""
+    with suppress(OSError):  # Linux; platform.processor() is empty or only the architecture there
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.processor()
 
 
 def total_memory(device: torch.device) -> int | None:

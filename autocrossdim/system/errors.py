@@ -92,6 +92,13 @@ _FAULTS = {
     "extra_forbidden": "unknown entry",
     "missing": "missing",
     "string_type": "must be text in quotes",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "dict_type": "must be a dictionary",
     "model_type": "must be a dictionary",
     "list_type": "must be a list",
@@ -111,5 +118,8 @@ def first_fault(error: "ValidationError") -> str:
     first = error.errors()[0]
     where = "".join(f"{part}." for part in first["loc"])
     known = _FAULTS.get(first["type"])
-    fault = first["msg"] if known is None else known.format_map(first.get("ctx", {}))
+    if known is None:
+        fault = first["msg"].replace("Input should be", "must be")
+    else:
+        fault = known.format_map(first.get("ctx", {}))
     return printable(f"{where[:-1]}: {fault}" if where else fault)

@@ -39,10 +39,10 @@ def reading(path: Path | None = None) -> Iterator[None]:
     """Turn what the operating system refuses inside into a UserError, as a block or as a decorator.
 
     Args:
-        path: path to name in the message (default: the one the error names).
+        path: Path to name in the message (default: the one the error names).
 
     Raises:
-        UserError: permission denied, name too long or impossible, broken drive and so on.
+        UserError: Permission denied, name too long or impossible, broken drive and so on.
 
     Example:
         >>> with reading():
@@ -62,7 +62,7 @@ def library_path(path: Path) -> str:
     """Return a path for a library written in C++: ITK ends the whole process on a name that is not valid UTF-8.
 
     Raises:
-        UserError: the name is not valid UTF-8.
+        UserError: The name is not valid UTF-8.
     """
     text = str(path)
     try:
@@ -76,12 +76,12 @@ def list_directory(path: Path) -> list[Path]:
     """Return the entries of a directory, sorted by name.
 
     Raises:
-        UserError: no such directory, no access, or more than `MAX_ENTRIES` entries.
+        UserError: No such directory, no access, or more than `MAX_ENTRIES` entries.
     """
     with reading(path), os.scandir(path) as entries:
         names = [entry.name for entry in islice(entries, MAX_ENTRIES + 1)]
     if len(names) > MAX_ENTRIES:
-        raise UserError(f"{path}: holds more than {MAX_ENTRIES:,} entries. Choose the directory with the images.")
+        raise UserError(f"{path}: contains more than {MAX_ENTRIES:,} entries. Choose the directory with the images.")
     return [path / name for name in sorted(names)]
 
 
@@ -91,7 +91,7 @@ def make_directory(path: Path) -> Path:
     Call it before long work, so that a directory that cannot be written to is reported at the beginning.
 
     Raises:
-        UserError: it cannot be created, is not a directory, or cannot be written to.
+        UserError: It cannot be created, is not a directory, or cannot be written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -110,11 +110,11 @@ def written_whole(path: Path, *failures: type[Exception]) -> Iterator[Path]:
     removed the first time this process writes there.
 
     Args:
-        path: final path; an existing file is replaced.
-        failures: exceptions other than OSError that the writer raises on a full disk.
+        path: Final path; an existing file is replaced.
+        failures: Exceptions other than OSError that the writer raises on a full disk.
 
     Raises:
-        UserError: the file cannot be written, or `path` is a directory, device, pipe or socket.
+        UserError: The file cannot be written, or `path` is a directory, device, pipe or socket.
     """
     path = Path(path)
     expected: tuple[type[Exception], ...] = (OSError, *failures)
@@ -237,7 +237,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing, not a regular file, not JSON, larger than `MAX_JSON_BYTES`, or holds half of a
+        UserError: The file is missing, not a regular file, not JSON, larger than `MAX_JSON_BYTES`, or holds half of a
             surrogate pair, which cannot be written back.
     """
     path = Path(path)
@@ -247,7 +247,7 @@ def read_json(path: Path) -> Any:
                 raise UserError(f"{shown_path(path)}: is not a regular file. Replace it by a JSON file.")
             if path.stat().st_size > MAX_JSON_BYTES:
                 raise UserError(f"{path}: larger than {MAX_JSON_BYTES // 2**20} MB. Replace it by the right JSON file.")
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8").removeprefix("\ufeff")  # editors on Windows write this mark
             content = json.loads(text)
         except FileNotFoundError:
             raise UserError(f"{shown_path(path)}: no such file.") from None
@@ -259,11 +259,13 @@ def read_json(path: Path) -> Any:
         try:
             json.dumps(content, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise UserError(f"{path}: holds a character that is not valid Unicode. Remove it.") from error
+            raise UserError(f"{path}: contains a character that is not valid Unicode. Remove it.") from error
     return content
 
 
-def read_record(kind: "type[Record]", path: Path, *, remedy: str, fault: str = "damaged") -> "Record":
+def read_record(
+    kind: "type[Record]", path: Path, *, remedy: str, fault: str = "damaged", version: int | None = None
+) -> "Record":
     """Read a JSON file as a pydantic model.
 
     Args:
@@ -271,13 +273,19 @@ def read_record(kind: "type[Record]", path: Path, *, remedy: str, fault: str = "
         path: The file.
         remedy: What the user can do if the content is wrong, in one or more sentences.
         fault: What the message calls wrong content.
+        version: Version of the format that the file must have; None if the format has no versions.
 
     Raises:
-        UserError: The file cannot be read, or its content does not fit the model.
+        UserError: The file cannot be read, has another version, or its content does not fit the model.
     """
     from pydantic import ValidationError
 
+    content = read_json(path)
+    if version is not None and isinstance(content, dict) and content.get("version") != version:
+        raise UserError(
+            f"{path}: of version {content.get('version')}, but this program reads version {version}. {remedy}"
+        )
     try:
-        return kind.model_validate(read_json(path))
+        return kind.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {fault} ({first_fault(error)}). {remedy}") from error

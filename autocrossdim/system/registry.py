@@ -10,7 +10,7 @@ def find(group: Literal["planners", "trainers"], name: str) -> Any:
     """Load the planner or trainer called `name`.
 
     Raises:
-        UserError: nothing of that name is installed; the message lists what is.
+        UserError: Nothing of that name is installed; the message lists what is.
     """
     known = {point.name: point for point in entry_points(group=f"autocrossdim.{group}")}
     if name not in known:

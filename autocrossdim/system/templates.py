@@ -1,4 +1,4 @@
-"""Pages written from templates; a value that is missing is a fault of ours, never an empty place."""
+"""Pages written from templates; a missing value is an error, never left empty."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,10 +10,10 @@ def render(package: str, name: str, filters: Mapping[str, Callable[..., Any]], *
     """Return the filled template.
 
     Args:
-        package: that holds it, such as `autocrossdim.export`.
-        name: of its file; in `.html.jinja`, what is filled in cannot be markup.
-        filters: that it uses, by name.
-        content: what it is filled with.
+        package: Package with the template, such as `autocrossdim.report`.
+        name: File name of the template; in `.html.jinja`, values are escaped.
+        filters: Filters of the template by name.
+        content: Values by name.
     """
     environment = Environment(
         loader=PackageLoader(package, ""),

@@ -1,7 +1,7 @@
 """Small pieces of text for messages, tables and figures."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -17,6 +17,11 @@ def listed(items: Collection[object], shown: int = 5) -> str:
 def counted(number: int, noun: str) -> str:
     """Return the number followed by its noun, singular or plural."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def by_axis(values: Iterable[float]) -> str:
+    """Return one number per axis, such as `12 × 10 × 8` (a shape in voxels) or `3 × 1.5 × 1.5` (a spacing in mm)."""
+    return " × ".join(f"{value:.6g}" for value in values)
 
 
 def duration(seconds: float) -> str:

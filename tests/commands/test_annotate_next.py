@@ -16,6 +16,7 @@ from autocrossdim.inference.predictor import Predictor
 from autocrossdim.preprocessing.fingerprint import extract
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.files import write_json
 
 ANNOTATED, UNLABELLED = ("a", "b", "c"), ("u", "v", "w")
 
@@ -45,6 +46,7 @@ def planned(
     raw = load_dataset(path)
     space = Workspace.of(raw.name, tmp_path / "work")
     extract(raw, 1)[0].write(space.fingerprint)
+    write_json(space.dataset_json, raw.description)
     options: dict[str, Any] = {"dims": 2, "spacing": (2.0, 1.0, 1.0), "labels": raw.labels, "patch_size": (16, 16)}
     options["channel_names"] = raw.channel_names
     write_model(space.model("omnia"), **options)

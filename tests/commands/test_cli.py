@@ -203,14 +203,14 @@ def test_a_plan_is_shown_and_printed_as_json_without_preprocessing(
         assert expected in result.stdout
     assert "░" in result.stdout
     assert not (tmp_path / volumes.name / "preprocessed").exists()
-    printed = command("plan", volumes, "--work", tmp_path, "--no-trial", "--json")
+    printed = command("plan", volumes, "--work", tmp_path, *SMALL, "--json")
     assert json.loads(printed.stdout)["decision"]["configuration"] == "dx"
 
 
 @pytest.mark.slow
 def test_dsnet_is_planned_and_trained_when_asked_for(volumes: Path, tmp_path: Path, succeed: Succeed) -> None:
     work = ["--work", tmp_path]
-    succeed("plan_and_preprocess", volumes, *work, "--planner", "ds", "--memory", "2", "--no-trial")
+    succeed("plan_and_preprocess", volumes, *work, "--planner", "ds", *SMALL)
     succeed("train", volumes, *work, *QUICK, "--fold", "0")
     assert (tmp_path / volumes.name / "models" / "ds" / "fold_0" / "validation" / "summary.json").exists()
 
@@ -239,15 +239,15 @@ def test_a_dataset_json_changed_after_planning_is_noticed(
 ) -> None:
     raw = tmp_path / volumes.name
     shutil.copytree(volumes, raw)
-    succeed("plan", raw, "--work", tmp_path / "work", "--no-trial")
+    succeed("plan", raw, "--work", tmp_path / "work", *SMALL)
     content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     (raw / "dataset.json").write_text(json.dumps({**content, "labels": {"background": 0, "organ": 1}}))
-    result = command("plan", raw, "--work", tmp_path / "work", "--no-trial")
+    result = command("plan", raw, "--work", tmp_path / "work", *SMALL)
     assert result.returncode == 2
     assert "--overwrite" in result.stderr
 
 
 def test_a_plan_can_be_shown_where_there_is_only_ascii(volumes: Path, tmp_path: Path) -> None:
-    result = process("plan", volumes, "--work", tmp_path, "--no-trial", PYTHONIOENCODING="ascii")
+    result = process("plan", volumes, "--work", tmp_path, *SMALL, PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr
     assert "dx (chosen)" in result.stdout

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 import autocrossdim
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
+from autocrossdim.jobs.slurm import Job
+from autocrossdim.preprocessing.arrays import open_array
 from autocrossdim.preprocessing.soft_labels import CERTAIN
-from autocrossdim.preprocessing.store import open_array
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.student import Student, students
@@ -163,14 +164,14 @@ def test_an_interrupted_student_ends_with_the_same_weights(
     for name in ("undisturbed", "interrupted"):
         shutil.copytree(work, tmp_path / name)
     autocrossdim.distil(raw, work=tmp_path / "undisturbed", **options)
-    write = loop._write
+    write = loop._write_checkpoint
 
     def power_cut(*arguments: Any, **named: Any) -> None:
         write(*arguments, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "_write", power_cut)
+        patch.setattr(loop, "_write_checkpoint", power_cut)
         autocrossdim.distil(raw, work=tmp_path / "interrupted", **options)
     autocrossdim.distil(raw, work=tmp_path / "interrupted", **{**options, "restart": False})
     expected, found = (
@@ -182,9 +183,42 @@ def test_an_interrupted_student_ends_with_the_same_weights(
         assert torch.equal(tensor, found.network[key]), key
 
 
+def test_folds_are_distilled_side_by_side_or_as_jobs(
+    taught: tuple[Path, Path],
+    student: Student,
+    command: Callable[..., Any],
+    succeed: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw, work = taught
+    started: dict[str, Sequence[str]] = {}
+
+    def submit(jobs: Mapping[str, Job], folder: Path, options: Mapping[str, str]) -> None:
+        assert (folder.parent.name, options) == (raw.name, {"time": "1:00:00"})
+        started.update({name: job.words for name, job in jobs.items()})
+
+    def run_together(commands: Mapping[str, Sequence[str]], slots: Sequence[object]) -> None:
+        assert len(slots) == 2
+        started.update(commands)
+
+    monkeypatch.setattr("autocrossdim.jobs.slurm.submit", submit)
+    monkeypatch.setattr("autocrossdim.jobs.local.run_together", run_together)
+    words = ["distil", raw, "--work", work, "--epochs", 1, "--weights", "random", "--device", "cpu"]
+    words += [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+    assert "this command without --slurm writes the comparison" in succeed(*words, "--slurm", "time=1:00:00")
+    assert list(started) == [f"omnia_distilled fold {fold}" for fold in (0, 1, "all")]
+    # Each process has the same options as this one: it finds that its fold is complete.
+    assert "already trained" in succeed(*started["omnia_distilled fold 1"][3:])
+    started.clear()
+    assert student.sentence in succeed(*words, "--parallel", 2).replace("\n", " ")
+    assert list(started) == ["fold 0", "fold 1", "fold all"]
+    refused = command(*words, "--parallel", 2, "--slurm", "time=1:00:00")
+    assert "--parallel cannot be combined with --slurm" in refused.stderr
+
+
 def test_a_student_is_not_trained_by_train(taught: tuple[Path, Path]) -> None:
     raw, work = taught
-    with pytest.raises(UserError, match=r"omnia_distilled: a student\. Train it with `autocrossdim distil`"):
+    with pytest.raises(UserError, match=r"omnia_distilled: a distilled network\. Train it with `autocrossdim distil`"):
         autocrossdim.train(raw, work=work, config="omnia_distilled")
 
 

@@ -18,7 +18,7 @@ from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
 
 CASES = ["a", "b", "c", "d", "e"]
-OPTIONS = {"memory": 1.0, "trial": False, "processes": 1}
+OPTIONS = {"encoder": "test_efficientnet", "memory": 1.0, "trial": False, "processes": 1}
 
 
 class Growing:
@@ -62,7 +62,7 @@ def test_new_cases_are_picked_up_by_the_same_command(growing: Growing, capfd: py
     said = capfd.readouterr().err
     assert "2 cases were added (f, g) since the dataset was planned." in said
     assert "The plan is kept" in said
-    assert "CT intensities are still normalised with the statistics of the cases it was made for." in said
+    assert "CT intensities are still normalised with the statistics of the originally planned cases." in said
     assert "numTraining is 5, but there are 7 training cases" in said
     assert growing.space.plan.read_text() == before
     assert store.names() == [*CASES, "f", "g"]

@@ -47,6 +47,18 @@ def test_the_choices_of_a_plan_are_declared_once() -> None:
         assert command_line(name).keys() >= PlanOptions.model_fields.keys()
 
 
+def test_help_shows_the_types_that_python_accepts_and_not_the_command_line() -> None:
+    parameters = inspect.signature(autocrossdim.train).parameters
+    assert parameters["config"].annotation == str | None
+    shown = str(inspect.signature(autocrossdim.run))
+    assert "Option(" not in shown
+    assert "Annotated" not in shown
+
+
+def test_public_names_are_completed_in_notebooks() -> None:
+    assert set(dir(autocrossdim)) == {*autocrossdim.__all__, "__version__"}
+
+
 def test_public_names_stay_callable_whatever_was_imported() -> None:
     import autocrossdim.report.page
 
@@ -72,6 +84,8 @@ def test_values_may_be_given_as_text_or_as_python_objects() -> None:
     assert assignments(["a=off", "b=False", "c=no", "d=Yes"]) == {"a": False, "b": False, "c": False, "d": True}
     assert assignments({"a": 1, "b": "off"}) == {"a": 1, "b": False}
     assert numbers("48,64,48", "--patch-size") == numbers([48, 64, 48], "--patch-size") == (48, 64, 48)
+    with pytest.raises(UserError, match="--patch-size 64: use two or three numbers"):
+        numbers(64, "--patch-size")
     assert sbatch_options("time=1:00:00,gres=gpu:1") == {"time": "1:00:00", "gres": "gpu:1"}
     assert several(3) == (3,)
     assert several(["0", "1"]) == ("0", "1")
@@ -89,5 +103,7 @@ def test_a_value_out_of_bounds_names_its_option(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="--memory"):
         autocrossdim.plan(tmp_path, memory=-1)
+    with pytest.raises(UserError, match="--memory: must be a number"):
+        autocrossdim.plan(tmp_path, memory="8GB")
     with pytest.raises(UserError, match="--slices"):
         autocrossdim.plan(tmp_path, slices=2)

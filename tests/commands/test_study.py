@@ -1,6 +1,7 @@
 """Studies from the command line, with the smallest network and a few steps."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -127,7 +128,7 @@ def test_jobs_share_the_runs_and_the_results_are_written_when_they_have_finished
     words = ["study", "2d3d", volumes, "--work", tmp_path, *QUICK, *THREE]
     said = command(*words, "--slurm", "time=1:00:00").stdout
     assert list(submitted) == ["study 2d3d 0 of 2", "study 2d3d 1 of 2"]
-    assert "When all runs are finished, this command without --slurm and --part writes the results." in said
+    assert "When all runs are finished, run this command without --slurm and --part to write the results." in said
     assert command(*submitted["study 2d3d 1 of 2"][3:]).returncode == 0
     assert len(quick_runs) == 1
     submitted.clear()
@@ -136,7 +137,11 @@ def test_jobs_share_the_runs_and_the_results_are_written_when_they_have_finished
 
 
 def test_a_part_waits_while_another_one_plans_and_discards_its_runs_on_request(
-    volumes: Path, tmp_path: Path, quick_runs: list[str], monkeypatch: pytest.MonkeyPatch
+    volumes: Path,
+    tmp_path: Path,
+    quick_runs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    edit_json: Callable[..., None],
 ) -> None:
     folder = tmp_path / volumes.name / "studies" / "2d3d"
     options = {"work": tmp_path, "encoder": "test_efficientnet", "memory": 2, "processes": 1, "patch_size": "16,16,16"}
@@ -159,6 +164,14 @@ def test_a_part_waits_while_another_one_plans_and_discards_its_runs_on_request(
     assert len(quick_runs) == 2
     (record,) = folder.glob("runs/*/*/record.json")
     assert StudyRun.read(record).options["training settings"]["epochs"] == 2
+
+    changed = tmp_path / "raw" / volumes.name
+    shutil.copytree(volumes, changed)
+    edit_json(changed, labels={"background": 0, "nodule": 1, "organ": 2})
+    with pytest.raises(UserError, match=r"labels changed since the dataset was planned"):
+        autocrossdim.study("2d3d", changed, part="0/2", epochs=2, **options)
+    autocrossdim.study("2d3d", changed, part="0/2", epochs=2, overwrite=True, **options)
+    assert len(quick_runs) == 3
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,17 @@ def words(planned: tuple[Path, Path], tmp_path: Path) -> list[object]:
     return ["train", raw, "--work", work, *(word for fold in FOLDS for word in ("--fold", fold))]
 
 
+@pytest.mark.parametrize("name", ["train", "distil", "find_best", "annotate_next"])
+def test_labels_that_changed_since_planning_are_refused(
+    planned: tuple[Path, Path], tmp_path: Path, edit_json: Callable[..., None], name: str
+) -> None:
+    raw = tmp_path / planned[0].name
+    shutil.copytree(planned[0], raw)
+    edit_json(raw, labels={"background": 0, "wall": 1, "chamber": 2})  # the two are swapped
+    with pytest.raises(UserError, match=r"labels changed since the dataset was planned\. Undo the change, or plan"):
+        getattr(autocrossdim, name)(raw, work=planned[1])
+
+
 def test_an_interrupted_restart_is_resumed_with_the_command_shown(
     words: list[object], trainer: Recorder, command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -80,7 +91,7 @@ def test_an_interrupted_restart_is_resumed_with_the_command_shown(
     assert trainer.restarted == {0: True}
     resumed = command(*words)
     assert trainer.restarted == {0: False, 1: True, 2: True}
-    assert "2 folds (1, 2) to start over, as requested with --restart" in resumed.stderr
+    assert "2 folds (1, 2) will start over, as requested with --restart" in resumed.stderr
 
     command(*words)
     assert trainer.restarted == {0: False, 1: False, 2: False}

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from autocrossdim.data import dicom
 from autocrossdim.data.dataset import cases_in_folder, find_dataset, load_dataset
 from autocrossdim.data.dicom import dicom_folders
-from autocrossdim.data.images import Geometry, read_dicom_series, read_image, read_label, write_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_dicom_series, read_image, read_label, write_label
 from autocrossdim.data.splits import load_or_make_splits
 from autocrossdim.data.verify import verify
 from autocrossdim.preprocessing.store import Store
@@ -133,7 +133,7 @@ def quick() -> Any:
 @pytest.mark.parametrize("folder", ["/proc", "/dev", "/proc/self", "/sys", "/"])
 def test_directories_of_the_system_are_refused_at_once(folder: str) -> None:
     """Some of their files never end, and reading others waits for an event."""
-    with pytest.raises(UserError, match=rf"^{folder}.*(holds no case|no image among|permission denied|no such file)"):
+    with pytest.raises(UserError, match=rf"^{folder}.*(no case|no image among|permission denied|no such file)"):
         cases_in_folder(Path(folder), 1, ".nii.gz")
 
 
@@ -146,21 +146,9 @@ def test_many_other_files_are_not_searched_for_slices(tmp_path: Path, monkeypatc
         dicom_folders(tmp_path)
 
 
-def write_slices(folder: Path, count: int = 3) -> Path:
-    folder.mkdir()
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for z in range(count):
-        image = sitk.GetImageFromArray(np.full((1, 6, 5), z, dtype=np.int16))
-        tags = {"0020|000d": "1.2", "0020|000e": "1.2.3", "0020|0013": str(z), "0020|0032": f"0\\0\\{z}"}
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{z}.dcm"))
-        writer.Execute(image)
-    return folder
-
-
-def test_a_pipe_or_socket_among_slices_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_or_socket_among_slices_is_named(
+    write_slices: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # a socket's path may have 100 characters
     folder = write_slices(Path("series"))
     assert dicom_folders(Path()) == [folder]
@@ -174,7 +162,7 @@ def test_a_pipe_or_socket_among_slices_is_named(tmp_path: Path, monkeypatch: pyt
             read_dicom_series(folder)
 
 
-def test_slices_without_the_preamble_are_found(tmp_path: Path) -> None:
+def test_slices_without_the_preamble_are_found(write_slices: Callable[..., Path], tmp_path: Path) -> None:
     folder = write_slices(tmp_path / "series")
     for file in folder.iterdir():
         content = file.read_bytes()
@@ -183,4 +171,4 @@ def test_slices_without_the_preamble_are_found(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("The patient was moving. " * 20)
     assert dicom_folders(tmp_path) == [folder]
-    assert read_dicom_series(folder).array.shape == (1, 3, 6, 5)
+    assert read_dicom_series(folder).array.shape == (1, 4, 6, 5)

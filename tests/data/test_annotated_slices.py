@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from autocrossdim.data.annotated_slices import labelled_slices, mark_unannotated, read_annotation, slice_axis
-from autocrossdim.data.images import Geometry
+from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.orientation import Reorientation
 from autocrossdim.preprocessing.case import preprocess
 from autocrossdim.records.labels import Labels

@@ -205,6 +205,14 @@ def test_one_channel_needs_no_number(make_dataset):
         cases_in_folder(folder, 2, ".nii.gz")
 
 
+def test_images_of_other_formats_are_named(make_dataset, capfd: pytest.CaptureFixture[str]):
+    folder = make_dataset(cases=["a", "b"]) / "imagesTr"
+    (folder / "a_0000.nii.gz").rename(folder / "a_0000.NII.GZ")
+    shutil.copy(folder / "b_0000.nii.gz", folder / "c_0000.nrrd")
+    assert [case.name for case in cases_in_folder(folder, 1, ".nii.gz")] == ["b"]
+    assert "2 images of another format left out (a_0000.NII.GZ, c_0000.nrrd). The model takes" in capfd.readouterr().err
+
+
 def test_folders_of_dicom_slices_are_cases(tmp_path: Path, real_data: Path):
     series = real_data / "formats/dicom_sunnybrook/ED_series"
     assert [case.name for case in cases_in_folder(series, 1, ".nii.gz")] == ["ED_series"]
@@ -214,7 +222,7 @@ def test_folders_of_dicom_slices_are_cases(tmp_path: Path, real_data: Path):
 
 
 def test_an_empty_folder_and_none_are_errors(tmp_path: Path):
-    with pytest.raises(UserError, match="holds no case"):
+    with pytest.raises(UserError, match="contains no case"):
         cases_in_folder(tmp_path, 1, ".nii.gz")
     with pytest.raises(UserError, match="no such directory"):
         cases_in_folder(tmp_path / "gone", 1, ".nii.gz")

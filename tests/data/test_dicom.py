@@ -1,11 +1,10 @@
 """Damaged DICOM files are named before GDCM reads them, and none is left out in silence."""
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from autocrossdim.data.dicom import check_dicom, dicom_folders
 from autocrossdim.data.images import read_dicom_series
@@ -33,20 +32,6 @@ def element(tag: int, kind: str, value: bytes, length: int | None = None, order:
 def dicom(path: Path, syntax: str, *elements: bytes) -> Path:
     path.write_bytes(bytes(128) + b"DICM" + element(0x00020010, "UI", syntax.encode() + b"\0") + b"".join(elements))
     return path
-
-
-def write_slices(folder: Path, count: int = 4) -> Path:
-    folder.mkdir()
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for z in range(count):
-        image = sitk.GetImageFromArray(np.full((1, 6, 5), z, dtype=np.int16))
-        tags = {"0020|000d": "1.2", "0020|000e": "1.2.3", "0020|0013": str(z), "0020|0032": f"0\\0\\{z}"}
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{z}.dcm"))
-        writer.Execute(image)
-    return folder
 
 
 def test_sound_files_of_every_kind_are_let_through(tmp_path: Path) -> None:
@@ -86,7 +71,7 @@ def test_an_element_longer_than_its_file_is_named(syntax: str, broken: bytes, tm
 @pytest.mark.parametrize("kept", [0, 100, None])
 @pytest.mark.parametrize("number", [0, 3])
 def test_a_damaged_slice_at_an_end_does_not_make_the_volume_shorter(
-    number: int, kept: int | None, tmp_path: Path
+    number: int, kept: int | None, write_slices: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = write_slices(tmp_path / "series")
     assert read_dicom_series(folder).array.shape == (1, 4, 6, 5)
@@ -99,7 +84,7 @@ def test_a_damaged_slice_at_an_end_does_not_make_the_volume_shorter(
         read_dicom_series(folder)
 
 
-def test_an_index_beside_the_slices_is_no_slice(tmp_path: Path) -> None:
+def test_an_index_beside_the_slices_is_no_slice(write_slices: Callable[..., Path], tmp_path: Path) -> None:
     folder = write_slices(tmp_path / "series")
     for name in ("DICOMDIR", ".DS_Store", "notes.txt"):
         (folder / name).write_bytes(bytes(128) + b"DICM" * (name == "DICOMDIR"))

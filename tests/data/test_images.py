@@ -9,20 +9,10 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image as Picture
 from scipy.spatial.transform import Rotation
 
-from autocrossdim.data.images import (
-    Geometry,
-    image_from_itk,
-    read_dicom_series,
-    read_image,
-    read_label,
-    same_place,
-    to_itk,
-    write_array,
-    write_label,
-)
+from autocrossdim.data.geometry import Geometry, same_place
+from autocrossdim.data.images import read_dicom_series, read_image, read_label, write_array, write_label
 from autocrossdim.system.errors import UserError
 
 Writer = Callable[..., Path]
@@ -48,49 +38,6 @@ def test_a_volume_comes_as_channel_z_y_x_with_its_geometry(tmp_path: Path, write
 def test_files_become_channels_in_their_order(tmp_path: Path, write_image: Writer):
     paths = [write_image(tmp_path / f"x_{c:04d}.nii.gz", RAMP + c) for c in range(3)]
     np.testing.assert_array_equal(read_image(paths).array, np.stack([RAMP, RAMP + 1, RAMP + 2]))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-@pytest.mark.parametrize("ending", [".png", ".tif"])
-def test_colours_become_three_channels_and_alpha_is_ignored(tmp_path: Path, mode: str, ending: str):
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, len(mode)), dtype=np.uint8)
-    Picture.fromarray(pixels, mode).save(tmp_path / f"x{ending}")
-    image = read_image([tmp_path / f"x{ending}"])
-    np.testing.assert_array_equal(image.array, np.moveaxis(pixels[..., :3], -1, 0)[:, None])
-    assert image.geometry.dims == 2
-
-
-@pytest.mark.parametrize("ending", [".png", ".tif", ".bmp"])
-def test_a_grey_picture_has_one_channel_and_spacing_one(tmp_path: Path, ending: str):
-    pixels = np.arange(30, dtype=np.uint8).reshape(5, 6)
-    Picture.fromarray(pixels).save(tmp_path / f"x{ending}", dpi=(72, 72))  # a resolution for printers
-    image = read_image([tmp_path / f"x{ending}"])
-    np.testing.assert_array_equal(image.array, pixels[None, None])
-    assert image.geometry.spacing == (1.0, 1.0, 1.0)
-    assert image.geometry.shape == (1, 5, 6)
-
-
-def test_a_grey_picture_may_have_alpha_too(tmp_path: Path):
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 2), dtype=np.uint8)
-    Picture.fromarray(pixels, "LA").save(tmp_path / "x.png")
-    np.testing.assert_array_equal(read_image([tmp_path / "x.png"]).array, pixels[None, None, ..., 0])
-
-
-def test_a_tiff_of_several_pages_is_a_volume_with_the_spacing_of_its_side_file(tmp_path: Path, write_image: Writer):
-    path = write_image(tmp_path / "x_0000.tif", RAMP.astype(np.uint16))
-    assert read_image([path]).geometry.spacing == (1.0, 1.0, 1.0)
-    (tmp_path / "x.json").write_text('{"spacing": [5, 0.5, 0.25]}')
-    image = read_image([path])
-    np.testing.assert_array_equal(image.array[0], RAMP)
-    assert image.geometry.spacing == (5.0, 0.5, 0.25)
-
-
-@pytest.mark.parametrize("content", ['{"spacing": [0, 1, 1]}', '{"spacing": "1"}', "{}", "[1, 1, 1]"])
-def test_a_side_file_without_a_valid_spacing_is_an_error(tmp_path: Path, write_image: Writer, content: str):
-    path = write_image(tmp_path / "x_0000.tif", RAMP.astype(np.uint16))
-    (tmp_path / "x.json").write_text(content)
-    with pytest.raises(UserError, match=r"x\.json.*spacing"):
-        read_image([path])
 
 
 @pytest.mark.parametrize("ending", EXACT_ENDINGS)
@@ -243,22 +190,6 @@ def test_floats_are_labels_if_they_are_whole(tmp_path: Path, write_image: Writer
             read_label(write_image(tmp_path / "x.nrrd", label))
 
 
-def test_a_palette_picture_gives_its_indices_and_a_1_bit_one_0_and_1(tmp_path: Path):
-    indices = np.resize([0, 1, 2], (5, 6)).astype(np.uint8)
-    picture = Picture.fromarray(indices, "P")
-    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
-    picture.save(tmp_path / "x.png")
-    np.testing.assert_array_equal(read_label(tmp_path / "x.png")[0], indices[None])
-    Picture.fromarray(indices > 0).save(tmp_path / "x.png")
-    np.testing.assert_array_equal(read_label(tmp_path / "x.png")[0], (indices > 0)[None])
-
-
-def test_a_colour_picture_is_no_label(tmp_path: Path):
-    Picture.fromarray(np.zeros((5, 6, 3), np.uint8), "RGB").save(tmp_path / "x.png")
-    with pytest.raises(UserError, match="colour"):
-        read_label(tmp_path / "x.png")
-
-
 # --- what is written
 
 
@@ -372,12 +303,6 @@ def test_labels_are_as_small_as_they_can_be(tmp_path: Path, ending: str, highest
     np.testing.assert_array_equal(read_label(tmp_path / f"x{ending}")[0], label)
 
 
-def test_a_tiff_is_written_with_its_side_file(tmp_path: Path):
-    geometry = Geometry((4, 5, 6), (5.0, 0.5, 0.5), (0, 0, 0), tuple(np.eye(3).ravel()), 3)
-    write_label(RAMP, geometry, tmp_path / "x.tif")
-    assert read_label(tmp_path / "x.tif")[1].spacing == (5.0, 0.5, 0.5)
-
-
 def test_what_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path):
     geometry = Geometry((1, 5, 6), (1, 1, 1), (0, 0), (1, 0, 0, 1), 2)
     with pytest.raises(UserError, match="0 to 65535"):
@@ -389,25 +314,6 @@ def test_what_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path):
     with pytest.raises(ValueError, match="shape"):
         write_label(np.zeros((2, 5, 6)), geometry, tmp_path / "x.png")
     assert not list(tmp_path.iterdir())
-
-
-# --- where images lie
-
-
-def test_same_place_says_what_differs():
-    a = Geometry((4, 5, 6), (3.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()), 3)
-
-    def but(**changes: object) -> Geometry:
-        return Geometry.from_json({**a.to_json(), **changes})
-
-    assert same_place(a, a) is None
-    assert same_place(a, but(spacing=(3.002, 1.0, 1.0), origin=(0.0, 0.0005, 0.0))) is None
-    assert same_place(a, but(pixel_type="float", header="nifti:")) is None
-    assert "shape 4 × 5 × 6 and 4 × 5 × 7" in str(same_place(a, but(shape=(4, 5, 7))))
-    assert "spacing" in str(same_place(a, but(spacing=(3.01, 1.0, 1.0))))
-    assert "origin" in str(same_place(a, but(origin=(0.0, 0.0, 0.002))))
-    assert "direction" in str(same_place(a, but(direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1))))
-    assert "2D" in str(same_place(a, Geometry((1, 5, 6), (1, 1, 1), (0, 0), (1, 0, 0, 1), 2)))
 
 
 # --- DICOM
@@ -480,27 +386,3 @@ def test_a_real_dicom_series_is_the_volume_it_was_converted_to(real_data: Path):
     assert same_place(image.geometry, volume.geometry) is None
     with pytest.raises(UserError, match="18 slices at only 9 positions"):
         read_image([folder / "mixed_phases_same_positions"])
-
-
-@pytest.mark.parametrize("components", [1, 3])
-@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
-def test_a_simpleitk_image_becomes_channels_and_goes_back_to_its_place(shape: tuple[int, ...], components: int) -> None:
-    array = np.arange(np.prod([*shape, components]), dtype=np.int16).reshape(*shape, components).squeeze()
-    source = sitk.GetImageFromArray(array, isVector=components > 1)
-    source.SetSpacing([0.5, 0.7, 3.0][: len(shape)])
-    source.SetOrigin([-1.5, 20.25, 7.0][: len(shape)])
-    source.SetDirection([0, 1, 1, 0] if len(shape) == 2 else [0, 1, 0, 1, 0, 0, 0, 0, -1])
-    image = image_from_itk(source)
-    channels = np.moveaxis(array, -1, 0) if components > 1 else array[None]
-    np.testing.assert_array_equal(image.array, channels.reshape(components, *image.geometry.shape))
-    assert image.array.dtype == np.float32
-    result = to_itk(image.array[0], image.geometry)
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(result), channels[0])
-    for place in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
-        assert getattr(result, place)() == getattr(source, place)()
-
-
-def test_an_array_of_another_shape_than_its_geometry_is_refused() -> None:
-    image = image_from_itk(sitk.Image(4, 5, 6, sitk.sitkUInt8))
-    with pytest.raises(ValueError, match="shape"):
-        to_itk(np.zeros((5, 5, 5)), image.geometry)

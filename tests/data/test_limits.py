@@ -65,7 +65,7 @@ def test_a_file_that_inflates_far_beyond_its_header(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
     path.write_bytes(zeros(gzipped, nifti_header(10, 10, 10), 64))
     for read in (lambda: read_image([path]), lambda: read_label(path)):
-        with pytest.raises(UserError, match=r"x\.nii\.gz: holds far more data than its header declares"):
+        with pytest.raises(UserError, match=r"x\.nii\.gz: contains far more data than its header declares"):
             read()
 
 
@@ -125,7 +125,7 @@ def test_compressed_voxels_of_an_mha_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x\.mha: truncated: the header declares 3,375,000,000 bytes"):
         read_image([path])
     path.write_bytes(mha("10 10 10", zeros(lambda: zlib.compressobj(9), b"", 64)))
-    with pytest.raises(UserError, match=r"x\.mha: holds far more data than its header declares"):
+    with pytest.raises(UserError, match=r"x\.mha: contains far more data than its header declares"):
         read_image([path])
 
 

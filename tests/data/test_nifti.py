@@ -15,7 +15,8 @@ from scipy.spatial.transform import Rotation
 
 from autocrossdim.data import nifti
 from autocrossdim.data.dataset import load_dataset
-from autocrossdim.data.images import read_image, read_label, same_place, write_array, write_label
+from autocrossdim.data.geometry import same_place
+from autocrossdim.data.images import read_image, read_label, write_array, write_label
 from autocrossdim.data.verify import verify
 from autocrossdim.system.errors import UserError
 

@@ -31,7 +31,7 @@ def test_without_the_keys_the_planner_chooses(make_dataset: Callable[..., Path])
         ({"sides": [["left kidney", "spleen"]]}, "names spleen, which labels does not declare"),
         ({"sides": [["left kidney", "left kidney"]]}, "names left kidney more than once"),
         ({"mirror_axes": "x"}, "mirror_axes is malformed"),
-        ({"mirror_axes": ["w"]}, "names w, which is no axis"),
+        ({"mirror_axes": ["w"]}, "names w, which is not an axis"),
     ],
 )
 def test_bad_values_are_refused(make_dataset: Callable[..., Path], keys: dict[str, Any], message: str) -> None:

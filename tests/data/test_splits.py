@@ -130,7 +130,7 @@ def test_a_rare_label_is_in_every_fold_it_can_be_in():
     splits, sentence = make_splits(names, {}, presence)
     assert [sum(2 in presence[name] for name in split.val) for split in splits] == [1] * 5
     assert {len(split.val) for split in splits} == {6}
-    assert "spread evenly" in sentence
+    assert "distributed evenly" in sentence
 
 
 def test_labels_that_every_case_holds_leave_nnunets_folds():
@@ -204,3 +204,11 @@ def test_folds_of_cases_that_are_gone_name_the_command_to_run(make_dataset, tmp_
     path.write_text(json.dumps([{"train": ["a", "gone"], "val": ["c"]}]))
     with pytest.raises(UserError, match=r"names gone.*run `autocrossdim plan_and_preprocess` again"):
         load_or_make_splits(dataset, path)
+
+
+def test_folds_that_divide_a_new_group_say_how_to_make_others(make_dataset, tmp_path: Path):
+    path = tmp_path / "splits.json"
+    load_or_make_splits(load_dataset(make_dataset()), path)
+    grouped = load_dataset(make_dataset(groups={"a": "p", "b": "p"}))
+    with pytest.raises(UserError, match=r"has group p in both train and val\. If .* new folds with .* --overwrite`"):
+        load_or_make_splits(grouped, path)

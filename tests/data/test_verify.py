@@ -75,11 +75,11 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "channels apart": (lambda d: change(d / IMAGE, spacing=(1, 1, 2.1)), "a_0001.nii.gz: another geometry"),
     "undeclared value": (
         lambda d: change(d / LABEL, first=[7, 7, 7]),
-        "a.nii.gz: holds label values that dataset.json does not declare: 7 (3 voxels)",
+        "a.nii.gz: contains label values that dataset.json does not declare: 7 (3 voxels)",
     ),
     "fractional label": (
         lambda d: change(d / LABEL, array=np.full((8, 12, 10), 0.5)),
-        "a.nii.gz: holds 0.5, but label values are whole numbers",
+        "a.nii.gz: contains 0.5, but label values are whole numbers",
     ),
     "NaN": (lambda d: change(d / IMAGE, first=[np.nan]), "1 of 960 voxels are NaN or infinite"),
     "infinite": (lambda d: change(d / IMAGE, first=[-np.inf, -np.inf]), "2 of 960 voxels are NaN"),
@@ -145,7 +145,7 @@ def test_a_fault_in_a_file_is_found(make_dataset, fault: str):
             {"labels": {"all": [1, 2], "part": 2}, "regions_class_order": [1, 1]},
             "regions_class_order: [1, 1] writes the same value for several regions",
         ),
-        ({"mirror_axes": ["up"]}, "mirror_axes names up, which is no axis"),
+        ({"mirror_axes": ["up"]}, "mirror_axes names up, which is not an axis"),
         ({"sides": [["block", "blok"]]}, "sides names blok, which labels does not declare"),
         ({"sides": [["block", "block"]]}, "sides names block more than once"),
         ({"codes": {"blok": {"value": "1", "meaning": "Block"}}}, "codes names blok, which labels does not declare"),
@@ -207,7 +207,7 @@ def test_a_misspelt_key_is_a_warning(make_dataset):
     report = verify(make_dataset(unanotated_slices="empty", reference="a paper", licence="CC-BY"))
     assert report.faults == []
     (warning,) = report.warnings
-    assert "the key 'unanotated_slices' is ignored. If you mean 'unannotated_slices', correct it." in warning
+    assert "the key 'unanotated_slices' is ignored. Did you mean 'unannotated_slices'?" in warning
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_misspelt_key_is_a_warning(make_dataset):
         ({"annotated_labels": {"a": ["background"]}}, "annotated_labels of case 'a' names background"),
         ({"annotated_labels": {"a": []}}, "annotated_labels of case 'a' is empty"),
         ({"annotated_labels": {"z": ["first"]}}, "annotated_labels names z, but there is no such training case"),
-        ({"annotated_labels": {"a": ["first"]}}, "a.nii.gz: holds the label value 2, but annotated_labels"),
+        ({"annotated_labels": {"a": ["first"]}}, "a.nii.gz: contains the label value 2, but annotated_labels"),
     ],
 )
 def test_a_fault_in_what_was_not_annotated_is_found(make_dataset, changes: dict[str, Any], message: str):
@@ -237,7 +237,7 @@ def test_values_that_belong_to_an_annotated_region_are_no_fault(make_dataset):
     regions = {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
     assert verify(make_dataset(annotated_labels={"a": ["whole"]}, **regions)).faults == []
     (fault,) = verify(make_dataset("Dataset002_Core", annotated_labels={"a": ["core"]}, **regions)).faults
-    assert "holds the label value 1" in fault
+    assert "contains the label value 1" in fault
 
 
 def test_listing_all_labels_is_the_same_as_not_listing_the_case(make_dataset):
@@ -277,7 +277,7 @@ def test_a_case_without_any_annotated_slice_is_a_fault(make_dataset):
     dataset = make_dataset(unannotated_slices="empty")
     change(dataset / LABEL, array=np.zeros((8, 12, 10), np.uint8))
     (fault,) = verify(dataset).faults
-    assert "a.nii.gz: holds no label, so no slice counts as annotated" in fault
+    assert "a.nii.gz: contains no label, so no slice counts as annotated" in fault
 
 
 def test_what_was_not_annotated_is_noted(make_dataset):
@@ -366,7 +366,7 @@ def test_all_faults_are_in_one_list(make_dataset, edit_json):
 WARNINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no foreground": (
         lambda d: change(d / LABEL, array=np.zeros((8, 12, 10), np.uint8)),
-        "labelsTr/a.nii.gz: holds background only",
+        "labelsTr/a.nii.gz: contains background only",
     ),
     "constant channel": (
         lambda d: change(d / IMAGE, array=np.full((8, 12, 10), 3, np.float32)),
@@ -408,7 +408,7 @@ def test_few_cases_groups_that_do_not_fit_and_unused_labels_are_warnings(make_da
     warnings = "\n".join(verify(dataset).warnings)
     assert "name cases that do not exist: z" in warnings
     assert "do not name c, d, e" in warnings
-    assert "only 4 groups, fewer than 5: each fold validates with one of them" in warnings
+    assert "only 4 groups, fewer than 5: each fold holds out one of them" in warnings
     dataset = make_dataset("Dataset004_One", groups=dict.fromkeys("abcde", "p"))
     assert "only 1 group, fewer than 5: no case can be held out" in "\n".join(verify(dataset).warnings)
     dataset = make_dataset("Dataset003_Unused")

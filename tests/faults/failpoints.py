@@ -42,7 +42,7 @@ class Failpoints:
         self.log = os.open(self.record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.write_log = os.write
         for name in ("replace", "rename", "link", "symlink"):
-            self._wrap(name, path=lambda source, target, **_: target)
+            self._wrap(name, path=lambda source, target, *_, **__: target)
         for name in ("unlink", "remove", "mkdir", "rmdir"):
             self._wrap(name, path=lambda path, *_, **__: path)
         for name in ("write", "fsync", "ftruncate"):

@@ -15,7 +15,18 @@ import pytest
 HARNESS = Path(__file__).with_name("trials.py")
 # One boundary of each kind per command; the training with unlabelled scans only prepares what the others need.
 COUNTS = {"kills": 1, "errors": 1, "limits": 0, "moments": 0}
-COMMANDS = ("plan", "preprocess", "train", "find_best", "predict", "export", "annotate_next", "report")
+COMMANDS = (
+    "convert",
+    "plan",
+    "preprocess",
+    "train",
+    "find_best",
+    "predict",
+    "ensemble",
+    "export",
+    "annotate_next",
+    "report",
+)
 
 if sys.platform != "linux":
     pytest.skip("the size of a pipe and /proc exist on Linux only", allow_module_level=True)

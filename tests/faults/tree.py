@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-VOLATILE = re.compile(r".*(seconds|minutes|waited).*")
-"""Keys of JSON files and checkpoints that hold measured times."""
+VOLATILE = re.compile(r".*(seconds|minutes|waited|_day).*")
+"""Keys of JSON files and checkpoints that hold measured times and days."""
+
+TIME = re.compile(r"\d+\.\d")
+"""Measured times in the table of a study; its other numbers have more or no decimal places."""
 
 Tree = dict[str, str]  # path -> digest of the content
 
@@ -29,6 +32,8 @@ def _steady(path: Path) -> bytes:
         return _canonical(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".jsonl":
         return b"\n".join(_canonical(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
+    if path.suffix == ".md":
+        return "|".join(map(_without_time, path.read_text(encoding="utf-8").split("|"))).encode()
     if path.name.startswith("checkpoint_"):
         import torch
 
@@ -48,11 +53,17 @@ def _plain(content: Any) -> Any:
         return {str(k): _plain(v) for k, v in content.items() if not VOLATILE.fullmatch(str(k))}
     if isinstance(content, (list, tuple)):
         return [_plain(each) for each in content]
+    if isinstance(content, str):
+        return _without_time(content)
     if hasattr(content, "numpy"):
         content = content.numpy()
     if isinstance(content, np.ndarray):
         return [str(content.dtype), list(content.shape), hashlib.sha256(content.tobytes()).hexdigest()]
     return content
+
+
+def _without_time(text: str) -> str:
+    return "time" if TIME.fullmatch(text.strip()) else text
 
 
 def differences(expected: Tree, found: Tree) -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autocrossdim.data.images import Geometry, read_image, same_place
+from autocrossdim.data.geometry import Geometry, same_place
+from autocrossdim.data.images import read_image
 from autocrossdim.inference.case_list import (
     explain_list,
     has_uncertainty,

@@ -39,7 +39,7 @@ def test_a_dicom_directory_is_a_case_and_so_is_each_in_a_directory_of_them(tmp_p
 
 def test_a_directory_without_images_is_an_error_that_says_how_to_name_them(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match=r"holds no case. Name the images CASE_0000\.nii\.gz"):
+    with pytest.raises(UserError, match=r"contains no case. Name the images CASE_0000\.nii\.gz"):
         find_inputs(tmp_path, 1, ".nii.gz")
 
 

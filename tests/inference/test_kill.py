@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autocrossdim.data.images import Geometry, read_label, write_array
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_label, write_array
 from autocrossdim.inference.predictor import Predictor
 
 CASES, KILLS = 20, 3

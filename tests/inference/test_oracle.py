@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from autocrossdim.data.images import Geometry, read_image, read_label, write_array, write_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_image, read_label, write_array, write_label
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.records.labels import Labels

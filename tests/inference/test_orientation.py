@@ -10,7 +10,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor, nn
 
-from autocrossdim.data.images import image_from_itk
+from autocrossdim.data.itk import image_from_itk
 from autocrossdim.data.orientation import Reorientation
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor

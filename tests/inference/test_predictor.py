@@ -9,7 +9,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from autocrossdim.data.images import Geometry, read_image, write_array
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_image, write_array
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.inference.segmentation import Segmentation
@@ -75,6 +76,17 @@ def assert_in_place(segmentation: Segmentation, image: sitk.Image) -> None:
     assert result.GetDirection() == pytest.approx(image.GetDirection())
     array = sitk.GetArrayFromImage(result)
     np.testing.assert_array_equal(array.reshape(segmentation.label.shape), segmentation.label)
+
+
+def test_a_notebook_shows_predictor_and_segmentation_in_one_line(predictor: Predictor) -> None:
+    assert repr(predictor) == "<Predictor: dx of Dataset001_Tiny, 1 network, without mirroring>"
+    segmentation = predictor(noise(), spacing=SPACING)
+    assert repr(segmentation) == "<Segmentation: 10 × 12 × 14 voxels of 2 × 1.5 × 1 mm (z, y, x)>"
+
+
+def test_a_path_instead_of_models_is_answered_with_how_to_load_it() -> None:
+    with pytest.raises(TypeError, match=r"Use Predictor\.load\('work/Dataset001'\)"):
+        Predictor("work/Dataset001")  # type: ignore[arg-type]
 
 
 def test_every_form_of_an_image_gives_the_same_segmentation(two_channels: Predictor, tmp_path: Path) -> None:
@@ -151,7 +163,7 @@ def test_only_an_array_needs_a_spacing(predictor: Predictor, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("array", [noise()[0], noise()[0, 0], np.zeros((1, 0, 3, 4)), noise().astype(str)])
 def test_an_array_without_channels_or_numbers_is_refused(predictor: Predictor, array: np.ndarray) -> None:
-    with pytest.raises(UserError, match=r"of shape .*needs \(C, Z, Y, X\)"):
+    with pytest.raises(UserError, match=r"of shape .*needs real numbers of shape \(C, Z, Y, X\)"):
         predictor(array, spacing=SPACING)
 
 
@@ -162,7 +174,7 @@ def test_several_cases_or_none_are_not_one_image(predictor: Predictor, tmp_path:
         predictor(tmp_path / "nowhere")
     for name in "ab":
         write(tmp_path / f"{name}.nii.gz", noise()[0])
-    with pytest.raises(UserError, match=r"holds 2 cases, but one image is needed.*autocrossdim\.predict"):
+    with pytest.raises(UserError, match=r"contains 2 cases, but one image is needed.*autocrossdim\.predict"):
         predictor(tmp_path)
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import autocrossdim
-from autocrossdim.data.images import Geometry, read_label, write_array, write_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_label, write_array, write_label
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.networks.build import build_network

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 import autocrossdim
 from autocrossdim.models.hub_folder import write_hub_files
 from autocrossdim.models.model_file import ModelFile
+from autocrossdim.models.source import open_model
 from autocrossdim.records.best import Best
 from autocrossdim.system.errors import UserError
 
@@ -79,3 +80,29 @@ def test_no_patient_and_no_directory_is_named(repository: Path) -> None:
 def test_what_is_to_be_written_must_be_clear(trained: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         autocrossdim.export(trained, **options)
+
+
+def test_an_edited_model_card_is_kept_and_the_directory_can_be_opened(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "block"
+    autocrossdim.export(trained, hub=folder)
+    card = folder / "README.md"
+    first = card.read_text(encoding="utf-8")
+    card.write_text(first + "Not for children.\n", encoding="utf-8")
+    autocrossdim.export(trained, hub=folder)
+    assert "README.md: the former version is kept as README.former.md" in capfd.readouterr().err
+    assert (folder / "README.former.md").read_text(encoding="utf-8").endswith("Not for children.\n")
+    assert card.read_text(encoding="utf-8") == first
+    assert isinstance(open_model(folder), ModelFile)
+    with pytest.raises(UserError, match="is already exported"):
+        autocrossdim.export(folder, tmp_path / "again.acd")
+    (folder / "dataset.json").write_text("{}", encoding="utf-8")  # a dataset, whose model is in the work directory
+    assert not isinstance(open_model(folder), ModelFile)
+
+
+def test_a_readme_of_something_else_is_not_replaced(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("my project", encoding="utf-8")
+    with pytest.raises(UserError, match=r"holds README\.md of something else, which would be replaced"):
+        autocrossdim.export(trained, hub=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]

@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 
 from autocrossdim import predict
-from autocrossdim.data.images import Geometry, write_array
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import write_array
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.models.model_file import ModelFile
 from autocrossdim.records.best import Best, plan_digest
@@ -65,8 +66,8 @@ def test_predict_takes_a_file(exported: Path, image: np.ndarray, tmp_path: Path)
 
 
 def test_what_is_not_in_the_file_cannot_be_chosen(exported: Path) -> None:
-    assert "holds fold_0, fold_1" in refused(exported, fold=[4])
-    assert "holds dx" in refused(exported, config=["omnia"])
+    assert "contains fold_0, fold_1" in refused(exported, fold=[4])
+    assert "contains dx" in refused(exported, config=["omnia"])
     assert "no such file" in refused(exported.with_name("absent.acd"))
 
 

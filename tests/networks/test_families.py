@@ -207,7 +207,7 @@ def test_random_3d_convolutions_have_the_variance_of_their_real_fan() -> None:
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        ("efficientnetb0", "timm has no such model. Near: efficientnet_b0"),
+        ("efficientnetb0", "timm has no such model. Similar names: efficientnet_b0"),
         ("vit_tiny_patch16_224", "VisionTransformer cannot be an encoder.*convnext_tiny.dinov3_lvd1689m"),
         ("test_efficientnet", "6 strides, but the encoder can end at levels 1, 2, 3, 4, 5 only"),
         ("test_efficientnet_evos", r"test_efficientnet_evos, bn1: the layer EvoNorm2dS0 fails on a volume"),

@@ -23,7 +23,7 @@ from trainers.start import starting_network
 
 ARCH = "test_efficientnet"
 STEM = "conv_stem.weight"
-WAYS_OUT = r"Give a file \(--weights FILE\), or start without \(--weights random\)\.$"
+WAYS_OUT = r"Use --weights FILE for a downloaded file, or --weights random to start from random weights\.$"
 State = dict[str, torch.Tensor]
 
 
@@ -176,7 +176,7 @@ def test_a_hub_that_does_not_give_them(
 
     monkeypatch.setattr(weights_module, "get_session", Session)
     monkeypatch.setattr(weights_module, "hf_hub_download", download)
-    refused(plan, asked, fold, f"timm/{ARCH}.r160_in1k: cannot be fetched from the hub .*{WAYS_OUT}")
+    refused(plan, asked, fold, f"timm/{ARCH}.r160_in1k: cannot be downloaded from the hub .*{WAYS_OUT}")
 
 
 def test_a_cached_file_that_is_damaged(

@@ -157,5 +157,5 @@ def test_what_cannot_cross_is_an_error(source, target, message: str) -> None:
 
 def test_a_state_without_anything_in_common_is_an_error() -> None:
     network = build_network(make_plan(2), None)
-    with pytest.raises(UserError, match="none of its tensors has a place"):
+    with pytest.raises(UserError, match="none of its tensors fits the planned network"):
         transfer({"layer.weight": torch.zeros(3)}, make_plan(2), network)

@@ -78,7 +78,7 @@ def test_the_axes_are_those_of_the_plan() -> None:
 def test_left_and_right_by_name_switch_off_the_left_right_axis_even_with_few_cases() -> None:
     mirroring = chosen(dataset((0, 0, 0), jitter=5, cases=2), KIDNEYS)
     assert mirroring.axes == (0, 1)
-    assert "told apart by their side: left kidney and right kidney" in mirroring.reasons[0]
+    assert "labels differ by their side: left kidney and right kidney" in mirroring.reasons[0]
 
 
 def test_pairs_declared_in_dataset_json_count_as_sides() -> None:

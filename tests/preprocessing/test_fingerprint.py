@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from autocrossdim.data.dataset import load_dataset
-from autocrossdim.data.images import Geometry, write_array, write_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import write_array, write_label
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
 from autocrossdim.preprocessing.fingerprint import changed_cases, extract
 from autocrossdim.records.fingerprint import Fingerprint

@@ -31,7 +31,9 @@ def mixed(make_dataset: Callable[..., Path], name: str) -> Path:
 def test_mixed_orientations_are_preprocessed_as_one(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     stores = []
     for dataset in (make_dataset("Dataset001_Same", direction=UPRIGHT), mixed(make_dataset, "Dataset002_Mixed")):
-        plan = autocrossdim.plan_and_preprocess(dataset, work=tmp_path / "work", memory=1, trial=False, processes=1)
+        plan = autocrossdim.plan_and_preprocess(
+            dataset, work=tmp_path / "work", encoder="test_efficientnet", memory=1, trial=False, processes=1
+        )
         assert plan.orientation == "SPL"
         workspace = Workspace.of(dataset.name, tmp_path / "work")
         stores.append(Store(workspace.preprocessed(plan.decision.configuration)))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from autocrossdim.records.checkpoint import CHECKPOINT_VERSION, Checkpoint
+from autocrossdim.records.environment import Environment
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError
 
@@ -24,6 +25,8 @@ def checkpoint(make_plan: Callable[..., Any]) -> Checkpoint:
         provenance={"weights": "random"},
         run=RunState(epoch=2, step=7, seconds=1.5, best=0.25, losses=[0.5], shortened_step=6, shortened_progress=0.75),
         sources={"a": "0f", "b": "1e"},
+        requested=["epochs"],
+        environments=[Environment.now("A GPU", devices=1, precision="bf16")],
         resume={"network": {"weight": torch.zeros(3)}},
     )
 
@@ -43,6 +46,11 @@ def test_a_checkpoint_is_read_as_it_was_written(checkpoint: Checkpoint, tmp_path
     assert torch.equal(found.resume["network"]["weight"], checkpoint.resume["network"]["weight"])
     assert replace(found, network={}, resume={}) == replace(checkpoint, network={}, resume={})
     assert not found.complete
+
+
+def test_a_checkpoint_from_before_environments_were_recorded_is_read(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    found = Checkpoint.read(written(checkpoint, tmp_path / "checkpoint", requested=None, environments=None))
+    assert (found.requested, found.environments) == (None, [])
 
 
 @pytest.mark.parametrize("version", [None, 1, 2, CHECKPOINT_VERSION + 1])

@@ -87,10 +87,10 @@ def test_an_undeclared_value_is_an_error():
         ({"x": []}, None, "whole number"),
         ({"x": 3, "ignore": 2}, None, "must be the highest"),
         ({"x": 3, "ignore": [4, 5]}, None, "'ignore' must be one value"),
-        ({"whole": [0, 1], "core": 1}, [1, 1], "holds 0"),
+        ({"whole": [0, 1], "core": 1}, [1, 1], "contains 0"),
         (BRAIN, None, "missing, but labels declares regions"),
         (BRAIN, [1, 2], "2 entries for 3 regions"),
-        (BRAIN, [1, 2, 4], "names 4, which is no label value"),
+        (BRAIN, [1, 2, 4], "names 4, which is not a label value"),
         ({"a": [1, 2], "b": [2, 1]}, [1, 2], "same value"),
     ],
 )

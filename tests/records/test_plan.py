@@ -96,6 +96,8 @@ def test_the_network_sees_neighbouring_slices_as_channels() -> None:
 def test_an_unknown_configuration_names_the_known_ones() -> None:
     with pytest.raises(UserError, match="'dxx'; it has dx, omnia"):
         example().configuration("dxx")
+    with pytest.raises(UserError, match="nnU-Net's '3d_fullres' is called 'dx'"):
+        example().configuration("3d_fullres")
 
 
 def test_planning_again_at_another_speed_is_the_same_configuration() -> None:

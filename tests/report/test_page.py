@@ -91,6 +91,11 @@ def page_of(path: Path, space: Workspace) -> str:
     return autocrossdim.report(path, work=space.root.parent).read_text(encoding="utf-8")
 
 
+def without_spans(page: str) -> str:
+    """Return a page without the marks that keep the words of a command in one piece."""
+    return re.sub("</?span>", "", page)
+
+
 def test_before_training_the_page_shows_data_and_decision(planned: tuple[Path, Workspace]) -> None:
     page = page_of(*planned)
     assert "6 annotated 3D cases" in page
@@ -119,7 +124,7 @@ def test_after_a_cross_validation_the_page_shows_results_and_their_limits(traine
     assert "Cross-validation of dx" in page
     assert "&#39;rare&#39; is annotated in 3 of 6 cases only" in page
     assert "The results rest on 6 cases only" in page
-    assert "find_best" in page
+    assert "Run <code>autocrossdim find_best</code> for both." in page
     assert page.index("lowest Dice: f") < page.index("next lowest: ") < page.index("highest Dice: a")
     assert "1 epoch after 1 of the 2D network, 2.5 minutes" in page
 
@@ -179,6 +184,9 @@ setTimeout(() => {
     return [[2, 2], [right, 2], [2, bottom], [right, bottom]].map(([x, y]) => Number(read(x, y))).join("");
   });
   document.body.dataset.seen = corners.join(" ");
+  const label = document.querySelector("#viewer [data-role=key] button");
+  label.click();
+  document.body.dataset.pressed = label.getAttribute("aria-pressed");
 }, 500);
 """
 
@@ -208,6 +216,7 @@ def test_a_browser_shows_a_voxel_at_the_right_front_top_in_that_corner(
     ).stdout
     # Top left, top right, bottom left, bottom right: R and A, R and S, A and S are at the top left.
     assert 'data-seen="1000 1000 1000"' in shown
+    assert 'data-pressed="false"' in shown, "a click hides a label"
 
 
 def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(trained: tuple[Path, Workspace]) -> None:
@@ -229,14 +238,14 @@ def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(tra
     assert "Chosen after cross-validation: dx" in page
     assert page.index("dx is the only one.") < page.index("Cross-validation of dx")
     assert '<ul class="caution"><li>Training budgets per fold differ' in page
-    assert f"autocrossdim predict {plan.dataset}" in page
+    assert f"<code>autocrossdim predict {plan.dataset} -i IMAGES" in without_spans(page)
     assert "1,234" in page
     assert "slightly optimistic" in page
     assert "Run it again" not in page
     space.fold("dx", 1).latest.write_bytes(b"trained further")
     page = page_of(path, space)
     assert "Run it again" in page
-    assert f"<code>autocrossdim find_best {plan.dataset}</code></p>" in page
+    assert f"<code>autocrossdim find_best {plan.dataset}</code></p>" in without_spans(page)
 
 
 def test_missed_labels_are_counted_named_and_left_out_of_the_distances_where_found(

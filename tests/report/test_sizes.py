@@ -96,6 +96,6 @@ def test_labels_that_were_not_annotated_are_left_out(fingerprint: Fingerprint) -
     sizes = case_sizes(summary, fingerprint, ML, ".nii.gz")
     assert list(agreements(summary, sizes)[1].cases) == ["y"]
     table = results_table(summary, sizes, ML, ending=".nii.gz", drawn=[], name="D")
-    (row,) = [row for row in table["rows"] if row[:3] == ["x", "", "b"]]
-    assert row[3] == "not annotated"
-    assert row[4:] == [None] * len(row[4:])
+    (row,) = [row for row in table["rows"] if row[:2] == ["x", "b"]]
+    assert row[2] == "not annotated"
+    assert row[3:] == [None] * len(row[3:])

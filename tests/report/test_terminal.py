@@ -60,9 +60,16 @@ def test_no_interval_is_cut_off_at_80_columns() -> None:
     assert len(re.findall(r"\(\d+\.\d+–\d+\.\d+\)", text)) == 3 * 4, "two labels and their mean, four metrics"
 
 
+def test_on_a_narrow_terminal_tables_become_lists_of_unbroken_numbers() -> None:
+    text = printed(summary_text(summary_of(TWO, (0.5, 0.6), (0.7, 0.8))), width=60)
+    assert len(re.findall(r"\(\d+\.\d+–\d+\.\d+\)", text)) == 3 * 4
+    assert re.search(r"liver *\n *cases with it +2 *\n *Dice +0\.600 \(0\.500–0\.700\)", text)
+    assert max(map(len, text.splitlines())) <= 60
+
+
 def test_the_table_gives_the_number_of_patients() -> None:
     cases = [case("a", 0.5, group="anna"), case("b", 0.7, group="anna"), case("c", 0.7)]
-    assert summary_table(summarise(cases, TWO)).title == "Means over 3 cases of 2 groups, with 95% intervals"
+    assert summary_table(summarise(cases, TWO)).title == "Means over 3 cases of 2 groups, with 95 % intervals"
 
 
 def test_missed_labels_are_shown_with_distances_of_the_cases_where_they_are_found() -> None:
@@ -81,7 +88,7 @@ def test_every_table_says_that_only_annotated_slices_count() -> None:
     cases = [case(name, 0.5, 0).model_copy(update={"annotated_slices": (3, 600)}) for name in "ab"]
     summary = summarise(cases, TWO)
     text = " ".join(printed(summary_text(summary), width=80).split())
-    assert "Means over 2 cases, with 95% intervals, annotated slices only (6 of 1,200)" in text
+    assert "Means over 2 cases, with 95 % intervals, annotated slices only (6 of 1,200)" in text
     assert "both have the label, annotated slices only (6 of 1,200)" in text
     assert "annotated slices only" not in printed(summary_text(summary_of(TWO, (0.5, 0.6))))
 
@@ -159,3 +166,6 @@ def test_models_are_compared_with_their_training_budgets() -> None:
     assert text.index("dx") < text.index("omnia")
     assert "5,000 " in row(text, "dx ")
     assert "…" not in printed(best_table(best), width=80)
+    narrow = printed(best_table(best), width=50)
+    assert re.search(r"dx \(chosen\) *\n *Dice \(95 % interval\) +0\.750\b", narrow)
+    assert re.search(r"training minutes per fold +12\.0 *\n", narrow)

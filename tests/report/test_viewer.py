@@ -14,7 +14,16 @@ from autocrossdim.records.labels import Labels
 from autocrossdim.report.drawn import LISTED, WORST_VOLUMES
 from autocrossdim.report.pictures import CASING
 from autocrossdim.report.scans import Scan
-from autocrossdim.report.viewer import CT_LEVELS, CT_WINDOWS, MOST_BYTES, SLICE_BYTES, shared, single_slice, volume
+from autocrossdim.report.viewer import (
+    CT_LEVELS,
+    CT_WINDOWS,
+    MOST_BYTES,
+    SLICE_BYTES,
+    ct_limits,
+    shared,
+    single_slice,
+    volume,
+)
 
 LABELS = Labels.from_dataset_json({"background": 0, "a": 2, "b": 7})
 
@@ -111,3 +120,21 @@ def test_outlines_stand_out_from_any_grey(colour: str) -> None:
     line, casing = luminance(colour), luminance(CASING)
     assert contrast(line, casing) >= 4.5
     assert min(max(contrast(line, grey), contrast(casing, grey)) for grey in np.linspace(0, 1, 101)) >= 3
+
+
+@pytest.mark.parametrize(("units", "window"), [(60, "soft tissue"), (-800, "lung"), (700, "bone")])
+def test_a_ct_scan_is_shown_in_the_window_that_suits_its_labels(units: int, window: str) -> None:
+    scan = noise((4, 8, 8))
+    scan.image[0][scan.annotation > 0] = units
+    assert volume(scan, LABELS, ct=True)["window"] == window
+    low, high = ct_limits(scan)
+    assert low < units < high
+
+
+def test_the_slice_shown_first_has_most_annotated_voxels_else_most_predicted_ones() -> None:
+    annotation, prediction = np.zeros((2, 5, 6, 6), np.uint8)
+    prediction[4] = annotation[1, :2] = 1
+    scan = Scan(np.zeros((1, 5, 6, 6)), annotation, prediction, (1.0, 1.0, 1.0), oriented=True)
+    assert scan.fullest(0) == 1
+    annotation[:] = 0
+    assert scan.fullest(0) == 4

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from autocrossdim.data.images import Geometry, write_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import write_label
 from autocrossdim.evaluation.folder import Pair, evaluate_case
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.inference.postprocess import postprocess

@@ -41,6 +41,11 @@ def test_ensembles_come_after_their_members_whose_probabilities_are_kept():
             before.add(arm.name)
 
 
+def test_ensembles_of_other_weights_are_other_runs():
+    arms = choose_arms(STUDIES["2d3d"], Request(config="dx", weights=("own.pth",)))
+    assert {arm.weights for arm in arms} == {"own.pth"}
+
+
 def test_only_some_arms_can_be_run():
     assert names("2d3d", wanted=["DX-Net", "Omnia-Net"]) == ["Omnia-Net", "DX-Net"]
 

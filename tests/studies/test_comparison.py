@@ -55,7 +55,9 @@ def test_intervals_hold_for_all_comparisons_together(make_runs):
 @pytest.mark.parametrize(("seeds", "note"), [(1, "only one seed"), (2, "only two seeds")])
 def test_few_seeds_are_named(make_runs, seeds, note):
     runs = [*make_runs("random", BASE[:seeds].tolist()), *make_runs("a", noisy(0.1, 1)[:seeds])]
-    assert any(note in sentence for sentence in compare_arms(["random", "a"], runs).notes)
+    found = compare_arms(["random", "a"], runs)
+    assert any(note in sentence for sentence in found.notes)
+    assert found.conclusion.startswith("With 8 training cases and one seed, better") is (seeds == 1)
 
 
 def test_one_patient_gives_no_interval(make_runs):

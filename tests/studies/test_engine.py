@@ -19,10 +19,12 @@ STUDY = Study("toy", "What is better?", lambda _: ARMS, compare_arms)
 
 
 @pytest.fixture
-def jobs(make_dataset):
-    source = load_dataset(make_dataset(cases=[f"case_{index}" for index in range(8)]))
+def jobs(make_dataset, edit_json):
+    folder = make_dataset(cases=[f"case_{index}" for index in range(8)])
 
     def build(**changes):
+        edit_json(folder, **{key: changes.pop(key) for key in ("labels", "description") if key in changes})
+        source = load_dataset(folder)
         options = {"sizes": [2, 4], "seeds": 2, "test_cases": None, "plan": {"slices": 1}, "settings": {"epochs": 3}}
         options["digests"] = {case.name: f"digest of {case.name}" for case in source.training_cases()}
         return plan_jobs(STUDY, ARMS, source, **(options | changes))
@@ -109,6 +111,16 @@ def test_runs_from_before_a_correction_are_not_mixed_with_new_ones(jobs, perform
     with pytest.raises(UserError, match=r"12 runs of this study .* \(different: contents of the files\)"):
         run_jobs(jobs(digests=digests), tmp_path, performed[0])
     assert read_runs(jobs(digests=digests), tmp_path) == []
+
+
+def test_runs_with_other_labels_are_not_mixed_with_new_ones(jobs, performed, tmp_path):
+    run_jobs(jobs(), tmp_path, performed[0])
+    other = jobs(labels={"background": 0, "lump": 1})
+    with pytest.raises(UserError, match=r"12 runs of this study .* \(different: keys of dataset\.json\)"):
+        run_jobs(other, tmp_path, performed[0])
+    assert read_runs(other, tmp_path) == []
+    same = jobs(labels={"background": 0, "block": 1}, description="another description")
+    assert len(read_runs(same, tmp_path)) == 12
 
 
 def test_a_run_is_recorded_before_its_training_is_deleted(jobs, performed, tmp_path, monkeypatch):

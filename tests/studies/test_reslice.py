@@ -86,6 +86,13 @@ def test_a_corrected_label_is_averaged_again(make_dataset, tmp_path):
     assert not read_label(thick.path / "labelsTr" / "a.nii.gz")[0].any()
 
 
+def test_a_dataset_whose_labels_have_other_names_is_written_again(make_dataset, edit_json, tmp_path):
+    path = make_dataset(direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
+    resliced(load_dataset(path), tmp_path / "thick", 2)
+    edit_json(path, labels={"background": 0, "lump": 1})
+    assert resliced(load_dataset(path), tmp_path / "thick", 2).labels.names == ("lump",)
+
+
 def test_cases_of_different_orientation_are_refused(make_dataset, write_image, tmp_path):
     path = make_dataset(direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
     turned = {"spacing": (2, 1, 1), "direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}

@@ -5,7 +5,9 @@ import re
 import time
 
 import pytest
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from autocrossdim.system import console
 from autocrossdim.system.console import bars, say, show, track, warn
@@ -85,6 +87,15 @@ def test_a_table_is_as_wide_as_its_contents_outside_a_terminal(capsys: pytest.Ca
     assert lines[-1] == "[/b]"
     assert sum(LONG_PATH in line for line in lines) == 1 + len(TRICKY)
     assert max(map(len, lines)) < 2 * len(LONG_PATH)
+
+
+def test_sentences_of_results_are_broken_between_words_and_the_next_command_is_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_console", lambda **_: Console(width=20, force_terminal=True, soft_wrap=True))
+    show("A sentence of several words.", Text("Another of several words."), "Next: autocrossdim plan DATASET")
+    lines = ["A sentence of", "several words.", "Another of several", "words.", "Next: autocrossdim plan DATASET"]
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == lines
 
 
 @pytest.mark.usefixtures("relayed")

@@ -1,5 +1,6 @@
 """Devices that this machine lacks, played by fakes: what is asked of torch, and what is concluded."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,7 +106,15 @@ def test_memory_is_known_where_the_gpu_has_its_own(install: Any) -> None:
         assert name_of(device) == f"Fake {kind}"
     for device in (CPU, torch.device("mps")):
         assert (total_memory(device), free_memory(device)) == (None, float("inf"))
-        assert name_of(device) == BACKENDS[device.type].title
+    assert name_of(torch.device("mps")) == BACKENDS["mps"].title
+
+
+def test_the_processor_is_named_where_the_system_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "processor : 0\nmodel name\t: Fast  CPU @ 3 GHz\n")
+    assert name_of(CPU) == "Fast CPU @ 3 GHz"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "")
+    monkeypatch.setattr("platform.processor", lambda: "")
+    assert name_of(CPU) == "CPU"
 
 
 @pytest.mark.parametrize(("kind", "pinned"), [("cuda", True), ("xpu", True), ("mps", False)])

@@ -22,6 +22,11 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert read_json(tmp_path / "new" / "a.json") == {"a": [1, 2]}
 
 
+def test_a_byte_order_mark_is_not_part_of_the_content(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a":\r\n1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+
+
 def test_a_table_quotes_what_has_commas(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", ("case", "why"), [("a", "far, and bright"), ("b", None)])
     assert (tmp_path / "a.csv").read_text(encoding="utf-8") == 'case,why\na,"far, and bright"\nb,\n'

@@ -22,8 +22,9 @@ WRITERS = """
 import json, resource, sys
 from pathlib import Path
 import numpy as np
-from autocrossdim.data.images import Geometry, write_array, write_label
-from autocrossdim.preprocessing import store
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import write_array, write_label
+from autocrossdim.preprocessing import arrays
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_text
 
@@ -36,7 +37,7 @@ solid = Geometry(volume.shape, (1, 1, 1), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1)
 
 
 writers = {
-    "store.b2nd": lambda path: store.write_array(path, volume, volume.shape),
+    "store.b2nd": lambda path: arrays.write_array(path, volume, volume.shape),
     "text": lambda path: write_text(path, "x" * 100_000),
     **{f"volume{e}": lambda path: write_label(volume, solid, path) for e in (".nii.gz", ".nii", ".nrrd", ".mha")},
     **{f"slice{e}": lambda path: write_label(plane, flat, path) for e in (".png", ".tif", ".bmp")},

@@ -54,10 +54,10 @@ def test_everything_is_imported_and_stops_on_request(capfd: pytest.CaptureFixtur
     from autocrossdim.jobs.local import run_together, slots
     from autocrossdim.system.processes import default_processes, interrupts_blocked
     from autocrossdim.system.signals import REQUESTS
-    from trainers.signals import StopRequest
+    from trainers.signals import noting_requests
 
     assert signal.SIGTERM in REQUESTS
     assert default_processes() >= 1
-    with interrupts_blocked(), StopRequest():
+    with interrupts_blocked(), noting_requests():
         run_together({"one": [sys.executable, "-c", "print('ran')"]}, slots(2, []))
     assert "one: ran" in capfd.readouterr().err

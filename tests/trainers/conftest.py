@@ -22,7 +22,9 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     raw = folder / "Dataset901_Nodules"
     labels = {"background": 0, "organ": 1, "nodule": 2}
     write_dataset(raw, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
-    autocrossdim.plan_and_preprocess(raw, work=folder / "work", memory=1, trial=False, processes=1)
+    autocrossdim.plan_and_preprocess(
+        raw, work=folder / "work", encoder="test_efficientnet", memory=1, trial=False, processes=1
+    )
     return raw, folder / "work"
 
 

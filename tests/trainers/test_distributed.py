@@ -33,7 +33,9 @@ SETTINGS = {
 def work(planned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a work directory in which a batch of four was planned, which can be divided."""
     folder = tmp_path_factory.mktemp("several")
-    autocrossdim.plan_and_preprocess(planned[0], work=folder, memory=1, trial=False, batch_size=4, processes=1)
+    autocrossdim.plan_and_preprocess(
+        planned[0], work=folder, encoder="test_efficientnet", memory=1, trial=False, batch_size=4, processes=1
+    )
     return folder
 
 
@@ -120,9 +122,9 @@ def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path)
 def test_loader_workers_share_the_cores_of_their_own_node(
     planned: tuple[Path, Path], work: Path, monkeypatch: pytest.MonkeyPatch, started_here: str, expected: int
 ) -> None:
-    from trainers import loop
+    from trainers import data
 
-    monkeypatch.setattr(loop, "default_processes", lambda: 8)
+    monkeypatch.setattr(data, "default_processes", lambda: 8)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
     monkeypatch.setenv("WORLD_SIZE", "16")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", started_here)
@@ -141,7 +143,7 @@ def test_loader_workers_share_the_cores_of_their_own_node(
         settings={},
         restart=False,
     )
-    assert loop._workers(Run.of(task)) == expected
+    assert data.number_of_workers(Run.of(task)) == expected
 
 
 @pytest.mark.slow

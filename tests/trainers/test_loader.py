@@ -13,7 +13,6 @@ from autocrossdim.preprocessing.store import Store, StoredCase
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.workspace import Workspace
-from autocrossdim.system.errors import UserError
 from trainers import loader as loader_module
 from trainers.loader import PatchLoader
 from trainers.settings import Settings
@@ -207,11 +206,3 @@ def test_regions_and_ignored_voxels_reach_the_targets(planned: tuple[Path, Path]
     np.testing.assert_array_equal(ignoring, np.where(exclusive == 2, -1, exclusive))
     both = target(Labels(foreground={"organ": (1,)}, ignore=2, regions_class_order=(1,)))
     np.testing.assert_array_equal(both[:, 0], ignoring)
-
-
-@pytest.mark.parametrize("foreground", [{"a": (1,)}, {"a": (3,), "b": (5,)}, {"a": (1, 3), "b": (3,)}])
-def test_undeclared_label_values_are_named(planned: tuple[Path, Path], foreground: dict[str, tuple[int, ...]]) -> None:
-    order = (1, 3) if (1, 3) in foreground.values() else None
-    loader = make_loader(planned, labels=Labels(foreground=foreground, regions_class_order=order))
-    with pytest.raises(UserError, match=r"Label value\(s\) \[4, 9\] are not declared"):
-        loader._target(np.array([[0, 4], [9, 4]], dtype=np.uint8))

@@ -16,7 +16,7 @@ from autocrossdim.system.errors import UserError
 from trainers import loop
 
 NEW = ("case_06", "case_05")  # the test cases of the planned dataset; fold 0 validates the first
-PLAN = {"memory": 1, "trial": False, "processes": 1}
+PLAN = {"encoder": "test_efficientnet", "memory": 1, "trial": False, "processes": 1}
 
 
 class Growing:

@@ -27,7 +27,7 @@ EXTREME = [
 
 @pytest.mark.parametrize(("name", "value"), EXTREME, ids=range(len(EXTREME)))
 def test_an_extreme_value_ends_in_one_short_line_that_names_the_setting(name: str, value: Any) -> None:
-    with pytest.raises(UserError, match=rf"^Setting {name}=.*: it should be") as caught:
+    with pytest.raises(UserError, match=rf"^Setting {name}=.*: must be") as caught:
         read_settings({name: value})
     assert len(str(caught.value)) < 300
     assert "\n" not in str(caught.value)
@@ -71,6 +71,8 @@ def test_a_setting_of_an_earlier_version_is_answered_with_its_present_name(name:
 def test_an_unknown_setting_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(UserError, match=r"^Unknown setting 'epoch'\. Did you mean 'epochs'\? Settings: accumulate, "):
         read_settings({"epoch": 3})
+    with pytest.raises(UserError, match=r"^Unknown setting 'lr'\. Did you mean 'learning_rate'\? "):
+        read_settings({"lr": 3e-4})
     with pytest.raises(UserError, match=r"^Unknown setting 'zzz'\. Settings: "):
         read_settings({"zzz": 3})
 

@@ -60,7 +60,10 @@ def test_dx_starts_from_all_weights_of_its_2d_counterpart(
     folder = train(slices_first=True)
     said = capfd.readouterr().err
     assert said.index("dx_slices fold 0: epoch 4") < said.index("dx fold 0: epoch 1")
-    provenance = Checkpoint.read(folder.latest).provenance
+    checkpoint = Checkpoint.read(folder.latest)
+    provenance = checkpoint.provenance
+    assert "epochs" in (checkpoint.requested or ())
+    assert checkpoint.environments == Checkpoint.read(folder.slices.latest).environments
     assert provenance["report"]["parameters"]["new"] == 0
     assert provenance["started_from"]["weights"] == "random"
     train(slices_first=True)

@@ -18,10 +18,11 @@ from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
+from trainers.distilled import DistilledCases, names_to_draw
 from trainers.loader import PatchLoader
 from trainers.loss import IGNORED, soft_dice
 from trainers.settings import Settings
-from trainers.soft import TaughtCases, learned_from, semimetric_dice, soft_target
+from trainers.soft import semimetric_dice, soft_target
 from trainers.step import make_loss
 
 
@@ -40,7 +41,7 @@ def test_training_cases_are_repeated_where_there_are_many_scans(cases: int, scan
     task: Any = SimpleNamespace(
         store=None, split=Split(train, ()), soft_labels=SoftLabels({}, ""), unlabelled=Unlabelled(Store(Path()), names)
     )
-    assert learned_from(task)[1] == train * repeated + names
+    assert names_to_draw(task) == train * repeated + names
 
 
 def test_each_region_is_known_or_not() -> None:
@@ -83,7 +84,7 @@ def test_teachers_who_know_everything_teach_the_labels_of_an_unlabelled_scan(
     write_soft_labels(tmp_path / "soft.b2nd", probabilities, labels, store.record(name).placement, (8, 8, 8))
 
     soft_labels = SoftLabels({name: tmp_path / "soft.b2nd"}, "")
-    case = TaughtCases(store, store, soft_labels, training=()).open(name)
+    case = DistilledCases(store, store, soft_labels, training=()).open(name)
     assert case.soft_label is not None
     label = case.label[:]
     for found, values in zip(case.soft_label[:], labels.foreground.values(), strict=True):
@@ -105,7 +106,7 @@ def test_a_student_also_learns_from_slices_that_were_not_annotated(
     write_soft_labels(tmp_path / "soft.b2nd", probabilities, EXCLUSIVE, store.record(name).placement, (8, 8, 8))
     sparse = replace(known, annotated_slices=(0,), voxels={"organ": np.zeros((1, 3), np.int32)})
     monkeypatch.setattr(Store, "open", lambda *_: sparse)
-    case = TaughtCases(store, None, SoftLabels({name: tmp_path / "soft.b2nd"}, ""), training=(name,)).open(name)
+    case = DistilledCases(store, None, SoftLabels({name: tmp_path / "soft.b2nd"}, ""), training=(name,)).open(name)
     assert case.annotated_slices is None
     for key, values in EXCLUSIVE.foreground.items():
         z, y, x = case.voxels[key].T

@@ -41,5 +41,5 @@ def test_a_fold_never_starts_from_one_that_was_trained_on_its_validation_cases(
 ) -> None:
     plan = make_plan(dims=2)
     folder = Workspace(tmp_path / "Dataset001_Tiny").fold("omnia", 1)
-    with pytest.raises(UserError, match=r"--fold 1: .*tiny\.acd holds fold_0"):
+    with pytest.raises(UserError, match=r"--fold 1: .*tiny\.acd contains fold_0"):
         starting_network(plan.network_plan(plan.configuration()), str(exported.path), folder)

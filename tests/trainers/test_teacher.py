@@ -19,7 +19,7 @@ from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.errors import UserError
 from trainers import loop, teacher
 from trainers.loss import IGNORED
-from trainers.teacher import COLLAPSE, begins, confident, has_collapsed, lesson
+from trainers.teacher import COLLAPSE, has_collapsed, is_teaching, pseudo_labelled, pseudo_labels
 
 Train = Callable[..., FoldFolder]
 
@@ -33,8 +33,8 @@ class Oracle(nn.Module):
 
 def test_only_confident_answers_count() -> None:
     logits = torch.tensor([[[5.0, 1.0, -5.0]], [[-5.0, 0.5, 5.0]]]).transpose(0, 1)  # (1, 2, 3)
-    assert confident(logits, regions=False).tolist() == [[0, IGNORED, 1]]
-    assert confident(logits, regions=True).tolist() == [[[1, IGNORED, 0], [0, IGNORED, 1]]]
+    assert pseudo_labels(logits, regions=False).tolist() == [[0, IGNORED, 1]]
+    assert pseudo_labels(logits, regions=True).tolist() == [[[1, IGNORED, 0], [0, IGNORED, 1]]]
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 12, 10), (2, 1, 6, 8, 7)])
@@ -42,7 +42,7 @@ def test_the_answer_belongs_to_what_is_shown(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     clean = torch.randn(shape).sign()
     clean[:, :, :2] = 0
-    data, target = lesson(Oracle(), clean, 3 * clean, regions=False)
+    data, target = pseudo_labelled(Oracle(), clean, 3 * clean, regions=False)
     expected = torch.where(data > 0, 1, torch.where(data < 0, 0, IGNORED))[:, 0]
     assert torch.equal(target, expected)
     assert not torch.equal(data, 3 * clean), "a box of another patch is pasted"
@@ -55,9 +55,9 @@ def test_a_score_far_below_the_one_at_the_start_is_a_collapse() -> None:
     assert not has_collapsed(state, 0.8)
     assert not has_collapsed(state, 0.8 - 0.9 * COLLAPSE)
     assert has_collapsed(state, 0.8 - 1.1 * COLLAPSE)
-    assert begins(state, 0.9)
-    assert not begins(replace(state, untaught=True), 0.9)
-    assert not begins(state, 0.1)
+    assert is_teaching(state, 0.9)
+    assert not is_teaching(replace(state, untaught=True), 0.9)
+    assert not is_teaching(state, 0.1)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_an_interrupted_run_learns_the_same_from_unlabelled_scans(
     names = Checkpoint.read(expected.latest).split["unlabelled"]
     assert names == sorted(file.name.removesuffix("_0000.nii.gz") for file in scans.iterdir())
 
-    write, written = loop._write, []
+    write, written = loop._write_checkpoint, []
 
     def power_cut(*arguments: Any, **named: Any) -> None:
         write(*arguments, **named)
@@ -95,7 +95,7 @@ def test_an_interrupted_run_learns_the_same_from_unlabelled_scans(
         if len(written) == 3:
             raise PowerCut
 
-    monkeypatch.setattr(loop, "_write", power_cut)
+    monkeypatch.setattr(loop, "_write_checkpoint", power_cut)
     interrupted = another_work("interrupted")
     with pytest.raises(PowerCut):
         train(work=interrupted, **settings)
@@ -112,7 +112,7 @@ def test_scans_are_used_on_request_only(
     scans: Path, planned: tuple[Path, Path], train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = train(epochs=1)
-    assert "2 unlabelled scans in imagesUn: not used. --set unlabelled=1 learns from them." in capsys.readouterr().err
+    assert "2 unlabelled scans in imagesUn: not used. Add --set unlabelled=1 to use them." in capsys.readouterr().err
     assert "unlabelled" not in Checkpoint.read(folder.latest).split
     for file in scans.iterdir():
         file.unlink()
@@ -134,7 +134,7 @@ def test_a_loss_on_unlabelled_scans_that_is_not_finite_ends_the_training(
     def broken(network: nn.Module, clean: Tensor, changed: Tensor, *, regions: bool) -> tuple[Tensor, Tensor]:
         return changed * torch.nan, torch.zeros_like(changed[:, 0]).long()
 
-    monkeypatch.setattr(loop, "lesson", broken)
+    monkeypatch.setattr(loop, "pseudo_labelled", broken)
     with pytest.raises(UserError, match=r"loss is nan at step 2, on the cases .*case_05"):
         train(epochs=4, unlabelled=1)
 

@@ -143,7 +143,13 @@ def test_a_network_with_deep_supervision_is_planned_trained_and_applied(
     planned: tuple[Path, Path], tmp_path: Path, train: Train
 ) -> None:
     autocrossdim.plan_and_preprocess(
-        planned[0], work=tmp_path / "deep", memory=1, trial=False, deep_supervision=True, processes=1
+        planned[0],
+        work=tmp_path / "deep",
+        encoder="test_efficientnet",
+        deep_supervision=True,
+        memory=1,
+        trial=False,
+        processes=1,
     )
     folder = train(work=tmp_path / "deep")
     assert any(name.startswith("heads.") for name in Checkpoint.read(folder.latest).network)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autocrossdim.data.dicom_objects import lenient
-from autocrossdim.data.images import Geometry
+from autocrossdim.data.geometry import Geometry
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import listed, printable
 

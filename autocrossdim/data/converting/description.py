@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autocrossdim.data.converting.sources import Array, Source
-from autocrossdim.data.images import Geometry
+from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.splits import Split
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from autocrossdim.data.converting.description import SourceCase
 from autocrossdim.data.converting.registry import Wishes
 from autocrossdim.data.converting.sources import ImageFile, LabelFile
-from autocrossdim.data.images import file_ending, is_picture, read_image, read_label
+from autocrossdim.data.images import file_ending, read_image, read_label
+from autocrossdim.data.pictures import is_picture
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import counted, listed
@@ -72,7 +73,7 @@ def labels_and_values(
         values = sorted({value for each in found if not isinstance(each, str) for value in each} - {0})
         if len(values) > MAX_VALUES:
             faults.append(
-                f"{files[0].parent}: {len(values)} different values, so these are no labels. Check the files."
+                f"{files[0].parent}: {len(values)} different values, so these are not labels. Check the files."
             )
             values = []
         named = {f"label {number}": value for number, value in enumerate(values, start=1)}
@@ -98,7 +99,7 @@ def without_label(cases: Sequence[SourceCase]) -> list[str]:
         return []
     have = "has" if len(names) == 1 else "have"
     return [
-        f"{counted(len(names), 'case')} of {len(cases)} {have} no label: {listed(names)}. imagesTs holds the images."
+        f"{counted(len(names), 'case')} of {len(cases)} {have} no label: {listed(names)}. Their images are in imagesTs."
     ]
 
 

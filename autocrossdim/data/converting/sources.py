@@ -4,7 +4,6 @@ Files that already have the format of the dataset are copied byte by byte.
 """
 
 import gzip
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,16 +16,10 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from autocrossdim.data import headers, nifti
-from autocrossdim.data.images import (
-    Geometry,
-    file_ending,
-    image_from_itk,
-    read_image,
-    read_label,
-    spacing_file,
-    write_image,
-    write_label,
-)
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import file_ending, read_image, read_label, write_image, write_label
+from autocrossdim.data.itk import image_from_itk
+from autocrossdim.data.pictures import spacing_file
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import library_path, reading, write_json, written_whole
 from autocrossdim.system.text import counted, listed
@@ -213,7 +206,7 @@ def mapped(path: Path, array: Array, values: Mapping[int, int]) -> npt.NDArray[n
     present, index = np.unique(array, return_inverse=True)
     if unknown := [int(value) for value in present if int(value) not in known]:
         raise UserError(
-            f"{path}: holds the {'value' if len(unknown) == 1 else 'values'} {listed(unknown)}, but only "
+            f"{path}: contains the {'value' if len(unknown) == 1 else 'values'} {listed(unknown)}, but only "
             f"{listed(sorted(known), 20)} are expected here. Correct the file, or give the right layout or labels."
         )
     table = np.array([known[int(value)] for value in present], np.uint16)
@@ -239,14 +232,16 @@ def _with_spacing(path: Path) -> tuple[Path, ...]:
 def _copied(source: Path, path: Path) -> bool:
     """Copy a file that has the format of `path`, compressing `.nii` for `.nii.gz`; return whether it has."""
     old, new = file_ending(source), file_ending(path)
-    if (old, new) == (".nii", ".nii.gz"):
-        with reading(source):
-            _write_compressed(source.read_bytes(), path)
-        return True
-    if old != new:
+    is_smaller = (old, new) == (".nii", ".nii.gz")
+    if old != new and not is_smaller:
         return False
-    with written_whole(path) as temporary, reading(source):
-        shutil.copyfile(source, temporary)
+    with reading(source):  # before writing, so that a full disk is not taken for a source that cannot be read
+        content = source.read_bytes()
+    if is_smaller:
+        _write_compressed(content, path)
+        return True
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
     side, target = spacing_file(source), spacing_file(path)
     if side is not None and target is not None and side.is_file():
         write_json(target, {"spacing": list(read_image([source]).geometry.spacing)})

@@ -17,7 +17,8 @@ import numpy as np
 
 from autocrossdim.data.converting.description import Description, Examined, SourceCase
 from autocrossdim.data.converting.sources import Source, require_files
-from autocrossdim.data.images import Geometry, file_ending, same_place
+from autocrossdim.data.geometry import Geometry, same_place
+from autocrossdim.data.images import file_ending
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import (
@@ -100,10 +101,10 @@ def _structure(description: Description) -> list[str]:
     faults = []
     training = [case for case in description.cases if case.part == "Tr"]
     if not training and not description.faults:
-        faults.append("The source holds no case with a label. Give the directory of the training set.")
+        faults.append("The source contains no case with a label. Give the directory of the training set.")
     counts = Counter(case.name for case in description.cases)
     faults += [
-        f"case '{name}': the source holds {count} cases of that name." for name, count in counts.items() if count > 1
+        f"case '{name}': the source contains {count} cases of that name." for name, count in counts.items() if count > 1
     ]
     faults += [
         f"case '{name}': the name cannot be a file name. Rename the case."
@@ -127,7 +128,7 @@ def _foreign(description: Description, output: Path) -> list[str]:
             return [f"{output}: is a file. Choose a directory for the dataset."]
         is_ours = (output / RECORDS).is_dir()
         if not is_ours and list_directory(output):
-            return [f"{output}: holds files that no conversion wrote. Choose a new or empty directory."]
+            return [f"{output}: contains files that no conversion wrote. Choose a new or empty directory."]
         records = [file for file in list_directory(output / RECORDS) if file.name[0] != "."] if is_ours else []
     cases = {case.name: case for case in description.cases}
     surplus = [
@@ -136,7 +137,7 @@ def _foreign(description: Description, output: Path) -> list[str]:
     if not surplus:
         return []
     return [
-        f"{output}: holds {counted(len(surplus), 'case')} of another conversion, which would stay beside the new "
+        f"{output}: contains {counted(len(surplus), 'case')} of another conversion, which would stay beside the new "
         f"files: {listed(surplus)}. Choose another directory, or delete this one."
     ]
 
@@ -246,7 +247,7 @@ def _label(description: Description, source: Source, geometry: Geometry | None, 
     declared = {v for value in description.labels.values() for v in (value if isinstance(value, list) else [value])}
     if unknown := sorted({int(value) for value in np.unique(array)} - declared):
         faults.append(
-            f"{source.files[0]}: holds the values {listed(unknown)}, but only {listed(sorted(declared), 20)} are "
+            f"{source.files[0]}: contains the values {listed(unknown)}, but only {listed(sorted(declared), 20)} are "
             "expected. Correct the file."
         )
     return array[0]
@@ -275,7 +276,7 @@ def _write_case(description: Description, output: Path, case: SourceCase) -> Non
 def _write_lists(description: Description, output: Path, origin: dict[str, str]) -> None:
     """Write splits_final.json, if the source defines folds, and dataset.json."""
     training = sorted(case.name for case in description.cases if case.part == "Tr")
-    groups = {case.name: case.group for case in description.cases if case.group is not None and case.part == "Tr"}
+    groups = {case.name: case.group for case in description.cases if case.group is not None}
     if description.splits is not None:
         folds = [{key: list(names) for key, names in asdict(split).items()} for split in description.splits]
         write_json(output / "splits_final.json", folds)

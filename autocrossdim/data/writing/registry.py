@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from autocrossdim.data.dataset import Case
-    from autocrossdim.data.images import Geometry
+    from autocrossdim.data.geometry import Geometry
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from autocrossdim.data.dataset import Case
-from autocrossdim.data.images import ENDINGS, Geometry, read_label
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import ENDINGS, read_label
 from autocrossdim.data.writing.formats import DEFAULT, find
 from autocrossdim.data.writing.registry import Finished
 from autocrossdim.data.writing.volumes import has_volumes, measure, write_table, write_volumes

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from autocrossdim.data.images import PICTURES, Geometry
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.pictures import PICTURES
 from autocrossdim.data.writing.summary import summarise
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.files import write_csv, write_json
@@ -59,8 +60,16 @@ def measure(case: str, label: npt.NDArray[np.integer], geometry: Geometry, label
         case=case,
         dims=geometry.dims,
         voxel=math.prod(geometry.spacing) if known else None,
-        voxels={name: int(np.isin(label, values).sum()) for name, values in labels.foreground.items()},
+        voxels=_voxels(label, labels),
     )
+
+
+def _voxels(label: npt.NDArray[np.integer], labels: Labels) -> dict[str, int]:
+    """Return the number of voxels per label or region; slice by slice, because counting takes 8 bytes per voxel."""
+    count = labels.values[-1] + 1
+    each = (np.bincount(plane.ravel(), minlength=count)[:count] for plane in label)
+    counts = sum(each, np.zeros(count, np.int64))
+    return {name: int(counts[list(values)].sum()) for name, values in labels.foreground.items()}
 
 
 def has_volumes(output: Path, case: str) -> bool:

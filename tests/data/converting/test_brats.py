@@ -77,3 +77,11 @@ def test_a_missing_channel_and_a_misnamed_segmentation_are_faults(tmp_path: Path
         autocrossdim.convert(tmp_path / "training", tmp_path / "out", processes=1)
     assert "BraTS20_Training_354: lacks BraTS20_Training_354_t2.nii.gz" in str(error.value)
     assert "BraTS20_Training_355_seg.nii.gz (is it W39_1998.09.19_Segm.nii?" in str(error.value)
+
+
+def test_a_scan_is_not_passed_over_because_a_channel_is_missing(tmp_path: Path, write_scan) -> None:
+    for number in (1, 2):
+        write_scan(tmp_path / "training" / f"BraTS2021_{number:05d}")
+    (tmp_path / "training" / "BraTS2021_00002" / "BraTS2021_00002_flair.nii.gz").unlink()
+    with pytest.raises(UserError, match=r"BraTS2021_00002: lacks BraTS2021_00002_flair\.nii\.gz"):
+        autocrossdim.convert(tmp_path / "training", tmp_path / "out", processes=1)

@@ -72,6 +72,8 @@ def test_the_present_layout_keeps_its_division_of_patients(present: Path, conver
     dataset, content = convert(present)
     assert content["numTraining"] == 16
     assert content["groups"]["patient0003_4CH_ES"] == "patient0003"
+    assert content["groups"]["patient0005_2CH_ED"] == "patient0005"  # of the test, whose intervals are over patients
+    assert not any("do not exist" in warning for warning in autocrossdim.verify(dataset, processes=1).warnings)
     assert content["labels"] == {"background": 0, "LV endocardium": 1, "LV myocardium": 2, "left atrium": 3}
     (fold,) = json.loads((dataset / "splits_final.json").read_text())
     assert fold["val"] == [f"patient0004_{view}_{phase}" for view in ("2CH", "4CH") for phase in ("ED", "ES")]

@@ -1,5 +1,6 @@
 """CHAOS: DICOM slices and PNG files as the challenge publishes them, CT and both MR sequences."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +168,7 @@ def test_a_missing_png_file_and_unknown_codes_are_faults(tmp_path: Path) -> None
     with pytest.raises(UserError) as error:
         autocrossdim.convert(tmp_path / "Train_Sets", tmp_path / "out", processes=1)
     assert "Ground: 5 PNG files for 6 slices" in str(error.value)
-    assert "liver_GT_003.png: holds 63, but only 0 and 128 to 255 are expected" in str(error.value)
+    assert "liver_GT_003.png: contains 63, but only 0 and 128 to 255 are expected" in str(error.value)
 
 
 def test_the_modality_has_to_be_chosen(train_sets: Path, tmp_path: Path) -> None:
@@ -175,3 +176,11 @@ def test_the_modality_has_to_be_chosen(train_sets: Path, tmp_path: Path) -> None
         autocrossdim.convert(train_sets, tmp_path / "out", processes=1)
     with pytest.raises(UserError, match="--modality t3: no such modality"):
         autocrossdim.convert(train_sets, tmp_path / "out", modality="t3", processes=1)
+
+
+def test_a_patient_is_not_passed_over_because_a_channel_is_missing(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_mr(tmp_path / "Train_Sets", number)
+    shutil.rmtree(tmp_path / "Train_Sets" / "MR" / "2" / "T1DUAL" / "DICOM_anon" / "InPhase")
+    with pytest.raises(UserError, match=r"MR/2/T1DUAL/DICOM_anon/InPhase: no such directory"):
+        autocrossdim.convert(tmp_path / "Train_Sets", tmp_path / "out", modality="t1", processes=1)

@@ -103,7 +103,7 @@ def test_every_fault_is_listed_and_nothing_is_written(tmp_path: Path) -> None:
     assert "prostate_00.nii.gz: no such file, but case 'prostate_00' needs its label" in message
     assert "prostate_01.nii.gz: truncated" in message
     assert "prostate_02.nii.gz: no such file, but dataset.json lists it" in message
-    assert "prostate_03.nii.gz: holds the value 7" in message
+    assert "prostate_03.nii.gz: contains the value 7" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -119,3 +119,9 @@ def test_a_dataset_of_nnunets_first_version_is_not_taken_for_a_task(make_dataset
     edit_json(dataset, training=[entry], numTraining=99)
     (fault,) = autocrossdim.verify(dataset, processes=1).faults
     assert "numTraining is 99" in fault
+
+
+def test_numbers_of_labels_may_have_leading_zeros(tmp_path: Path, convert, edit_json) -> None:
+    source = write_task(tmp_path / "Task05_Prostate")
+    edit_json(source, labels={"00": "background", "01": "PZ", "02": "TZ"})
+    assert convert(source)[1]["labels"] == {"background": 0, "PZ": 1, "TZ": 2}

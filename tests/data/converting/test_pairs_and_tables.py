@@ -51,7 +51,7 @@ def test_labels_and_channels_can_be_named(tmp_path: Path, convert, write_pair) -
     assert content["channel_names"] == {"0": "T1", "1": "T2"}
     assert content["labels"] == {"background": 0, "organ": 1, "tumour": 2}
     assert "--label tumour=255" in content["converted_from"]["command"]
-    with pytest.raises(UserError, match="holds the value 255, but only 0, 3 are expected"):
+    with pytest.raises(UserError, match="contains the value 255, but only 0, 3 are expected"):
         autocrossdim.convert(source, tmp_path / "other", label={"organ": 3}, processes=1)
 
 
@@ -68,6 +68,20 @@ def test_colour_pictures_stay_one_file(tmp_path: Path, convert) -> None:
     dataset, content = convert(source)
     assert content["channel_names"] == {"0": "R", "1": "G", "2": "B"}
     assert next(file.name for file in sorted((dataset / "imagesTr").iterdir())) == "c0_0000.png"
+
+
+@pytest.mark.parametrize("channel", ["", "_0000"])
+def test_numbers_of_four_digits_that_labels_have_too_are_part_of_the_name(
+    tmp_path: Path, convert, write_pair, channel: str
+) -> None:
+    source = tmp_path / "numbered"
+    for number in range(5):
+        image, label = f"images/scan_{number:04d}{channel}.nii.gz", f"labels/scan_{number:04d}.nii.gz"
+        write_pair(source / image, source / label, seed=number)
+    dataset, content = convert(source)
+    assert content["channel_names"] == {"0": "channel 0"}
+    assert content["numTraining"] == 5
+    assert (dataset / "imagesTr" / "scan_0003_0000.nii.gz").is_file()
 
 
 def test_files_without_a_partner_are_faults(tmp_path: Path, write_pair) -> None:
@@ -111,7 +125,7 @@ def test_lines_with_faults_are_all_named(tmp_path: Path, write_pair) -> None:
     assert "line 3: " in message
     assert "gone.nii.gz: no such file" in message
     assert "line 4: case is empty" in message
-    assert "case 'x': the source holds 2 cases of that name" in message
+    assert "case 'x': the source contains 2 cases of that name" in message
     table.write_text("case;CT\nx;a.nii.gz\n")
     with pytest.raises(UserError, match="its first line names case, CT"):
         autocrossdim.convert(table, tmp_path / "out", processes=1)

@@ -1,5 +1,6 @@
 """What all layouts share: resuming, what the output may hold, and options."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_keys_added_by_hand_outlive_another_conversion(
 def test_a_case_without_a_label_is_named(source: Path, tmp_path: Path) -> None:
     (source / "labels" / "c1.nii.gz").unlink()
     converted = autocrossdim.convert(source, tmp_path / "out", processes=1)
-    assert converted.warnings == ["1 case of 4 has no label: c1. imagesTs holds the images."]
+    assert converted.warnings == ["1 case of 4 has no label: c1. Their images are in imagesTs."]
     assert (tmp_path / "out" / "imagesTs" / "c1_0000.nii.gz").is_file()
 
 
@@ -78,7 +79,7 @@ def test_an_interrupted_conversion_resumes(source: Path, tmp_path: Path, monkeyp
 def test_what_no_conversion_wrote_is_left_alone(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds files that no conversion wrote"):
+    with pytest.raises(UserError, match="contains files that no conversion wrote"):
         autocrossdim.convert(source, tmp_path / "out", processes=1)
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
@@ -88,7 +89,7 @@ def test_cases_that_would_stay_behind_are_a_fault(source: Path, tmp_path: Path) 
     (source / "labels" / "c1.nii.gz").unlink()  # a test case from now on
     (source / "images" / "c3.nii.gz").unlink()
     (source / "labels" / "c3.nii.gz").unlink()
-    with pytest.raises(UserError, match="holds 2 cases of another conversion, .*: c1, c3"):
+    with pytest.raises(UserError, match="contains 2 cases of another conversion, .*: c1, c3"):
         autocrossdim.convert(source, tmp_path / "out", processes=1)
 
 
@@ -136,3 +137,15 @@ def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert f"Next: autocrossdim verify {tmp_path / 'out'}" in shown
     app([*words, "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["written"] == 0
+
+
+def test_a_full_disk_is_not_taken_for_a_source_that_cannot_be_read(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(UserError, match=r"out/imagesTr/c0_0000\.nii\.gz: cannot be written \(the disk is full\)"):
+        autocrossdim.convert(source, tmp_path / "out", processes=1)

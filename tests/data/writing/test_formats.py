@@ -12,7 +12,8 @@ import pytest
 import SimpleITK as sitk
 
 import autocrossdim
-from autocrossdim.data.images import read_image, read_label, same_place
+from autocrossdim.data.geometry import same_place
+from autocrossdim.data.images import read_image, read_label
 from autocrossdim.data.writing.formats import HELP
 from autocrossdim.data.writing.names import named_values
 from autocrossdim.data.writing.registry import FORMATS

@@ -1,13 +1,14 @@
 """Sizes of structures: mL of volumes, mm² of images, and neither where the file has no spacing."""
 
 import csv
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from autocrossdim.data.images import Geometry
+from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.writing.volumes import measure, write_table, write_volumes
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.files import write_csv
@@ -45,6 +46,17 @@ def test_regions_are_measured_with_what_they_contain(tmp_path: Path) -> None:
         ("c", "whole", "10", "", ""),
         ("c", "core", "3", "", ""),
     ]
+
+
+def test_voxels_of_a_large_volume_are_counted_in_little_memory() -> None:
+    values = np.random.default_rng(0).integers(0, 3, (100, 100, 100)).astype(np.uint8)
+    volume = Geometry(values.shape, (1.0, 1.0, 1.0), (0, 0, 0), AXES, 3)
+    tracemalloc.start()
+    sizes = measure("a", values, volume, REGIONS, ".nii.gz").voxels
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sizes == {"whole": (values > 0).sum(), "core": (values == 2).sum()}
+    assert peak < values.nbytes / 4
 
 
 def test_a_case_that_another_job_adds_meanwhile_is_in_the_table(

@@ -14,7 +14,8 @@ from autocrossdim.data.converting.named import unknown_about
 from autocrossdim.data.converting.registry import Wishes, layout
 from autocrossdim.data.converting.sources import Array, ReadImage, ReadLabel
 from autocrossdim.data.dicom_objects import lenient, require_packages
-from autocrossdim.data.images import Geometry, read_dicom_slices
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_dicom_slices
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, reading
 from autocrossdim.system.processes import map_cases
@@ -105,7 +106,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
     folders = [entry for entry in list_directory(source) if entry.is_dir() and not entry.name.startswith(".")]
     if not folders:
         raise UserError(
-            f"{source}: holds no directories. Give the directory with one directory of DICOM files per case."
+            f"{source}: contains no directories. Give the directory with one directory of DICOM files per case."
         )
     found = dict(zip(folders, map_cases(_search, folders, wishes.processes, "Searching DICOM files"), strict=True))
     faults = [fault for each in found.values() for fault in each.faults]

@@ -39,7 +39,7 @@ _TIME_POINT = re.compile(r"^(BraTS-[A-Z]+-\d+)-\d+$")  # the scans of a patient 
 
 
 def detects(source: Path) -> bool:
-    """Whether a directory named like a scan holds its channel FLAIR."""
+    """Whether a directory named like a scan holds one of its channels."""
     return source.is_dir() and bool(_scans(source, first_only=True))
 
 
@@ -52,7 +52,7 @@ def describe(source: Path, _: Wishes) -> Description:
     """
     scans = _scans(source)
     if not scans:
-        raise UserError(f"{source}: holds no directory such as BraTS2021_00000 with BraTS2021_00000_flair.nii.gz.")
+        raise UserError(f"{source}: contains no directory such as BraTS2021_00000 with BraTS2021_00000_flair.nii.gz.")
     cases, faults = [], []
     for folder, naming in scans:
         name = folder.name
@@ -99,7 +99,7 @@ def _scans(source: Path, *, first_only: bool = False) -> list[tuple[Path, Naming
     for _ in range(DEPTH + 1):
         below = []
         for folder in level:
-            naming = next((each for each in (OLDER, NEWER) if _file(folder, each.suffixes[3]) is not None), None)
+            naming = _naming(folder)
             if naming is None:
                 below += [entry for entry in list_directory(folder) if entry.is_dir()]
                 continue
@@ -108,6 +108,17 @@ def _scans(source: Path, *, first_only: bool = False) -> list[tuple[Path, Naming
                 return found
         level = below
     return sorted(found, key=lambda scan: scan[0])
+
+
+def _naming(folder: Path) -> Naming | None:
+    """Return how the files of a scan are named; None if the directory holds no file of a scan.
+
+    One file suffices: a scan that lacks others is a fault to report, not a directory to pass over.
+    """
+    for naming in (OLDER, NEWER):
+        if any(_file(folder, suffix) is not None for suffix in (*naming.suffixes, naming.segmentation)):
+            return naming
+    return None
 
 
 def _file(folder: Path, suffix: str) -> Path | None:

@@ -43,7 +43,7 @@ def describe(source: Path, _: Wishes) -> Description:
     """
     patients = _patients(source)
     if not patients:
-        raise UserError(f"{source}: holds no directory patient0001. Give the directory that was unpacked.")
+        raise UserError(f"{source}: contains no directory patient0001. Give the directory that was unpacked.")
     faults: list[str] = []
     cases = [
         case

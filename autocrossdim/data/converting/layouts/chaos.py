@@ -20,7 +20,8 @@ from autocrossdim.data import dicom
 from autocrossdim.data.converting.description import Description, Examined, SourceCase
 from autocrossdim.data.converting.registry import Wishes, layout
 from autocrossdim.data.converting.sources import Array, ReadImage, ReadLabel
-from autocrossdim.data.images import Geometry, read_dicom_slices
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_dicom_slices
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, reading
 from autocrossdim.system.text import counted, listed
@@ -89,7 +90,7 @@ class Slices(ReadImage):
         """The slices in the order of their positions."""
         files = self.files
         if not files:
-            raise UserError(f"{self.folder}: holds no DICOM slices. Unpack the archive again.")
+            raise UserError(f"{self.folder}: contains no DICOM slices. Unpack the archive again.")
         return dicom.stacked(self.folder, [str(file) for file in files])
 
     def read(self) -> tuple[Array, Geometry]:
@@ -172,8 +173,8 @@ class GroundTruth(ReadLabel):
         if unknown.any():
             expected = listed([f"{low} to {high}" for low, high in self.ranges.values()])
             raise UserError(
-                f"{file}: holds {listed(np.unique(plane[unknown]).tolist())}, but only 0 and {expected} are expected. "
-                "Choose the right --modality, or replace the file."
+                f"{file}: contains {listed(np.unique(plane[unknown]).tolist())}, but only 0 and {expected} are "
+                "expected. Choose the right --modality, or replace the file."
             )
         return label
 
@@ -197,7 +198,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
         raise UserError(f"--modality{f' {wanted}' if wanted else ''}: {problem}: {', '.join(present or MODALITIES)}.")
     if wanted not in present:
         raise UserError(
-            f"{source}: holds no scans of modality {wanted} (found: {', '.join(present) or 'none'}). Give the "
+            f"{source}: contains no scans of modality {wanted} (found: {', '.join(present) or 'none'}). Give the "
             "directory that was unpacked, or another --modality."
         )
     modality = MODALITIES[wanted]
@@ -266,14 +267,18 @@ def _left_of_patient(mask: npt.NDArray[Any], geometry: Geometry) -> float | None
 
 
 def _patients(source: Path, modality: Modality) -> list[Path]:
-    """Return the directories of the patients that have slices of a modality, sorted."""
-    slices = next(iter(modality.channels.values()))
+    """Return the directories of the patients that have a channel or the ground truth of a modality, sorted.
+
+    One of them suffices: a patient without the others is a fault to report, not a directory to pass over.
+    """
     inside = "" if modality.images == "." else f"{modality.images}/"
-    depth = len(Path(f"{inside}{slices}").parts)
-    patterns = [f"{above}{modality.folder}/*/{inside}{slices}" for above in ("", "*/", "*/*/")]
-    if source.name == modality.folder:
-        patterns.append(f"*/{inside}{slices}")
-    found = [folder.parents[depth - 1] for pattern in patterns for folder in source.glob(pattern) if folder.is_dir()]
+    above = [f"{levels}{modality.folder}/*/" for levels in ("", "*/", "*/*/")]
+    above += ["*/"] if source.name == modality.folder else []
+    found = set[Path]()
+    for part in (*modality.channels.values(), "Ground"):
+        depth = len(Path(f"{inside}{part}").parts)
+        matches = (folder for pattern in above for folder in source.glob(f"{pattern}{inside}{part}"))
+        found |= {folder.parents[depth - 1] for folder in matches if folder.is_dir()}
     return sorted(found, key=_natural)
 
 

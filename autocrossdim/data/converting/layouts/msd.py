@@ -40,7 +40,7 @@ def describe(source: Path, _: Wishes) -> Description:
     file = source / "dataset.json"
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("training"), list):
-        raise UserError(f"{file}: has no list 'training', so this is no task of the Decathlon. Give another --layout.")
+        raise UserError(f"{file}: has no list 'training', so it is not a task of the Decathlon. Give another --layout.")
     channels, labels = _names(file, content, "modality"), _names(file, content, "labels")
     values = {int(value): int(value) for value in labels if int(value)}
     cases: list[SourceCase] = []
@@ -50,7 +50,7 @@ def describe(source: Path, _: Wishes) -> Description:
             image, label = source / entry["image"], LabelFile(source / entry["label"], values)
             _add(cases, faults, image, label, len(channels))
         else:
-            faults.append(f'{file}: training holds {entry!r}. Write entries as {{"image": "...", "label": "..."}}.')
+            faults.append(f'{file}: training contains {entry!r}. Write entries as {{"image": "...", "label": "..."}}.')
     for test in content.get("test", []):
         image = source / (test["image"] if isinstance(test, dict) else str(test))
         _add(cases, faults, image, None, len(channels))
@@ -75,7 +75,7 @@ def _names(file: Path, content: dict[str, Any], key: str) -> dict[str, str]:
         raise UserError(f'{file}: {key} is missing or malformed. Write it as {{"0": "name", "1": "name"}}.')
     if key == "modality" and set(names) != {str(number) for number in range(len(names))}:
         raise UserError(f"{file}: {key} must be numbered from 0 without gaps.")
-    return {str(number): str(name) for number, name in names.items()}
+    return {str(int(number)): str(name) for number, name in names.items()}
 
 
 def _add(cases: list[SourceCase], faults: list[str], image: Path, label: Source | None, channels: int) -> None:

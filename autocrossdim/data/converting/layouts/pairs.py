@@ -36,6 +36,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
     """Describe the directory; images without a label become test cases.
 
     `scan_1_image` and `scan_1_mask` belong together, and so do `scan_1_0000`, `scan_1_0001` (channels) and `scan_1`.
+    Numbers of four digits that the labels have, too, such as `scan_0001`, are part of the name.
 
     Raises:
         UserError: There are no such directories, or no images.
@@ -45,10 +46,10 @@ def describe(source: Path, wishes: Wishes) -> Description:
         raise UserError(
             f"{source}: needs one directory of images and one of labels, called for example images and labels."
         )
-    images, labels = (_by_case(folder) for folder in folders)
+    images, labels = _cases(*folders)
     if not images:
         raise UserError(
-            f"{folders[0]}: holds no image in a supported format ({', '.join(ENDINGS)}). Convert "
+            f"{folders[0]}: contains no image in a supported format ({', '.join(ENDINGS)}). Convert "
             "the images to one of them, such as JPEG to PNG."
         )
     faults = [
@@ -92,17 +93,28 @@ def _folders(source: Path) -> tuple[Path, Path] | None:
     return (images[0], labels[0]) if len(images) == len(labels) == 1 else None
 
 
-def _by_case(folder: Path) -> dict[str, list[Path]]:
-    """Return the image files of each case, in the order of their channels."""
+def _cases(images: Path, labels: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Return the image files and the label files of each case."""
+    found = _by_case(labels, numbered=False)
+    if found and all(name.endswith("_0000") for name in found):
+        return _by_case(images, numbered=True), _by_case(labels, numbered=True)
+    named = _by_case(images, numbered=False)
+    is_name = any(_CHANNEL.search(name) for name in named.keys() & found.keys())
+    return (named if is_name else _by_case(images, numbered=True)), found
+
+
+def _by_case(folder: Path, *, numbered: bool) -> dict[str, list[Path]]:
+    """Return the files of each case, in the order of their channels, whose number the name ends with if `numbered`."""
     found: dict[str, list[Path]] = {}
     for file in list_directory(folder):
         ending = next((each for each in ENDINGS if file.name.lower().endswith(each)), None)
         if ending is None or file.name.startswith("."):
             continue
-        found.setdefault(_case(file.name[: -len(ending)]), []).append(file)
+        stem = file.name[: -len(ending)]
+        found.setdefault(_case(_CHANNEL.sub("", stem) if numbered else stem), []).append(file)
     return found
 
 
 def _case(stem: str) -> str:
-    """Return the name of the case: without a channel number, and without what tells images and labels apart."""
-    return _KIND.sub("", _CHANNEL.sub("", stem))
+    """Return the name of the case: without what tells images and labels apart."""
+    return _KIND.sub("", stem)

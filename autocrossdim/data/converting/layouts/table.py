@@ -86,7 +86,7 @@ def _read(source: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         found = printable(", ".join(columns)) or "nothing"
         raise UserError(f"{source}: its first line names {found}. It needs {COLUMNS}, each once.")
     if not rows:
-        raise UserError(f"{source}: holds no case. Write one line per case.")
+        raise UserError(f"{source}: contains no case. Write one line per case.")
     return channels, rows
 
 

@@ -21,7 +21,7 @@ def write(finished: Finished, path: Path) -> None:
     import numpy as np
     import SimpleITK as sitk
 
-    from autocrossdim.data.images import to_itk, write_itk
+    from autocrossdim.data.itk import to_itk, write_itk
     from autocrossdim.data.writing.names import named_values
     from autocrossdim.system.files import library_path, written_whole
 

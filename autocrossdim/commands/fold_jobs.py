@@ -1,0 +1,70 @@
+"""The folds of a training shared among processes of this machine, or among jobs on a cluster."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autocrossdim.commands.arguments import Fold
+
+Words = Mapping[Fold, Sequence[str]]
+"""The command that trains each fold in a process of its own."""
+
+
+def fold_commands(
+    name: str, dataset: Path, root: Path, options: Mapping[Fold, Mapping[str, Any]]
+) -> dict[Fold, list[str]]:
+    """Return the command that trains each fold.
+
+    Args:
+        name: Name of the command, such as `train`.
+        dataset: Directory of the dataset.
+        root: Directory of its results.
+        options: Options of each fold, besides `work` and `fold`.
+    """
+    from autocrossdim.jobs import command as words
+
+    place = {"work": root.parent.resolve()}
+    return {
+        fold: words(name, dataset.resolve(), **place, fold=fold, **own_options) for fold, own_options in options.items()
+    }
+
+
+def submit_folds(commands: Words, configuration: str, root: Path, options: Mapping[str, str]) -> None:
+    """Submit a SLURM job per fold.
+
+    Args:
+        commands: The commands.
+        configuration: Name of the configuration, which is part of the names of the jobs.
+        root: Directory of the results of the dataset; scripts and logs are written to `slurm` in it.
+        options: Options of `sbatch`.
+
+    Raises:
+        UserError: The jobs cannot be submitted.
+    """
+    from autocrossdim.jobs.slurm import Job, submit
+
+    submit({f"{configuration} fold {fold}": Job(words) for fold, words in commands.items()}, root / "slurm", options)
+
+
+def train_side_by_side(commands: Words, parallel: int | None, device: str, *, devices: int = 1) -> bool:
+    """Train folds in processes of their own, if that was requested or there are several GPUs; return whether.
+
+    Args:
+        commands: The commands.
+        parallel: Number of folds at a time; as many as there are GPUs if None.
+        device: Device, as for `--device`.
+        devices: Number of devices that train one fold together.
+
+    Raises:
+        UserError: Folds failed; the others are complete.
+        Interrupted: SIGTERM or SIGUSR1 arrived.
+    """
+    from autocrossdim.jobs.local import run_together, slots, visible_gpus
+    from autocrossdim.system.processes import under_torchrun
+
+    gpus = visible_gpus(device) if len(commands) > 1 and not under_torchrun() else []
+    at_a_time = 1 if under_torchrun() else min(parallel or len(gpus) // devices or 1, len(commands))
+    if at_a_time <= 1:
+        return False
+    run_together({f"fold {fold}": words for fold, words in commands.items()}, slots(at_a_time, gpus, devices))
+    return True

@@ -1,0 +1,90 @@
+"""Where an image's voxels are in space, and whether two images are at the same place."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autocrossdim.data.orientation import orientation_code
+from autocrossdim.system.text import by_axis
+
+# Largest difference in geometry between channels, and between image and label, as a share of a voxel (absolute for
+# the direction matrix). Headers written as float32, or through a quaternion, differ by 1e-5 for the same geometry.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Position of an image's voxels in space.
+
+    Attributes:
+        shape: Voxels (Z, Y, X); Z is 1 for a 2D image.
+        spacing: mm (z, y, x); z is 1.0 for a 2D image.
+        origin: ITK's origin in mm, unchanged, `dims` entries (x, y, z).
+        direction: ITK's direction matrix, unchanged, row by row, `dims` squared entries.
+        dims: 2 or 3.
+        pixel_type: Voxel type of the file, for display.
+        oriented: Whether the file states how its axes lie in the patient; pictures and NIfTI files without a coordinate
+            system do not.
+        header: Geometry in the source's format, `nifti:<base64>` or `nrrd:<lines>`. Files of the same format are
+            written with it, which preserves the geometry bit by bit.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+    dims: int
+    pixel_type: str | None = field(default=None, compare=False)
+    header: str | None = field(default=None, compare=False, repr=False)
+    oriented: bool = field(default=True, compare=False)
+
+    @property
+    def orientation(self) -> str | None:
+        """Orientation code of the array, see `autocrossdim.data.orientation`; None if it is unknown or 2D."""
+        return orientation_code(self.direction) if self.dims == 3 and self.oriented else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a dictionary that JSON preserves exactly."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Geometry":
+        """Return the geometry that `to_json` described."""
+        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**tuples)
+
+
+@dataclass
+class Image:
+    """An image: `array` of shape (C, Z, Y, X), float32, and its geometry."""
+
+    array: npt.NDArray[np.float32]
+    geometry: Geometry
+
+
+def same_place(a: Geometry, b: Geometry) -> str | None:
+    """Describe how two geometries differ in shape, spacing, origin or direction; None if they agree.
+
+    The tolerance is `TOLERANCE`: relative to the spacing for spacing and origin, absolute for the direction matrix.
+    """
+    if a.dims != b.dims:
+        return f"{a.dims}D and {b.dims}D"
+    if a.shape != b.shape:
+        return f"shape {by_axis(a.shape)} and {by_axis(b.shape)} voxels (z, y, x)"
+    spacing = np.array(a.spacing)
+    if np.any(np.abs(spacing - b.spacing) > TOLERANCE * spacing):
+        return f"spacing {by_axis(a.spacing)} and {by_axis(b.spacing)} mm (z, y, x)"
+    if np.any(np.abs(np.subtract(a.origin, b.origin)) > TOLERANCE * spacing.min()):
+        return f"origin {by_axis(a.origin)} and {by_axis(b.origin)} mm (x, y, z)"
+    if np.any(np.abs(np.subtract(a.direction, b.direction)) > TOLERANCE):
+        return f"direction {by_axis(a.direction)} and {by_axis(b.direction)}"
+    return None
+
+
+def three(values: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """Return three values as a tuple that type checkers know the length of."""
+    z, y, x = values
+    return z, y, x

@@ -1,0 +1,85 @@
+"""The commands of a supplement, put together from what the plan and the checkpoints record.
+
+They are not those that were typed, which may name directories and people, but lead to the same plan and settings.
+"""
+
+import ast
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath, PureWindowsPath
+from typing import Any
+
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.plan import Plan
+
+
+def planning_command(plan: Plan) -> str:
+    """Return the command that makes the plan."""
+    words = [word for name, value in plan.overrides.items() for word in _option(name, value)]
+    return shlex.join(["autocrossdim", "plan_and_preprocess", plan.dataset, *words])
+
+
+def training_commands(plan: Plan, checkpoints: Sequence[Checkpoint], *, folds: int) -> list[str]:
+    """Return the commands that train the folds of a configuration: one if all folds were trained alike.
+
+    Folds whose checkpoint does not record which settings were requested are left out.
+
+    Args:
+        plan: The plan.
+        checkpoints: Folds of one configuration.
+        folds: Number of folds in the plan.
+    """
+    alike: dict[tuple[str, ...], list[int | str]] = {}
+    for checkpoint in checkpoints:
+        if checkpoint.requested is not None:
+            alike.setdefault(tuple(_training_words(plan, checkpoint)), []).append(checkpoint.fold)
+    commands = []
+    for words, trained in alike.items():
+        chosen = [] if len(trained) == folds else [word for fold in trained for word in ("--fold", str(fold))]
+        commands.append(shlex.join([*words, *chosen]))
+    return commands
+
+
+def _training_words(plan: Plan, checkpoint: Checkpoint) -> Iterator[str]:
+    yield from ("autocrossdim", "train", plan.dataset, "--config", checkpoint.configuration)
+    weights = str(checkpoint.provenance.get("asked", ""))
+    if weights and weights != plan.configuration(checkpoint.configuration).default_weights:
+        yield from ("--weights", _without_directory(weights))
+    if checkpoint.environments and (devices := checkpoint.environments[-1].devices) > 1:
+        yield from ("--devices", str(devices))
+    for name in checkpoint.requested or ():
+        value = checkpoint.settings.get(name)
+        if name == "epochs":
+            yield from ("--epochs", str(value))
+        elif name == "max_seconds":
+            yield from ("--max-time", f"{value:.15g}s")
+        else:
+            yield from ("--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+
+
+def _option(name: str, value: str) -> Iterator[str]:
+    """Yield an option of the planner as it is typed; the plan keeps its value as Python's text."""
+    flag = f"--{name.replace('_', '-')}"
+    known = _value(value)
+    if isinstance(known, bool):
+        yield flag if known else f"--no-{flag[2:]}"
+    elif isinstance(known, tuple):
+        yield from (flag, ",".join(map(str, known)))
+    else:
+        yield from (flag, f"{known:g}" if isinstance(known, float) else value)
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _without_directory(weights: str) -> str:
+    """Return starting weights without the directory of a file; that of a trained model is called MODEL."""
+    if "://" in weights or not (set(weights) & {"/", "\\"}) or weights.startswith("timm/"):
+        return weights
+    name = PureWindowsPath(PurePath(weights).name).name
+    return name if "." in name else "MODEL"

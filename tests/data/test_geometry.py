@@ -1,0 +1,19 @@
+import numpy as np
+
+from autocrossdim.data.geometry import Geometry, same_place
+
+
+def test_same_place_says_what_differs():
+    a = Geometry((4, 5, 6), (3.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()), 3)
+
+    def but(**changes: object) -> Geometry:
+        return Geometry.from_json({**a.to_json(), **changes})
+
+    assert same_place(a, a) is None
+    assert same_place(a, but(spacing=(3.002, 1.0, 1.0), origin=(0.0, 0.0005, 0.0))) is None
+    assert same_place(a, but(pixel_type="float", header="nifti:")) is None
+    assert "shape 4 × 5 × 6 and 4 × 5 × 7" in str(same_place(a, but(shape=(4, 5, 7))))
+    assert "spacing" in str(same_place(a, but(spacing=(3.01, 1.0, 1.0))))
+    assert "origin" in str(same_place(a, but(origin=(0.0, 0.0, 0.002))))
+    assert "direction" in str(same_place(a, but(direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1))))
+    assert "2D" in str(same_place(a, Geometry((1, 5, 6), (1, 1, 1), (0, 0), (1, 0, 0, 1), 2)))

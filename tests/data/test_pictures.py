@@ -1,0 +1,78 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from autocrossdim.data.geometry import Geometry
+from autocrossdim.data.images import read_image, read_label, write_label
+from autocrossdim.system.errors import UserError
+
+Writer = Callable[..., Path]
+RAMP = np.arange(4 * 5 * 6).reshape(4, 5, 6).astype(np.uint16)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_colours_become_three_channels_and_alpha_is_ignored(tmp_path: Path, mode: str, ending: str):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, len(mode)), dtype=np.uint8)
+    Picture.fromarray(pixels, mode).save(tmp_path / f"x{ending}")
+    image = read_image([tmp_path / f"x{ending}"])
+    np.testing.assert_array_equal(image.array, np.moveaxis(pixels[..., :3], -1, 0)[:, None])
+    assert image.geometry.dims == 2
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".bmp"])
+def test_a_grey_picture_has_one_channel_and_spacing_one(tmp_path: Path, ending: str):
+    pixels = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    Picture.fromarray(pixels).save(tmp_path / f"x{ending}", dpi=(72, 72))  # a resolution for printers
+    image = read_image([tmp_path / f"x{ending}"])
+    np.testing.assert_array_equal(image.array, pixels[None, None])
+    assert image.geometry.spacing == (1.0, 1.0, 1.0)
+    assert image.geometry.shape == (1, 5, 6)
+
+
+def test_a_grey_picture_may_have_alpha_too(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 2), dtype=np.uint8)
+    Picture.fromarray(pixels, "LA").save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_image([tmp_path / "x.png"]).array, pixels[None, None, ..., 0])
+
+
+def test_a_palette_picture_gives_its_indices_and_a_1_bit_one_0_and_1(tmp_path: Path):
+    indices = np.resize([0, 1, 2], (5, 6)).astype(np.uint8)
+    picture = Picture.fromarray(indices, "P")
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    picture.save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_label(tmp_path / "x.png")[0], indices[None])
+    Picture.fromarray(indices > 0).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_label(tmp_path / "x.png")[0], (indices > 0)[None])
+
+
+def test_a_colour_picture_is_no_label(tmp_path: Path):
+    Picture.fromarray(np.zeros((5, 6, 3), np.uint8), "RGB").save(tmp_path / "x.png")
+    with pytest.raises(UserError, match="colour"):
+        read_label(tmp_path / "x.png")
+
+
+def test_a_tiff_of_several_pages_is_a_volume_with_the_spacing_of_its_side_file(tmp_path: Path, write_image: Writer):
+    path = write_image(tmp_path / "x_0000.tif", RAMP)
+    assert read_image([path]).geometry.spacing == (1.0, 1.0, 1.0)
+    (tmp_path / "x.json").write_text('{"spacing": [5, 0.5, 0.25]}')
+    image = read_image([path])
+    np.testing.assert_array_equal(image.array[0], RAMP)
+    assert image.geometry.spacing == (5.0, 0.5, 0.25)
+
+
+@pytest.mark.parametrize("content", ['{"spacing": [0, 1, 1]}', '{"spacing": "1"}', "{}", "[1, 1, 1]"])
+def test_a_side_file_without_a_valid_spacing_is_an_error(tmp_path: Path, write_image: Writer, content: str):
+    path = write_image(tmp_path / "x_0000.tif", RAMP)
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(UserError, match=r"x\.json.*spacing"):
+        read_image([path])
+
+
+def test_a_tiff_is_written_with_its_side_file(tmp_path: Path):
+    geometry = Geometry((4, 5, 6), (5.0, 0.5, 0.5), (0, 0, 0), tuple(np.eye(3).ravel()), 3)
+    write_label(RAMP, geometry, tmp_path / "x.tif")
+    assert read_label(tmp_path / "x.tif")[1].spacing == (5.0, 0.5, 0.5)

@@ -126,7 +126,7 @@ def test_the_hub_gives_tag_and_licence(monkeypatch: pytest.MonkeyPatch, tmp_path
 @pytest.mark.usefixtures("no_hub")
 @pytest.mark.parametrize("request_", ["imagenet", "tf_efficientnet_b0.ns_jft_in1k"])
 def test_a_hub_out_of_reach_names_the_two_ways_out(request_: str) -> None:
-    with pytest.raises(UserError, match=r"cannot be fetched.*\(Name or .*\(--weights FILE\).*\(--weights random\)"):
+    with pytest.raises(UserError, match=r"cannot be downloaded.*\(Name or .*--weights FILE .*--weights random"):
         resolve_weights(request_, "tf_efficientnet_b0")
 
 

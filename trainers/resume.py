@@ -11,7 +11,7 @@ from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import listed
 from trainers.run import Run
-from trainers.settings import Settings, read_settings
+from trainers.settings import FORMER, Settings, read_settings
 from trainers.start import PREVIOUS
 
 NEUTRAL = frozenset({"workers", "compile", "monitor"})  # settings that do not influence the result
@@ -76,8 +76,8 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
         )
     if not checkpoint.complete and has_other_scans(run, checkpoint):
         raise UserError(
-            f"{file}: interrupted while it learned from other unlabelled scans than imagesUn holds now. Restore them, "
-            "or start over with --restart."
+            f"{file}: interrupted while it learned from other unlabelled scans than imagesUn contains now. Restore "
+            "them, or start over with --restart."
         )
     outdated = _corrected(run, checkpoint)
     if outdated:
@@ -183,8 +183,16 @@ def _is_longer(budget: float | None, other: float | None) -> bool:
 
 
 def _saved_settings(run: Run, checkpoint: Checkpoint) -> Settings:
+    saved = dict(checkpoint.settings)
+    former = {name: saved.pop(name) for name in FORMER if name in saved}
+    if former.get("augment") is False:
+        saved["augmentation"] = "none"
+    elif former == {"augment": True, "affine": 0.2, "elastic": 0.0}:
+        saved["augmentation"] = "standard"
+    elif former:
+        saved |= former  # has no counterpart, and is refused below
     try:
-        return read_settings(checkpoint.settings)
+        return read_settings(saved)
     except UserError as error:
         raise UserError(
             f"{run.folder.latest}: trained by another version of the trainer ({error}) Train again with --restart."

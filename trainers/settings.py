@@ -13,7 +13,7 @@ from autocrossdim.system.text import printable
 
 MAX_EPOCHS, MAX_STEPS, MAX_SECONDS = 10**6, 10**6, 10**9.0
 LONGEST_VALUE = 60  # characters of a value that are repeated in a message
-FORMER = dict.fromkeys(("augment", "affine", "elastic"), "augmentation")  # names of earlier versions
+FORMER = frozenset({"augment", "affine", "elastic"})  # settings of earlier versions, replaced by `augmentation`
 
 
 class Settings(BaseModel):
@@ -160,7 +160,10 @@ def _shown(value: object) -> str:
 
 def _unknown(name: str) -> str:
     if name in FORMER:
-        return f"The setting '{name}' is now called '{FORMER[name]}', with other values; see docs/how-to/training.md."
+        return (
+            f"There is no setting '{name}' any more. Use augmentation=none, standard or strong; see "
+            "docs/how-to/training.md."
+        )
     shown = _shown(name)
     initials = {"".join(word[0] for word in field.split("_")): field for field in Settings.model_fields if "_" in field}
     nearest = [initials[shown]] if shown in initials else difflib.get_close_matches(shown, Settings.model_fields, n=1)

@@ -37,7 +37,7 @@ def demo(
 def present(demo: "Demo", **_: object) -> "Iterator[RenderableType]":
     """Yield what the command line prints: the results on each dataset, the decisions, and where the picture is.
 
-    If only the datasets were written, what follows is the command that verifies the one of the tutorial.
+    If only the datasets were written, yield the command that verifies the dataset of the tutorial.
     """
     from rich.table import Table
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autocrossdim.commands.project import Project
+from autocrossdim.data.case_keys import KEYS
 from autocrossdim.preprocessing.fingerprint import common_orientation
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
@@ -18,10 +19,8 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
 from autocrossdim.system.text import counted, listed
 
-# Keys of dataset.json that list the cases, say what was annotated in single cases, or describe the dataset to people.
-FREE = frozenset({"numTraining", "numTest", "training", "test", "groups", "annotated_labels"}) | frozenset(
-    {"name", "description", "reference", "licence", "license", "release", "citation", "converted_from", "codes"}
-)
+# Keys of dataset.json that say something about single cases, or about the files that are written.
+FREE = frozenset({"numTraining", "groups", "annotated_labels", "codes"})
 OVERWRITE = (
     "Undo the change, or plan again with --overwrite: the dataset is then measured, split and preprocessed again, and "
     "trained folds have to be trained again with --restart."
@@ -83,7 +82,7 @@ def incompatible_keys(before: Mapping[str, Any], now: Mapping[str, Any], changed
 
     return sorted(
         key
-        for key in (before.keys() | now.keys()) - FREE
+        for key in frozenset(KEYS) - FREE
         if (of_others(before.get(key)) or None) != (of_others(now.get(key)) or None)
     )
 

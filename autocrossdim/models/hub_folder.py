@@ -31,18 +31,20 @@ def check_licence(licence: str) -> None:
 def check_folder(folder: Path) -> None:
     """Raise a UserError if a directory holds files that would be replaced, but is no repository of a model."""
     with reading():
-        taken = [name for name in (CARD, CONFIG) if (folder / name).exists() and not (folder / FILE).exists()]
+        is_clone = (folder / ".git").exists()  # of a new repository, for which the hub has written a README.md
+        taken = [name for name in ((CONFIG,) if is_clone else (CARD, CONFIG)) if (folder / name).exists()]
+        taken = [] if (folder / FILE).exists() else taken
     if taken:
         raise UserError(
-            f"--hub {shown_path(folder)}: holds {listed(taken)} of something else, which would be replaced. Choose a "
-            "new or empty directory."
+            f"--hub {shown_path(folder)}: contains {listed(taken)} that `autocrossdim export` did not write and would "
+            "replace. Choose a new or empty directory."
         )
 
 
 def write_hub_files(file: ModelFile, folder: Path, *, licence: str = UNKNOWN) -> None:
     """Write README.md, a model card with the metadata that the hub reads, and config.json.
 
-    An existing README.md, which its owner may have edited, is kept as README.former.md.
+    An existing README.md that differs, because its owner may have edited it, is kept as README.former.md.
 
     Args:
         file: The model file.
@@ -55,13 +57,19 @@ def write_hub_files(file: ModelFile, folder: Path, *, licence: str = UNKNOWN) ->
     program = version("autocrossdim")
     front = f"---\n{_metadata(file, licence).to_yaml().strip()}\n---\n\n"
     text = front + card.write(file.plan, file.about, program, PLACE, file.best)
-    path, former = folder / CARD, folder / FORMER
+    path, former = folder / CARD, _unused(folder)
     with reading(path):
         if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
             path.replace(former)
             say(f"{path}: the former version is kept as {former.name}. Copy what you had added to it.")
     write_text(path, text)
     write_json(folder / CONFIG, _config(file, program))
+
+
+def _unused(folder: Path) -> Path:
+    """Return the name under which a former model card is kept: one that no earlier card has."""
+    names = (f"{Path(CARD).stem}.former{number}.md" for number in ("", *range(2, 10**6)))
+    return next(path for name in names if not (path := folder / name).exists())
 
 
 def _metadata(file: ModelFile, licence: str) -> ModelCardData:

@@ -67,7 +67,7 @@ def methods(
         ("Channels, normalisation", ", ".join(f"{name} ({channel.scheme})" for name, channel in schemes)),
         ("Folds", str(folds)),
     ]
-    trained = {name: _checkpoints(workspace, name, folds) for name in configurations}
+    trained = {name: _checkpoints(workspace, name, folds) for name in plan.with_stages(configurations)}
     for name, checkpoints in trained.items():
         rows += _planned(plan, name, unit) + _trained(name, checkpoints)
     if best is not None:

@@ -18,7 +18,7 @@ class Measure:
 
     Attributes:
         noun: `volume` or `area`.
-        unit: ML, mm², pixels or voxels.
+        unit: mL, mm², pixels or voxels.
     """
 
     noun: str

@@ -75,7 +75,7 @@ def require_training(device: torch.device) -> None:
     """Refuse a device on which networks cannot be trained.
 
     Raises:
-        UserError: Lightning-fabric does not support the device.
+        UserError: The device is not supported by lightning-fabric.
     """
     if not BACKENDS[device.type].trains:
         raise UserError(

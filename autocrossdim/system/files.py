@@ -283,7 +283,7 @@ def read_record(
     content = read_json(path)
     if version is not None and isinstance(content, dict) and content.get("version") != version:
         raise UserError(
-            f"{path}: of version {content.get('version')}, but this program reads version {version}. {remedy}"
+            f"{path}: has version {content.get('version')}, but this program reads version {version}. {remedy}"
         )
     try:
         return kind.model_validate(content)

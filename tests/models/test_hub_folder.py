@@ -94,6 +94,10 @@ def test_an_edited_model_card_is_kept_and_the_directory_can_be_opened(
     assert "README.md: the former version is kept as README.former.md" in capfd.readouterr().err
     assert (folder / "README.former.md").read_text(encoding="utf-8").endswith("Not for children.\n")
     assert card.read_text(encoding="utf-8") == first
+    card.write_text("Edited again.", encoding="utf-8")
+    autocrossdim.export(trained, hub=folder)
+    assert (folder / "README.former.md").read_text(encoding="utf-8").endswith("Not for children.\n")
+    assert (folder / "README.former2.md").read_text(encoding="utf-8") == "Edited again."
     assert isinstance(open_model(folder), ModelFile)
     with pytest.raises(UserError, match="is already exported"):
         autocrossdim.export(folder, tmp_path / "again.acd")
@@ -103,6 +107,9 @@ def test_an_edited_model_card_is_kept_and_the_directory_can_be_opened(
 
 def test_a_readme_of_something_else_is_not_replaced(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("my project", encoding="utf-8")
-    with pytest.raises(UserError, match=r"holds README\.md of something else, which would be replaced"):
+    with pytest.raises(UserError, match=r"contains README\.md that `autocrossdim export` did not write"):
         autocrossdim.export(trained, hub=tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+    (tmp_path / ".git").mkdir()  # the clone of a new repository, for which the hub wrote a README.md
+    autocrossdim.export(trained, hub=tmp_path)
+    assert (tmp_path / "README.former.md").read_text(encoding="utf-8") == "my project"

@@ -49,6 +49,27 @@ def test_other_settings_are_refused_with_both_values_and_the_remedies(make_run: 
     assert message.endswith("or start over with --restart.")
 
 
+@pytest.mark.parametrize(
+    ("former", "augmentation"),
+    [
+        ({"augment": True, "affine": 0.2, "elastic": 0.0}, "standard"),
+        ({"augment": False, "affine": 0.2, "elastic": 0.0}, "none"),
+    ],
+)
+def test_a_fold_from_before_strong_augmentation_is_resumed_with_its_own(
+    make_run: MakeRun, former: dict[str, Any], augmentation: str
+) -> None:
+    checkpoint = checkpoint_of(make_run())
+    kept = {name: value for name, value in checkpoint.settings.items() if name != "augmentation"}
+    earlier = replace(checkpoint, settings=kept | former)
+    require_same_run(make_run(augmentation=augmentation), earlier)
+    with pytest.raises(UserError, match=f"Use the former settings .--set augmentation=.{augmentation}"):
+        require_same_run(make_run(), earlier)
+    unknown = replace(checkpoint, settings=kept | former | {"augment": True, "affine": 0.9})
+    with pytest.raises(UserError, match="There is no setting 'affine' any more|There is no setting 'augment' any more"):
+        require_same_run(make_run(), unknown)
+
+
 def test_settings_left_out_that_were_given_before_are_refused(make_run: MakeRun) -> None:
     with pytest.raises(UserError, match=r"learning_rate: 0\.5 -> 0\.001"):
         require_same_run(make_run(), checkpoint_of(make_run(learning_rate=0.5)))

@@ -63,8 +63,8 @@ def test_every_setting_is_described_and_every_number_bounded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["augment", "affine", "elastic"])
-def test_a_setting_of_an_earlier_version_is_answered_with_its_present_name(name: str) -> None:
-    with pytest.raises(UserError, match=f"^The setting '{name}' is now called 'augmentation'"):
+def test_a_setting_of_an_earlier_version_is_answered_with_what_replaces_it(name: str) -> None:
+    with pytest.raises(UserError, match=f"^There is no setting '{name}' any more. Use augmentation="):
         read_settings({name: 1})
 
 

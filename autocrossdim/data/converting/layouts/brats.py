@@ -39,8 +39,10 @@ _TIME_POINT = re.compile(r"^(BraTS-[A-Z]+-\d+)-\d+$")  # the scans of a patient 
 
 
 def detects(source: Path) -> bool:
-    """Whether a directory named like a scan holds one of its channels."""
-    return source.is_dir() and bool(_scans(source, first_only=True))
+    """Whether a directory contains a scan with two or more of its channels."""
+    return source.is_dir() and any(
+        sum(_file(folder, suffix) is not None for suffix in naming.suffixes) > 1 for folder, naming in _scans(source)
+    )
 
 
 @layout("brats", detects)
@@ -92,7 +94,7 @@ def describe(source: Path, _: Wishes) -> Description:
     )
 
 
-def _scans(source: Path, *, first_only: bool = False) -> list[tuple[Path, Naming]]:
+def _scans(source: Path) -> list[tuple[Path, Naming]]:
     """Return the directories of scans, sorted by path, and how they name their files."""
     found: list[tuple[Path, Naming]] = []
     level = [source]
@@ -104,8 +106,6 @@ def _scans(source: Path, *, first_only: bool = False) -> list[tuple[Path, Naming
                 below += [entry for entry in list_directory(folder) if entry.is_dir()]
                 continue
             found.append((folder, naming))
-            if first_only:
-                return found
         level = below
     return sorted(found, key=lambda scan: scan[0])
 

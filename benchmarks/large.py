@@ -10,15 +10,13 @@ weights, without mirroring, in a process of its own. What is promised is the sum
 - the arrays of the case: the image as read and as preprocessed, in float32, and the label.
 """
 
-import argparse
-import json
 import platform
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from volume import MEGABYTE, Measured, run_row, write_volume
+from volume import MEGABYTE, Measured, row_parser, run_row, write_volume
 
 # Volume (voxels), its spacing (mm), spacing and shape of the training data, and the number of labels with background.
 ROWS: dict[str, dict[str, Any]] = {
@@ -80,12 +78,8 @@ def promised(job: dict[str, Any]) -> tuple[str, list[float]]:
 
 def main() -> None:
     """Print the table; with --output also write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = row_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--who", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.row is not None:
         run(arguments.row, arguments.folder)

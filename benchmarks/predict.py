@@ -10,8 +10,6 @@ with one thread it is the wall time of a machine that does nothing else. Memory 
 in brackets, what it is more than after the imports.
 """
 
-import argparse
-import json
 import platform
 import sys
 import tempfile
@@ -19,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from volume import MEGABYTE, Measured, nnunet_plans, our_plan, run_row, write_volume
+from volume import MEGABYTE, Measured, nnunet_plans, our_plan, row_parser, run_row, write_volume
 
 PATCH = (48, 80, 80)
 
@@ -130,15 +128,11 @@ def _sizes(shape: tuple[int, ...]) -> str:
 
 def main() -> None:
     """Print the tables; with --output also write them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = row_parser(__doc__)
     parser.add_argument("--nnunet", metavar="PYTHON")
-    parser.add_argument("--output", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", choices=("comparison", "growth"), help="One of the two tables.")
     parser.add_argument("--note", default="", help="What else the machine did, for the record.")
-    parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--who", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.row is not None:
         (run_ours if arguments.who == "ours" else run_nnunet)(arguments.row, arguments.folder)

@@ -8,15 +8,13 @@ compressed, with positions of every label, as for training. `--nnunet` names the
 what it is more than after the imports.
 """
 
-import argparse
-import json
 import platform
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from volume import Measured, label_names, nnunet_plans, our_plan, run_row, write_volume
+from volume import Measured, label_names, nnunet_plans, our_plan, row_parser, run_row, write_volume
 
 ROWS: list[dict[str, Any]] = [
     {"shape": (96, 200, 200), "mm": (1.0, 0.8, 0.8), "labels": 3},
@@ -90,12 +88,8 @@ def compare(job: dict[str, Any], nnunet: str) -> str:
 
 def main() -> None:
     """Print the table; with --output also write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = row_parser(__doc__)
     parser.add_argument("--nnunet", metavar="PYTHON")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--who", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.row is not None:
         (run_ours if arguments.who == "ours" else run_nnunet)(arguments.row, arguments.folder)

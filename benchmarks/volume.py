@@ -1,5 +1,6 @@
 """What `predict.py` and `preprocess.py` have in common: a volume, both tools' plans for it, and what is measured."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -11,6 +12,16 @@ from peak import forget_peak, peak, resident
 
 SPACING = (1.0, 1.0, 1.0)
 MEGABYTE = 2**20
+
+
+def row_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a table's script, which calls itself for each measurement with hidden options."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="file to write the table to")
+    parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--who", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    return parser
 
 
 class Measured:

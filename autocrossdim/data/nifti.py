@@ -222,7 +222,7 @@ def _check_rest(path: Path, stream: BinaryIO | gzip.GzipFile, most: int) -> None
     """Read a compressed file to its end, where its checksum is compared.
 
     Raises:
-        UserError: It goes on for more than `most` bytes.
+        UserError: The content is larger than `most` bytes.
     """
     rest = 0
     while block := stream.read(2**20):

@@ -23,7 +23,7 @@ def is_picture(path: Path) -> bool:
 
 
 def is_misread_by_itk(path: Path, *, is_label: bool) -> bool:
-    """Whether ITK would not read a file as it is stored.
+    """Return whether ITK would misread a file.
 
     It turns palette indices and 1-bit values into colours, reads grey BMP as colour, does not notice truncated BMP
     files, and fails on grey PNG with alpha.

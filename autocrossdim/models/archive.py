@@ -103,7 +103,7 @@ class Archive:
         """Check the whole file and read its manifest.
 
         Raises:
-            UserError: No such file, not a model file, damaged, cut off, of another version, or not as it is written.
+            UserError: The file does not exist, is not a model file, is damaged or cut off, or has another version.
         """
         path = Path(path)
         try:

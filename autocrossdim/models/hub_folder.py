@@ -29,7 +29,7 @@ def check_licence(licence: str) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise a UserError if a directory holds files that would be replaced, but is no repository of a model."""
+    """Raise a UserError if a directory contains files that would be replaced, but is no repository of a model."""
     with reading():
         is_clone = (folder / ".git").exists()  # of a new repository, for which the hub has written a README.md
         taken = [name for name in ((CONFIG,) if is_clone else (CARD, CONFIG)) if (folder / name).exists()]

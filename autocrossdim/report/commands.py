@@ -59,7 +59,7 @@ def _training_words(plan: Plan, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _option(name: str, value: str) -> Iterator[str]:
-    """Yield an option of the planner as it is typed; the plan keeps its value as Python's text."""
+    """Yield the words of an option of the planner on the command line; the plan stores its value as `str` writes it."""
     flag = f"--{name.replace('_', '-')}"
     known = _value(value)
     if isinstance(known, bool):

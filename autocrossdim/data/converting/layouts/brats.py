@@ -111,7 +111,7 @@ def _scans(source: Path) -> list[tuple[Path, Naming]]:
 
 
 def _naming(folder: Path) -> Naming | None:
-    """Return how the files of a scan are named; None if the directory holds no file of a scan.
+    """Return how the files of a scan are named; None if the directory contains no file of a scan.
 
     One file suffices: a scan that lacks others is a fault to report, not a directory to pass over.
     """

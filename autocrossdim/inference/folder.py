@@ -21,10 +21,11 @@ from autocrossdim.inference.inputs import existing_files, far_from_training
 from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.inference.predictor import Predictor, Prepared
 from autocrossdim.inference.segmentation import Segmentation
+from autocrossdim.records.origin import Origin
 from autocrossdim.system.console import say, track, warn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import written_whole
-from autocrossdim.system.text import shown_path
+from autocrossdim.system.text import counted, listed, shown_path
 
 
 def segment_folder(
@@ -52,10 +53,13 @@ def segment_folder(
         Paths of the segmentations.
 
     Raises:
-        UserError: The models cannot be applied to an image, or its segmentation would replace it.
+        UserError: The models cannot be applied to an image, its segmentation would replace it, or another model made
+            the existing segmentation of a case.
     """
     files = _Files(predictor, output, format)
     _require_no_image_replaced(cases, files)
+    if not overwrite:
+        _require_same_origin(cases, files, calibration=probabilities or uncertainty)
     remaining = [
         case
         for case in cases
@@ -99,7 +103,10 @@ class _Files:
         plan = predictor.plan
         self.output, self.ending, self.score = output, plan.file_ending, predictor.case_score
         self.channels = plan.channel_names
-        self.results = Results(output, plan.labels, self.ending, format=format, codes=predictor.codes)
+        self.origin = predictor.origin
+        self.results = Results(
+            output, plan.labels, self.ending, format=format, codes=predictor.codes, origin=self.origin
+        )
 
     def probabilities(self, case: Case) -> Path:
         return self.output / f"{case.name}.npz"
@@ -151,3 +158,39 @@ def _require_no_image_replaced(cases: Sequence[Case], files: _Files) -> None:
                 f"-o {files.output}: the segmentation {path.name} would replace the image itself. "
                 "Choose another directory."
             )
+
+
+def _require_same_origin(cases: Sequence[Case], files: _Files, *, calibration: bool) -> None:
+    """Refuse to keep what another model made, and warn about segmentations of unknown origin.
+
+    Args:
+        cases: Cases to segment.
+        files: Their files.
+        calibration: Whether results that depend on the calibration of the model are wanted.
+
+    Raises:
+        UserError: The model or the options differ from those of an existing segmentation.
+    """
+    unknown: list[str] = []
+    different: dict[Path, list[str]] = {}
+    for case in cases:
+        path = files.results.path(case)
+        if not path.exists():
+            continue
+        origin = Origin.read(files.output, case.name)
+        if origin is None:
+            unknown.append(case.name)
+        elif found := origin.differences(files.origin, calibration=calibration):
+            different[path] = found
+    if different:
+        path, found = next(iter(different.items()))
+        others = f" and {counted(len(different) - 1, 'other segmentation')}" if len(different) > 1 else ""
+        raise UserError(
+            f"{shown_path(path)}{others}: made by another model or with other options (different: "
+            f"{'; '.join(found)}). Add --overwrite to segment these cases again, or choose another -o."
+        )
+    if unknown:
+        warn(
+            f"{shown_path(files.output)}: it is not known which model made the existing segmentations of "
+            f"{listed(unknown)}. Add --overwrite to segment these cases again."
+        )

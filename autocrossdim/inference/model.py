@@ -70,6 +70,7 @@ class Model:
         device: Device on which the networks compute.
         folds: Fold of each network; empty if unknown.
         channel_dropout: Whether all networks were trained with channel dropout, so that a channel may be missing.
+        digests: SHA-256 of each network as trained; empty if unknown.
     """
 
     plan: Plan
@@ -78,6 +79,7 @@ class Model:
     device: torch.device = CPU
     folds: Sequence[int | str] = ()
     channel_dropout: bool = False
+    digests: Sequence[str] = ()
 
     @classmethod
     def load(cls, checkpoints: Sequence[Path], device: torch.device) -> "Model":
@@ -113,6 +115,7 @@ class Model:
         together = together or SamePlan()
         networks: list[nn.Module] = []
         folds: list[int | str] = []
+        digests: list[str] = []
         plan, configuration = None, None
         channel_dropout = True
         for path, checkpoint in checkpoints:
@@ -121,10 +124,11 @@ class Model:
             network = _network(path, checkpoint, plan, configuration)
             networks.append(settle(network, device, configuration.memory.inference_bytes + HELD_BYTES))
             folds.append(checkpoint.fold)
+            digests.append(checkpoint.network_digest)
             channel_dropout &= checkpoint.channel_dropout > 0
         if plan is None or configuration is None:
             raise UserError("No trained fold was given.")
-        return cls(plan, configuration, networks, device, folds, channel_dropout=channel_dropout)
+        return cls(plan, configuration, networks, device, folds, channel_dropout=channel_dropout, digests=digests)
 
     def window(self, *, mirroring: bool) -> Window:
         """Return the tiles: of the plan's patch size, in batches of the size that fitted into memory in training."""

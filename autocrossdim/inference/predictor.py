@@ -25,6 +25,7 @@ from autocrossdim.records.best import Best, KeepLargest
 from autocrossdim.records.calibration import CaseScore
 from autocrossdim.records.codes import LabelCode
 from autocrossdim.records.likeness import Familiarity
+from autocrossdim.records.origin import Origin
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.same_plan import SamePlan
 from autocrossdim.system.device import choose_device
@@ -190,6 +191,21 @@ class Predictor:
         return 1.0 if self.best is None else self.best.calibration.temperature
 
     @property
+    def origin(self) -> Origin:
+        """What is recorded beside each segmentation."""
+        return Origin(
+            networks={
+                f"{model.configuration.name}/fold_{fold}": digest
+                for model in self._all_models
+                for fold, digest in zip(model.folds, model.digests, strict=False)
+            },
+            mirroring=self.mirroring,
+            postprocessing=self.steps,
+            temperature=self.temperature,
+            case_score=self.case_score,
+        )
+
+    @property
     def case_score(self) -> CaseScore:
         """Map from the confidence of a case to its expected Dice; the identity if it is not calibrated."""
         return CaseScore() if self.best is None else self.best.case_score
@@ -304,7 +320,10 @@ class Predictor:
         """
         case = Case(name, () if image is None else (Path(image),), None)
         find(format).check([case])
-        results = Results(Path(output), self.plan.labels, self.plan.file_ending, format=format, codes=self.codes)
+        plan = self.plan
+        results = Results(
+            Path(output), plan.labels, plan.file_ending, format=format, codes=self.codes, origin=self.origin
+        )
         results.write(case, segmentation.label, segmentation.geometry)
         results.finish([case])
         return results.path(case)

@@ -1,5 +1,6 @@
 """The checkpoint of a fold: tensors and JSON, nothing that could execute when it is opened."""
 
+import hashlib
 import zipfile
 from collections.abc import Collection
 from dataclasses import asdict, field, fields
@@ -68,6 +69,15 @@ class Checkpoint:
     def channel_dropout(self) -> float:
         """Probability with which a channel was left out of a patch in training."""
         return float(self.settings.get("channel_dropout", 0))
+
+    @property
+    def network_digest(self) -> str:
+        """SHA-256 of the network: the same for a trained fold and for its copy in an exported file."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.items()):
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def outgrown(self, train: Collection[str]) -> str | None:
         """Return on which cases it was trained, to follow "fold 1 was"; None if on just these.

@@ -87,6 +87,49 @@ def test_an_interrupted_overwrite_leaves_no_earlier_segmentation_beside_new_numb
     assert all(path.exists() for path in paths)
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"weights": "b" * 64}, r"weights of dx/fold_0"),
+        ({"fold": 1}, r"networks: dx/fold_0, not dx/fold_1"),
+        ({"mirroring": True}, r"mirroring"),
+    ],
+)
+def test_results_of_another_model_are_neither_kept_nor_replaced_unasked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, make_plan: Callable[..., Any], change: dict[str, Any], named: str
+) -> None:
+    plan = make_plan(patch_size=(4, 4, 4))
+
+    def load(fold: int = 0, weights: str = "a" * 64, mirroring: bool = False) -> None:
+        model = Model(plan, plan.configuration(), [Bright().eval()], folds=(fold,), digests=(weights,))
+        monkeypatch.setattr(Predictor, "load", lambda *_, **__: Predictor([model], mirroring=mirroring))
+
+    def predict(**options: Any) -> list[int]:
+        paths = autocrossdim.predict("any", folder / "images", folder / "out", **options)
+        return [path.stat().st_mtime_ns for path in paths]
+
+    load()
+    written = predict()
+    assert predict() == written, "the same model resumes"
+    load(**change)
+    with pytest.raises(UserError, match=rf"case0\.nii\.gz and 4 other .*\(different: {named}\)\. Add --overwrite"):
+        predict()
+    with pytest.raises(UserError, match=named):
+        predict(uncertainty=True)
+    assert all(now > before for now, before in zip(predict(overwrite=True), written, strict=True))
+    predict()
+
+
+def test_segmentations_of_unknown_origin_are_kept_with_a_warning(
+    folder: Path, write_image: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_hand = write_image(folder / "out" / "case3.nii.gz", np.ones((6, 7, 8), np.uint8))
+    before = by_hand.read_bytes()
+    autocrossdim.predict("any", folder / "images", folder / "out")
+    assert by_hand.read_bytes() == before
+    assert "not known which model made the existing segmentations of case3. Add --overwrite" in capsys.readouterr().err
+
+
 def test_parts_share_a_directory_among_machines(folder: Path) -> None:
     done = [autocrossdim.predict("any", folder / "images", folder / f"out{i}", part=f"{i}/2") for i in range(2)]
     assert [[path.name for path in paths] for paths in done] == [

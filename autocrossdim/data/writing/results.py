@@ -14,6 +14,7 @@ from autocrossdim.data.writing.registry import Finished
 from autocrossdim.data.writing.volumes import has_volumes, measure, write_table, write_volumes
 from autocrossdim.records.codes import LabelCode
 from autocrossdim.records.labels import Labels
+from autocrossdim.records.origin import Origin, remove_origin
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Results:
         ending: File ending of the dataset.
         format: Name of the format.
         codes: Label -> its concept in a terminology, for the labels that have one.
+        origin: What makes the segmentations; None if that is no single model.
     """
 
     output: Path
@@ -33,6 +35,7 @@ class Results:
     ending: str
     format: str = DEFAULT
     codes: Mapping[str, LabelCode] = field(default_factory=dict)
+    origin: Origin | None = None
 
     def path(self, case: Case) -> Path:
         """Return the path of a segmentation."""
@@ -41,6 +44,10 @@ class Results:
     def write(self, case: Case, label: np.ndarray, geometry: Geometry) -> None:
         """Write a case, the segmentation last: if it exists, the case is complete."""
         write_volumes(self.output, measure(case.name, label, geometry, self.labels, self.ending))
+        if self.origin is None:
+            remove_origin(self.output, case.name)
+        else:
+            self.origin.write(self.output, case.name)
         find(self.format).write(Finished(case, label, geometry, self.labels, self.codes), self.path(case))
 
     def finish(self, cases: Sequence[Case]) -> None:

@@ -52,7 +52,7 @@ def _beside(output: Path, labels: Labels) -> None:
     for each in named_values(labels):
         rows.append(f"{each.value}\t{each.name}\t#{bytes(each.colour).hex()}")
     write_text(output / "dseg.tsv", "\n".join(rows) + "\n")
-    write_text(output / ".bidsignore", "volumes*\nuncertainty*\nslurm\n")
+    write_text(output / ".bidsignore", "volumes*\nuncertainty*\norigin\nslurm\n")
     write_json(
         output / "dataset_description.json",
         {

@@ -1,5 +1,6 @@
 """Choice of post-processing: where keeping only the largest component helps on held-out cases."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,10 @@ from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import listed
 
 ROUNDING = 1e-9  # of differences between means
+LEAST_GAIN = 0.001
+"""Least gain in the Dice of one label, or in the sum over labels. Our choice: Dice is reported with three decimals, and
+a smaller gain is not worth the risk that a step removes a structure that no held-out case has. nnU-Net keeps a step for
+any gain."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ def possible_steps(labels: Labels) -> list[KeepLargest]:
 def choose_postprocessing(summary: Summary, labels: Labels, *, processes: int) -> PostprocessingChoice:
     """Try every step on the held-out cases and keep those that help.
 
-    A step helps if it raises the mean Dice and the 95 % interval of the paired difference does not include negative
-    values. Without an interval (a single patient), no step is kept.
+    A step helps if it raises the Dice of one label by at least `LEAST_GAIN`, or that of several by as much in total,
+    and if the 95 % interval of the paired difference does not include negative values. Without an interval (a single
+    patient), no step is kept.
 
     Args:
         summary: Summary of the cross-validation. The files it names are read.
@@ -69,24 +75,24 @@ def choose_postprocessing(summary: Summary, labels: Labels, *, processes: int) -
     base = summary
     (result,) = try_steps([(first,)])
     difference = _gain(result, summary)
-    if _helps(difference):
+    if _helps(difference, summary):
         kept, base = (first,), result
         reasons.append(_sentence(first, difference, summary, result))
     for step, result in zip(others, try_steps([(*kept, step) for step in others]), strict=True):
         difference = _gain(result, base)
-        if _helps(difference):
+        if _helps(difference, base):
             kept = (*kept, step)
             reasons.append(_sentence(step, difference, base, result))
     # Steps that help one by one are evaluated once more together, because regions may contain each other.
     together = try_steps([kept])[0] if len(kept) > 1 else base if kept else summary
-    if len(kept) > 1 and not _helps(_gain(together, summary)):
+    if len(kept) > 1 and not _helps(_gain(together, summary), summary):
         kept, together = (), summary
         reasons = ["No post-processing is kept: the steps that help individually do not help together."]
     rejected = [step.name for step in (first, *others) if step not in kept]
     if rejected:
         reasons.append(
-            f"Keeping only the largest component of {listed(rejected)} does not raise mean Dice beyond noise, so it is "
-            "not applied."
+            f"Keeping only the largest component of {listed(rejected)} is not applied, because it does not raise the "
+            f"Dice of a label by {LEAST_GAIN} or more beyond noise."
         )
     return PostprocessingChoice(kept, together, reasons)
 
@@ -96,8 +102,9 @@ def _gain(after: Summary, before: Summary) -> PairedDifference:
     return compare(after, before, expanded=False)
 
 
-def _helps(difference: PairedDifference) -> bool:
-    return difference.mean > ROUNDING and difference.low >= -ROUNDING
+def _helps(difference: PairedDifference, before: Summary) -> bool:
+    n_labels = sum(not math.isnan(metrics["Dice"]) for metrics in before.mean.values())
+    return difference.mean * n_labels >= LEAST_GAIN - ROUNDING and difference.low >= -ROUNDING
 
 
 def _sentence(step: KeepLargest, difference: PairedDifference, before: Summary, after: Summary) -> str:
@@ -106,7 +113,7 @@ def _sentence(step: KeepLargest, difference: PairedDifference, before: Summary, 
     changed = sum(a != b for a, b in zip(before.metric_per_case, after.metric_per_case, strict=True))
     return (
         f"Keeping only the largest component of {step.name} changes {changed} of {difference.n_cases} cases and raises "
-        f"mean Dice by {difference.mean:.5f} (95 % interval {difference.low:.5f} to {difference.high:.5f}){hd95}."
+        f"mean Dice by {difference.mean:.4f} (95 % interval {difference.low:.4f} to {difference.high:.4f}){hd95}."
     )
 
 

@@ -116,7 +116,7 @@ def test_islands_that_every_case_has_are_removed(tmp_path: Path) -> None:
     assert choice.summary.foreground_mean["Dice"] > summary.foreground_mean["Dice"]
     assert choice.summary.foreground_mean["HD95"] <= summary.foreground_mean["HD95"]
     assert "largest component of foreground changes 6 of 6 cases and raises mean Dice" in choice.reasons[0]
-    assert "liver, tumour does not raise mean Dice beyond noise" in choice.reasons[1]
+    assert "largest component of liver, tumour is not applied" in choice.reasons[1]
     # The reported metrics are those of the post-processed segmentations.
     for case in choice.summary.metric_per_case:
         assert case.metrics["1"]["FP"] == 0
@@ -157,6 +157,17 @@ def test_a_step_that_helps_some_cases_and_harms_others_is_not_kept(tmp_path: Pat
     harmed = [(found, np.where(found == 0, expected, found)) for found, expected in (organs(random, 2) for _ in "abc")]
     choice = choose_postprocessing(summary_of(tmp_path, CLASSES, helped + harmed), CLASSES, processes=1)
     assert choice.steps == ()
+
+
+@pytest.mark.parametrize(("islands", "kept"), [(1, []), (2, ["foreground"])])
+def test_a_gain_too_small_to_be_reported_is_not_worth_a_step(tmp_path: Path, islands: int, kept: list[str]) -> None:
+    """An island of a voxel in every case lowers the Dice of the liver, of 700 voxels, by 0.0007."""
+    expected = np.zeros((8, 12, 24), np.uint8)
+    expected[:7, 1:11, 1:11] = 1
+    found = expected.copy()
+    found[:islands, 3, 20] = 1
+    choice = choose_postprocessing(summary_of(tmp_path, CLASSES, [(found, expected)] * 5), CLASSES, processes=1)
+    assert [step.name for step in choice.steps] == kept
 
 
 def test_nothing_is_kept_on_the_evidence_of_one_patient(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def convert(
 
 def present(converted: "Converted", **_: object) -> Iterator[str]:
     """Yield what the command line prints."""
+    from autocrossdim.commands.next_step import next_step
     from autocrossdim.system.text import counted
 
     yield from (f"warning: {warning}" for warning in converted.warnings)
@@ -102,7 +103,7 @@ def present(converted: "Converted", **_: object) -> Iterator[str]:
         f"{converted.path}: {counted(converted.training, 'training case')} and {counted(converted.test, 'test case')} "
         f"of the layout {converted.layout}; {converted.written} written, {unchanged} unchanged."
     )
-    yield f"Next: {shlex.join(['autocrossdim', 'verify', str(converted.path)])}"
+    yield next_step("verify", converted.path)
 
 
 def _labels(value: Mapping[str, int] | Sequence[str]) -> dict[str, int] | None:

@@ -6,6 +6,7 @@ is measured, assigned to a fold and preprocessed. A change of what the labels or
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from autocrossdim.commands.project import Project
@@ -17,7 +18,7 @@ from autocrossdim.records.plan import Plan, PlanOptions
 from autocrossdim.system.console import say, warn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
-from autocrossdim.system.text import counted, listed
+from autocrossdim.system.text import command_line, counted, listed
 
 # Keys of dataset.json that say something about single cases, or about the files that are written.
 FREE = frozenset({"numTraining", "groups", "annotated_labels", "codes"})
@@ -145,12 +146,13 @@ def remove_stored(project: Project, removed: Iterable[str]) -> None:
         Store(project.workspace.preprocessed(name)).remove(removed)
 
 
-def outgrown_folds(project: Project, *, dataset: str) -> list[str]:
+def outgrown_folds(project: Project, *, dataset: str | Path, work: str | Path | None = None) -> list[str]:
     """Return which trained folds were trained on other cases than they have now, and what to run.
 
     Args:
         project: The dataset with its present folds.
-        dataset: Name of the dataset for the command.
+        dataset: The dataset as the user named it, for the command.
+        work: Directory of all results as the user gave it.
     """
     from autocrossdim.records.checkpoint import Checkpoint  # imports torch
 
@@ -167,8 +169,8 @@ def outgrown_folds(project: Project, *, dataset: str) -> list[str]:
                 continue
             if text:
                 found.append(f"{name} fold {fold} was {text}.")
-                chosen = " --fold all" if fold == "all" else ""
-                commands.append(f"`autocrossdim train {dataset} --config {name}{chosen} --weights previous`")
+                words = ["--config", name, *(["--fold", "all"] if fold == "all" else []), "--weights", "previous"]
+                commands.append(f"`{command_line('train', dataset, *words, work=work)}`")
     if commands:
         found.append(f"To continue from their weights, run {' and '.join(dict.fromkeys(commands))}.")
     return found

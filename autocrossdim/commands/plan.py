@@ -118,7 +118,7 @@ def _name_outgrown_folds(dataset: str | Path, work: Path | str | None) -> None:
     from autocrossdim.commands.project import Project
     from autocrossdim.system.console import say
 
-    for sentence in outgrown_folds(Project.open(dataset, work=work), dataset=str(dataset)):
+    for sentence in outgrown_folds(Project.open(dataset, work=work), dataset=dataset, work=work):
         say(sentence)
 
 
@@ -170,7 +170,8 @@ def present(plan: Plan, *, dataset: str, work: Any, **_: object) -> "Iterator[Re
     """Yield what the command line prints: data, decision with its reasons, candidates, and the next command."""
     from autocrossdim.commands.next_step import next_step
     from autocrossdim.commands.project import Project
+    from autocrossdim.report.commands import planning_words
     from autocrossdim.report.terminal import plan_text
 
     yield plan_text(plan, Project.open(dataset, work=work).fingerprint)
-    yield next_step("plan_and_preprocess", dataset, work=work)
+    yield next_step("plan_and_preprocess", dataset, *planning_words(plan), work=work)

@@ -36,7 +36,7 @@ def report(
 
     project = Project.open(dataset, work=work)
     page = project.workspace.report if output is None else Path(output)
-    write_report(project.dataset, project.workspace, splits=project.splits, output=page)
+    write_report(project.dataset, project.workspace, splits=project.splits, output=page, named=dataset, work=work)
     return page
 
 

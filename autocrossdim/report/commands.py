@@ -16,8 +16,12 @@ from autocrossdim.records.plan import Plan
 
 def planning_command(plan: Plan) -> str:
     """Return the command that makes the plan."""
-    words = [word for name, value in plan.overrides.items() for word in _option(name, value)]
-    return shlex.join(["autocrossdim", "plan_and_preprocess", plan.dataset, *words])
+    return shlex.join(["autocrossdim", "plan_and_preprocess", plan.dataset, *planning_words(plan)])
+
+
+def planning_words(plan: Plan) -> list[str]:
+    """Return the options with which the plan was made."""
+    return [word for name, value in plan.overrides.items() for word in _option(name, value)]
 
 
 def training_commands(plan: Plan, checkpoints: Sequence[Checkpoint], *, folds: int) -> list[str]:

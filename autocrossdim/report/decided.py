@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from autocrossdim.records.best import Best
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.selection.budget import is_difference
+from autocrossdim.system.text import command_line
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ def next_step(
     outdated: bool,
     validated: bool,
     missing: Sequence[str],
+    named: str | Path,
+    work: str | Path | None,
 ) -> Next:
     """Return what to do next.
 
@@ -47,17 +51,21 @@ def next_step(
         outdated: Whether checkpoints or the plan changed since then.
         validated: Whether a configuration was validated.
         missing: Folds of that configuration that are not among the results.
+        named: The dataset as the user named it.
+        work: Directory of all results as the user gave it.
     """
-    name, planned = plan.dataset, plan.decision.configuration
-    predict = f"autocrossdim predict {name} -i IMAGES -o SEGMENTED"
+
+    def command(name: str, *words: str) -> str:
+        return command_line(name, named, *words, work=work)
+
+    planned = plan.decision.configuration
+    predict = command("predict", "-i", "IMAGES", "-o", "SEGMENTED")
     if best is not None and not outdated:
         return Next("Segment new images, and look at the cases below first.", predict)
     if missing:
-        return Next(f"Train and validate {', '.join(missing)}.", f"autocrossdim train {name}")
+        return Next(f"Train and validate {', '.join(missing)}.", command("train"))
     if best is not None or validated:
-        return Next(
-            "Choose the model and calibrate its probabilities on the held-out cases.", f"autocrossdim find_best {name}"
-        )
+        return Next("Choose the model and calibrate its probabilities on the held-out cases.", command("find_best"))
     if workspace.fold(planned, "all").latest.exists():
         return Next("Segment new images. Without held-out cases, nothing is known of the accuracy.", predict)
-    return Next(f"Train {planned}.", f"autocrossdim train {name}{'' if folds else ' --fold all'}")
+    return Next(f"Train {planned}.", command("train", *([] if folds else ["--fold", "all"])))

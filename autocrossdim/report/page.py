@@ -25,7 +25,15 @@ from autocrossdim.system.templates import render
 from autocrossdim.system.text import listed
 
 
-def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Split], output: Path) -> None:
+def write_report(
+    dataset: Dataset,
+    workspace: Workspace,
+    *,
+    splits: Sequence[Split],
+    output: Path,
+    named: str | Path,
+    work: str | Path | None,
+) -> None:
     """Write the page as one file that contains all its pictures.
 
     Args:
@@ -33,6 +41,8 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
         workspace: Its workspace, with the plan and whatever has been trained so far.
         splits: Its folds.
         output: Path of the page.
+        named: The dataset as the user named it, for the next command.
+        work: Directory of all results as the user gave it.
 
     Raises:
         UserError: A file is missing or damaged.
@@ -95,6 +105,8 @@ def write_report(dataset: Dataset, workspace: Workspace, *, splits: Sequence[Spl
             outdated=outdated is not None,
             validated=results is not None,
             missing=results.missing if results is not None else [],
+            named=named,
+            work=work,
         ),
         results=results,
         suggested=suggested(workspace, plan.labels, fingerprint.names),

@@ -40,8 +40,10 @@ def complete_configurations(work: CrossValidation) -> tuple[dict[str, list[Budge
                 f"fold {', '.join(str(fold) for fold, other in wrong.items() if other == problem)} is {problem}"
                 for problem in dict.fromkeys(wrong.values())
             )
-            command = f"autocrossdim train {work.dataset.name} --config {name}"
-            problems.append(f"{name} is left out: {found}. Run `{command}` to complete it.")
+            # best.json records this sentence, and exported files contain it: it names no directory.
+            problems.append(
+                f"{name} is left out: {found}. Run `autocrossdim train` with --config {name} to complete it."
+            )
     for name in list(complete):
         stage = work.plan.configuration(name).previous_stage
         if stage is not None and stage not in complete:

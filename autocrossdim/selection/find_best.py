@@ -76,7 +76,7 @@ def find_best(work: CrossValidation) -> Best:
     if not budgets:
         raise UserError(
             f"{workspace.root / 'models'}: no configuration is trained and validated in all {len(work.splits)} folds "
-            f"of {workspace.splits.name}. Run `autocrossdim train {work.dataset.path}` until it has finished."
+            f"of {workspace.splits.name}. Run `{work.command('train')}` until it has finished."
         )
     every: list[Names] = [(name,) for name in budgets] + list(combinations(budgets, 2))
     digests = checkpoint_digests(workspace, list(budgets), range(len(work.splits)))

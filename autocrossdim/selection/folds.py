@@ -8,10 +8,11 @@ from autocrossdim.data.splits import Split
 from autocrossdim.records.best import folder_name
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
-from autocrossdim.records.workspace import FoldFolder, Workspace
+from autocrossdim.records.workspace import FoldFolder, Workspace, default_work
 from autocrossdim.selection.budget import Budget
 from autocrossdim.selection.held_out import Names
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import command_line
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class CrossValidation:
     def fold(self, names: Names, fold: int) -> FoldFolder:
         """Return the folder of a candidate's fold. Ensembles have folders beside those of the configurations."""
         return self.workspace.fold(folder_name(names), fold)
+
+    def command(self, name: str, *words: str) -> str:
+        """Return a command for this dataset as it can be copied to a shell; `words` are further words."""
+        work = self.workspace.root.parent
+        return command_line(name, self.dataset.path, *words, work=None if work == default_work() else work)
 
     def cases(self) -> list[tuple[int, str]]:
         """Return the fold and name of every held-out case."""

@@ -51,7 +51,7 @@ def held_out_segmentations(work: CrossValidation, name: str) -> dict[str, Path]:
     """
     stage = work.plan.configuration(name).previous_stage
     assert stage is not None
-    command = f"`autocrossdim train {work.dataset.path} --config {stage}`"
+    command = f"`{work.command('train', '--config', stage)}`"
     found: dict[str, Path] = {}
     for fold, split in enumerate(work.splits):
         if isinstance(problem := usable(work, stage, fold), str):

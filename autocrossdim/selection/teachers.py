@@ -36,7 +36,7 @@ def read_teachers(work: CrossValidation) -> Best:
     Raises:
         UserError: There is none, it is outdated, or a fold was trained or validated on other cases than it has now.
     """
-    path, command = work.workspace.best, f"autocrossdim find_best {work.dataset.path}"
+    path, command = work.workspace.best, work.command("find_best")
     if not path.exists():
         raise UserError(f"{path}: no such file, so there is no ensemble to learn from. Run `{command}` first.")
     best = Best.read(path)
@@ -46,8 +46,8 @@ def read_teachers(work: CrossValidation) -> Best:
         for fold in range(len(work.splits)):
             if isinstance(problem := usable(work, name, fold), str):
                 raise UserError(
-                    f"{name} cannot teach: its fold {fold} is {problem}. Run `autocrossdim train {work.dataset.path} "
-                    f"--config {name}`, and then `{command}`."
+                    f"{name} cannot teach: its fold {fold} is {problem}. Run "
+                    f"`{work.command('train', '--config', name)}`, and then `{command}`."
                 )
     _require_results(work, best, command)
     return best
@@ -60,8 +60,8 @@ def _require_results(work: CrossValidation, best: Best, command: str) -> None:
     if changed := sorted(results ^ {case for _, case in work.cases()}):
         trained = listed(work.plan.with_stages(best.configurations))
         raise UserError(
-            f"{path}: the validation cases have changed since `find_best` ({listed(changed)}). Run `autocrossdim train "
-            f"{work.dataset.path} --config NAME` for {trained}, and then `{command}`."
+            f"{path}: the validation cases have changed since `find_best` ({listed(changed)}). Run "
+            f"`{work.command('train', '--config', 'NAME')}` for {trained}, and then `{command}`."
         )
 
 

@@ -1,6 +1,7 @@
 """Small pieces of text for messages, tables and figures."""
 
 import re
+import shlex
 from collections.abc import Collection, Iterable
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -40,6 +41,23 @@ def duration(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24} h"
+
+
+def command_line(command: str, subject: object, *words: str, work: object = None) -> str:
+    """Return a command as it can be copied to a shell.
+
+    Args:
+        command: Name of the command.
+        subject: The dataset or model, as the user named it.
+        words: Further words of the command line.
+        work: Directory of all results, as the user gave it.
+
+    Example:
+        >>> command_line("train", "my data/Dataset001_A", "--fold", "all", work="results")
+        "autocrossdim train 'my data/Dataset001_A' --work results --fold all"
+    """
+    place = [] if work is None else ["--work", str(work)]
+    return shlex.join(["autocrossdim", command, str(subject), *place, *words])
 
 
 def printable(text: str, length: int = 200) -> str:

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from pathlib import Path
+
 from autocrossdim.commands.next_step import next_step
 
 
@@ -6,3 +9,18 @@ def test_the_next_command_can_be_copied_to_a_shell() -> None:
         "Next: autocrossdim train 'my data/Dataset001_A' --work w"
     )
     assert next_step("predict", "1", "-i", "IMAGES") == "Next: autocrossdim predict 1 -i IMAGES"
+
+
+def test_the_command_after_plan_leads_to_the_same_plan(
+    succeed: Callable[..., str], make_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    raw, work = make_dataset(), tmp_path / "work"
+    options = ("--encoder", "test_efficientnet", "--patch-size", "8,8,8", "--batch-size", "2", "--planner", "dx")
+    said = succeed("plan", raw, "--work", work, *options, "--no-trial", "--processes", "1")
+    (line,) = [line for line in said.splitlines() if line.startswith("Next: ")]
+    before = (work / raw.name / "plan.json").read_text(encoding="utf-8")
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        assert f" {name} {value}" in line
+    words = line.removeprefix("Next: autocrossdim ").split()
+    succeed(*words, "--processes", "1")
+    assert (work / raw.name / "plan.json").read_text(encoding="utf-8") == before

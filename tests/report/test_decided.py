@@ -13,10 +13,10 @@ from autocrossdim.report.decided import next_step
 @pytest.mark.parametrize(
     ("folds", "validated", "missing", "command"),
     [
-        (5, False, [], "autocrossdim train NAME"),
-        (0, False, [], "autocrossdim train NAME --fold all"),
-        (5, True, ["fold 3"], "autocrossdim train NAME"),
-        (5, True, [], "autocrossdim find_best NAME"),
+        (5, False, [], "autocrossdim train 'my data/Dataset001_Tiny' --work w"),
+        (0, False, [], "autocrossdim train 'my data/Dataset001_Tiny' --work w --fold all"),
+        (5, True, ["fold 3"], "autocrossdim train 'my data/Dataset001_Tiny' --work w"),
+        (5, True, [], "autocrossdim find_best 'my data/Dataset001_Tiny' --work w"),
     ],
 )
 def test_next_command(
@@ -24,8 +24,9 @@ def test_next_command(
 ) -> None:
     plan = make_plan()
     workspace = Workspace.of(plan.dataset, tmp_path)
-    step = next_step(plan, workspace, None, folds=folds, outdated=False, validated=validated, missing=missing)
-    assert step.command == command.replace("NAME", plan.dataset)
+    where = {"named": Path("my data/Dataset001_Tiny"), "work": "w"}
+    step = next_step(plan, workspace, None, folds=folds, outdated=False, validated=validated, missing=missing, **where)
+    assert step.command == command
 
 
 def test_without_folds_a_trained_model_predicts_next(make_plan: Callable[..., Any], tmp_path: Path) -> None:
@@ -34,5 +35,6 @@ def test_without_folds_a_trained_model_predicts_next(make_plan: Callable[..., An
     checkpoint = workspace.fold(plan.decision.configuration, "all").latest
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.touch()
-    step = next_step(plan, workspace, None, folds=0, outdated=False, validated=False, missing=[])
-    assert step.command.startswith("autocrossdim predict")
+    where = {"named": "1", "work": None}
+    step = next_step(plan, workspace, None, folds=0, outdated=False, validated=False, missing=[], **where)
+    assert step.command == "autocrossdim predict 1 -i IMAGES -o SEGMENTED"

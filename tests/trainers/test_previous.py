@@ -72,7 +72,8 @@ def test_a_fold_is_kept_until_it_is_asked_to_continue(growing: Growing, capfd: p
     said = capfd.readouterr().err
     assert growing.of_new() == 0
     assert "dx fold 0 was trained on 4 of now 5 training cases." in said
-    assert f"`autocrossdim train {growing.raw} --config dx --weights previous`" in said
+    command = f"autocrossdim train {growing.raw} --work {growing.work} --config dx --weights previous"
+    assert f"`{command}`" in said
 
     growing.train(0)
     assert "dx fold 0: trained on 4 of now 5 training cases. It is kept." in capfd.readouterr().err

@@ -29,12 +29,14 @@ def report(
         Path of the page.
 
     Raises:
-        UserError: The dataset was not planned, or a file is missing or damaged.
+        UserError: The dataset was not planned, dataset.json changed since then, or a file is missing or damaged.
     """
+    from autocrossdim.commands.growth import find_change
     from autocrossdim.commands.project import Project
     from autocrossdim.report.page import write_report
 
     project = Project.open(dataset, work=work)
+    find_change(project)  # fails if labels or images have another meaning now
     page = project.workspace.report if output is None else Path(output)
     write_report(project.dataset, project.workspace, splits=project.splits, output=page, named=dataset, work=work)
     return page

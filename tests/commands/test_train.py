@@ -67,7 +67,7 @@ def words(planned: tuple[Path, Path], tmp_path: Path) -> list[object]:
     return ["train", raw, "--work", work, *(word for fold in FOLDS for word in ("--fold", fold))]
 
 
-@pytest.mark.parametrize("name", ["train", "distil", "find_best", "annotate_next"])
+@pytest.mark.parametrize("name", ["train", "distil", "find_best", "annotate_next", "report"])
 def test_labels_that_changed_since_planning_are_refused(
     planned: tuple[Path, Path], tmp_path: Path, edit_json: Callable[..., None], name: str
 ) -> None:

@@ -49,6 +49,7 @@ def planned(make_dataset: Callable[..., Path], make_plan: Callable[..., Any], tm
     space = Workspace.of(raw.name, tmp_path / "work")
     fingerprint, _ = extract(raw, 1)
     fingerprint.write(space.fingerprint)
+    write_json(space.dataset_json, raw.description)
     make_plan(labels=raw.labels, channel_names=raw.channel_names).write(space.plan)
     return path, space
 

@@ -6,9 +6,10 @@ from autocrossdim.records.history import read_history
 from autocrossdim.records.plan import STEPS_PER_EPOCH
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.text import counted, duration
+from trainers.resume import existing_checkpoint, is_trained
 from trainers.run import Run
 from trainers.schedule import seconds_left
-from trainers.slices import SUFFIX, TIME, follows_slices, is_on_slices, run_on_slices, starts_on_slices
+from trainers.slices import SUFFIX, TIME, follows_slices, is_on_slices, run_on_slices, run_on_volumes, starts_on_slices
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,22 @@ def outline(run: Run) -> str:
     """Return what training the folds of a command will do, and where its results will be.
 
     Args:
-        run: The run of the first fold.
+        run: The run of the first fold that is left to train.
+
+    Raises:
+        UserError: An existing checkpoint is damaged, or belongs to another run.
     """
     folds, settings = run.task.turn[1], run.settings
     sentences = [f"{run.name}." if folds == 1 else f"{run.configuration.name}: {folds} folds, one after another."]
     if starts_on_slices(run):
-        twin = run_on_slices(run)
-        sentences.append(
-            f"First a 2D network ({_length(twin)}), then the 3D network ({_length(run)}), which starts from it."
-        )
+        slices, volumes = run_on_slices(run), run_on_volumes(run)
+        if _is_begun(volumes) or (_is_begun(slices) and is_trained(slices)):
+            sentences.append(f"The 3D network ({_length(volumes)}), which starts from the trained 2D network.")
+        else:
+            sentences.append(
+                f"First a 2D network ({_length(slices)}), then the 3D network ({_length(volumes)}), which starts from "
+                "it."
+            )
     else:
         sentences.append(f"A {run.configuration.dims}D network ({_length(run)}).")
     if settings.max_seconds is not None:
@@ -86,8 +94,15 @@ def outline(run: Run) -> str:
     return " ".join(sentences)
 
 
+def _is_begun(run: Run) -> bool:
+    return not run.task.restart and run.folder.latest.exists()
+
+
 def _length(run: Run) -> str:
-    return f"{counted(run.settings.epochs, 'epoch')} of {counted(run.settings.steps_per_epoch, 'step')}"
+    checkpoint = existing_checkpoint(run) if _is_begun(run) else None
+    done = 0 if checkpoint is None else checkpoint.run.epoch
+    left = f"{run.settings.epochs - done} of " if done else ""
+    return f"{left}{counted(run.settings.epochs, 'epoch')} of {counted(run.settings.steps_per_epoch, 'step')}"
 
 
 def seconds_before(run: Run) -> float:

@@ -133,6 +133,16 @@ def is_finished(run: Run, checkpoint: Checkpoint) -> bool:
     return not any(_is_longer(getattr(now, name), getattr(before, name)) for name in BUDGET)
 
 
+def is_trained(run: Run) -> bool:
+    """Return whether the network of a run is trained, so that nothing is left to train.
+
+    Raises:
+        UserError: As `existing_checkpoint`.
+    """
+    checkpoint = existing_checkpoint(run)
+    return checkpoint is not None and is_finished(run, checkpoint)
+
+
 def state_of(checkpoint: Checkpoint | None) -> RunState:
     """Return the state to resume from: that of the checkpoint, or a new one.
 

@@ -16,7 +16,7 @@ from trainers.history import History
 from trainers.launch import launch
 from trainers.learner import Learner
 from trainers.loop import train
-from trainers.resume import existing_checkpoint, has_other_scans, is_finished
+from trainers.resume import existing_checkpoint, has_other_scans, is_finished, is_trained
 from trainers.run import Run
 from trainers.settings import read_settings
 from trainers.slices import run_on_slices, run_on_volumes, starts_on_slices
@@ -32,6 +32,11 @@ class DefaultTrainer:
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise a UserError for a setting that does not exist or is out of bounds."""
         read_settings(settings)
+
+    def is_trained(self, task: FoldTask) -> bool:
+        """Return whether nothing of a fold is left to train; see `autocrossdim.commands.plugins.KnowsTrained`."""
+        run = Run.of(task)
+        return not task.restart and is_trained(run_on_volumes(run) if starts_on_slices(run) else run)
 
     def train_fold(self, task: FoldTask) -> None:
         """Train one fold and segment its validation cases; resume what was interrupted, skip what is complete.

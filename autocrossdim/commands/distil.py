@@ -18,7 +18,7 @@ from autocrossdim.commands.arguments import (
     several,
     training_settings,
 )
-from autocrossdim.commands.fold_jobs import fold_commands, submit_folds, train_side_by_side
+from autocrossdim.commands.fold_jobs import fold_commands, in_turn, submit_folds, train_side_by_side
 from autocrossdim.commands.restart import marked, starting_over, train_locked
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.commands.train import UNLABELLED
@@ -125,7 +125,7 @@ def distil(
     restarted = starting_over(folders, student.name, restart)
     weights = weights or student.default_weights
     tasks = []
-    for position, number in enumerate(folds, start=1):
+    for number in folds:
         split, unlabelled = project.split(number), None
         if unlabelled_store is not None:
             unlabelled = Unlabelled(unlabelled_store, project.unlabelled(number))
@@ -143,7 +143,6 @@ def distil(
             device=device,
             settings=settings,
             restart=number in restarted,
-            turn=(position, len(folds)),
             unlabelled=unlabelled,
             soft_labels=soft_labels,
             prepare=partial(label_softly, validation, best, number, cases, student, soft_labels),
@@ -157,7 +156,7 @@ def distil(
             submit_folds(commands, student.name, root, sbatch_options(slurm))
             return None
         if not train_side_by_side(commands, parallel, device):
-            for task in tasks:
+            for task in in_turn(trainer, tasks):
                 train_locked(trainer, task)
     summarise_folds(project.workspace, student.name, project.splits)
     wanted = [project.unlabelled(number) if scans else () for number in range(len(project.splits))]

@@ -1,10 +1,15 @@
 """The folds of a training shared among processes of this machine, or among jobs on a cluster."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autocrossdim.commands.arguments import Fold
+from autocrossdim.system.errors import UserError
+
+if TYPE_CHECKING:
+    from autocrossdim.commands.plugins import FoldTask, Trainer
 
 Words = Mapping[Fold, Sequence[str]]
 """The command that trains each fold in a process of its own."""
@@ -68,3 +73,19 @@ def train_side_by_side(commands: Words, parallel: int | None, device: str, *, de
         return False
     run_together({f"fold {fold}": words for fold, words in commands.items()}, slots(at_a_time, gpus, devices))
     return True
+
+
+def in_turn(trainer: "Trainer", tasks: "Sequence[FoldTask]") -> "list[FoldTask]":
+    """Return the folds with their turns among those that are left to train in this process, one after another."""
+    left = [task.fold for task in tasks if not _is_trained(trainer, task)]
+    turns = {fold: position for position, fold in enumerate(left, start=1)}
+    return [replace(task, turn=(turns.get(task.fold, 0), len(left))) for task in tasks]
+
+
+def _is_trained(trainer: "Trainer", task: "FoldTask") -> bool:
+    from autocrossdim.commands.plugins import KnowsTrained
+
+    try:
+        return isinstance(trainer, KnowsTrained) and trainer.is_trained(task)
+    except UserError:  # the trainer reports it when it is the turn of the fold
+        return False

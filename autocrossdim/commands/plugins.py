@@ -117,7 +117,7 @@ class FoldTask:
         devices: Number of devices that train the fold together.
         settings: Training settings that differ from their defaults.
         restart: Discard existing checkpoints and start over.
-        turn: Position of the fold among those that the command trains one after another, from 1, and their number.
+        turn: Position of the fold among those that are left to train, from 1, and their number; 0 if it is trained.
         unlabelled: Scans without labels to learn from; None unless the setting `unlabelled` asks for them.
         soft_labels: What teachers say about the training cases and unlabelled scans; None unless they are distilled.
         prepare: Computes what the fold learns from, such as soft labels. A trainer calls it when nothing forbids the
@@ -162,6 +162,19 @@ class Trainer(Protocol):
         Raises:
             UserError: The weights are unavailable, or existing checkpoints belong to another plan.
             Interrupted: A request to stop arrived; a checkpoint was written first.
+        """
+        ...
+
+
+@runtime_checkable
+class KnowsTrained(Protocol):
+    """What a trainer may offer besides training, so that only the folds that are left are announced."""
+
+    def is_trained(self, task: FoldTask) -> bool:
+        """Return whether nothing of a fold is left to train; its validation may still be missing.
+
+        Raises:
+            UserError: As `Trainer.train_fold`.
         """
         ...
 

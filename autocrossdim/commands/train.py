@@ -18,7 +18,7 @@ from autocrossdim.commands.arguments import (
     several,
     training_settings,
 )
-from autocrossdim.commands.fold_jobs import fold_commands, submit_folds, train_side_by_side
+from autocrossdim.commands.fold_jobs import fold_commands, in_turn, submit_folds, train_side_by_side
 from autocrossdim.commands.restart import marked, starting_over, train_locked
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.system.errors import UserError
@@ -135,10 +135,9 @@ def train(
             devices=devices,
             settings=settings,
             restart=number in restarted,
-            turn=(position, len(folds)),
             unlabelled=None if scans is None else Unlabelled(scans, project.unlabelled(number)),
         )
-        for position, number in enumerate(folds, start=1)
+        for number in folds
     }
     with marked([folders[number] for number in restarted]):
         options = {"config": name, "device": device, "devices": devices, "set": settings}
@@ -148,7 +147,7 @@ def train(
             submit_folds(commands, name, workspace.root, sbatch_options(slurm))
             return None
         if not train_side_by_side(commands, parallel, device, devices=devices):
-            for task in tasks.values():
+            for task in in_turn(trainer, list(tasks.values())):
                 train_locked(trainer, task)
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
 

@@ -24,13 +24,18 @@ class Recorder:
 
     def __init__(self) -> None:
         self.restarted: dict[int | str, bool] = {}
+        self.turns: list[tuple[int, int]] = []
         self.stop: int | None = None
         self.reason: BaseException = Interrupted("stopped.")
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         pass
 
+    def is_trained(self, task: FoldTask) -> bool:
+        return not task.restart and (task.folder.root / "trained").exists()
+
     def train_fold(self, task: FoldTask) -> None:
+        self.turns.append(task.turn)
         if task.fold == self.stop:
             raise self.reason
         self.restarted[task.fold] = task.restart
@@ -95,6 +100,18 @@ def test_an_interrupted_restart_is_resumed_with_the_command_shown(
 
     command(*words)
     assert trainer.restarted == {0: False, 1: False, 2: False}
+
+
+def test_only_folds_that_are_left_to_train_have_a_turn(
+    words: list[object], trainer: Recorder, succeed: Callable[..., str]
+) -> None:
+    succeed(*words[:6])  # fold 0
+    trainer.turns.clear()
+    succeed(*words)
+    assert trainer.turns == [(0, 2), (1, 2), (2, 2)]
+    trainer.turns.clear()
+    succeed(*words, "--restart")
+    assert trainer.turns == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_folds_keep_what_they_have_learned_if_a_restart_fails(

@@ -14,7 +14,7 @@ from autocrossdim.records.sources import content_hash, file_versions
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.selection.budget import Budget
-from autocrossdim.selection.folds import CrossValidation, usable
+from autocrossdim.selection.folds import NOT_TRAINED, CrossValidation, Unusable, budget_of
 from autocrossdim.selection.held_out import Names, predict_held_out, predicted_from, source_of
 from autocrossdim.selection.stages import preprocessed, training_cases
 from autocrossdim.system.console import track
@@ -28,14 +28,17 @@ def complete_configurations(work: CrossValidation) -> tuple[dict[str, list[Budge
     complete, problems = {}, []
     by_cost = sorted(work.plan.configurations.values(), key=lambda each: each.cost.multiply_adds_per_case)
     for name in (configuration.name for configuration in by_cost):
-        folds = [usable(work, name, fold) for fold in range(len(work.splits))]
-        budgets = [fold for fold in folds if isinstance(fold, Budget)]
-        if len(budgets) == len(folds):
+        budgets, wrong = [], {}
+        for fold in range(len(work.splits)):
+            try:
+                budgets.append(budget_of(work, name, fold))
+            except Unusable as problem:
+                wrong[fold] = str(problem)
+        if not wrong:
             complete[name] = budgets
-        elif all(fold == "not trained" for fold in folds):
+        elif not budgets and set(wrong.values()) == {NOT_TRAINED}:
             problems.append(f"{name} is left out: it is not trained.")
         else:
-            wrong = {index: fold for index, fold in enumerate(folds) if isinstance(fold, str)}
             found = "; ".join(
                 f"fold {', '.join(str(fold) for fold, other in wrong.items() if other == problem)} is {problem}"
                 for problem in dict.fromkeys(wrong.values())

@@ -14,6 +14,8 @@ from autocrossdim.selection.held_out import Names
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import command_line
 
+NOT_TRAINED = "not trained"  # why a fold without a checkpoint is unusable
+
 
 @dataclass(frozen=True)
 class CrossValidation:
@@ -49,22 +51,30 @@ class CrossValidation:
         return [(fold, case) for fold, split in enumerate(self.splits) for case in sorted(split.val)]
 
 
-def usable(work: CrossValidation, name: str, fold: int) -> Budget | str:
-    """Return the budget of a fold or, if it cannot be used, the reason, as the end of a sentence `fold 1 is ...`."""
+class Unusable(Exception):
+    """A fold cannot be used. The text is the reason, as the end of a sentence `fold 1 is ...`."""
+
+
+def budget_of(work: CrossValidation, name: str, fold: int) -> Budget:
+    """Return the budget with which a fold was trained, after checking that it can be used.
+
+    Raises:
+        Unusable: It is not trained or not validated, or it does not fit the present plan and folds.
+    """
     folder = work.workspace.fold(name, fold)
     if not folder.latest.exists():
-        return "not trained"
+        raise Unusable(NOT_TRAINED)
     try:
         checkpoint = Checkpoint.read(folder.latest)
         budget = Budget.of(checkpoint, folder)
-    except UserError:
-        return "damaged or of another version (add --restart)"
+    except UserError as error:
+        raise Unusable("damaged or of another version (add --restart)") from error
     if not checkpoint.complete:
-        return "not fully trained"
+        raise Unusable("not fully trained")
     if other := work.plan.differences(checkpoint.plan, [name]):
-        return f"trained under another plan (different: {', '.join(other)}; add --restart)"
+        raise Unusable(f"trained under another plan (different: {', '.join(other)}; add --restart)")
     if not checkpoint.trained_cases.isdisjoint(work.splits[fold].val):
-        return "trained on other cases than splits.json lists now (add --restart)"
+        raise Unusable("trained on other cases than splits.json lists now (add --restart)")
     if not folder.summary.exists():
-        return "not validated"
+        raise Unusable("not validated")
     return budget

@@ -9,7 +9,7 @@ from pathlib import Path
 from autocrossdim.data.dataset import Case
 from autocrossdim.preprocessing.dataset import preprocess_dataset
 from autocrossdim.preprocessing.store import Store
-from autocrossdim.selection.folds import CrossValidation, usable
+from autocrossdim.selection.folds import CrossValidation, Unusable, budget_of
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import listed
 
@@ -54,11 +54,13 @@ def held_out_segmentations(work: CrossValidation, name: str) -> dict[str, Path]:
     command = f"`{work.command('train', '--config', stage)}`"
     found: dict[str, Path] = {}
     for fold, split in enumerate(work.splits):
-        if isinstance(problem := usable(work, stage, fold), str):
+        try:
+            budget_of(work, stage, fold)
+        except Unusable as problem:
             raise UserError(
                 f"{name} needs the segmentations of held-out cases by {stage}, but fold {fold} of {stage} is "
                 f"{problem}. Run {command} first."
-            )
+            ) from problem
         folder = work.fold((stage,), fold).validation
         found |= {case: folder / f"{case}{work.plan.file_ending}" for case in split.val}
     if missing := [case for case, path in found.items() if not path.exists()]:

@@ -23,7 +23,7 @@ from autocrossdim.records.plan import DISTILLED, Configuration, Plan
 from autocrossdim.records.student import HeldOut, Student, teachers_digest
 from autocrossdim.records.summary import Summary
 from autocrossdim.selection.choose import compare
-from autocrossdim.selection.folds import CrossValidation, usable
+from autocrossdim.selection.folds import CrossValidation, Unusable, budget_of
 from autocrossdim.system.console import track
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory
@@ -44,11 +44,13 @@ def read_teachers(work: CrossValidation) -> Best:
         raise UserError(f"{path}: {changed} since it was written. Run `{command}` again.")
     for name in work.plan.with_stages(best.configurations):
         for fold in range(len(work.splits)):
-            if isinstance(problem := usable(work, name, fold), str):
+            try:
+                budget_of(work, name, fold)
+            except Unusable as problem:
                 raise UserError(
                     f"{name} cannot teach: its fold {fold} is {problem}. Run "
                     f"`{work.command('train', '--config', name)}`, and then `{command}`."
-                )
+                ) from problem
     _require_results(work, best, command)
     return best
 
@@ -222,7 +224,9 @@ def _is_current(
     work: CrossValidation, best: Best, student: Configuration, fold: int, unlabelled: Collection[str]
 ) -> bool:
     """Return whether a fold of a student can be used, and learned from the present teachers and these scans."""
-    if isinstance(usable(work, student.name, fold), str):
+    try:
+        budget_of(work, student.name, fold)
+    except Unusable:
         return False
     known = Checkpoint.read(work.workspace.fold(student.name, fold).latest)
     same_scans = set(known.split.get("unlabelled", ())) == set(unlabelled)

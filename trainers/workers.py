@@ -1,16 +1,17 @@
 """Worker processes that prepare batches, and the errors they end with."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import Process, active_children
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from threading import Thread
 
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.processes import interrupts_blocked
+from autocrossdim.system.processes import NO_GUARD, have_failed_to_start, interrupts_blocked
 from trainers.loader import Batch, PatchLoader
 
 SECONDS_TO_END = 3.0  # that workers have to end by themselves before they are terminated
@@ -38,7 +39,7 @@ def batches(loader: PatchLoader, workers: int) -> Iterator[Iterator[Batch]]:
     watch = Thread(target=_abort_when_one_ends, args=(started, augmenter.abort_event), daemon=True)
     watch.start()
     try:
-        yield _checked(_from_workers(augmenter))
+        yield _checked(_from_workers(augmenter, started))
     finally:
         # batchgenerators offers no public way of ending workers at a definite time.
         augmenter._finish(timeout=SECONDS_TO_END)
@@ -54,11 +55,13 @@ def _abort_when_one_ends(workers: list[Process], abort: Event) -> None:
     abort.set()
 
 
-def _from_workers(augmenter: MultiThreadedAugmenter) -> Iterator[Batch | Exception]:
+def _from_workers(augmenter: MultiThreadedAugmenter, workers: Sequence[BaseProcess]) -> Iterator[Batch | Exception]:
     while True:
         try:
             batch = next(augmenter)
         except RuntimeError as error:
+            if have_failed_to_start(workers):
+                raise UserError(f"Preparing training patches: {NO_GUARD} Or set workers=0.") from error
             raise UserError(
                 "A process that prepares training patches was killed, most likely because memory ran out. Run the same "
                 "command again to resume; fewer workers (--set workers=1) or a smaller batch need less memory."

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from autocrossdim.system.console import track
@@ -16,6 +17,12 @@ from autocrossdim.system.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+SECONDS_TO_END = 5.0  # that a worker of a broken pool has to end
+NO_GUARD = (
+    "a worker process ended with an error before it could start (see above). In a script, put all calls of "
+    'autocrossdim below `if __name__ == "__main__":`, because worker processes import the script.'
+)
 
 
 def default_processes() -> int:
@@ -38,7 +45,7 @@ def map_cases(
         description: Name of the job, for its progress bar.
 
     Raises:
-        UserError: A worker was killed, typically by the system because memory ran out.
+        UserError: A worker was killed, typically by the system because memory ran out, or could not start.
     """
     if processes <= 1 or len(items) <= 1:
         return list(track(map(function, items), description, len(items)))
@@ -47,11 +54,14 @@ def map_cases(
     try:
         with interrupts_blocked():
             futures = {executor.submit(function, item): index for index, item in enumerate(items)}
+        workers = list((executor._processes or {}).values())
         finished: Iterator[tuple[int, Result]] = (
             (futures[future], future.result()) for future in as_completed(futures)
         )
         results = dict(track(finished, description, len(items)))
     except BrokenProcessPool as error:
+        if have_failed_to_start(workers):
+            raise UserError(f"{description}: {NO_GUARD} Or use a single process (processes=1).") from error
         raise UserError(
             f"{description}: a worker process was killed, most likely because memory ran out. "
             f"Try again with fewer processes (--processes {max(1, processes // 2)})."
@@ -65,6 +75,17 @@ def map_cases(
         # write to a closed pipe ("Bad file descriptor", after about 1 of 30 commands).
         executor.shutdown(cancel_futures=True)
     return [results[index] for index in range(len(items))]
+
+
+def have_failed_to_start(workers: Sequence[BaseProcess]) -> bool:
+    """Whether a process has ended by itself with an error, instead of being killed.
+
+    Workers return errors of their work. Those of Python itself end them: most often, they import a script that starts
+    the same work again.
+    """
+    for worker in workers:
+        worker.join(SECONDS_TO_END)
+    return any(worker.exitcode is not None and worker.exitcode > 0 for worker in workers)
 
 
 @contextmanager

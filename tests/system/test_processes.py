@@ -51,6 +51,19 @@ def test_a_killed_worker_is_an_error_within_seconds() -> None:
     assert time.monotonic() - started < 20
 
 
+def test_a_script_without_guard_is_told_to_have_one(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    code = (
+        "import math\nfrom autocrossdim.system.processes import map_cases\nmap_cases(math.isqrt, [1, 4], 2, 'Roots')\n"
+    )
+    script.write_text(code, encoding="utf-8")
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode != 0
+    last = run.stderr.rstrip().splitlines()[-1]
+    assert 'put all calls of autocrossdim below `if __name__ == "__main__":`' in last
+    assert "memory" not in last
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows sends Ctrl-C by other means")
 def test_control_c_ends_the_job_and_its_workers_at_once(tmp_path: Path) -> None:
     work = "import pathlib, time; pathlib.Path('started').touch(); time.sleep(100)"

@@ -192,11 +192,15 @@ def _unlabelled_store(project: "Project", configuration: str, settings: Mapping[
 
 
 def present(
-    summary: "Summary | None", *, dataset: str, work: Any, config: str | None, slurm: str | None, **_: object
+    summary: "Summary | None", *, dataset: str, work: Any, config: str | None, slurm: str | None, **options: Any
 ) -> "Iterator[RenderableType]":
-    """Yield what the command line prints: the results of all folds so far, where they are, and the next command."""
+    """Yield what the command line prints: the results of all folds so far, where they are, and the next command.
+
+    The other folds are trained with the same options: different ones would be refused.
+    """
     from autocrossdim.commands.next_step import next_step
     from autocrossdim.commands.project import Project
+    from autocrossdim.jobs import option_words
     from autocrossdim.report.terminal import summary_text
     from autocrossdim.system.console import is_first_process, is_relayed
 
@@ -212,4 +216,8 @@ def present(
     elif all(project.workspace.fold(name, fold).summary.exists() for fold in range(len(project.splits))):
         yield next_step("find_best", dataset, work=work)
     else:
-        yield next_step("train", dataset, *([] if config is None else ["--config", config]), work=work)
+        same = {name: options[name] for name in ("epochs", "max_time", "weights", "set")}
+        device = None if options["device"] == "auto" else options["device"]
+        devices = None if options["devices"] == 1 else options["devices"]
+        words = option_words(config=config, **same, device=device, devices=devices)
+        yield next_step("train", dataset, *words, work=work)

@@ -11,11 +11,19 @@ from autocrossdim.system.console import logger
 def command(name: str, *arguments: object, **options: object) -> list[str]:
     """Return the words that run `autocrossdim NAME ARGUMENTS --OPTION VALUE ...` with this Python.
 
-    None, False and () leave an option out, True is a switch, a sequence repeats it, and a mapping becomes NAME=VALUE
-    pairs. The command shows as many messages as this process (`-q`, `-v`).
+    The command shows as many messages as this process (`-q`, `-v`). Options are as for `option_words`.
     """
     level = {logging.WARNING: ["-q"], logging.DEBUG: ["-v"]}.get(logger.level, [])
-    words = [sys.executable, "-m", "autocrossdim", *level, name, *map(str, arguments)]
+    return [sys.executable, "-m", "autocrossdim", *level, name, *map(str, arguments), *option_words(**options)]
+
+
+def option_words(**options: object) -> list[str]:
+    """Return options as words of a command line.
+
+    None, False and () leave an option out, True is a switch, a sequence repeats it, and a mapping becomes NAME=VALUE
+    pairs.
+    """
+    words: list[str] = []
     for key, value in options.items():
         option = "--" + key.replace("_", "-")
         if isinstance(value, Mapping):

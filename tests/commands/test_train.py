@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ def test_an_interrupted_restart_is_resumed_with_the_command_shown(
 
     command(*words)
     assert trainer.restarted == {0: False, 1: False, 2: False}
+
+
+def test_the_next_command_trains_the_other_folds_with_the_same_options(
+    words: list[object], trainer: Recorder, succeed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--epochs", "3", "--weights", "random", "--set", "workers=0", "--set", "slices_first=off")
+    monkeypatch.setattr("autocrossdim.evaluation.folds.summarise_folds", lambda *_: "results")
+    monkeypatch.setattr(import_module("autocrossdim.report.terminal"), "summary_text", str)
+    said = succeed(*words[:6], *options)
+    assert f"Next: autocrossdim {' '.join(map(str, [*words[:4], *options]))}\n" in said
 
 
 def test_only_folds_that_are_left_to_train_have_a_turn(

@@ -94,13 +94,20 @@ def _warped(patch: tuple[int, ...]) -> tuple[int, ...]:
     return patch[1:] if is_flat(patch) else patch
 
 
-def draw_warp(patch: tuple[int, ...], random: np.random.Generator, strength: Strength = STANDARD) -> Warp | None:
+def draw_warp(
+    patch: tuple[int, ...],
+    random: np.random.Generator,
+    strength: Strength = STANDARD,
+    *,
+    mirrored: Collection[int] | None = None,
+) -> Warp | None:
     """Draw a rotation, a scaling and an elastic deformation about the centre of a patch.
 
     Args:
         patch: Patch size in voxels, 2 or 3 axes.
         random: Source of randomness.
         strength: How often and how far patches are changed.
+        mirrored: Axes of the patch that may be mirrored; None for all.
 
     Returns:
         The transform; None if nothing was drawn.
@@ -113,7 +120,7 @@ def draw_warp(patch: tuple[int, ...], random: np.random.Generator, strength: Str
     matrix = np.eye(dims)
     if rotate:
         for a, b in [(0, 1)] if dims == 2 else [(0, 1), (0, 2), (1, 2)]:
-            limit = _largest_angle(patch)
+            limit = _largest_angle(patch, mirrored)
             angle = random.uniform(-limit, limit)
             turn = np.eye(dims)
             turn[a, a] = turn[b, b] = np.cos(angle)
@@ -128,10 +135,17 @@ def draw_warp(patch: tuple[int, ...], random: np.random.Generator, strength: Str
     return Warp(matrix, bend)
 
 
-def _largest_angle(patch: tuple[int, ...]) -> float:
-    if len(patch) == 2:
-        return float(ANGLE_LONG_2D if max(patch) / min(patch) > LONG_ASPECT else ANGLE_2D)
-    return float(ANGLE_2D if is_flat(patch) else ANGLE_3D)
+def _largest_angle(patch: tuple[int, ...], mirrored: Collection[int] | None) -> float:
+    """Return the largest angle of a rotation, in radians.
+
+    Where an axis is not mirrored because labels are told apart by their position along it, a half turn would exchange
+    them just as mirroring does. nnU-Net turns such slices by any angle.
+    """
+    if len(patch) == 2 and max(patch) / min(patch) > LONG_ASPECT:
+        return float(ANGLE_LONG_2D)
+    in_plane = range(len(patch) - 2, len(patch))
+    turns_freely = mirrored is None or set(in_plane) <= set(mirrored)
+    return float(ANGLE_2D if len(_warped(patch)) == 2 and turns_freely else ANGLE_3D)
 
 
 def source_shape(patch: tuple[int, ...], warp: Warp | None) -> tuple[int, ...]:

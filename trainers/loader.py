@@ -189,7 +189,8 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         case = self._case(name)
         patch, settings = self.configuration.patch_size, self.settings
         strength = STRENGTHS.get(settings.augmentation)
-        warp = None if strength is None else draw_warp(patch, random, strength)
+        mirrored = self.configuration.mirrored
+        warp = None if strength is None else draw_warp(patch, random, strength, mirrored=mirrored)
         image, label, soft = self._cut(case, source_shape(patch, warp), on_class, random)
         if warp is not None:
             # Soft labels are interpolated along with the image.
@@ -200,9 +201,9 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         if strength is not None:
             for _ in range(UNLABELLED_CHANGES if self.unlabelled else 1):
                 change_intensities(torch.from_numpy(image), random, STANDARD if self.unlabelled else strength)
-            mirrored = draw_mirroring(len(patch), random, self.configuration.mirrored)
-            image, label, clean = image[mirrored], label[mirrored], clean[mirrored]
-            soft = None if soft is None else soft[mirrored]
+            flipped = draw_mirroring(len(patch), random, mirrored)
+            image, label, clean = image[flipped], label[flipped], clean[flipped]
+            soft = None if soft is None else soft[flipped]
         if settings.channel_dropout:
             drop_channels(image, settings.channel_dropout, random, self.configuration.slices)
         if case.previous_stage is not None:

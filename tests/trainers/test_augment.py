@@ -105,6 +105,20 @@ def test_angles_in_one_plane_are_as_wide_as_nnunets(patch: tuple[int, ...], larg
     assert -largest <= seen.min() < -0.8 * largest
 
 
+@pytest.mark.parametrize(("patch", "mirrored"), [((20, 20), (1,)), ((20, 20), ()), ((4, 20, 20), (0, 1))])
+def test_patches_with_an_axis_that_is_not_mirrored_are_not_turned_upside_down(
+    patch: tuple[int, ...], mirrored: tuple[int, ...]
+) -> None:
+    draws = [draw_warp(patch, np.random.default_rng(seed), Strength(affine=1.0), mirrored=mirrored) for seed in range(300)]
+    seen = np.degrees([np.arctan2(warp.matrix[1, 0], warp.matrix[0, 0]) for warp in draws if warp is not None])
+    assert 25 < np.abs(seen).max() <= 30
+
+
+def test_an_axis_through_the_slices_does_not_limit_the_angle_in_them() -> None:
+    draws = [draw_warp((4, 20, 20), np.random.default_rng(seed), mirrored=(1, 2)) for seed in range(300)]
+    assert max(abs(np.arctan2(warp.matrix[1, 0], warp.matrix[0, 0])) for warp in draws if warp is not None) > np.pi / 2
+
+
 def test_volumes_are_turned_by_30_degrees_at_most() -> None:
     turned = [warp.matrix / np.cbrt(np.linalg.det(warp.matrix)) for warp in drawn((20, 20, 20)) if warp is not None]
     seen = np.degrees([np.arcsin(matrix[2, 0]) for matrix in turned])  # the second of three turns

@@ -17,7 +17,7 @@ from autocrossdim.inference.case_list import (
     write_list,
     write_uncertainty,
 )
-from autocrossdim.inference.inputs import existing_files, far_from_training
+from autocrossdim.inference.inputs import existing_files, far_from_training, unclear_orientation
 from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.inference.predictor import Predictor, Prepared
 from autocrossdim.inference.segmentation import Segmentation
@@ -75,7 +75,8 @@ def segment_folder(
             names = ", ".join(missing)
             warn(f"{shown_path(case.name)}: segmented without {names}, which is missing. Check the result.")
         prepared = predictor.prepare(present)
-        for warning in far_from_training(prepared.geometry, predictor.plan, configurations):
+        warnings = far_from_training(prepared.geometry, predictor.plan, configurations)
+        for warning in filter(None, (unclear_orientation(prepared.geometry, predictor.plan), *warnings)):
             warn(f"{next(filter(None, present))}: {warning}")
         return prepared
 

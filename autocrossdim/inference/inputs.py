@@ -185,6 +185,30 @@ def _from_array(array: npt.NDArray[Any], spacing: Sequence[float] | None) -> Ima
     return Image(array, geometry)
 
 
+def unclear_orientation(geometry: Geometry, plan: Plan) -> str | None:
+    """Return a warning if it is unclear how the axes of a volume relate to those of the training data, else None.
+
+    Args:
+        geometry: Geometry of the image as read.
+        plan: Plan of the dataset. If it was made with `keep_orientation`, axes are used as stored on request.
+    """
+    if geometry.dims == 2 or plan.overrides.get("keep_orientation"):
+        return None
+    if plan.orientation is not None and geometry.orientation is None:
+        return (
+            "the file does not state its orientation, so it is taken to be that of the training data "
+            f"({plan.orientation}; z, y, x). If its axes have another order or direction, the segmentation is wrong; "
+            "fix the header."
+        )
+    if plan.orientation is None and geometry.orientation is not None:
+        return (
+            f"the orientation is {geometry.orientation} (z, y, x), but the training images did not state theirs, so "
+            "the axes are used as stored. If those of the training images have another order or direction, the "
+            "segmentation is wrong; store the image as the training images are stored."
+        )
+    return None
+
+
 def far_from_training(geometry: Geometry, plan: Plan, configurations: Sequence[Configuration]) -> list[str]:
     """Return a warning for each axis along which the spacing differs from training by more than a factor of `FAR`.
 

@@ -47,7 +47,8 @@ def folder(
     for number in range(5):
         image = np.random.default_rng(number).normal(size=(6, 7, 8)).astype(np.float32)
         write_image(tmp_path / "images" / f"case{number}_0000.nii.gz", image)
-    model = Model(make_plan(patch_size=(4, 4, 4)), make_plan(patch_size=(4, 4, 4)).configuration(), [Bright().eval()])
+    plan = make_plan(patch_size=(4, 4, 4), orientation="SPL")
+    model = Model(plan, plan.configuration(), [Bright().eval()])
     monkeypatch.setattr(Predictor, "load", lambda *_, **__: Predictor([model], mirroring=False))
     return tmp_path
 
@@ -163,6 +164,19 @@ def test_a_spacing_far_from_training_is_a_warning_with_the_factor(
     assert len(warnings) == 1, "a factor of 2.0 is not far"
     assert "case4_0000.nii.gz: spacing 0.4 mm along x, but " in warnings[0]
     assert "was trained at 1 mm, 2.5 times coarser" in warnings[0]
+
+
+def test_an_image_that_does_not_state_its_orientation_is_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "images" / "case1_0000.nii.gz"
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[252:256] = bytes(4)  # qform_code and sform_code
+    file.write_bytes(gzip.compress(content))
+    autocrossdim.predict("any", folder / "images", folder / "out")
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if " warning: " in line]
+    assert f"{file}: the file does not state its orientation, so it is taken to be that of the training data" in warning
+    assert "(SPL; z, y, x)" in warning
 
 
 def test_a_4d_image_is_named_and_nothing_is_written(folder: Path) -> None:

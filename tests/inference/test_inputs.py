@@ -1,11 +1,13 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from autocrossdim.inference.inputs import existing_files, find_inputs
+from autocrossdim.data.images import read_image
+from autocrossdim.inference.inputs import existing_files, find_inputs, unclear_orientation
 from autocrossdim.system.errors import UserError
 
 
@@ -67,3 +69,26 @@ def test_a_case_without_a_channel_is_found_for_models_that_accept_it(
         assert existing_files(case) == (None, second)
     with pytest.raises(UserError, match=r"a_0000\.nii\.gz: no such file.*channel_dropout"):
         find_inputs(tmp_path, 2, ".nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("ending", "plan", "message"),
+    [
+        (".nii.gz", {"orientation": "SPL"}, None),
+        (".tif", {"orientation": "SPL"}, "the file does not state its orientation"),
+        (".nii.gz", {"orientation": None}, "the training images did not state theirs, so the axes are used as stored"),
+        (".nii.gz", {"orientation": None, "overrides": {"keep_orientation": "True"}}, None),
+        (".tif", {"orientation": None}, None),
+    ],
+)
+def test_it_is_said_if_image_and_training_data_cannot_be_brought_to_one_orientation(
+    tmp_path: Path,
+    write_image: Callable[..., Path],
+    make_plan: Callable[..., Any],
+    ending: str,
+    plan: dict[str, Any],
+    message: str | None,
+) -> None:
+    geometry = read_image([write_image(tmp_path / f"a{ending}", np.zeros((3, 4, 5), np.uint8))]).geometry
+    warning = unclear_orientation(geometry, make_plan(**plan))
+    assert warning is None if message is None else message in (warning or "")

@@ -183,6 +183,7 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
         if (number := len(dataset.unlabelled_cases()))
     ]
     labelled = [case for case in cases if case.slices]
+    warnings += _unknown_orientations(labelled or cases)
     return Report(faults, warnings, [*_orientations(labelled or cases), *_annotated(datasets, labelled), *notes])
 
 
@@ -230,12 +231,25 @@ def _orientations(cases: list[CaseCheck]) -> list[str]:
     stored = ", ".join(f"{code or 'unknown'} ({counted(number, 'case')})" for code, number in found.most_common())
     known = [code for code, _ in found.most_common() if code is not None]
     if len(known) > 1:
+        which = "Those that are known" if None in found else "All"
         return [
-            f"Orientation (z, y, x): {stored}. All are brought to {known[0]}; segmentations keep that of their image."
+            f"Orientation (z, y, x): {stored}. {which} are brought to {known[0]}; segmentations keep that of their "
+            "image."
         ]
-    if known and None in found:
-        return [f"Orientation (z, y, x): {stored}. Images of unknown orientation are taken to have {known[0]}."]
     return [f"Orientation (z, y, x): {stored}."]
+
+
+def _unknown_orientations(cases: list[CaseCheck]) -> list[str]:
+    """Return a warning about images of unknown orientation in a dataset in which others are known."""
+    volumes = [case for case in cases if case.dims == 3]
+    known = Counter(case.orientation for case in volumes if case.orientation is not None).most_common(1)
+    unknown = [case.name for case in volumes if case.orientation is None]
+    if not known or not unknown:
+        return []
+    return [
+        f"the image files of {listed(unknown, 10)} do not state their orientation. They are taken to have "
+        f"{known[0][0]} (z, y, x), as most others. Fix their headers if their axes have another order or direction."
+    ]
 
 
 def findings(dataset: Dataset, case: Case) -> CaseCheck:

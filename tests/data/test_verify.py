@@ -171,6 +171,21 @@ def test_axes_to_mirror_that_the_images_do_not_have_are_faults(make_dataset):
     assert verify(make_dataset(mirror_axes=["left-right", "z"])).faults == []
 
 
+def test_images_of_unknown_orientation_among_others_are_a_warning(make_dataset):
+    dataset = make_dataset(direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
+    for name in ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz"):
+        change_bytes(dataset / name.format("a"), 252, bytes(4))  # qform_code and sform_code
+        turned = str(dataset / name.format("b"))
+        sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(turned), "RAI"), turned)
+    report = verify(dataset)
+    assert report.faults == []
+    assert report.notes[0].startswith(
+        "Orientation (z, y, x): SPL (3 cases), unknown (1 case), IAR (1 case). Those that are known are brought to SPL;"
+    )
+    (warning,) = report.warnings
+    assert "the image files of a do not state their orientation. They are taken to have SPL (z, y, x)" in warning
+
+
 @pytest.mark.parametrize(
     ("folds", "message"),
     [

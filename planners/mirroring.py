@@ -21,13 +21,17 @@ MIN_GAP = 1.0  # voxels between two centroids that count as an order
 ALIKE = 1.0  # standard deviations: labels whose mean intensities are closer look alike
 
 # Words for the two sides in the languages that label names are seen in; single letters only as a part of their own.
-_LEFT = re.compile("left|lft|l|lt|sin|sinister|sinistra|links|li|gauche|izquierda|izquierdo|izq")
-_RIGHT = re.compile("right|rgt|r|rt|dex|dexter|destra|dx|rechts|re|droite|droit|derecha|derecho|der")
+_LEFT = re.compile(
+    "left|lft|l|lt|lh|links|linke[nrs]?|li|gauche|g|izquierd[ao]|izq|esquerd[ao]|esq|sinist(er|r[ao])|sin|sx"
+)
+_RIGHT = re.compile(
+    "right|rgt|r|rt|rh|rechts|rechte[nrs]?|re|droite?|d|derech[ao]|der|direit[ao]|dir|dexter|destr[ao]|dex|dx"
+)
 
 
 @dataclass(frozen=True)
 class Mirroring:
-    """The axes of the plan (0 is the coarsest) that may be mirrored, and why others may not, one sentence each."""
+    """The axes of the plan (0 is the coarsest) that may be mirrored, and what there is to say, one sentence each."""
 
     axes: tuple[int, ...]
     reasons: tuple[str, ...]
@@ -84,10 +88,16 @@ def choose_mirroring(
                 f"The {name} axis is not mirrored, because {found[0]} and {found[1]} look alike and lie in the same "
                 f"order along it in all {found[2]} cases that have both."
             )
-    return Mirroring(
-        tuple(axis for axis in range(len(axis_names)) if axis not in reasons),
-        tuple(reasons[axis] for axis in sorted(reasons)),
-    )
+    axes = tuple(axis for axis in range(len(axis_names)) if axis not in reasons)
+    sentences = [reasons[axis] for axis in sorted(reasons)]
+    alone = None if pairs else _lone_side(labels.names)
+    if alone is not None and (left_right := _left_right(axis_names)) in axes:
+        sentences.append(
+            f"The {axis_names[left_right]} axis is mirrored, although {alone} is named by its side, because no label "
+            "is its counterpart. If the images show a look-alike on the other side, set mirror_axes in dataset.json to "
+            "the other axes."
+        )
+    return Mirroring(axes, tuple(sentences))
 
 
 def plan_axis_names(orientation: str | None, transpose: Sequence[int]) -> tuple[str, ...]:
@@ -106,12 +116,32 @@ def side_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return the labels whose names differ only in a word for left and right, as (left, right)."""
     stems: dict[tuple[str, ...], dict[str, str]] = {}
     for name in names:
-        words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower())
+        words = _words(name)
         for index, word in enumerate(words):
+            if word in ("g", "d") and len(words) == 1:
+                continue  # French for left and right, unless labels are named by the letters of the alphabet
             side = "left" if _LEFT.fullmatch(word) else "right" if _RIGHT.fullmatch(word) else None
             if side is not None:
                 stems.setdefault((*words[:index], "*", *words[index + 1 :]), {})[side] = name
     return [(sides["left"], sides["right"]) for sides in stems.values() if len(sides) == 2]
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a label's name. Capitals begin words, also after a single letter: LeftLung, LKidney."""
+    return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=\b[LR])(?=[A-Z][a-z])", " ", name).lower())
+
+
+def _lone_side(names: Sequence[str]) -> str | None:
+    """Return a label that a word names by its side, abbreviations not counted; None if there is none."""
+    return next(
+        (
+            name
+            for name in names
+            for word in _words(name)
+            if len(word) > 3 and (_LEFT.fullmatch(word) or _RIGHT.fullmatch(word))
+        ),
+        None,
+    )
 
 
 def _left_right(axis_names: Sequence[str]) -> int:

@@ -101,6 +101,15 @@ def test_without_known_directions_the_horizontal_axis_is_left_right() -> None:
     assert chosen(dataset((0, 0, 0), jitter=5), KIDNEYS, axis_names=names).axes == (0, 1)
 
 
+def test_a_label_of_one_side_alone_is_pointed_out() -> None:
+    """With a look-alike on the other side that is no label, a mirrored image would be wrong."""
+    mirroring = chosen(dataset((0, 0, 0), jitter=5), Labels.from_dataset_json({"left kidney": 1, "spleen": 2}))
+    assert mirroring.axes == (0, 1, 2)
+    (reason,) = mirroring.reasons
+    assert "left-right axis is mirrored, although left kidney is named by its side" in reason
+    assert chosen(dataset((0, 0, 0), jitter=5), KIDNEYS).axes == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("names", "pairs"),
     [
@@ -110,6 +119,15 @@ def test_without_known_directions_the_horizontal_axis_is_left_right() -> None:
         (["rein gauche", "rein droit"], [("rein gauche", "rein droit")]),
         (["Niere links", "Niere rechts"], [("Niere links", "Niere rechts")]),
         (["riñón izquierdo", "riñón derecho"], [("riñón izquierdo", "riñón derecho")]),
+        (["Linke Niere", "Rechte Niere"], [("Linke Niere", "Rechte Niere")]),
+        (["rene_sx", "rene_dx"], [("rene_sx", "rene_dx")]),
+        (["polmone sinistro", "polmone destro"], [("polmone sinistro", "polmone destro")]),
+        (["rein G", "rein D"], [("rein G", "rein D")]),
+        (["rim esquerdo", "rim direito"], [("rim esquerdo", "rim direito")]),
+        (["LKidney", "RKidney"], [("LKidney", "RKidney")]),
+        (["lh", "rh"], [("lh", "rh")]),
+        (["LV", "RV", "MYO"], []),
+        (["d", "e", "f", "g"], []),
         (["left ventricle", "myocardium", "right atrium"], []),
         (["liver", "lesion"], []),
         (["anterior", "posterior"], []),

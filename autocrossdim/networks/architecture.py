@@ -163,17 +163,17 @@ def _trace(model: Any, arch: str) -> tuple[dict[str, Tensor], dict[str, tuple[in
         model.forward_features(torch.zeros(1, 3, _TRACED_SIZE, _TRACED_SIZE))
         last = model.feature_info[-1]["module"]
     except Exception as error:  # models of one image size, without features and others
-        raise _unfit(model, arch, f"it does not run on {_TRACED_SIZE} pixels ({type(error).__name__})") from error
+        raise unfit(model, arch, f"it does not run on {_TRACED_SIZE} pixels ({type(error).__name__})") from error
     names = list(outputs)
     ends = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{last}.") or f"{last}.".startswith(f"{name}.")]
     chain = {name: outputs[name] for name in names[: max(ends, default=-1) + 1]}
     for name, output in chain.items():
         if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[2] != output.shape[3]:
-            raise _unfit(model, arch, f"{name} does not give one feature map (B, C, Y, X)")
+            raise unfit(model, arch, f"{name} does not give one feature map (B, C, Y, X)")
         if not math.log2(_TRACED_SIZE / output.shape[-1]).is_integer():
-            raise _unfit(model, arch, f"{name} leaves {output.shape[-1]} of {_TRACED_SIZE} pixels, not a power of two")
+            raise unfit(model, arch, f"{name} leaves {output.shape[-1]} of {_TRACED_SIZE} pixels, not a power of two")
     if not chain or _level(output) < 2:
-        raise _unfit(model, arch, "it does not halve the resolution from stage to stage")
+        raise unfit(model, arch, "it does not halve the resolution from stage to stage")
     inside = tuple(unit + "." for unit in chain)
     return chain, {name: levels for name, levels in layers.items() if f"{name}.".startswith(inside)}
 
@@ -186,7 +186,8 @@ def _candidates(model: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
     return found
 
 
-def _unfit(model: nn.Module, arch: str, reason: str) -> UserError:
+def unfit(model: nn.Module, arch: str, reason: str) -> UserError:
+    """Return the error for a timm model that cannot be an encoder, for a reason."""
     return UserError(f"encoder {arch}: timm's {type(model).__name__} cannot be an encoder: {reason}. {advice(model)}")
 
 

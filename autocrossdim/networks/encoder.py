@@ -3,12 +3,13 @@
 import copy
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autocrossdim.networks.architecture import Architecture, advice, arch_of, architecture, create_timm
+from autocrossdim.networks.architecture import Architecture, advice, arch_of, architecture, create_timm, unfit
 from autocrossdim.networks.blocks import StandardisedConv
 from autocrossdim.networks.inflation import rebuild
 from autocrossdim.networks.kernels import Mode
@@ -89,7 +90,10 @@ class Encoder(Chain):
             )
         strides, kernels = _axes(plan.strides), _axes(plan.kernel_sizes)
         model = create_timm(plan.encoder, plan.drop_path, in_chans=in_channels, num_classes=0)
-        super().__init__(model, arch, strides, kernels, plan.inflation)
+        try:
+            super().__init__(model, arch, strides, kernels, plan.inflation)
+        except UserError as error:
+            raise UserError(f"encoder {plan.encoder}: {error}") from error
         if not arch.known:
             prove_chain(arch_of(plan.encoder))
             prove(arch_of(plan.encoder), strides, kernels)
@@ -125,14 +129,11 @@ def prove_chain(name: str) -> None:
 
         image = torch.randn(1, 3, 96, 96)
         with hooked(model.get_submodule(unit).register_forward_pre_hook(record(unit)) for unit in units):
-            model.forward_features(image)
+            _check_runs(model, name, model.forward_features, image)
         x = image
         for unit in units:
             if x.shape != inputs[unit].shape or relative_error(x, inputs[unit]) > TOLERANCE:
-                raise UserError(
-                    f"encoder {name}: timm's {type(model).__name__} cannot be an encoder: {unit} does not get the "
-                    f"output of what runs before it alone. {advice(model)}"
-                )
+                raise unfit(model, name, f"{unit} does not get the output of what runs before it alone")
             x = model.get_submodule(unit)(x)
 
 
@@ -168,11 +169,22 @@ def _check_values(name: str, strides: Axes, kernels: Axes) -> None:
         volume = Chain(model, arch, _turned(strides), _turned(kernels), axis=1).eval()
         depth, *sides = (math.prod(along) for along in zip(*strides, strict=True))
         image = torch.randn(1, 3, *(2 * side for side in sides))
+        with torch.no_grad():
+            _check_runs(model, name, flat, image)
         fault = find_fault(flat, volume, image, depth + 1, 1)
     if fault:
         raise UserError(
             f"encoder {name}, {fault.layer or 'as a whole'}: the layer {fault.kind} {fault.reason}. {advice(flat)}"
         )
+
+
+def _check_runs(model: nn.Module, name: str, forward: Callable[[Tensor], object], image: Tensor) -> None:
+    """Raise a UserError if a 2D network does not take an image, such as attention within windows of one size."""
+    try:
+        forward(image)
+    except Exception as error:  # whatever a model does with a size that it does not take
+        size = " x ".join(map(str, image.shape[2:]))
+        raise unfit(model, name, f"it does not run on {size} pixels ({type(error).__name__})") from error
 
 
 def _in_plane(entries: Axes) -> Axes:

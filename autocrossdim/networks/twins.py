@@ -203,7 +203,10 @@ def _standardised_conv(layer: Any, spec: Spec) -> nn.Module:
 @twin_of(nn.ConvTranspose2d, shaped=True)
 def _transposed(layer: nn.ConvTranspose2d, spec: Spec) -> nn.Module:
     if layer.kernel_size != layer.stride or layer.padding != (0, 0) or layer.output_padding != (0, 0):
-        raise UserError("cannot inflate a ConvTranspose2d whose windows overlap: kernel and stride must be equal.")
+        raise UserError(
+            "cannot inflate a ConvTranspose2d whose windows overlap: kernel and stride must be equal. Choose another "
+            "encoder, or replace the layer."
+        )
     kernel = spec.axes(layer.kernel_size)
     bias = layer.bias is not None
     conv_transpose: Callable[..., nn.Module] = nn.ConvTranspose3d

@@ -78,14 +78,14 @@ def incompatible_keys(before: Mapping[str, Any], now: Mapping[str, Any], changed
     """
     cases = set(changed)
 
-    def of_others(value: Any) -> Any:
-        return {k: v for k, v in value.items() if k not in cases} if isinstance(value, dict) else value
+    def meaning(content: Mapping[str, Any], key: str) -> Any:
+        value = content.get(key)
+        if isinstance(value, dict):
+            value = {k: v for k, v in value.items() if k not in cases}
+        # An empty value means the same as none, but `mirror_axes: []` mirrors no axis instead of those of the planner.
+        return value if value or key == "mirror_axes" else None
 
-    return sorted(
-        key
-        for key in frozenset(KEYS) - FREE
-        if (of_others(before.get(key)) or None) != (of_others(now.get(key)) or None)
-    )
+    return sorted(key for key in frozenset(KEYS) - FREE if meaning(before, key) != meaning(now, key))
 
 
 def kept_plan(project: Project, fingerprint: Fingerprint, options: PlanOptions, planner: str) -> Plan | None:

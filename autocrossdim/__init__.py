@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autocrossdim.commands.annotate_next import annotate_next
     from autocrossdim.commands.convert import convert
+    from autocrossdim.commands.demo import demo
     from autocrossdim.commands.distil import distil
+    from autocrossdim.commands.doctor import doctor
     from autocrossdim.commands.ensemble import ensemble
     from autocrossdim.commands.evaluate import evaluate
     from autocrossdim.commands.export import export
@@ -31,7 +33,9 @@ __all__ = [
     "Predictor",
     "annotate_next",
     "convert",
+    "demo",
     "distil",
+    "doctor",
     "ensemble",
     "evaluate",
     "export",

@@ -59,6 +59,10 @@ def test_public_names_are_completed_in_notebooks() -> None:
     assert set(dir(autocrossdim)) == {*autocrossdim.__all__, "__version__"}
 
 
+def test_every_command_is_a_public_function() -> None:
+    assert set(COMMANDS) == set(autocrossdim.__all__) - {"Predictor"}
+
+
 def test_public_names_stay_callable_whatever_was_imported() -> None:
     import autocrossdim.report.page
 

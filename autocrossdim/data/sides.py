@@ -71,5 +71,6 @@ def missing_axes(names: Iterable[str], *, dims: int, oriented: bool) -> list[str
 
 def missing_axes_fault(missing: Collection[str], *, dims: int) -> str:
     """Return the sentence on axes to mirror that images do not have, without the name of the file."""
-    known = "x and y" if dims == 2 else "x, y and z, because the orientation of the images is unknown"
+    unknown = "because the orientation of the images is unknown or was not used (--keep-orientation)"
+    known = "x and y" if dims == 2 else f"x, y and z, {unknown}"
     return f"mirror_axes names {listed(missing)}, an axis that the images do not have. Use {known}."

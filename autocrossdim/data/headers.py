@@ -25,6 +25,7 @@ from autocrossdim.system.errors import UserError
 _MARK = "nrrd:"
 _TYPES = {"uint8": "uint8", "uint16": "uint16", "float32": "float"}
 _KEPT = ("space", "spacings", "axis mins", "axis maxs", "centering")
+_ANATOMICAL = {"right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps"}
 _MAX_LINES, _MAX_LINE = 1000, 2**14  # lines of a header, and bytes of a line
 _MHA_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "LONG_LONG": 8, "ULONG_LONG": 8, "DOUBLE": 8}  # else 4
 
@@ -39,6 +40,14 @@ def nrrd_header(path: Path) -> str | None:
     if any("none" in line for line in kept):
         return None
     return _MARK + "\n".join(kept)
+
+
+def states_orientation(header: str) -> bool:
+    """Whether a header has a coordinate system of the patient: in NRRD, a `space` of that kind; others always have."""
+    if not is_nrrd_header(header):
+        return True
+    fields = dict(line.lower().split(":", 1) for line in header.removeprefix(_MARK).splitlines() if ":" in line)
+    return fields.get("space", "").strip() in _ANATOMICAL and "space directions" in fields
 
 
 def _nrrd_lines(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from autocrossdim.data import nifti
+from autocrossdim.data import headers, nifti
 from autocrossdim.data.geometry import Geometry, Image, three
 from autocrossdim.data.pictures import is_picture, picture_geometry
 from autocrossdim.system.errors import UserError
@@ -101,7 +101,7 @@ def geometry_from_itk(path: Path, image: sitk.Image | sitk.ImageFileReader, head
         dims=dims,
         pixel_type=pixel_type,
         header=header,
-        oriented=header is None or nifti.states_orientation(header),
+        oriented=header is None or (nifti.states_orientation(header) and headers.states_orientation(header)),
     )
 
 

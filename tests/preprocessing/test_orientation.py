@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 
 import autocrossdim
 from autocrossdim.data.dataset import load_dataset
+from autocrossdim.data.images import read_image
 from autocrossdim.preprocessing.fingerprint import common_orientation, extract, reoriented
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.workspace import Workspace
@@ -59,11 +61,29 @@ def test_measurements_are_turned_with_their_image(make_dataset: Callable[..., Pa
 def test_a_nifti_file_without_a_coordinate_system_has_no_orientation(
     make_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from autocrossdim.data.images import read_image
-
     file = make_dataset(direction=UPRIGHT, ending=".nii") / "imagesTr" / "a_0000.nii"
     assert read_image([file]).geometry.orientation == "SPL"
     content = bytearray(file.read_bytes())
     content[252:256] = b"\0\0\0\0"  # qform_code and sform_code
     file.write_bytes(content)
     assert read_image([file]).geometry.orientation is None
+
+
+@pytest.mark.parametrize(
+    ("space", "code"),
+    [
+        ("space: left-posterior-superior\nspace directions: (1,0,0) (0,2,0) (0,0,3)", "SPL"),
+        ("space: RAS\nspace directions: (1,0,0) (0,2,0) (0,0,3)", "SAR"),
+        ("space dimension: 3\nspace directions: (1,0,0) (0,2,0) (0,0,3)", None),
+        ("spacings: 1 2 3", None),
+    ],
+)
+def test_a_nrrd_file_without_an_anatomical_space_has_no_orientation(
+    tmp_path: Path, space: str, code: str | None
+) -> None:
+    file = tmp_path / "a.nrrd"
+    head = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 2 3 4\nencoding: raw\nkinds: domain domain domain\n{space}\n\n"
+    file.write_bytes(head.encode() + bytes(24))
+    geometry = read_image([file]).geometry
+    assert geometry.spacing == (3.0, 2.0, 1.0)
+    assert geometry.orientation == code

@@ -20,9 +20,8 @@ def annotation_notes(dataset: Dataset, fingerprint: Fingerprint) -> list[str]:
             f"{annotated:,} of {total:,} slices are annotated (unannotated_slices). The others are left out of the "
             "loss and of all scores."
         )
-    if dataset.annotated_labels:
+    if partial := [names for case, names in dataset.annotated_labels.items() if case in fingerprint.names]:
         number = len(fingerprint.cases)
-        partial = dataset.annotated_labels.values()
         drawn = {name: number - sum(name not in names for names in partial) for name in dataset.labels.names}
         shown = listed([f"{name} in {count} of {number} cases" for name, count in drawn.items() if count < number])
         notes.append(f"Not all labels were annotated in every case (annotated_labels): {shown}.")

@@ -76,10 +76,10 @@ def check_structure(path: Path) -> StructureCheck:
         for name in sorted(unlabelled & names)
     ]
 
-    if unknown := sorted(set(dataset.annotated_labels) - names):
+    if unknown := sorted(set(dataset.annotated_labels) - names - {case.name for case in test}):
         faults.append(
             f"{dataset.path / 'dataset.json'}: annotated_labels names {listed(unknown, 10)}, but there is no such "
-            "training case. Correct the name."
+            "training or test case. Correct the name."
         )
     if cases and (fault := own_splits_fault(dataset)) is not None:
         faults.append(fault)

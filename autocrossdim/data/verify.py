@@ -215,10 +215,9 @@ def _annotated(datasets: list[Dataset], cases: list[CaseCheck]) -> list[str]:
         if dataset.labels.unannotated_slices:
             labelled, total = sum(len(case.labelled) for case in cases), sum(case.slices for case in cases)
             notes.append(f"Annotated slices: {labelled} of {total}; the others are left out (unannotated_slices).")
-        if dataset.annotated_labels:
+        if partial := [case.name for case in cases if case.name in dataset.annotated_labels]:
             notes.append(
-                f"Not every label was annotated in {len(dataset.annotated_labels)} of {counted(len(cases), 'case')} "
-                "(annotated_labels)."
+                f"Not every label was annotated in {len(partial)} of {counted(len(cases), 'case')} (annotated_labels)."
             )
     return notes
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import autocrossdim
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.structure import check_structure
 from autocrossdim.data.verify import Report, check_case, summarise, verify
@@ -238,7 +239,7 @@ def test_a_misspelt_key_is_a_warning(make_dataset):
         ),
         ({"annotated_labels": {"a": ["background"]}}, "annotated_labels of case 'a' names background"),
         ({"annotated_labels": {"a": []}}, "annotated_labels of case 'a' is empty"),
-        ({"annotated_labels": {"z": ["first"]}}, "annotated_labels names z, but there is no such training case"),
+        ({"annotated_labels": {"z": ["first"]}}, "annotated_labels names z, but there is no such training or test"),
         ({"annotated_labels": {"a": ["first"]}}, "a.nii.gz: contains the label value 2, but annotated_labels"),
     ],
 )
@@ -303,6 +304,19 @@ def test_what_was_not_annotated_is_noted(make_dataset):
     report = verify(dataset)
     assert report.faults == []
     assert "Not every label was annotated in 1 of 5 cases (annotated_labels)." in report.notes
+
+
+def test_test_cases_may_be_annotated_in_part_as_evaluate_takes_into_account(make_dataset, tmp_path: Path):
+    both = {"background": 0, "first": 1, "second": 2}
+    dataset = make_dataset(labels=both, test_cases=["t", "u"], annotated_labels={"t": ["first"]})
+    report = verify(dataset)
+    assert report.faults == []
+    assert not any("annotated_labels" in note for note in report.notes)
+    references = dataset / "labelsTs"
+    summary = autocrossdim.evaluate(references, references, dataset=dataset, output=tmp_path / "s.json", processes=1)
+    dice = {case.file: case.metrics["2"]["Dice"] for case in summary.metric_per_case}
+    assert np.isnan(dice["t.nii.gz"])
+    assert dice["u.nii.gz"] == 1
 
 
 def test_more_cases_than_stated_are_used_and_said(make_dataset, edit_json):

@@ -134,7 +134,7 @@ def _prove(module: nn.Module, example: Tensor | None) -> list[str]:
             image, depth = _probe(flat, example)
             fault = _fault(flat, image, depth)
             if fault and hasattr(flat, "forward_features"):
-                head = _parts_of_head(flat, image)
+                head = _parts_of_head(flat.float(), image)  # the comparison may have left it in double precision
                 _drop_head(flat, head)
                 fault = _fault(flat, image, depth) if head else fault
         if fault:

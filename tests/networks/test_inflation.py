@@ -219,6 +219,26 @@ def test_an_attention_whose_hidden_units_are_all_off_is_not_taken_for_right() ->
         inflate(nn.Sequential(nn.ReLU(), attention))
 
 
+class GatedClassifier(nn.Module):
+    """A classifier as timm's are, with a gate whose mean leaves out the new axis: in 3D, its values are wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return x * x.mean((2, 3), keepdim=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.forward_features(x))
+
+
+def test_a_classifier_whose_features_are_wrong_in_3d_is_refused() -> None:
+    with pytest.raises(UserError, match="the layer GatedClassifier does not give the 2D features on a volume"):
+        inflate(GatedClassifier())
+
+
 def test_the_error_says_where_the_layer_is() -> None:
     with pytest.raises(UserError, match=r"inflate 1\.0: .*Bilinear"):
         inflate(nn.Sequential(nn.ReLU(), nn.Sequential(nn.Bilinear(4, 4, 4))))

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-
 from autocrossdim.data.dataset import Case
 from autocrossdim.data.writing.formats import DEFAULT
 from autocrossdim.data.writing.results import Results
@@ -21,6 +19,7 @@ from autocrossdim.inference.inputs import existing_files, far_from_training, unc
 from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.inference.predictor import Predictor, Prepared
 from autocrossdim.inference.segmentation import Segmentation
+from autocrossdim.inference.stored import write_probabilities
 from autocrossdim.records.origin import Origin
 from autocrossdim.system.console import say, track, warn
 from autocrossdim.system.errors import UserError
@@ -103,7 +102,7 @@ class _Files:
     def __init__(self, predictor: Predictor, output: Path, format: str) -> None:
         plan = predictor.plan
         self.output, self.ending, self.score = output, plan.file_ending, predictor.case_score
-        self.channels = plan.channel_names
+        self.channels, self.labels = plan.channel_names, plan.labels
         self.origin = predictor.origin
         self.results = Results(
             output, plan.labels, self.ending, format=format, codes=predictor.codes, origin=self.origin
@@ -132,8 +131,7 @@ class _Files:
         with suppress(OSError):  # a failure is reported when the segmentation is written
             self.results.path(case).unlink()
         if result.probabilities is not None:
-            with written_whole(self.probabilities(case)) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, probabilities=result.probabilities)
+            write_probabilities(self.probabilities(case), result.probabilities, self.labels)
         if result.uncertainty is None:
             remove_from_list(self.output, case.name)
         else:

@@ -13,7 +13,20 @@ from autocrossdim.data.images import read_label
 from autocrossdim.inference.restore import to_label
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.text import by_axis, counted
+from autocrossdim.system.files import written_whole
+from autocrossdim.system.text import by_axis, counted, listed
+
+
+def write_probabilities(path: Path, values: np.ndarray, labels: Labels) -> None:
+    """Write the probabilities of a case to a `.npz` file, with the labels that they are about.
+
+    Args:
+        path: Path of the file.
+        values: Probabilities (K, Z, Y, X), float16.
+        labels: Labels of the model.
+    """
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, probabilities=values, labels=np.array(labels.model_dump_json()))
 
 
 def stored_cases(folders: Sequence[Path]) -> list[str]:
@@ -58,7 +71,7 @@ def average_stored(folders: Sequence[Path], case: str, *, labels: Labels, ending
                 f"{folder / case}{ending}: the grid differs from that of {folders[0] / case}{ending} ({difference}). "
                 "Predict the same images with each model."
             )
-    stored = [_probabilities(folder / f"{case}.npz", (labels.num_outputs, *geometry.shape)) for folder in folders]
+    stored = [_probabilities(folder / f"{case}.npz", labels, geometry) for folder in folders]
     label = np.empty(geometry.shape, dtype=np.min_scalar_type(labels.values[-1]))
     for z in range(len(label)):  # slice by slice, to avoid a second copy of all probabilities
         mean = torch.stack([torch.from_numpy(values[:, z].astype(np.float32)) for values in stored]).mean(dim=0)
@@ -66,17 +79,29 @@ def average_stored(folders: Sequence[Path], case: str, *, labels: Labels, ending
     return label, geometry
 
 
-def _probabilities(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _probabilities(path: Path, labels: Labels, geometry: Geometry) -> np.ndarray:
+    """Return the probabilities in a file. nnU-Net's files, and those of earlier versions, do not name their labels."""
+    shape = (labels.num_outputs, *geometry.shape)
     try:
         with np.load(path, allow_pickle=False) as content:
             values: np.ndarray = content["probabilities"]
+            stored = Labels.model_validate_json(str(content["labels"])) if "labels" in content else labels
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path}: the file is damaged or was not written by `predict --probabilities`. Predict this case again."
         ) from error
+    if (theirs := list(stored.foreground.items())) != (ours := list(labels.foreground.items())):
+        raise UserError(
+            f"{path}: probabilities of the labels {_named(theirs)}, but dataset.json declares {_named(ours)}. Use the "
+            "dataset of these models, and models with the same labels."
+        )
     if values.shape != shape or not np.issubdtype(values.dtype, np.floating):
         raise UserError(
             f"{path}: probabilities of shape {by_axis(values.shape)}, but the labels of the dataset and the grid of "
             f"the image need {by_axis(shape)} (labels, z, y, x). Predict this case again."
         )
     return values
+
+
+def _named(labels: Sequence[tuple[str, tuple[int, ...]]]) -> str:
+    return listed([f"{name} ({', '.join(map(str, values))})" for name, values in labels], 10)

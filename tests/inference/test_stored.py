@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import autocrossdim
+from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.images import read_label, write_array, write_label
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
+from autocrossdim.inference.stored import write_probabilities
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
@@ -48,7 +50,7 @@ def stored(request: pytest.FixtureRequest, make_plan: Callable[..., Any], tmp_pa
     for model, folder in zip(models, folders, strict=True):
         alone = Predictor([model], mirroring=False)(raw / "a_0000.nii.gz", probabilities=True)
         write_label(alone.label, alone.geometry, folder / "a.nii.gz")
-        np.savez_compressed(folder / "a.npz", probabilities=alone.probabilities)
+        write_probabilities(folder / "a.npz", alone.probabilities, labels)
     together = Predictor(models, mirroring=False)(raw / "a_0000.nii.gz", probabilities=True)
     return raw, folders, together
 
@@ -96,3 +98,17 @@ def test_directories_that_do_not_fit_together_are_named(stored: Any, tmp_path: P
     with pytest.raises(UserError, match="damaged"):
         autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)
     assert not list((tmp_path / "both").glob("*.nii.gz"))
+
+
+def test_probabilities_of_other_labels_are_refused(stored: Any, tmp_path: Path) -> None:
+    """As many labels under exchanged names: an average would mix structures without any sign of it."""
+    raw, folders, _ = stored
+    labels = load_dataset(raw).labels
+    exchanged = dict(zip(reversed(labels.names), labels.foreground.values(), strict=True))
+    with np.load(folders[1] / "a.npz") as content:
+        values = content["probabilities"]
+    write_probabilities(folders[1] / "a.npz", values, labels.model_copy(update={"foreground": exchanged}))
+    with pytest.raises(UserError, match=r"dx/a\.npz: probabilities of the labels .*, but dataset\.json declares"):
+        autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)
+    np.savez(folders[1] / "a.npz", probabilities=values)  # as nnU-Net and earlier versions write it
+    assert len(autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)) == 1

@@ -23,7 +23,6 @@ from autocrossdim.inference.stored import write_probabilities
 from autocrossdim.records.origin import Origin
 from autocrossdim.system.console import say, track, warn
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import written_whole
 from autocrossdim.system.text import counted, listed, shown_path
 
 

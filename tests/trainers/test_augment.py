@@ -109,7 +109,9 @@ def test_angles_in_one_plane_are_as_wide_as_nnunets(patch: tuple[int, ...], larg
 def test_patches_with_an_axis_that_is_not_mirrored_are_not_turned_upside_down(
     patch: tuple[int, ...], mirrored: tuple[int, ...]
 ) -> None:
-    draws = [draw_warp(patch, np.random.default_rng(seed), Strength(affine=1.0), mirrored=mirrored) for seed in range(300)]
+    draws = [
+        draw_warp(patch, np.random.default_rng(seed), Strength(affine=1.0), mirrored=mirrored) for seed in range(300)
+    ]
     seen = np.degrees([np.arctan2(warp.matrix[1, 0], warp.matrix[0, 0]) for warp in draws if warp is not None])
     assert 25 < np.abs(seen).max() <= 30
 

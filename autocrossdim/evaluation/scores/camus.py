@@ -5,12 +5,8 @@ Transactions on Medical Imaging 38 (2019) 2198-2210. Both views count as cases o
 the mean distance in mm from the border pixels of either mask to the other's border. A structure in only one of the two
 segmentations has Dice 0 and the image's diagonal as distances; in neither, it is left out.
 
-The ejection fraction is 100 x (EDV - ESV) / EDV, with volumes by Simpson's biplane rule (`simpson.py`) from the masks
-of the left ventricle's cavity, and is compared with that from the reference masks.
-
-Deviations: the challenge's own code was not available to us. The hinge points of the mitral annulus are found by a rule
-of our own, and volumes use the long axis of their own phase. Absolute volumes can therefore differ from those published
-with the database.
+The ejection fraction is 100 x (EDV - ESV) / EDV, with volumes by Simpson's biplane rule from the masks of the left
+ventricle's cavity, computed as the organisers do (`simpson.py`), and is compared with that from the reference masks.
 """
 
 import math
@@ -48,8 +44,8 @@ class Frame:
         view: `2CH` or `4CH`.
         phase: `ED` or `ES`.
         rows: Dice, HD and MAD of each structure.
-        predicted: Left ventricle of the prediction; None if it has none.
-        expected: Left ventricle of the reference; None if it has none.
+        predicted: Left ventricle of the prediction; None if it has none, or no base is found.
+        expected: Left ventricle of the reference; None likewise.
     """
 
     patient: str
@@ -167,7 +163,7 @@ def _patients(frames: Iterable[Frame]) -> tuple[dict[str, Rows], dict[str, str]]
         if missing:
             left_out[patient] = f"no {listed(missing)}"
         elif predicted is None or expected is None:
-            left_out[patient] = "a segmentation has no left ventricle"
+            left_out[patient] = "no left ventricle with a base in a segmentation"
         else:
             patients[patient] = {
                 name: {"prediction": predicted[name], "reference": expected[name]} for name in QUANTITIES
@@ -180,5 +176,6 @@ def _ejection(views: Mapping[tuple[str, str], View | None]) -> Values | None:
     found = {at: ventricle for at, ventricle in views.items() if ventricle is not None}
     if len(found) < len(VIEWS) * len(PHASES):
         return None
-    diastole, systole = (volume(*(found[view, phase] for view in VIEWS)) for phase in PHASES)
+    lengths = [ventricle.length for ventricle in found.values()]
+    diastole, systole = (volume(*(found[view, phase] for view in VIEWS), lengths=lengths) for phase in PHASES)
     return dict(zip(QUANTITIES, (100 * (diastole - systole) / diastole, diastole, systole), strict=True))

@@ -69,9 +69,14 @@ class Learner:
             soft_targets=run.task.soft_labels is not None,
         )
         if resumed is not None:
-            load_optimizer(self.optimizer, resumed.resume["optimizer"])
-            if self.average is not None:
-                self.average.network.load_state_dict(resumed.network)
+            self.load(resumed)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Go on from the weights, their average and the state of the optimiser of a checkpoint of this run."""
+        self.network.load_state_dict(checkpoint.resume["network"])
+        load_optimizer(self.optimizer, checkpoint.resume["optimizer"])
+        if self.average is not None:
+            self.average.network.load_state_dict(checkpoint.network)
 
     @property
     def evaluated(self) -> SegmentationNetwork:
@@ -114,6 +119,4 @@ def _network(run: Run, resumed: Checkpoint | None) -> tuple[SegmentationNetwork,
         say(f"Starting weights: {network.load_report}")
         teachers = {} if run.task.soft_labels is None else {"teachers": run.task.soft_labels.teachers}
         return network, {**provenance, "asked": run.task.weights, **teachers}
-    network = build_network(plan, None)
-    network.load_state_dict(resumed.resume["network"])
-    return network, resumed.provenance
+    return build_network(plan, None), resumed.provenance

@@ -121,11 +121,14 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                 device=fabric.device,
                 autocast=fabric.autocast,
             )
+            collapses = has_mean_teacher and not state.untaught and has_collapsed(state, scores.mean_dice)
+            state.untaught |= collapses
             entry = _entry(run, state, scores, learner.optimizer.param_groups[-1]["lr"])
             is_best = scores.mean_dice is not None and (state.best is None or scores.mean_dice > state.best)
             state.best = scores.mean_dice if is_best else state.best
             state.losses, state.epoch_seconds, state.epoch_waited = [], 0.0, 0.0
-            _stop_teaching_on_collapse(run, state, scores.mean_dice)
+            if collapses:
+                _fall_back(run, learner, state, scores.mean_dice)
             _shorten_on_plateau(run, state, scores.mean_dice)
             if fabric.is_global_zero:
                 history.add(entry)
@@ -173,15 +176,15 @@ def _step(run: Run, learner: Learner, fabric: Fabric, batches: Sequence[Batch], 
     return torch.where(losses.isfinite().all(), losses[: len(batches)].mean(), torch.nan)
 
 
-def _stop_teaching_on_collapse(run: Run, state: RunState, score: float | None) -> None:
-    """Leave the unlabelled scans out from now on if the validation score fell while learning from them."""
-    if state.taught_steps and not state.untaught:
-        state.untaught = has_collapsed(state, score)
-        if state.untaught:
-            say(
-                f"{run.name}: the validation score fell from {state.taught_from:.3f} to {score:.3f} while learning "
-                "from unlabelled scans. The rest of the training leaves them out."
-            )
+def _fall_back(run: Run, learner: Learner, state: RunState, score: float | None) -> None:
+    """Go back to the best weights so far, because unlabelled scans have made the network worse."""
+    best = Checkpoint.read(run.folder.best)
+    learner.load(best)
+    say(
+        f"{run.name}: the validation score fell from {state.taught_from:.3f} to {score:.3f} while learning from "
+        f"unlabelled scans. The rest of the training leaves them out and starts from the weights of epoch "
+        f"{best.run.epoch}, the best so far."
+    )
 
 
 def _shorten_on_plateau(run: Run, state: RunState, score: float | None) -> None:
@@ -210,6 +213,7 @@ def _entry(run: Run, state: RunState, scores: Scores, learning_rate: float) -> d
         "waited_for_data": state.epoch_waited,
         "training_cases": len(run.task.split.train),
         "unlabelled_steps": state.taught_steps,
+        **({"collapsed_from": state.taught_from} if state.untaught else {}),
         "patches": steps * run.settings.accumulate * run.configuration.batch_size,
     }
 

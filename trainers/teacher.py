@@ -17,7 +17,7 @@ from trainers.loss import IGNORED
 
 START = 0.25  # progress of the run at which the teacher begins; before, it knows less than the labelled cases show
 CONFIDENCE = 0.95  # probability from which on the teacher's answer counts (FixMatch, UniMatch: 0.95)
-COLLAPSE = 0.05  # fall of the validation pseudo-Dice below its value at the start that ends the teaching
+COLLAPSE = 0.05  # fall of the validation pseudo-Dice below its last value without the teaching that ends it
 BOX = (0.3, 0.7)  # edge length of the pasted box relative to the patch
 
 
@@ -62,11 +62,15 @@ def pseudo_labels(logits: Tensor, *, regions: bool) -> Tensor:
 
 
 def has_collapsed(state: RunState, score: float | None) -> bool:
-    """Record the validation score at which the teaching began, and return whether it has fallen far below that."""
+    """Return whether the validation score has fallen far below that with which the teaching began.
+
+    Until then, that score is recorded in the state.
+    """
     if score is None:
         return False
-    if state.taught_from is None:
+    if state.taught_from is None or not state.taught_steps:
         state.taught_from = score
+        return False
     return score < state.taught_from - COLLAPSE
 
 

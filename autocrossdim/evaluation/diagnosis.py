@@ -1,7 +1,7 @@
 """What can go wrong in training, recognised from its history and its plan, with the settings that may help.
 
-The three signatures are those of the paper's research programme: overfitting, slow convergence, and a 2D network on
-isotropic data. Their thresholds are our choice.
+Three of the signatures are those of the paper's research programme: overfitting, slow convergence, and a 2D network on
+isotropic data. Their thresholds are our choice. The fourth is a collapse while learning from unlabelled scans.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,15 @@ THIN = 8  # slices below which a 3D network has no context to gain
 def history_sentences(history: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what the history of a complete run shows, one sentence per signature.
 
+    Overfitting and slow convergence are looked for in runs of at least 10 epochs.
+
     Args:
         history: The lines of `history.jsonl`.
     """
-    if len(history) < EPOCHS:
-        return []
-    return [sentence for sentence in (_overfitting(history), _slow_convergence(history)) if sentence is not None]
+    found = [_collapse(history)]
+    if len(history) >= EPOCHS:
+        found += [_overfitting(history), _slow_convergence(history)]
+    return [sentence for sentence in found if sentence is not None]
 
 
 def plan_sentences(plan: Plan, configuration: str) -> list[str]:
@@ -48,6 +51,18 @@ def plan_sentences(plan: Plan, configuration: str) -> list[str]:
         f"does not use what neighbouring slices show. Also train a 3D network: autocrossdim train DATASET --config "
         f"{volumes[0]}."
     ]
+
+
+def _collapse(history: Sequence[Mapping[str, Any]]) -> str | None:
+    """Name the epoch in which the trainer stopped using unlabelled scans, because the pseudo-Dice had fallen."""
+    line = next((line for line in history if "collapsed_from" in line), None)
+    if line is None:
+        return None
+    return (
+        f"Unlabelled scans: by epoch {line['epoch']}, the pseudo-Dice had fallen from {line['collapsed_from']:.3f} to "
+        f"{line['mean_pseudo_dice']:.3f}, so training went back to the best weights until then and left the scans out. "
+        "What may help: a smaller weight, such as --set unlabelled=0.3, or none."
+    )
 
 
 def _overfitting(history: Sequence[Mapping[str, Any]]) -> str | None:

@@ -28,7 +28,8 @@ class RunState:
         shortened_step: Step at which the rest of the schedule was shortened; None if it was not.
         shortened_progress: Progress of the run at that step, 0 to 1.
         taught_steps: Number of steps that used unlabelled scans.
-        taught_from: Validation score when unlabelled scans were first used; None before that.
+        taught_from: Last validation score before unlabelled scans were used, or the first one if they were used in the
+            first epoch already; None without any.
         untaught: Whether unlabelled scans are no longer used, because the validation score fell.
     """
 

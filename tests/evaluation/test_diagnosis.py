@@ -56,6 +56,15 @@ def test_a_validation_loss_that_rises_while_the_dice_improves_is_no_overfitting(
     assert history_sentences(history(FAST, rising, 0.5 + 0.01 * EPOCHS)) == []
 
 
+def test_a_collapse_while_learning_from_unlabelled_scans_is_named_even_in_a_short_run() -> None:
+    lines = history(FAST[:6], dice=np.array([0.6, 0.7, 0.5, 0.7, 0.7, 0.7]))
+    assert history_sentences(lines) == []
+    for line in lines[2:]:
+        line["collapsed_from"] = 0.7
+    sentence = only(history_sentences(lines))
+    assert "by epoch 3, the pseudo-Dice had fallen from 0.700 to 0.500" in sentence
+
+
 @pytest.mark.parametrize(
     ("loss", "what"),
     [(EVEN, r"had reached \d\d% of its decrease halfway"), (np.full(40, 1.5), "(rose by|fell by only) 0.0.")],

@@ -17,7 +17,7 @@ from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.errors import UserError
-from trainers import loop, teacher
+from trainers import loop
 from trainers.loss import IGNORED
 from trainers.teacher import COLLAPSE, has_collapsed, is_teaching, pseudo_labelled, pseudo_labels
 
@@ -52,7 +52,9 @@ def test_the_answer_belongs_to_what_is_shown(shape: tuple[int, ...]) -> None:
 def test_a_score_far_below_the_one_at_the_start_is_a_collapse() -> None:
     state = RunState()
     assert not has_collapsed(state, None)
-    assert not has_collapsed(state, 0.8)
+    assert not has_collapsed(state, 0.9)
+    assert not has_collapsed(state, 0.8)  # nothing was taught yet: the teaching begins from here
+    state.taught_steps = 1
     assert not has_collapsed(state, 0.8 - 0.9 * COLLAPSE)
     assert has_collapsed(state, 0.8 - 1.1 * COLLAPSE)
     assert is_teaching(state, 0.9)
@@ -156,13 +158,41 @@ def test_a_complete_fold_does_not_go_on_with_other_scans(
     assert Checkpoint.read(folder.latest).run.epoch == 2
 
 
-def test_a_collapse_ends_the_teaching_and_says_so(
-    scans: Path, train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_after_a_collapse_training_goes_back_to_the_best_weights_without_the_scans(
+    scans: Path,
+    another_work: Callable[[str], Path],
+    train: Train,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(teacher, "COLLAPSE", -1.0)  # any score is too low
-    folder = train(epochs=4, unlabelled=1)
+    score, write, scored = loop.score, loop._write_checkpoint, []
+
+    def falls(*arguments: Any, **named: Any) -> Any:
+        scored.append((0.7, 0.5, 0.6, 0.6)[len(scored)])
+        found = score(*arguments, **named)
+        return replace(found, dice=dict.fromkeys(found.dice, scored[-1]))
+
+    def power_cut(*arguments: Any, **named: Any) -> None:
+        write(*arguments, **named)
+        if len(scored) == 2:
+            raise PowerCut
+
+    work = another_work("collapsed")
+    monkeypatch.setattr(loop, "score", falls)
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(loop, "_write_checkpoint", power_cut)
+        train(work=work, epochs=4, patience=0, unlabelled=1)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "fell from 0.700 to 0.500 while learning from unlabelled scans" in said
+    assert "starts from the weights of epoch 1, the best so far" in said
+    folder = Workspace.of(scans.parent.name, work).fold("dx", 0)
+    latest, best = Checkpoint.read(folder.latest), Checkpoint.read(folder.best)
+    assert (latest.run.step, best.run.step) == (4, 2)
+    for name, tensor in best.network.items():
+        assert torch.equal(tensor, latest.network[name]), name
+    train(work=work, epochs=4, patience=0, unlabelled=1)
     assert [line["unlabelled_steps"] for line in history(folder)] == [0, 2, 2, 2]
-    assert "while learning from unlabelled scans" in capsys.readouterr().err
+    assert [line.get("collapsed_from") for line in history(folder)] == [None, 0.7, 0.7, 0.7]
 
 
 def test_scans_of_a_patient_who_is_validated_are_left_out(

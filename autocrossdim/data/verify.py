@@ -164,7 +164,16 @@ def summarise(checks: Iterable[StructureCheck | CaseCheck]) -> Report:
     for case in cases:
         if case.image_hash is not None:
             same.setdefault(case.image_hash, []).append(case.name)
-    warnings += [f"cases {', '.join(names)} have identical images." for names in same.values() if len(names) > 1]
+    unlabelled = {case.name for dataset in datasets for case in dataset.unlabelled_cases()}
+    for names in (names for names in same.values() if len(names) > 1):
+        scans, annotated = sorted(unlabelled.intersection(names)), sorted(set(names) - unlabelled)
+        if scans and annotated:  # a fold that validates with the case would learn from its image
+            faults.append(
+                f"{datasets[0].path / 'imagesUn'}: {listed(scans)} {'has' if len(scans) == 1 else 'have'} the same "
+                f"image as the training case {annotated[0]}. Remove the copy from imagesUn."
+            )
+        else:
+            warnings.append(f"cases {', '.join(names)} have identical images.")
 
     present = {value for case in cases for value in case.values}
     foreground = {value for dataset in datasets for values in dataset.labels.foreground.values() for value in values}

@@ -65,6 +65,14 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: shutil.copy(d / IMAGE, d / "imagesTr/a_0002.nii.gz"),
         "a_0002.nii.gz: channel 2, but dataset.json names 2",
     ),
+    "copies of a training case without its label": (
+        lambda d: [
+            shutil.copytree(d / "imagesTr", d / "imagesUn"),
+            *(f.unlink() for f in (d / "imagesUn").iterdir() if f.name[0] != "a"),
+            *(f.rename(f.with_name(f"u{f.name[1:]}")) for f in sorted((d / "imagesUn").iterdir())),
+        ],
+        "imagesUn: u has the same image as the training case a. Remove the copy from imagesUn.",
+    ),
     "no channel number": (
         lambda d: shutil.copy(d / IMAGE, d / "imagesTr/a.nii.gz"),
         "imagesTr/a.nii.gz: the name lacks a channel number",

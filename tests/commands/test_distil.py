@@ -21,6 +21,7 @@ from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.student import Student, students
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.selection import teachers
+from autocrossdim.selection.choose import Choice
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
 from trainers import loop
@@ -96,6 +97,31 @@ def test_soft_labels_are_the_probabilities_of_the_teachers(
     with np.load(tmp_path / "all" / "case_05.npz") as found:
         probabilities = found["probabilities"]
     np.testing.assert_allclose(open_array(file)[:] / CERTAIN, probabilities[1:], atol=0.003)
+
+
+def test_a_2d_student_learns_what_2d_and_3d_teachers_say_together(
+    taught: tuple[Path, Path], tmp_path: Path, succeed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, work = taught[0], tmp_path / "work"
+    shutil.copytree(taught[1], work)
+    autocrossdim.train(raw, work=work, config="dx", **{**QUICK, "set": {**SETTINGS, "slices_first": False}})
+    # After one step, either network may be the better one.
+    monkeypatch.setattr("autocrossdim.selection.find_best.choose", lambda *_: Choice("omnia + dx", ["For this test."]))
+    succeed("find_best", raw, "--work", work, "--device", "cpu")
+    quick = ["--epochs", 1, "--weights", "random", "--device", "cpu"]
+    quick += [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+    said = succeed("distil", raw, "--work", work, "--fold", 0, *quick)
+    assert "omnia_distilled: one network that learned from omnia + dx" in " ".join(said.split())
+
+    spoken = {}
+    for config in (["omnia"], ["dx"], ["omnia", "dx"]):
+        predictor = autocrossdim.Predictor.load(work / raw.name, config=config, fold=0, device="cpu")
+        spoken["+".join(config)] = predictor(raw / "imagesUn" / "case_05_0000.nii.gz", probabilities=True).probabilities
+    (file,) = (Workspace.of(raw.name, work).preprocessed("omnia_distilled") / "fold_0").glob("case_05_*.b2nd")
+    learned = open_array(file)[:] / CERTAIN
+    np.testing.assert_allclose(learned, spoken["omnia+dx"][1:], atol=0.003)
+    for alone in ("omnia", "dx"):
+        assert np.abs(learned - spoken[alone][1:]).mean() > 0.003, alone
 
 
 def test_predict_uses_the_student_of_all_cases_without_mirroring_and_export_packs_it(

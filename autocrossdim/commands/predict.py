@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -122,48 +122,37 @@ def predict(
         _require_usable(model, input, writer, work=work, fold=folds, config=configurations)
         _submit(model, input, output, work=work, options=options, jobs=jobs or 1, slurm=sbatch_options(slurm))
         return []
-    from autocrossdim.inference.inputs import check_paths, find_inputs
-
     part_of((), part)  # fails if it is wrong
-    created = not os.path.lexists(output)  # false, rather than an error, for an impossible path
-    check_paths(input, output)
-    from autocrossdim.inference.folder import segment_folder
-    from autocrossdim.inference.predictor import Predictor
-    from autocrossdim.system.console import say
-    from autocrossdim.system.lock import LOCK, locked
+    with _claimed(input, output, part):
+        from autocrossdim.inference.folder import segment_folder
+        from autocrossdim.inference.inputs import find_inputs
+        from autocrossdim.inference.predictor import Predictor
+        from autocrossdim.system.console import say
 
-    lock = output / (LOCK if part == WHOLE else f".part-{part.replace('/', '-of-')}{LOCK}")
-    try:
-        with locked(lock, output):
-            predictor = Predictor.load(
-                model,
-                work=None if work is None else Path(work),
-                fold=folds,
-                config=configurations,
-                device=device,
-                mirroring=mirroring,
-                postprocessing=postprocessing,
-            )
-            plan = predictor.plan
-            channels, incomplete = len(plan.channel_names), predictor.accepts_incomplete
-            found = find_inputs(input, channels, plan.file_ending, incomplete=incomplete)
-            writer.check(found)
-            for note in predictor.notes:
-                say(note)
-            return segment_folder(
-                predictor,
-                part_of(sorted(found, key=lambda case: case.name), part),
-                output,
-                format=format,
-                probabilities=probabilities,
-                uncertainty=uncertainty,
-                overwrite=overwrite,
-            )
-    except UserError:
-        if created:
-            with suppress(OSError):  # something was written to it
-                output.rmdir()
-        raise
+        predictor = Predictor.load(
+            model,
+            work=None if work is None else Path(work),
+            fold=folds,
+            config=configurations,
+            device=device,
+            mirroring=mirroring,
+            postprocessing=postprocessing,
+        )
+        plan = predictor.plan
+        channels, incomplete = len(plan.channel_names), predictor.accepts_incomplete
+        found = find_inputs(input, channels, plan.file_ending, incomplete=incomplete)
+        writer.check(found)
+        for note in predictor.notes:
+            say(note)
+        return segment_folder(
+            predictor,
+            part_of(sorted(found, key=lambda case: case.name), part),
+            output,
+            format=format,
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            overwrite=overwrite,
+        )
 
 
 def present(segmentations: Sequence[Path], *, output: Path, slurm: str | None, **_: object) -> Iterator[str]:
@@ -172,6 +161,29 @@ def present(segmentations: Sequence[Path], *, output: Path, slurm: str | None, *
 
     if slurm is None:
         yield f"{output}: {counted(len(segmentations), 'segmentation')}."
+
+
+@contextmanager
+def _claimed(input: Path, output: Path, part: str) -> Iterator[None]:
+    """Create the output directory and lock it, or this part of it; a new directory that stays empty is removed.
+
+    Raises:
+        UserError: The input does not exist, the output cannot be written to, or another process writes to it.
+    """
+    from autocrossdim.inference.inputs import check_paths
+    from autocrossdim.system.lock import LOCK, locked
+
+    created = not os.path.lexists(output)  # false, rather than an error, for an impossible path
+    check_paths(input, output)
+    lock = output / (LOCK if part == WHOLE else f".part-{part.replace('/', '-of-')}{LOCK}")
+    try:
+        with locked(lock, output):
+            yield
+    except UserError:
+        if created:
+            with suppress(OSError):  # something was written to it
+                output.rmdir()
+        raise
 
 
 def _require_usable(

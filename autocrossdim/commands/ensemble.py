@@ -35,7 +35,8 @@ def ensemble(
     Raises:
         UserError: The directories hold different cases, or probabilities of different labels or grids.
     """
-    from autocrossdim.data.dataset import Case, find_dataset, load_dataset
+    from autocrossdim.data.dataset import Case, load_dataset
+    from autocrossdim.data.find import find_dataset
     from autocrossdim.data.writing.results import Results
     from autocrossdim.inference.stored import average_stored, stored_cases
     from autocrossdim.system.console import track

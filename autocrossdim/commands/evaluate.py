@@ -57,7 +57,8 @@ def evaluate(
         UserError: A file has no partner, lies on another grid, or holds undeclared values; the score does not exist or
             needs other labels.
     """
-    from autocrossdim.data.dataset import find_dataset, load_dataset
+    from autocrossdim.data.dataset import load_dataset
+    from autocrossdim.data.find import find_dataset
     from autocrossdim.evaluation.folder import evaluate_folder, labels_from
     from autocrossdim.system.processes import default_processes
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autocrossdim.commands.arguments import Fold
-from autocrossdim.data.dataset import Dataset, find_dataset, load_dataset
+from autocrossdim.data.dataset import Dataset, load_dataset
+from autocrossdim.data.find import find_dataset
 from autocrossdim.data.splits import Split, load_or_make_splits
 from autocrossdim.data.verify import findings
 from autocrossdim.preprocessing.dataset import preprocess_cases

@@ -26,7 +26,7 @@ def verify(dataset: DatasetArgument, *, processes: ProcessesOption = None) -> "R
     Raises:
         UserError: There is no such dataset.
     """
-    from autocrossdim.data.dataset import find_dataset
+    from autocrossdim.data.find import find_dataset
     from autocrossdim.data.verify import verify as check
     from autocrossdim.system.processes import default_processes
 

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-from autocrossdim.data.dataset import find_dataset
+from autocrossdim.data.find import find_dataset
 from autocrossdim.models.hub import FILE, fetch, is_on_hub
 from autocrossdim.models.model_file import ModelFile, is_model_file
 from autocrossdim.records.best import Best, contender_name

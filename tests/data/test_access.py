@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from autocrossdim.data import dicom
-from autocrossdim.data.dataset import cases_in_folder, find_dataset, load_dataset
+from autocrossdim.data.dataset import cases_in_folder, load_dataset
 from autocrossdim.data.dicom import dicom_folders
+from autocrossdim.data.find import find_dataset
 from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.images import read_dicom_series, read_image, read_label, write_label
 from autocrossdim.data.splits import load_or_make_splits

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from autocrossdim.networks.layers import AcsConv3d
-from autocrossdim.networks.twins import is_known
+from autocrossdim.networks.reviewed import is_known
 from autocrossdim.networks.unet import DecoderBlock, UNet
 from autocrossdim.networks.upsampled import spread
 

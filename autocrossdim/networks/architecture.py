@@ -13,7 +13,7 @@ from timm.layers import BlurPool2d
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
 
-from autocrossdim.networks.twins import all_known
+from autocrossdim.networks.reviewed import all_known
 from autocrossdim.system.errors import UserError
 
 _TRACED_SIZE = 256  # pixels; any power of two larger than the coarsest stride

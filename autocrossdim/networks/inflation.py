@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from autocrossdim.networks.architecture import advice
 from autocrossdim.networks.kernels import Mode
 from autocrossdim.networks.parity import Fault, find_fault, hooked, perturb, reproducible
-from autocrossdim.networks.twins import TWINS, Geometry, Spec, all_known, is_refused
+from autocrossdim.networks.reviewed import all_known, is_refused
+from autocrossdim.networks.twins import TWINS, Geometry, Spec
 from autocrossdim.system.errors import UserError
 
 _RGB = 3

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from timm import layers as tl
-from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
+from timm.layers.cbam import ChannelAttn
 from timm.layers.grn import GlobalResponseNorm
 from timm.layers.norm_act import LayerNormAct2d, RmsNormAct2d
 from timm.layers.pool2d_same import MaxPool2dSame
@@ -16,19 +16,13 @@ from timm.layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d
 from timm.models import (
     _efficientnet_blocks,
     convnext,
-    efficientnet,
     fastvit,
     ghostnet,
     hgnet,
     inception_next,
     metaformer,
-    regnet,
-    resnet,
 )
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from autocrossdim.networks import blocks
 from autocrossdim.networks import layers as ours
@@ -356,53 +350,3 @@ def _metaformer_stage(layer: Any, _: Spec) -> nn.Module:
 @twin_of(*_BLOCKS)
 def _block(layer: nn.Module, _: Spec) -> nn.Module:
     return _BLOCKS[type(layer)](layer)
-
-
-# --- layers that stay as they are
-
-# Written for any number of spatial axes, or over channels only: read, and tested family by family.
-_FREE: frozenset[type] = frozenset(
-    {
-        *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Dropout),
-        *(nn.Linear, nn.PReLU, nn.GroupNorm, nn.LayerNorm, tl.LayerNorm),
-        *(tl.GroupNorm, tl.GroupNorm1, tl.GroupNormAct, tl.DropPath),
-        *(CbamModule, SpatialAttn, tl.ConvNormAct, tl.Mlp, tl.GlobalResponseNormMlp),
-        *(tl.SelectAdaptivePool2d, tl.ClassifierHead, tl.NormMlpClassifierHead),
-        *(efficientnet.EfficientNet, _efficientnet_blocks.ConvBnAct, _efficientnet_blocks.EdgeResidual),
-        *(_efficientnet_blocks.DepthwiseSeparableConv, _efficientnet_blocks.InvertedResidual),
-        *(resnet.ResNet, resnet.BasicBlock, resnet.Bottleneck),
-        *(regnet.RegNet, regnet.RegStage, regnet.Bottleneck, regnet.PreBottleneck),
-        *(convnext.ConvNeXt, convnext.ConvNeXtStage, convnext.Downsample),
-    }
-)
-_ELEMENTWISE = ("torch.nn.modules.activation", "timm.layers.activations")
-# Layers of torch, also as bases of others, that compute over two axes unless a twin is registered.
-_SPATIAL_BASES = (_ConvNd, _NormBase, _MaxPoolNd, _AvgPoolNd)
-
-
-def all_known(module: nn.Module) -> bool:
-    """Whether the 3D forms of a module and of all its parts were written or reviewed, so that they need no check."""
-    twin = TWINS.get(type(module))
-    return is_known(module) and ((twin is not None and twin.whole) or all(map(all_known, module.children())))
-
-
-def is_known(module: nn.Module) -> bool:
-    """Whether the 3D form of a layer itself, without its parts, was written or reviewed rather than only tried."""
-    kind = type(module)
-    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
-        return False
-    return kind in TWINS or kind in _FREE or _is_elementwise(module)
-
-
-def is_refused(module: nn.Module) -> bool:
-    """Whether a layer without a twin certainly computes over two axes, so that there is nothing to try."""
-    if is_known(module):
-        return False
-    of_torch = type(module).__module__.startswith("torch.") and not any(True for _ in module.children())
-    # Over pooled features a BatchNorm1d is right, so that it is left to the proof.
-    return type(module) is not nn.BatchNorm1d and (of_torch or isinstance(module, _SPATIAL_BASES))
-
-
-def _is_elementwise(module: nn.Module) -> bool:
-    state = any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(False))
-    return not state and type(module).__module__.startswith(_ELEMENTWISE)

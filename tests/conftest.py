@@ -104,6 +104,21 @@ def make_dataset(tmp_path: Path) -> DatasetBuilder:
     return build
 
 
+@pytest.fixture(scope="session")
+def write_nodules() -> Callable[[Path], Path]:
+    """Write `Dataset901_Nodules` into a folder: five training and two test volumes with an organ and nodules."""
+
+    def write(folder: Path) -> Path:
+        from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
+
+        raw = folder / "Dataset901_Nodules"
+        labels = {"background": 0, "organ": 1, "nodule": 2}
+        write_dataset(raw, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
+        return raw
+
+    return write
+
+
 @pytest.fixture
 def write_image() -> Callable[..., Path]:
     """Write one file with ITK: `write_image(path, array, spacing, origin=..., direction=...)`."""
@@ -204,9 +219,12 @@ def make_plan() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def write_model(make_plan: Callable[..., Any]) -> Callable[..., Path]:
-    """Write a model folder with one complete fold of random weights: `write_model(folder, **as make_plan)`."""
+    """Write a model folder with one complete fold of random weights: `write_model(folder, **as make_plan)`.
 
-    def write(folder: Path, **options: Any) -> Path:
+    A plan that exists is given as `plan`.
+    """
+
+    def write(folder: Path, *, plan: Any = None, **options: Any) -> Path:
         import torch
 
         from autocrossdim.networks.build import build_network
@@ -214,7 +232,7 @@ def write_model(make_plan: Callable[..., Any]) -> Callable[..., Path]:
         from autocrossdim.records.run_state import RunState
 
         torch.manual_seed(0)
-        plan = make_plan(**options)
+        plan = make_plan(**options) if plan is None else plan
         checkpoint = Checkpoint(
             plan=plan,
             configuration=plan.decision.configuration,
@@ -229,6 +247,18 @@ def write_model(make_plan: Callable[..., Any]) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the console take the captured stderr for a terminal of 80 columns."""
+    from autocrossdim.system import console
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console.console, "is_interactive", True)
+    monkeypatch.setattr(console.console, "_force_terminal", True)
+    monkeypatch.setattr(console.console, "width", 80)
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
 
 
 @pytest.fixture

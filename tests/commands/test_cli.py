@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from autocrossdim.data.images import read_label
-from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, ISOTROPIC_SPACING, chambers, nodules, write_dataset
+from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
 
 SMALL = ["--memory", "2", "--no-trial", "--encoder", "test_efficientnet"]
 QUICK = [
@@ -44,11 +44,8 @@ def process(*words: object, **environment: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.fixture(scope="module")
-def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("raw") / "Dataset901_Nodules"
-    labels = {"background": 0, "organ": 1, "nodule": 2}
-    write_dataset(folder, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
-    return folder
+def volumes(tmp_path_factory: pytest.TempPathFactory, write_nodules: Callable[[Path], Path]) -> Path:
+    return write_nodules(tmp_path_factory.mktemp("raw"))
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import autocrossdim
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
-from autocrossdim.networks.build import build_network
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.normalization import Normalization
-from autocrossdim.records.run_state import RunState
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.device import CPU
 from autocrossdim.system.errors import UserError
@@ -67,31 +64,22 @@ def test_folds_of_different_plans_are_not_exported(
 
 @pytest.mark.parametrize(("plan", "other", "difference"), DIFFERENCES)
 def test_configurations_of_different_plans_are_not_averaged(
-    make_plan: Callable[..., Any], tmp_path: Path, plan: dict[str, Any], other: dict[str, Any], difference: str
+    make_plan: Callable[..., Any],
+    write_model: Callable[..., Path],
+    tmp_path: Path,
+    plan: dict[str, Any],
+    other: dict[str, Any],
+    difference: str,
 ) -> None:
     volumes, slices = make_plan(3, **plan), make_plan(2, **other)
     workspace = Workspace(tmp_path / "Dataset001_Tiny")
     both = volumes.model_copy(update={"configurations": volumes.configurations | slices.configurations})
     both.write(workspace.plan)
     for trained in (volumes, slices):
-        write_fold(workspace, trained)
+        write_model(workspace.model(trained.decision.configuration), plan=trained)
     dx, omnia = (workspace.fold(name, 0).latest for name in ("dx", "omnia"))
     with pytest.raises(UserError, match=rf"{omnia}: trained under another plan than {dx} \(different: {difference}\)"):
         Predictor.load(workspace.root, config=["dx", "omnia"], device="cpu")
-
-
-def write_fold(workspace: Workspace, plan: Any) -> None:
-    torch.manual_seed(0)
-    Checkpoint(
-        plan=plan,
-        configuration=plan.decision.configuration,
-        fold=0,
-        split={"train": ["a"], "val": ["b"]},
-        network=build_network(plan.network_plan(plan.configuration()), None).state_dict(),
-        settings={},
-        provenance={},
-        run=RunState(epoch=1, step=1, complete=True),
-    ).write(workspace.fold(plan.decision.configuration, 0).latest)
 
 
 def test_a_checkpoint_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.jobs import command
 from autocrossdim.jobs.local import Slot, run_together, slots, visible_gpus
 from autocrossdim.system.console import logger
@@ -165,10 +164,8 @@ def test_no_process_is_left_behind(tmp_path: Path, number: signal.Signals) -> No
 
 
 @pytest.mark.slow
-def test_two_folds_are_trained_at_a_time(tmp_path: Path) -> None:
-    raw = tmp_path / "Dataset901_Nodules"
-    labels = {"background": 0, "organ": 1, "nodule": 2}
-    write_dataset(raw, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
+def test_two_folds_are_trained_at_a_time(tmp_path: Path, write_nodules: Callable[[Path], Path]) -> None:
+    raw = write_nodules(tmp_path)
 
     def autocrossdim(*words: object) -> subprocess.CompletedProcess[str]:
         whole = [sys.executable, "-m", "autocrossdim", *words[:1], raw, "--work", tmp_path / "work", *words[1:]]

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
-
 # One cluster serves all of them: its daemons and the two processors of its node cannot be shared by several workers.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
@@ -146,11 +144,8 @@ def start(folder: Path, programs: Mapping[str, str | None]) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("raw") / "Dataset901_Nodules"
-    labels = {"background": 0, "organ": 1, "nodule": 2}
-    write_dataset(folder, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
-    return folder
+def raw(tmp_path_factory: pytest.TempPathFactory, write_nodules: Callable[[Path], Path]) -> Path:
+    return write_nodules(tmp_path_factory.mktemp("raw"))
 
 
 @pytest.fixture(scope="module")

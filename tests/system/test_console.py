@@ -17,13 +17,9 @@ TRICKY = ["[/b]", "[red]x", r"$\foo$", ":smile:", "100 %", "%s", "{x}"]
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the console take the captured stderr for a narrow terminal."""
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(console.console, "is_interactive", True)
-    monkeypatch.setattr(console.console, "_force_terminal", True)
+def terminal(terminal: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A narrower terminal than that of other tests."""
     monkeypatch.setattr(console.console, "width", 40)
-    monkeypatch.setattr(console, "is_terminal", lambda: True)
 
 
 @pytest.fixture

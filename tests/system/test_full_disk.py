@@ -7,11 +7,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 
 resource = pytest.importorskip("resource")
 LIMIT = 20_000  # bytes; the JSON files and pictures of a small dataset are smaller, its arrays larger
@@ -74,10 +73,8 @@ def test_with_room_all_are_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_preprocessing_and_training_end_in_one_line(tmp_path: Path) -> None:
-    raw, work = tmp_path / "Dataset901_Nodules", tmp_path / "work"
-    labels = {"background": 0, "organ": 1, "nodule": 2}
-    write_dataset(raw, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
+def test_preprocessing_and_training_end_in_one_line(tmp_path: Path, write_nodules: Callable[[Path], Path]) -> None:
+    raw, work = write_nodules(tmp_path), tmp_path / "work"
 
     def run(*words: object, limit: int) -> tuple[int, str]:
         done = subprocess.run(

@@ -6,7 +6,6 @@ import pytest
 
 import autocrossdim
 from autocrossdim.commands.plugins import FoldTask
-from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.data.splits import Split
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.workspace import FoldFolder, Workspace
@@ -16,12 +15,10 @@ QUICK = {"epochs": 2, "steps_per_epoch": 2, "validation_batches": 1, "workers": 
 
 
 @pytest.fixture(scope="session")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def planned(tmp_path_factory: pytest.TempPathFactory, write_nodules: Callable[[Path], Path]) -> tuple[Path, Path]:
     """Return a raw dataset of small volumes, and the work directory in which it was planned and preprocessed."""
     folder = tmp_path_factory.mktemp("trainers")
-    raw = folder / "Dataset901_Nodules"
-    labels = {"background": 0, "organ": 1, "nodule": 2}
-    write_dataset(raw, lambda random: nodules(random, (20, 28, 24)), labels, ISOTROPIC_SPACING, training=5)
+    raw = write_nodules(folder)
     autocrossdim.plan_and_preprocess(
         raw, work=folder / "work", encoder="test_efficientnet", memory=1, trial=False, processes=1
     )

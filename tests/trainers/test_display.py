@@ -16,16 +16,6 @@ from trainers.run import Run
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the console take the captured stderr for a terminal of 80 columns."""
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(console.console, "is_interactive", True)
-    monkeypatch.setattr(console.console, "_force_terminal", True)
-    monkeypatch.setattr(console.console, "width", 80)
-    monkeypatch.setattr(console, "is_terminal", lambda: True)
-
-
 def steps(run: Run, state: RunState, number: int) -> None:
     """Take steps of 2 s, the first of which take a minute."""
     with console.bars() as shown:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 # Negative and positive direction along each coordinate of ITK and DICOM: x grows to the left, y to the back, z upwards.
 _DIRECTIONS = ("RL", "AP", "IS")
-_OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "I": "S", "S": "I"}
 _AXIS_NAMES = {"RL": "left-right", "AP": "front-back", "IS": "top-bottom"}
 
 AXIS_NAMES = tuple(_AXIS_NAMES.values())
@@ -32,11 +31,6 @@ def orientation_code(direction: Sequence[float]) -> str:
     order = max(permutations(range(3)), key=lambda rows: sum(abs(matrix[row, axis]) for axis, row in enumerate(rows)))
     letters = [_DIRECTIONS[row][int(matrix[row, axis] >= 0)] for axis, row in enumerate(order)]
     return "".join(reversed(letters))
-
-
-def is_orientation(code: str) -> bool:
-    """Return whether `code` is an orientation: one letter of each of R/L, A/P and I/S."""
-    return sorted(_pair(letter) for letter in code) == sorted(_DIRECTIONS)
 
 
 def axis_name(letter: str) -> str:
@@ -87,13 +81,6 @@ class Reorientation:
         lead = array.ndim - 3
         turned = array[(..., *(slice(None, None, -1 if flip else None) for flip in self.flipped))]
         return turned.transpose(*range(lead), *(lead + int(axis) for axis in np.argsort(self.order)))
-
-
-def reoriented_code(code: str, change: Reorientation) -> str:
-    """Return the orientation of an array of orientation `code` after a change."""
-    return "".join(
-        _OPPOSITE[code[axis]] if flip else code[axis] for axis, flip in zip(change.order, change.flipped, strict=True)
-    )
 
 
 def _pair(letter: str) -> str:

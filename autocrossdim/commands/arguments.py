@@ -130,6 +130,16 @@ def _switched(value: Any) -> Any:
     return SWITCHES.get(value.lower(), value) if isinstance(value, str) else value
 
 
+def check_parallel(parallel: int | None, slurm: str | Mapping[str, str] | None) -> None:
+    """Refuse --parallel beside --slurm.
+
+    Raises:
+        UserError: Both are given.
+    """
+    if parallel is not None and slurm is not None:
+        raise UserError("--parallel cannot be combined with --slurm: SLURM decides how many jobs run at a time.")
+
+
 def sbatch_options(value: str | Mapping[str, str]) -> dict[str, str]:
     """Return options of `sbatch` given as a mapping or as `KEY=VALUE,KEY=VALUE`; a value may hold commas.
 

@@ -14,12 +14,12 @@ from autocrossdim.commands.arguments import (
     SetOption,
     SlurmOption,
     WorkOption,
-    sbatch_options,
+    check_parallel,
     several,
     training_settings,
 )
-from autocrossdim.commands.fold_jobs import fold_commands, in_turn, submit_folds, train_side_by_side
-from autocrossdim.commands.restart import marked, starting_over, train_locked
+from autocrossdim.commands.fold_jobs import fold_commands, train_folds
+from autocrossdim.commands.restart import starting_over
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.commands.train import UNLABELLED
 from autocrossdim.system.errors import UserError
@@ -101,8 +101,7 @@ def distil(
         student_of,
     )
 
-    if parallel is not None and slurm is not None:
-        raise UserError("--parallel cannot be combined with --slurm: SLURM decides how many jobs run at a time.")
+    check_parallel(parallel, slurm)
     if weights == "previous":
         raise UserError("--weights previous: a student starts from other weights, such as imagenet.")
     project = Project.open(dataset, work=work)
@@ -151,13 +150,8 @@ def distil(
     options = {"config": network, "weights": weights, "device": device, "set": settings | scans_used}
     root = project.workspace.root
     commands = fold_commands("distil", project.dataset.path, root, dict.fromkeys(folds, options))
-    with marked([folders[number] for number in restarted]):
-        if slurm is not None:
-            submit_folds(commands, student.name, root, sbatch_options(slurm))
-            return None
-        if not train_side_by_side(commands, parallel, device):
-            for task in in_turn(trainer, tasks):
-                train_locked(trainer, task)
+    if not train_folds(trainer, tasks, commands, root, parallel=parallel, slurm=slurm):
+        return None
     summarise_folds(project.workspace, student.name, project.splits)
     wanted = [project.unlabelled(number) if scans else () for number in range(len(project.splits))]
     return compare_with_teachers(validation, best, student, trained=folds, unlabelled=wanted)

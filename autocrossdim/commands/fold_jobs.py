@@ -1,11 +1,12 @@
-"""The folds of a training shared among processes of this machine, or among jobs on a cluster."""
+"""Training of folds: as jobs on a cluster, side by side on this machine, or one after another in this process."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autocrossdim.commands.arguments import Fold
+from autocrossdim.commands.arguments import Fold, sbatch_options
+from autocrossdim.commands.restart import marked, train_locked
 from autocrossdim.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,36 +35,49 @@ def fold_commands(
     }
 
 
-def submit_folds(commands: Words, configuration: str, root: Path, options: Mapping[str, str]) -> None:
-    """Submit a SLURM job per fold.
+def train_folds(
+    trainer: "Trainer",
+    tasks: "Sequence[FoldTask]",
+    commands: Words,
+    root: Path,
+    *,
+    parallel: int | None,
+    slurm: str | Mapping[str, str] | None,
+) -> bool:
+    """Train folds, or submit them as jobs; return whether they are trained now.
 
     Args:
-        commands: The commands.
-        configuration: Name of the configuration, which is part of the names of the jobs.
-        root: Directory of the results of the dataset; scripts and logs are written to `slurm` in it.
-        options: Options of `sbatch`.
+        trainer: Trains the folds that are left to this process.
+        tasks: The folds, all of one configuration.
+        commands: The command that trains each of them in a process of its own.
+        root: Directory of the results of the dataset; scripts and logs of jobs are written to `slurm` in it.
+        parallel: Number of folds at a time; as many as there are GPUs if None.
+        slurm: Options of `sbatch`, to submit a job per fold; None trains here.
 
     Raises:
-        UserError: The jobs cannot be submitted.
+        UserError: A fold failed, or the jobs cannot be submitted.
+        Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
     """
+    first = tasks[0]
+    with marked([task.folder for task in tasks if task.restart]):
+        if slurm is not None:
+            _submit(commands, first.configuration.name, root, sbatch_options(slurm))
+            return False
+        if not _train_side_by_side(commands, parallel, first.device, devices=first.devices):
+            for task in _in_turn(trainer, tasks):
+                train_locked(trainer, task)
+    return True
+
+
+def _submit(commands: Words, configuration: str, root: Path, options: Mapping[str, str]) -> None:
+    """Submit a SLURM job per fold, named after its configuration."""
     from autocrossdim.jobs.slurm import Job, submit
 
     submit({f"{configuration} fold {fold}": Job(words) for fold, words in commands.items()}, root / "slurm", options)
 
 
-def train_side_by_side(commands: Words, parallel: int | None, device: str, *, devices: int = 1) -> bool:
-    """Train folds in processes of their own, if that was requested or there are several GPUs; return whether.
-
-    Args:
-        commands: The commands.
-        parallel: Number of folds at a time; as many as there are GPUs if None.
-        device: Device, as for `--device`.
-        devices: Number of devices that train one fold together.
-
-    Raises:
-        UserError: Folds failed; the others are complete.
-        Interrupted: SIGTERM or SIGUSR1 arrived.
-    """
+def _train_side_by_side(commands: Words, parallel: int | None, device: str, *, devices: int) -> bool:
+    """Train folds in processes of their own, if that was requested or there are several GPUs; return whether."""
     from autocrossdim.jobs.local import run_together, slots, visible_gpus
     from autocrossdim.system.processes import under_torchrun
 
@@ -75,7 +89,7 @@ def train_side_by_side(commands: Words, parallel: int | None, device: str, *, de
     return True
 
 
-def in_turn(trainer: "Trainer", tasks: "Sequence[FoldTask]") -> "list[FoldTask]":
+def _in_turn(trainer: "Trainer", tasks: "Sequence[FoldTask]") -> "list[FoldTask]":
     """Return the folds with their turns among those that are left to train in this process, one after another."""
     left = [task.fold for task in tasks if not _is_trained(trainer, task)]
     turns = {fold: position for position, fold in enumerate(left, start=1)}

@@ -14,6 +14,7 @@ from autocrossdim.commands.arguments import (
     SetOption,
     SlurmOption,
     WorkOption,
+    check_parallel,
     part_of,
     sbatch_options,
     several,
@@ -216,8 +217,7 @@ def _sbatch(
                 "--jobs is the number of SLURM jobs. Add --slurm, or use --parallel for several runs on this machine."
             )
         return None
-    if parallel is not None:
-        raise UserError("--parallel cannot be combined with --slurm: SLURM decides how many jobs run at a time.")
+    check_parallel(parallel, slurm)
     return sbatch_options(slurm)
 
 

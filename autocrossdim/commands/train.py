@@ -14,12 +14,12 @@ from autocrossdim.commands.arguments import (
     SetOption,
     SlurmOption,
     WorkOption,
-    sbatch_options,
+    check_parallel,
     several,
     training_settings,
 )
-from autocrossdim.commands.fold_jobs import fold_commands, in_turn, submit_folds, train_side_by_side
-from autocrossdim.commands.restart import marked, starting_over, train_locked
+from autocrossdim.commands.fold_jobs import fold_commands, train_folds
+from autocrossdim.commands.restart import starting_over
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.system.errors import UserError
 
@@ -99,8 +99,7 @@ def train(
     from autocrossdim.system.console import is_first_process, warn
     from autocrossdim.system.text import listed
 
-    if parallel is not None and slurm is not None:
-        raise UserError("--parallel cannot be combined with --slurm: SLURM decides how many jobs run at a time.")
+    check_parallel(parallel, slurm)
     project = Project.open(dataset, work=work)
     configuration = project.plan.configuration(config)
     if configuration.is_distilled:
@@ -121,8 +120,8 @@ def train(
     folders = {number: workspace.fold(name, number) for number in folds}
     restarted = starting_over(folders, name, restart)
     starts = _starting_weights(weights or configuration.default_weights, folders, restarted)
-    tasks = {
-        number: FoldTask(
+    tasks = [
+        FoldTask(
             plan=project.plan,
             configuration=configuration,
             store=store,
@@ -137,18 +136,13 @@ def train(
             restart=number in restarted,
             unlabelled=None if scans is None else Unlabelled(scans, project.unlabelled(number)),
         )
-        for number in folds
-    }
-    with marked([folders[number] for number in restarted]):
-        options = {"config": name, "device": device, "devices": devices, "set": settings}
-        each = {number: {**options, "weights": starts[number]} for number in folds}
-        commands = fold_commands("train", project.dataset.path, workspace.root, each)
-        if slurm is not None:
-            submit_folds(commands, name, workspace.root, sbatch_options(slurm))
-            return None
-        if not train_side_by_side(commands, parallel, device, devices=devices):
-            for task in in_turn(trainer, list(tasks.values())):
-                train_locked(trainer, task)
+        for number in folders
+    ]
+    options = {"config": name, "device": device, "devices": devices, "set": settings}
+    each = {number: {**options, "weights": start} for number, start in starts.items()}
+    commands = fold_commands("train", project.dataset.path, workspace.root, each)
+    if not train_folds(trainer, tasks, commands, workspace.root, parallel=parallel, slurm=slurm):
+        return None
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
 
 

@@ -27,7 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Segment medical images with few annotated scans: plan, train, predict, and see how far to trust the result.",
+    help="Medical image segmentation with few annotated scans: plan, train, predict, and assess the reliability.",
 )
 
 

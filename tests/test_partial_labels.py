@@ -105,7 +105,7 @@ def test_the_command_line_leaves_out_what_was_not_annotated(tmp_path: Path) -> N
     halves = [{"train": names[:3], "val": names[3:]}, {"train": names[3:], "val": names[:3]}]
     write_json(raw / "splits_final.json", halves)
     write_json(raw / "dataset.json", {**read_json(raw / "dataset.json"), **keys})
-    assert "No faults" in command("verify", raw)
+    assert "No problems found" in command("verify", raw)
     command("plan_and_preprocess", raw, "--work", work, "--encoder", "test_efficientnet", "--no-trial")
     settings = ["steps_per_epoch=1", "validation_batches=1", "workers=0"]
     train = ["train", raw, "--work", work, "--weights", "random", "--epochs", 1, "--device", "cpu"]

@@ -38,7 +38,7 @@ def test_the_tutorial_leads_to_a_report_and_goes_on_in_python(
         printed += succeed(command, *without_time(words), *LITTLE.get(command, ()))
     decision = next(block for block in blocks("from-eight-scans-to-a-report.md", "text") if "Decision" in block)
     assert [line for line in decision.splitlines() if line not in printed] == []
-    assert "No faults." in printed
+    assert "No problems found." in printed
     assert (tmp_path / "autocrossdim_work" / "Dataset902_Chambers" / "report.html").is_file()
     assert len(list((tmp_path / "tutorial" / "segmented").glob("case_*.nii.gz"))) == 2
 

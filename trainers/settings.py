@@ -72,7 +72,7 @@ class Settings(BaseModel):
         20,
         ge=0,
         le=MAX_EPOCHS,
-        description="Epochs without a better validation score after which the schedule is shortened; 0 for never.",
+        description="Epochs without a better validation score after which the schedule is shortened; 0 turns it off.",
     )
     cooldown: int = Field(
         10, ge=1, le=MAX_EPOCHS, description="Epochs of a shortened schedule, over which the learning rate decays to 0."
@@ -90,13 +90,13 @@ class Settings(BaseModel):
     )
     augmentation: Literal["none", "standard", "strong"] = Field(
         "strong",
-        description="How much training patches are changed: not at all, as often and as far as in nnU-Net, or more.",
+        description="Strength of the augmentation: none, as in nnU-Net, or stronger.",
     )
     channel_dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Probability that a channel of a patch is left out, after which cases without it can be predicted.",
+        description="Probability that a channel of a patch is dropped, so that cases without it can be segmented.",
     )
     stage_empty: float = Field(
         0.05, ge=0, le=1, description="Cascade: probability that a patch is shown without the previous stage's masks."
@@ -112,7 +112,7 @@ class Settings(BaseModel):
     )
     compile: bool = Field(False, description="Compile the network with torch.compile if possible.")
     monitor: Literal["none", "tensorboard", "mlflow"] = Field(
-        "none", description="Tool to which the training history is also sent."
+        "none", description="Tool that also logs the training history."
     )
 
     @model_validator(mode="after")

@@ -26,8 +26,8 @@ def annotate_next(
         Option("Directory with unlabelled scans (default: imagesUn of the dataset).", Path | None, ("-i", "--input")),
     ] = None,
     number: Annotated[int, Option("Number of scans to choose.", flags=("-n", "--number"), min=1)] = 10,
-    method: Annotated[MethodName, Option("How to choose: by stratified entropy, or at random.")] = "stratified",
-    seed: Annotated[int, Option("Seed of the random numbers.", min=0)] = 0,
+    method: Annotated[MethodName, Option("Selection method: stratified entropy, or random.")] = "stratified",
+    seed: Annotated[int, Option("Random seed.", min=0)] = 0,
     work: WorkOption = None,
     config: AveragedOption = (),
     mirroring: Annotated[bool, Option("Average over mirrored images (test-time augmentation).")] = True,
@@ -35,14 +35,14 @@ def annotate_next(
 ) -> Suggestions:
     """Suggest which unlabelled scans to annotate next, and why; for sparse annotation, also which slices.
 
-    Every scan is segmented by the trained folds. The segmentations are kept as drafts to correct.
+    The trained folds segment every scan. The segmentations are saved as drafts to correct.
 
     Args:
         dataset: Dataset directory, name or number; at least one fold must be trained.
         input: Directory of `CASE_0000.ext` files; `imagesUn` of the dataset if None. Training cases are left out.
         number: Number of scans to choose; all if there are fewer.
         method: `stratified` (entropy of the model, two of three scans by label) or `random`.
-        seed: Seed of the random numbers; the same seed gives the same list.
+        seed: Random seed; the same seed gives the same list.
         work: Directory of all results.
         config: Configurations to average; those that `best.json` or the plan names if empty.
         mirroring: Average over mirrored versions of the image.
@@ -103,7 +103,7 @@ def _unlabelled(project: "Project", predictor: "Predictor", folder: Path | None)
     annotated = {case.name for case in project.dataset.training_cases()}
     cases = [case for case in found if case.name not in annotated]
     if len(cases) < len(found):
-        say(f"{counted(len(found) - len(cases), 'scan')} in {folder} left out: already annotated.")
+        say(f"{counted(len(found) - len(cases), 'scan')} in {folder} skipped: already annotated.")
     if not cases:
         raise UserError(f"{folder}: no unlabelled scans. Add images there, or name another directory with -i.")
     return cases

@@ -46,7 +46,9 @@ MaxTimeOption = Annotated[
     str | float | None,
     Option("Training time per fold, such as 90s, 30m or 2h; the learning rate schedule ends with it.", str | None),
 ]
-DevicesOption = Annotated[int, Option("GPUs (or CPU processes) that train one fold together.", min=1, max=1024)]
+DevicesOption = Annotated[
+    int, Option("Number of GPUs (or CPU processes) that train one fold together.", min=1, max=1024)
+]
 SetOption = Annotated[
     Mapping[str, Any] | Sequence[str] | None,
     Option(
@@ -54,7 +56,7 @@ SetOption = Annotated[
     ),
 ]
 ParallelOption = Annotated[
-    int | None, Option("Folds or runs trained at a time (default: as many as there are GPUs).", min=1, max=1024)
+    int | None, Option("Number of folds or runs trained at a time (default: the number of GPUs).", min=1, max=1024)
 ]
 SlurmOption = Annotated[
     str | Mapping[str, str] | None,

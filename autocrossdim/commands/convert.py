@@ -26,7 +26,7 @@ def convert(
             "Layout: msd, camus, chaos, brats, pairs, csv or dicom (default: recognised from the files).", str | None
         ),
     ] = None,
-    modality: Annotated[str | None, Option("Scans of CHAOS to convert: ct, t1 or t2.", str | None)] = None,
+    modality: Annotated[str | None, Option("CHAOS scans to convert: ct, t1 or t2.", str | None)] = None,
     channel: Annotated[
         str | Sequence[str],
         Option("Name of a channel, in order; repeat for several. For pairs and dicom.", list[str], metavar="NAME"),
@@ -41,7 +41,7 @@ def convert(
     ] = (),
     processes: ProcessesOption = None,
 ) -> "Converted":
-    """Convert a public benchmark, or images with labels of your own, to a dataset.
+    """Convert a public benchmark, or your own images and labels, to a dataset.
 
     The source is only read. Everything is checked before anything is written. If the conversion is interrupted, run
     the same command again to resume.
@@ -50,7 +50,7 @@ def convert(
         source: Directory or CSV file to convert.
         output: Directory of the dataset.
         layout: Layout of the source; recognised from the files if None.
-        modality: Scans of CHAOS to convert: `ct`, `t1` or `t2`.
+        modality: CHAOS scans to convert: `ct`, `t1` or `t2`.
         channel: Names of the channels, for the layouts `pairs` and `dicom`.
         label: Name -> value in the label files, for the layouts `pairs` and `csv`; name of a structure -> value in the
             dataset, for the layout `dicom`. All that occur if empty.
@@ -60,7 +60,7 @@ def convert(
         What was converted.
 
     Raises:
-        UserError: The layout is not recognised, or the source has faults; all of them are listed.
+        UserError: The layout is not recognised, or the source has problems; all of them are listed.
     """
     from datetime import UTC, datetime
     from importlib.metadata import version
@@ -121,7 +121,7 @@ def _labels(value: Mapping[str, int] | Sequence[str]) -> dict[str, int] | None:
             given = f"{name}={number}" if name else number
             raise UserError(f"--label {given}: use NAME=VALUE with a value up to 65535, such as tumour=2.")
     if len({name for name, _ in pairs}) < len(pairs) or len({int(number) for _, number in pairs}) < len(pairs):
-        raise UserError("--label: a name or a value is given more than once. Give each label a value of its own.")
+        raise UserError("--label: a name or a value is given more than once. Give each label its own value.")
     return {name: int(number) for name, number in pairs} or None
 
 

@@ -1,4 +1,4 @@
-"""`autocrossdim distil`: one network that learns what an ensemble knows, and predicts as fast as a single fold."""
+"""`autocrossdim distil`: one network that learns from an ensemble and predicts as fast as a single fold."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -56,12 +56,13 @@ def distil(
     parallel: ParallelOption = None,
     slurm: SlurmOption = None,
 ) -> "Student | None":
-    """Train one network that learns the probabilities of the ensemble that find_best chose.
+    """Distil the ensemble that find_best chose into one network.
 
-    It learns from the training cases and, if there are any, from the scans in imagesUn, and is called CONFIG_distilled.
-    Its folds are compared with those of the ensemble on held-out cases; the network trained on all cases is the one
-    that `predict --config CONFIG_distilled` uses. Complete folds are skipped and interrupted ones are resumed. With
-    --slurm, each fold is a job; when all are finished, the same command without it writes the comparison.
+    The network, CONFIG_distilled, learns the ensemble's probabilities on the training cases and, if there are any, on
+    the scans in imagesUn. Its folds are compared with those of the ensemble on held-out cases;
+    `predict --config CONFIG_distilled` uses the network trained on all cases. Complete folds are skipped and
+    interrupted ones are resumed. With --slurm, each fold is a job; when all are finished, the same command without
+    --slurm writes the comparison.
 
     Args:
         dataset: Dataset directory, name or number; find_best must have been run.
@@ -103,7 +104,9 @@ def distil(
 
     check_parallel(parallel, slurm)
     if weights == "previous":
-        raise UserError("--weights previous: a student starts from other weights, such as imagenet.")
+        raise UserError(
+            "--weights previous: not available for a distilled network. Choose other weights, such as imagenet."
+        )
     project = Project.open(dataset, work=work)
     find_change(project)  # fails if labels or images have another meaning now
     plan = project.plan

@@ -39,8 +39,9 @@ def doctor(
 ) -> "list[str] | DeviceReport":
     """Show versions, devices, memory, and whether pretrained weights can be downloaded; or measure a device.
 
-    With a device, generated data are planned, trained and predicted on it. Every network is compared with the CPU, and
-    memory and speed are measured. On a CPU, the networks are tiny, and the times say little about real ones.
+    With --device, networks are planned, trained and used for prediction on generated data. Their results are compared
+    with those on the CPU, and memory and speed are measured. On a CPU, the networks are tiny, so the times say little
+    about networks of realistic size.
 
     Args:
         device: Device to measure; if None, nothing is measured.
@@ -55,7 +56,7 @@ def doctor(
     findings = list(_findings())
     if device is None:
         if output is not None:
-            raise UserError("--output is the file for the results of --device. Add --device, or leave --output out.")
+            raise UserError("--output is the file for the results of --device. Add --device, or omit --output.")
         return findings
     from autocrossdim.commands.device_check import check
     from autocrossdim.commands.device_report import DeviceReport, defaults
@@ -99,7 +100,7 @@ def _devices() -> Iterator[str]:
 
     found = gpus()
     if not found:
-        yield "No usable GPU: training runs on the CPU, and plans are sized for 8 GB unless --memory says otherwise."
+        yield "No usable GPU: training runs on the CPU, and plans assume 8 GB of memory unless --memory is set."
     for device in found:
         precision = precision_name(device)
         does = f"trains in {precision}" if BACKENDS[device.type].trains else f"predicts in {precision}, cannot train"

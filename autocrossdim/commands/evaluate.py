@@ -20,7 +20,7 @@ def evaluate(
     predictions: Annotated[str | Path, Option("Directory with the segmentations.", Path, metavar="PREDICTIONS")],
     references: Annotated[
         str | Path,
-        Option("Directory with the reference segmentations, same file names.", Path, metavar="REFERENCES"),
+        Option("Directory with the reference segmentations, with the same file names.", Path, metavar="REFERENCES"),
     ],
     *,
     dataset: Annotated[str | Path | None, Option("Dataset whose dataset.json names the labels.", str | None)] = None,
@@ -28,7 +28,7 @@ def evaluate(
         str | Path | None,
         Option("Summary file (default: summary.json beside the predictions).", Path | None, ("-o", "--output")),
     ] = None,
-    skip_missing: Annotated[bool, Option("Leave out cases without a prediction.")] = False,
+    skip_missing: Annotated[bool, Option("Skip cases without a prediction.")] = False,
     score: Annotated[
         ScoreName | None, Option("Also compute the score of a challenge, or the detection of single lesions.")
     ] = None,
@@ -41,10 +41,10 @@ def evaluate(
 
     Args:
         predictions: Directory with the segmentations.
-        references: Directory with the reference segmentations, under the same file names.
+        references: Directory with the reference segmentations, with the same file names.
         dataset: Dataset whose dataset.json names the labels; every value that occurs is a label if None.
         output: Summary file; `summary.json` beside the predictions if None.
-        skip_missing: Leave out cases without a prediction instead of refusing to evaluate.
+        skip_missing: Skip cases without a prediction instead of failing.
         score: Score to compute as well: that of the challenge `chaos`, `brats` or `camus`, or `lesions`, the detection
             of single lesions.
         all_slices: Count every slice of the references, also where dataset.json sets `unannotated_slices`.
@@ -101,5 +101,5 @@ def _ending(folder: Path) -> str:
     # "x.nii.gz" does not end with ".nii", so every file has one ending.
     if len(found) != 1:
         formats = ", ".join(sorted(found)) or "no"
-        raise UserError(f"{folder}: contains {formats} images, but all must have the same format.")
+        raise UserError(f"{folder}: contains {formats} images, but all images must have the same format.")
     return found.pop()

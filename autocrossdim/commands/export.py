@@ -43,7 +43,7 @@ def export(
         Option("Licence of the model for --hub, as the hub names it, such as apache-2.0 (default: unknown)."),
     ] = None,
 ) -> Path:
-    """Pack trained folds into one file to share, with which `predict FILE` works directly.
+    """Pack trained folds into one file to share, which `predict FILE` uses directly.
 
     Args:
         dataset: Dataset trained in `work`, or a model directory.
@@ -72,7 +72,7 @@ def export(
     if target is None or (output is not None and hub is not None):
         raise UserError("Give either -o FILE.acd, or --hub FOLDER for a repository on the Hugging Face Hub.")
     if licence is not None and hub is None:
-        raise UserError("--licence is for the repository on the hub. Add --hub FOLDER, or leave --licence out.")
+        raise UserError("--licence is for the repository on the hub. Add --hub FOLDER, or omit --licence.")
     licence = UNKNOWN if licence is None else licence
     check_licence(licence)
     if hub is not None:
@@ -91,7 +91,7 @@ def export(
         )
     if hub is not None:
         write_hub_files(file, Path(hub), licence=licence)
-        say(f"{hub}: README.md is the page of the repository. Read it, and add what the program cannot know.")
+        say(f"{hub}: README.md is the page of the repository. Review and complete it before you upload it.")
     return output
 
 

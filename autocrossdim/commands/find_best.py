@@ -20,10 +20,10 @@ def find_best(
     device: DeviceOption = "auto",
     processes: ProcessesOption = None,
 ) -> "Best":
-    """Choose among all trained configurations and pairs by their validation cases; predict uses the choice.
+    """Compare all trained configurations and pairs on held-out cases, and choose the model that predict uses.
 
-    The simplest candidate whose Dice is within noise of the best one's is chosen. Post-processing is then tried on it,
-    and its probabilities are calibrated.
+    The cheapest candidate whose Dice is not distinguishable from that of the best one is chosen. Post-processing is
+    then tested on it, and its probabilities are calibrated.
 
     Args:
         dataset: Dataset directory, name or number; at least one configuration must be trained in all folds.

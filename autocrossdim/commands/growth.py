@@ -102,7 +102,7 @@ def kept_plan(project: Project, fingerprint: Fingerprint, options: PlanOptions, 
     if before != now:
         names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
         changes = [f"{name}: {before.get(name, 'default')} -> {now.get(name, 'default')}" for name in names]
-        say(f"The options differ from those of the existing plan ({listed(changes)}), so the dataset is planned anew.")
+        say(f"The options differ from those of the existing plan ({listed(changes)}), so a new plan is created.")
         return None
     if plan.dims != fingerprint.dims:
         raise UserError(

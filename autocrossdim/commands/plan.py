@@ -72,7 +72,7 @@ def plan(
         fingerprint = _fingerprint(project, change, processes or default_processes(), overwrite)
         kept = kept_plan(project, fingerprint, chosen, planner)
         if kept is None:
-            say("Sizing the networks to the available memory, which can take a minute.")
+            say("Fitting the networks to the available memory, which can take a minute.")
             result = planning.plan(project.dataset, fingerprint, chosen)
             asked = chosen.overrides(None if planner == "auto" else planner)
             result = result.model_copy(update={"overrides": {**result.overrides, **asked}})

@@ -94,13 +94,13 @@ def predict(
     if probabilities and format != DEFAULT:
         raise UserError(
             f"--probabilities cannot be combined with --format {format}: `ensemble` takes the grid of the images from "
-            f"segmentations of the format {DEFAULT}. Leave out one of the two."
+            f"segmentations of the format {DEFAULT}. Omit one of the two."
         )
     if slurm is None and jobs is not None:
-        raise UserError("--jobs is the number of SLURM jobs. Add --slurm, or leave --jobs out.")
+        raise UserError("--jobs is the number of SLURM jobs. Add --slurm, or omit --jobs.")
     if slurm is not None:
         if part != WHOLE:
-            raise UserError("--part cannot be combined with --slurm: --jobs sets the number of parts.")
+            raise UserError("--part cannot be combined with --slurm: use --jobs to set the number of parts.")
         if overwrite:
             raise UserError(
                 "--overwrite cannot be combined with --slurm: a requeued job would start over. Choose a new -o."

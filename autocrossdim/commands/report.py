@@ -18,7 +18,7 @@ def report(
         Option("HTML file to write (default: report.html beside the plan).", Path | None, ("-o", "--output")),
     ] = None,
 ) -> Path:
-    """Write a report on data, decision and validation results, case by case, and on how far they can be trusted.
+    """Write a report on the data, the decision and the held-out results, and on how far they can be trusted.
 
     Args:
         dataset: Dataset directory, name or number; it must have been planned.

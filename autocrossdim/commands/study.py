@@ -55,7 +55,7 @@ def study(
         str | Sequence[str], Option("Arm to run, as the table names it; repeat for several (default: all).", list[str])
     ] = (),
     config: Annotated[
-        str | None, Option("Configuration to train, where the study leaves the choice (default: the plan's decision).")
+        str | None, Option("Configuration to train, if the study does not set it (default: the plan's decision).")
     ] = None,
     weights: Annotated[
         str | Sequence[str],
@@ -81,10 +81,10 @@ def study(
     overwrite: Annotated[bool, Option("Discard existing runs that were made with other options.")] = False,
     **options: Any,
 ) -> "StudyResults | None":
-    """Answer a question by training on your own cases: which weights, 2D or 3D, how many cases.
+    """Compare starting weights, inflation rules, 2D and 3D networks, or numbers of cases on your own data.
 
-    All arms of a study are trained on the same cases with the same seeds, and tested on the same held-out cases, which
-    no run is trained on. Each finished run is recorded; repeat the command to resume. Results are written to
+    All arms of a study are trained on the same cases with the same seeds, and tested on the same held-out cases, on
+    which no run is trained. Each finished run is recorded; repeat the command to resume. Results are written to
     studies/NAME in the work directory: results.json, table.md and figure.png.
 
     Args:
@@ -95,7 +95,7 @@ def study(
         seeds: Number of seeds; each draws its own training cases.
         test_cases: Number of held-out cases; groups are held out completely, so it may be exceeded.
         arm: Names of the arms to run; all if empty.
-        config: Configuration to train, where the study leaves the choice.
+        config: Configuration to train, if the study does not set it.
         weights: Pretrained weights.
         epochs: Number of epochs per run.
         max_time: Training time per run, in seconds or as text such as `30m`.
@@ -233,7 +233,7 @@ def _check(study: "Study", plan: "Plan", configuration: "Configuration", setting
             "study does not train. Choose another configuration."
         )
     if settings.get("unlabelled"):
-        raise UserError("--set unlabelled: a study trains on annotated cases only. Leave it out.")
+        raise UserError("--set unlabelled: a study trains on annotated cases only. Omit it.")
     find_trainer(configuration.trainer).check_settings(settings)
 
 

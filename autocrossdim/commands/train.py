@@ -50,7 +50,7 @@ def train(
         str | None,
         Option(
             "Starting weights: imagenet, noisy_student, random, a full timm name, a file, omnia (the trained Omnia-Net "
-            "of this dataset), previous (each fold's own, after cases were added), a trained model's directory, an "
+            "of this dataset), previous (the fold's own, after cases were added), a trained model's directory, an "
             "exported file, or hf://OWNER/NAME (default: imagenet; random for unet)."
         ),
     ] = None,

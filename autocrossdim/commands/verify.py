@@ -1,4 +1,4 @@
-"""`autocrossdim verify`: every fault of a dataset in one list."""
+"""`autocrossdim verify`: all problems of a dataset in one list."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @command()
 def verify(dataset: DatasetArgument, *, processes: ProcessesOption = None) -> "Report":
-    """Check a dataset and list every fault.
+    """Check a dataset and list all problems.
 
     Args:
         dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
         processes: Worker processes; each holds one case in memory.
 
     Returns:
-        Every fault and every warning.
+        All problems and warnings.
 
     Raises:
         UserError: There is no such dataset.
@@ -40,6 +40,6 @@ def present(report: "Report", *, dataset: str, **_: object) -> Iterator[str]:
     yield from report.notes
     yield from (f"warning: {warning}" for warning in report.warnings)
     if report.faults:
-        raise UserError(f"{counted(len(report.faults), 'fault')} found.\n" + "\n".join(report.faults))
-    yield "No faults."
+        raise UserError(f"{counted(len(report.faults), 'problem')} found.\n" + "\n".join(report.faults))
+    yield "No problems found."
     yield next_step("plan_and_preprocess", dataset)

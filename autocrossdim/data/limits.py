@@ -29,6 +29,6 @@ def check_declared(path: Path, declared: int, *, is_label: bool = False) -> None
     size = path.stat().st_size
     if not is_label and declared > LARGE and declared > MAX_IMAGE_FACTOR * size:
         raise UserError(
-            f"{path}: declares {declared / 1e9:,.1f} GB of voxels in a file of {size / 1e6:,.1f} MB, which no scan "
-            "compresses to. Replace the file."
+            f"{path}: declares {declared / 1e9:,.1f} GB of voxels in a file of {size / 1e6:,.1f} MB, but no scan "
+            "compresses so well. Replace the file."
         )

@@ -61,7 +61,7 @@ def make_splits(
         return [], f"Only {what}: no case can be held out for validation, so only `--fold all` can be trained."
     if number < FOLDS:
         folds = LeaveOneGroupOut().split(cases, groups=members)
-        sentence = f"Only {number} {unit}: {number} folds; each leaves out one of them for validation."
+        sentence = f"Only {number} {unit}: {number} folds; each uses one of them for validation."
     elif presence is not None and len({frozenset(presence[name]) for name in names}) > 1:
         fold_of = _spread(members, [presence[name] for name in cases], np.full(number, -1), FOLDS)
         folds = ((np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(FOLDS))

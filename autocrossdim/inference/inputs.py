@@ -96,7 +96,7 @@ def read_source(source: ImageSource, *, spacing: Sequence[float] | None, channel
     if isinstance(source, np.ndarray):
         return _from_array(source, spacing)
     if spacing is not None:
-        raise UserError("spacing= applies to arrays only; files and SimpleITK images have their own. Leave it out.")
+        raise UserError("spacing= applies to arrays only; files and SimpleITK images have their own. Omit it.")
     if isinstance(source, sitk.Image):
         return image_from_itk(source)
     if not isinstance(source, str | os.PathLike):

@@ -25,8 +25,8 @@ def _memory(models: Sequence[Model]) -> list[str]:
     if not visiting:
         return []
     return [
-        f"The GPU has no room for {visiting} of {len(networks)} networks; they are moved there only while they "
-        "compute. Prediction is faster with fewer folds or configurations (--fold, --config)."
+        f"The GPU has no room for {visiting} of {len(networks)} networks; they are moved there when they are "
+        "needed. Prediction is faster with fewer folds or configurations (--fold, --config)."
     ]
 
 

@@ -108,11 +108,9 @@ def submit(jobs: Mapping[str, Job], folder: Path, options: Mapping[str, str]) ->
     options = {key.replace("_", "-"): value for key, value in options.items()}
     for key in OURS:
         if key in options:
-            raise UserError(f"--slurm {key}=...: this option is set automatically. Leave it out.")
+            raise UserError(f"--slurm {key}=...: this option is set automatically. Omit it.")
     if "time" not in options:
-        raise UserError(
-            "--slurm: time=... is required, such as time=12:00:00. Training that takes longer is queued again."
-        )
+        raise UserError("--slurm: time=... is required, such as time=12:00:00. Training that takes longer is requeued.")
     executor = SlurmExecutor(folder.resolve(), max_num_timeout=TIME_LIMITS)
     executor.update_parameters(
         stderr_to_stdout=True,

@@ -160,7 +160,7 @@ class ModelFolder:
     def selection(self, *, fold: Sequence[Fold] = (), config: Sequence[str] = ()) -> dict[str, list[Path]]:
         """Return the checkpoints to use; see `ModelSource`."""
         if config:
-            raise UserError(f"--config {config[0]}: {self.folder} holds a single configuration. Leave --config out.")
+            raise UserError(f"--config {config[0]}: {self.folder} holds a single configuration. Omit --config.")
         return {self.folder.resolve().name: _folds(self.folder, fold)}
 
     def checkpoints(

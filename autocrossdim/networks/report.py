@@ -29,7 +29,7 @@ class LoadReport:
         new = f"{self.parameters['new']:,} new"
         loaded = self.parameters["matched"] + self.parameters["adapted"]
         if not loaded:
-            return f"{new} parameters (random start)"
+            return f"{new} parameters (randomly initialised)"
         tensors = self.tensors["matched"] + self.tensors["adapted"]
         parts = [f"{loaded:,} parameters in {tensors:,} tensors from {self.source}"]
         hows = Counter(part for _, status, why in self.layers if status == "adapted" for part in why.split(", "))
@@ -43,5 +43,5 @@ class LoadReport:
         parts += [f"{count} kernels fitted by {mode}" for mode, count in kernels.items()]
         text = ", ".join(parts)
         if self.unused:
-            text += f" ({len(self.unused)} tensors there not used)"
+            text += f" ({len(self.unused)} tensors of the source not used)"
         return f"{text}; {new}"

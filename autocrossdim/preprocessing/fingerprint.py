@@ -56,7 +56,7 @@ def extract(dataset: Dataset, processes: int) -> tuple[Fingerprint, Report]:
     )
     report = summarise([structure, *(m.check for m in measured), *unlabelled])
     if report.faults:
-        raise UserError(f"{dataset.path}: {counted(len(report.faults), 'fault')} found.\n" + "\n".join(report.faults))
+        raise UserError(f"{dataset.path}: {counted(len(report.faults), 'problem')} found.\n" + "\n".join(report.faults))
     fingerprints = tuple(m.case for m in measured if m.case is not None)
     samples = np.concatenate([m.samples for m in measured if m.samples is not None], axis=1)
     return (

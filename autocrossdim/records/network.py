@@ -26,10 +26,10 @@ class NetworkChoices(BaseModel):
     encoder: str = Field("efficientnet_b0", description="timm name of the encoder, a convolutional network.")
     network: Literal["default", "paper"] = Field(
         "default",
-        description="`default`: the image enters the pretrained stem; `paper`: the networks as published.",
+        description="`default`: the pretrained stem receives the image directly; `paper`: the published networks.",
     )
     inflation: Inflation = Field("center", description="Rule by which 2D kernels become 3D kernels.")
-    slices: Literal[1, 3] = Field(1, description="Neighbouring slices that a 2D network sees as channels.")
+    slices: Literal[1, 3] = Field(1, description="Number of neighbouring slices that a 2D network takes as channels.")
     deep_supervision: bool = Field(False, description="Also apply the loss at the coarser levels of the decoder.")
 
 

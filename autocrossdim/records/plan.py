@@ -59,7 +59,7 @@ class PlanOptions(NetworkChoices):
     )
     batch_size: Annotated[int, Field(ge=2, le=MAX_BATCH)] | None = Field(None, description="Patches per training step.")
     keep_orientation: bool = Field(
-        False, description="Use images as stored, without bringing them to one anatomical orientation."
+        False, description="Use images as stored, without reorienting them to a common anatomical orientation."
     )
     precision: Literal["auto", "16", "32"] = Field(
         "auto", description="Floating-point precision in bits to plan for (auto: 16 on a GPU, else 32)."

@@ -96,7 +96,7 @@ def choose_arms(
     fixed = {name for arm in arms for name in arm.settings} | {"seed"}
     given += [f"--set {name}" for name in sorted(fixed & set(settings))]
     if given:
-        raise UserError(f"{given[0]}: the study '{study.name}' chooses the value itself. Leave it out.")
+        raise UserError(f"{given[0]}: the study '{study.name}' sets this value itself. Omit the option.")
     if len(request.weights) > 1 and not study.several_weights:
         raise UserError(
             f"--weights: the study '{study.name}' uses one, but there are {len(request.weights)}. Give one, or "

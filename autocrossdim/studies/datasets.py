@@ -89,7 +89,7 @@ def _with_spacing(source: Path, target: Path) -> dict[Path, Path]:
 
 def _link(source: Path, target: Path) -> None:
     if not source.is_file():
-        raise UserError(f"{source}: no such file. Run `autocrossdim verify` for a list of all faults of the dataset.")
+        raise UserError(f"{source}: no such file. Run `autocrossdim verify` to list all problems of the dataset.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_symlink():

@@ -39,7 +39,7 @@ _EXPLANATIONS = {
     errno.EEXIST: _NOT_A_DIRECTORY,  # raised by mkdir
     errno.EISDIR: ("it is a directory, not a file", "Name a file."),
     errno.ENAMETOOLONG: ("the path or a name in it is too long", "Choose a shorter one."),
-    errno.ELOOP: ("its symbolic links lead in a circle", "Remove or replace the link."),
+    errno.ELOOP: ("its symbolic links form a loop", "Remove or replace the link."),
     errno.EROFS: ("the file system is read-only", "Choose another location."),
     errno.ENOSPC: _FULL,
     errno.EFBIG: ("the file would exceed the size limit", "Raise the limit (ulimit -f) or choose another location."),
@@ -75,7 +75,7 @@ def from_os_error(error: Exception, path: Path | str | None = None, action: str 
 def _explain(error: Exception) -> tuple[str, str]:
     """Return reason and remedy."""
     if is_name_error(error):
-        return "its name has characters that no file name can have", "Choose another name."
+        return "its name contains invalid characters", "Choose another name."
     if isinstance(error, OSError) and error.errno in _EXPLANATIONS:
         return _EXPLANATIONS[error.errno]
     reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).partition("\n")[0]

@@ -126,7 +126,7 @@ def test_other_options_plan_anew(growing: Growing, capfd: pytest.CaptureFixture[
     growing.has([*CASES, "f"])
     plan = growing.plan(batch_size=3)
     assert plan.configuration().batch_size == 3
-    assert "batch_size: default -> 3), so the dataset is planned anew" in capfd.readouterr().err
+    assert "batch_size: default -> 3), so a new plan is created" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_mistakes_are_found_before_the_first_run(volumes: Path, tmp_path: Path) 
         autocrossdim.study("anything", volumes, **options)
     with pytest.raises(UserError, match="Unknown setting 'epoch'"):
         autocrossdim.study("2d3d", volumes, set={"epoch": 3}, **options)
-    with pytest.raises(UserError, match="--config: the study '2d3d' chooses the value itself"):
+    with pytest.raises(UserError, match="--config: the study '2d3d' sets this value itself"):
         autocrossdim.study("2d3d", volumes, config="dx", **options)
     with pytest.raises(TypeError, match="no parameter 'trial'"):
         autocrossdim.study("weights", volumes, trial=False)

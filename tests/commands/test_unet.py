@@ -18,7 +18,7 @@ def test_a_unet_is_planned_trained_compared_exported_and_applied(
     refused = command("train", pictures, *work, *QUICK, "--weights", "imagenet", "--fold", "0")
     assert refused.returncode == 2
     assert "a plain U-Net has no pretrained encoder" in refused.stderr
-    assert "(random start)" in succeed("train", pictures, *work, *QUICK)
+    assert "(randomly initialised)" in succeed("train", pictures, *work, *QUICK)
     assert "unet" in succeed("find_best", pictures, *work, "--processes", "1")
     succeed("export", pictures, *work, "-o", tmp_path / "unet.acd")
     succeed("predict", tmp_path / "unet.acd", "-i", pictures / "imagesTs", "-o", tmp_path / "segmented")

@@ -232,8 +232,8 @@ def test_an_impossible_input_is_refused_before_a_model_is_loaded(
         ("images/case0_0000.nii.gz", "not a directory"),
         ("images/case0_0000.nii.gz/inside", "not a directory"),
         ("/dev/null", "not a directory"),
-        ("with\0null", "characters that no file name can have"),
-        ("half\ud800pair", "characters that no file name can have"),
+        ("with\0null", "invalid characters"),
+        ("half\ud800pair", "invalid characters"),
         ("x" * 300, "too long"),
     ],
 )
@@ -250,9 +250,9 @@ def test_an_impossible_output_is_refused_before_a_model_is_loaded(
 
 def test_links_that_lead_in_a_circle_are_refused(folder: Path) -> None:
     (folder / "circle").symlink_to(folder / "circle")
-    with pytest.raises(UserError, match="circle"):
+    with pytest.raises(UserError, match="loop"):
         autocrossdim.predict("any", folder / "circle", folder / "out")
-    with pytest.raises(UserError, match="circle"):
+    with pytest.raises(UserError, match="loop"):
         autocrossdim.predict("any", folder / "images", folder / "circle")
 
 

@@ -83,7 +83,7 @@ def test_random_is_random_only_because_it_was_asked_for() -> None:
     assert resolve_weights("random", ARCH) is None
     report = build_network(make_plan(), None).load_report
     assert {status for _, status, _ in report.layers} == {"new"}
-    assert "random start" in str(report)
+    assert "randomly initialised" in str(report)
 
 
 @pytest.mark.parametrize(

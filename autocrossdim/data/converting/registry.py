@@ -77,5 +77,5 @@ def describe(layout: Layout, source: Path, wishes: Wishes) -> Description:
         if value and wish not in layout.takes:
             users = ", ".join(each.name for each in LAYOUTS.values() if wish in each.takes)
             option = {"channels": "channel", "labels": "label"}.get(wish, wish)
-            raise UserError(f"--{option}: the layout {layout.name} does not use it, only {users} do. Leave it out.")
+            raise UserError(f"--{option}: not used by the layout {layout.name}, only by {users}. Omit it.")
     return layout.describe(source, wishes)

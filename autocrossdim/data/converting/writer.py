@@ -80,7 +80,7 @@ def write_dataset(
     found = map_cases(partial(_examine, common), due, processes, "Checking cases")
     faults += [fault for each in found for fault in each.faults] + _mixed(due, found)
     if faults:
-        raise UserError(f"{counted(len(faults), 'fault')} found, nothing was converted.\n" + "\n".join(faults))
+        raise UserError(f"{counted(len(faults), 'problem')} found, nothing was converted.\n" + "\n".join(faults))
 
     for folder in (RECORDS, "imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         if folder.endswith("Ts") and not (output / folder).is_dir():

@@ -52,7 +52,7 @@ def report(cases: Mapping[str, Rows]) -> Score:
     if one_sided:
         notes.append(
             f"An organ is in only one of the two segmentations of {listed(one_sided)}: its score is 0, and its "
-            "distances are left out of the means."
+            "distances are excluded from the means."
         )
     table = ScoreTable(title="CHAOS score (0 to 100), means over cases", rows=mean_rows(cases))
     return Score(name="chaos", tables=(table,), notes=tuple(notes), cases=dict(cases))

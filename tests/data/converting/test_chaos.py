@@ -145,7 +145,7 @@ def test_interchanged_kidneys_are_a_fault(tmp_path: Path) -> None:
     write_mr(tmp_path / "Train_Sets", 2, codes={**CODES, 2: CODES[3], 3: CODES[2]})
     with pytest.raises(UserError) as error:
         autocrossdim.convert(tmp_path / "Train_Sets", tmp_path / "out", modality="t2", processes=1)
-    assert "1 fault found" in str(error.value)
+    assert "1 problem found" in str(error.value)
     assert "t2_02: the right kidney's centre is 21 mm to the left of the left kidney's" in str(error.value)
 
 

@@ -111,7 +111,7 @@ def test_workers_write_the_same(source: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"layout": "dicomm"}, "--layout dicomm: no such layout"),
-        ({"modality": "t1"}, "--modality: the layout pairs does not use it, only chaos do"),
+        ({"modality": "t1"}, "--modality: not used by the layout pairs, only by chaos"),
         ({"label": ["x"]}, "--label x: use NAME=VALUE"),
         ({"label": {"x": 1, "y": 1}}, "a name or a value is given more than once"),
     ],

@@ -18,7 +18,7 @@ def annotation_notes(dataset: Dataset, fingerprint: Fingerprint) -> list[str]:
         annotated, total = (sum(column) for column in zip(*counts, strict=True))
         notes.append(
             f"{annotated:,} of {total:,} slices are annotated (unannotated_slices). The others are excluded from the "
-            "loss and of all scores."
+            "loss and all scores."
         )
     if partial := [names for case, names in dataset.annotated_labels.items() if case in fingerprint.names]:
         number = len(fingerprint.cases)

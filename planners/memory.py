@@ -1,4 +1,4 @@
-"""Memory of a training step, computed by running the very step on tensors that have shapes but no content.
+"""Memory of a training step, computed by running exactly this step on tensors that have shapes but no data.
 
 Network, loss and optimiser live on torch's `meta` device. The bytes of every storage are counted as long as it is
 alive, so the peak includes activations saved for the backward pass, gradients, and temporary tensors. This takes a

@@ -1,4 +1,4 @@
-"""The training script: from the first step, or the last checkpoint, to the end of a run."""
+"""The training loop: from the first step, or the last checkpoint, to the end of a run."""
 
 import time
 from collections.abc import Sequence

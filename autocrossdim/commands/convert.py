@@ -1,4 +1,4 @@
-"""`autocrossdim convert`: a published or common layout as a raw dataset."""
+"""`autocrossdim convert`: convert public benchmarks and common layouts to a raw dataset."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence

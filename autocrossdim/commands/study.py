@@ -1,4 +1,4 @@
-"""`autocrossdim study`: answer a question about transfer with runs on the user's own cases."""
+"""`autocrossdim study`: compare alternatives with training runs on the user's own cases."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -44,7 +44,7 @@ def parse_channel_names(file: Path, content: Any) -> tuple[tuple[str, ...], list
         what = "is missing" if content is None else "is malformed"
         return (), [f'{file}: channel_names {what}. Write it as {{"0": "T1", "1": "T2"}}, counting from 0.']
     wrong = [name for name in names if not _is_name(name) or not str(name).strip()]
-    return tuple(map(str, names)), [f"{file}: channel_names has the name {name!r}. Write a word." for name in wrong]
+    return tuple(map(str, names)), [f"{file}: channel_names contains {name!r}. Use a name." for name in wrong]
 
 
 def parse_groups(file: Path, content: Any) -> tuple[dict[str, str], list[str]]:

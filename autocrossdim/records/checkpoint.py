@@ -88,7 +88,7 @@ class Checkpoint:
         before, now = set(self.split.get("train", ())), set(train)
         if before == now:
             return None
-        text = f"trained on {len(before & now)} of now {counted(len(now), 'training case')}"
+        text = f"trained on {len(before & now)} of the {counted(len(now), 'current training case')}"
         gone = sorted(before - now)
         return f"{text} and on {listed(gone)}, no longer among them" if gone else text
 

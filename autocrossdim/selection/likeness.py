@@ -1,4 +1,4 @@
-"""What the training data are like, and the distance from them up to which held-out cases lie."""
+"""Reference values of the training data, and limits on the distance from them, derived from held-out cases."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -47,7 +47,7 @@ def test_a_growing_dataset(raw: Path, tmp_path: Path) -> None:
         image.rename(raw / "imagesTr" / image.name)
         (raw / "labelsTs" / f"{name}.nii.gz").rename(raw / "labelsTr" / f"{name}.nii.gz")
     said = succeed("plan_and_preprocess", raw, *work, *SMALL)
-    assert "omnia fold 0 was trained on 4 of now 5 training cases." in said
+    assert "omnia fold 0 was trained on 4 of the 5 current training cases." in said
     assert f"Next: autocrossdim train {raw} --work {tmp_path / 'work'} --weights previous" in said
     assert (tmp_path / "work" / raw.name / "plan.json").read_text() == plan
     succeed("train", raw, *work, *QUICK, "--weights", "previous")

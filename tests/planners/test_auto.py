@@ -204,6 +204,6 @@ def test_what_was_not_annotated_is_noted(described: Described) -> None:
     cases = tuple(case.model_copy(update={"annotated_slices": (8, 500)}) for case in fingerprint.cases)
     partial = replace(dataset, annotated_labels={"case_0": ("label 2",), "case_3": ("label 2",)})
     assert annotation_notes(partial, fingerprint.model_copy(update={"cases": cases})) == [
-        "32 of 2,000 slices are annotated (unannotated_slices). The others are excluded from the loss and of all scores.",
+        "32 of 2,000 slices are annotated (unannotated_slices). The others are excluded from the loss and all scores.",
         "Not all labels were annotated in every case (annotated_labels): label 1 in 2 of 4 cases.",
     ]

@@ -290,7 +290,7 @@ def test_folds_from_before_cases_came_and_went_are_compared_and_named(trained: T
     best = trained.find_best()
     assert Summary.read(trained.space.summary("dx")).n_cases == 5
     assert any("1 case had no result yet (f) and was segmented" in reason for reason in best.reasons)
-    assert "dx fold 2 was trained on 3 of now 3 training cases and on c, no longer among them." in best.reasons
+    assert "dx fold 2 was trained on 3 of the 3 current training cases and on c, no longer among them." in best.reasons
 
 
 def test_a_corrected_image_is_segmented_again(trained: Trained) -> None:

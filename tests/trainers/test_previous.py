@@ -76,7 +76,7 @@ def test_a_fold_is_kept_until_it_is_asked_to_continue(growing: Growing, capfd: p
     assert f"`{command}`" in said
 
     growing.train(0)
-    assert "dx fold 0: trained on 4 of now 5 training cases. It is kept." in capfd.readouterr().err
+    assert "dx fold 0: trained on 4 of the 5 current training cases. It is kept." in capfd.readouterr().err
     assert Checkpoint.read(folder.latest).run == first.run
     assert validated(folder) == growing.splits[0]["val"] == [*first.split["val"], NEW[0]]
 

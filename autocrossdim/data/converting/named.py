@@ -1,4 +1,4 @@
-"""What sources without a description of their own leave to the user: names of channels and labels."""
+"""Names of channels and labels, for sources that do not define them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -79,7 +79,7 @@ def labels_and_values(
         named = {f"label {number}": value for number, value in enumerate(values, start=1)}
     named = {name: value for name, value in named.items() if value != 0}
     if not named and not faults:
-        faults.append("The label files hold background only. Give at least one case in which something is annotated.")
+        faults.append("The label files contain only background. At least one case must be annotated.")
     order = sorted(named, key=lambda name: named[name])
     new = {name: number for number, name in enumerate(order, start=1)}
     return {"background": 0, **new}, {named[name]: new[name] for name in order}, faults

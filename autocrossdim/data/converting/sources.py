@@ -1,4 +1,4 @@
-"""Where the channels and labels of a case come from: each source lists its files, reads them and writes them anew.
+"""Where the channels and labels of a case come from: each source lists its files, reads them and rewrites them.
 
 Files that already have the format of the dataset are copied byte by byte.
 """

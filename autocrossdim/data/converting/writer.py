@@ -214,7 +214,7 @@ def _examine(description: Description, case: SourceCase) -> Examined:
             faults.append(f"{source.files[0]}: another geometry than {case.channels[0].files[0].name}: {difference}.")
         if len(array) > 1 and file_ending(source.files[0]) != description.file_ending:
             faults.append(
-                f"{source.files[0]}: a colour picture stays in its format, so its label needs the same format. "
+                f"{source.files[0]}: a colour image keeps its format, so its label needs the same format. "
                 "Convert one of them."
             )
         if broken := int(array.size - np.isfinite(array).sum()):

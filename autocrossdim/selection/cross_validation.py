@@ -51,7 +51,7 @@ def complete_configurations(work: CrossValidation) -> tuple[dict[str, list[Budge
         stage = work.plan.configuration(name).previous_stage
         if stage is not None and stage not in complete:
             del complete[name]
-            problems.append(f"{name} is skipped, because its previous stage, {stage}, is skipped.")
+            problems.append(f"{name} is left out, because its previous stage, {stage}, is left out.")
     return complete, problems
 
 

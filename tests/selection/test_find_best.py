@@ -180,12 +180,12 @@ def test_configurations_without_all_folds_are_left_out_and_named(
     with pytest.raises(UserError, match=r"no configuration is trained .* in all 3 folds.*Run `autocrossdim train"):
         trained.find_best()
     said = capsys.readouterr().err
-    assert "dx is skipped: it is not trained." in said
-    assert "omnia is skipped: fold 1 is not validated. Run `autocrossdim train" in said
+    assert "dx is left out: it is not trained." in said
+    assert "omnia is left out: fold 1 is not validated. Run `autocrossdim train" in said
     trained.train("dx", RIGHT)
     best = trained.find_best()
     assert [each.name for each in best.contenders] == ["dx"]
-    assert any("omnia is skipped" in reason for reason in best.reasons)
+    assert any("omnia is left out" in reason for reason in best.reasons)
 
 
 @pytest.mark.parametrize(

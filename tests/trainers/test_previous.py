@@ -71,7 +71,7 @@ def test_a_fold_is_kept_until_it_is_asked_to_continue(growing: Growing, capfd: p
     growing.grow()
     said = capfd.readouterr().err
     assert growing.of_new() == 0
-    assert "dx fold 0 was trained on 4 of now 5 training cases." in said
+    assert "dx fold 0 was trained on 4 of the 5 current training cases." in said
     command = f"autocrossdim train {growing.raw} --work {growing.work} --config dx --weights previous"
     assert f"`{command}`" in said
 

@@ -1,13 +1,10 @@
-"""Augmentation of training patches: the transforms of nnU-Net 2.8.1, in its order.
+"""Changes of a training patch once its voxels are read: intensities, mirroring, dropped channels.
 
-With `STANDARD`, probabilities and ranges are nnU-Net's, too: those of `nnUNetTrainer.get_training_transforms` and of
-`configure_rotation_dummyDA_mirroring_and_inital_patch_size` of the same class. `STRONG` changes more patches, and
-further. The spatial transform of a patch is drawn first (`draw_warp`), so that only the voxels it needs are read.
-Intensities are changed in place. All randomness comes from the generator that is passed in; torch does the computation.
+The transforms of intensities are those of nnU-Net 2.8.1, in its order. They work in place. All randomness comes from
+the generator that is passed in; torch does the computation.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from types import EllipsisType
 
 import numpy as np
@@ -15,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-IN_PLANE_ASPECT = 3.0  # a patch whose first axis is shorter by more than this is rotated in-plane only ("dummy 2D")
-LONG_ASPECT = 1.5  # a slice with a larger aspect ratio is rotated by small angles only
-ANGLE_3D, ANGLE_LONG_2D, ANGLE_2D = np.pi / 6, np.pi / 12, np.pi  # largest angle about each axis, in both directions
+from trainers.strength import STANDARD, Strength
+from trainers.warp import is_flat
 
 P_NOISE, NOISE = 0.1, (0.0, 0.1)  # standard deviation
 P_BLUR, P_BLUR_CHANNEL, BLUR = 0.2, 0.5, (0.5, 1.0)  # sigma in voxels, per axis
@@ -25,192 +21,6 @@ BRIGHTNESS = (0.75, 1.25)  # factor
 P_LOW_RESOLUTION, P_LOW_RESOLUTION_CHANNEL, LOW_RESOLUTION = 0.25, 0.5, (0.5, 1.0)  # fraction of the voxels per axis
 P_GAMMA_INVERTED = 0.1
 P_MIRROR = 0.5  # per axis
-
-# Elastic deformation is a cubic B-spline on this many intervals per axis. It cannot fold as long as no control point
-# moves by more than 0.48 (2D) or 0.40 (3D) of an interval (Choi and Lee, Graphical Models 62, 2000).
-BEND_INTERVALS = 4
-BEND_LIMIT = {2: 0.48, 3: 0.40}
-
-
-@dataclass(frozen=True)
-class Strength:
-    """How often, and how far, a patch is changed.
-
-    Attributes:
-        affine: Probability of a rotation, and of a scaling.
-        scales: Smallest and largest factor of a scaling.
-        elastic: Probability of an elastic deformation.
-        brightness: Probability of another brightness.
-        contrast: Probability of another contrast.
-        contrasts: Smallest and largest factor of the contrast.
-        gamma: Probability of a gamma correction.
-        gammas: Smallest and largest exponent.
-    """
-
-    affine: float = 0.2
-    scales: tuple[float, float] = (0.7, 1.4)
-    elastic: float = 0.0
-    brightness: float = 0.15
-    contrast: float = 0.15
-    contrasts: tuple[float, float] = (0.75, 1.25)
-    gamma: float = 0.3
-    gammas: tuple[float, float] = (0.7, 1.5)
-
-
-STANDARD = Strength()
-STRONG = Strength(
-    affine=0.6,
-    scales=(0.5, 1.6),
-    elastic=0.3,
-    brightness=0.5,
-    contrast=0.5,
-    contrasts=(0.5, 1.5),
-    gamma=0.7,
-    gammas=(0.4, 2.0),
-)
-STRENGTHS = {"standard": STANDARD, "strong": STRONG}
-
-
-@dataclass(frozen=True)
-class Warp:
-    """Spatial transform of a patch along the axes (Y, X) or (Z, Y, X).
-
-    Attributes:
-        matrix: Maps offsets from the centre of the patch to offsets in the source, in voxels, shape (dims, dims).
-        bend: Displacements of the control points in voxels, applied before the matrix, shape (dims, *control points);
-            None without elastic deformation.
-    """
-
-    matrix: np.ndarray
-    bend: np.ndarray | None = None
-
-
-def is_flat(patch: tuple[int, ...]) -> bool:
-    """Return whether a 3D patch is augmented as a stack of slices, by nnU-Net's rule for "dummy 2D"."""
-    return len(patch) == 3 and max(patch) / patch[0] > IN_PLANE_ASPECT
-
-
-def _warped(patch: tuple[int, ...]) -> tuple[int, ...]:
-    return patch[1:] if is_flat(patch) else patch
-
-
-def draw_warp(
-    patch: tuple[int, ...],
-    random: np.random.Generator,
-    strength: Strength = STANDARD,
-    *,
-    mirrored: Collection[int] | None = None,
-) -> Warp | None:
-    """Draw a rotation, a scaling and an elastic deformation about the centre of a patch.
-
-    Args:
-        patch: Patch size in voxels, 2 or 3 axes.
-        random: Source of randomness.
-        strength: How often and how far patches are changed.
-        mirrored: Axes of the patch that may be mirrored; None for all.
-
-    Returns:
-        The transform; None if nothing was drawn.
-    """
-    axes = _warped(patch)
-    dims = len(axes)
-    rotate, rescale, elastic = random.random(3) < (strength.affine, strength.affine, strength.elastic)
-    if not (rotate or rescale or elastic):
-        return None
-    matrix = np.eye(dims)
-    if rotate:
-        for a, b in [(0, 1)] if dims == 2 else [(0, 1), (0, 2), (1, 2)]:
-            limit = _largest_angle(patch, mirrored)
-            angle = random.uniform(-limit, limit)
-            turn = np.eye(dims)
-            turn[a, a] = turn[b, b] = np.cos(angle)
-            turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
-            matrix = matrix @ turn
-    if rescale:
-        matrix = matrix * random.uniform(*strength.scales)
-    bend = None
-    if elastic:
-        limits = random.random() * BEND_LIMIT[dims] * (np.array(axes) - 1) / BEND_INTERVALS
-        bend = random.uniform(-1, 1, (dims, *[BEND_INTERVALS + 3] * dims)) * limits.reshape(-1, *[1] * dims)
-    return Warp(matrix, bend)
-
-
-def _largest_angle(patch: tuple[int, ...], mirrored: Collection[int] | None) -> float:
-    """Return the largest angle of a rotation, in radians.
-
-    Where an axis is not mirrored because labels are told apart by their position along it, a half turn would exchange
-    them just as mirroring does. nnU-Net turns such slices by any angle.
-    """
-    if len(patch) == 2 and max(patch) / min(patch) > LONG_ASPECT:
-        return float(ANGLE_LONG_2D)
-    in_plane = range(len(patch) - 2, len(patch))
-    turns_freely = mirrored is None or set(in_plane) <= set(mirrored)
-    return float(ANGLE_2D if len(_warped(patch)) == 2 and turns_freely else ANGLE_3D)
-
-
-def source_shape(patch: tuple[int, ...], warp: Warp | None) -> tuple[int, ...]:
-    """Return the size in voxels of the region that must be read for a patch under a transform."""
-    if warp is None:
-        return patch
-    axes = _warped(patch)
-    half = (np.array(axes) - 1) / 2
-    if warp.bend is not None:
-        # Between its control points, a B-spline is a weighted mean of them.
-        half = half + np.abs(warp.bend).reshape(len(axes), -1).max(1)
-    reach = np.abs(warp.matrix) @ half
-    return (*patch[: len(patch) - len(axes)], *(int(np.ceil(2 * r)) + 1 for r in reach))
-
-
-def apply_warp(
-    image: np.ndarray, label: np.ndarray, patch: tuple[int, ...], warp: Warp
-) -> tuple[np.ndarray, np.ndarray]:
-    """Resample a region of `source_shape` to the patch: linear for the image, nearest for the label.
-
-    Nearest-neighbour interpolation takes the same time for 2 and for 60 labels, and neither loses nor invents a label
-    where three of them meet. nnU-Net interpolates every label separately.
-
-    Args:
-        image: Image, shape (C, *source), float32.
-        label: Label values, shape (*source) or (L, *source), integers.
-        patch: Patch size in voxels.
-        warp: Transform from `draw_warp`.
-    """
-    axes, lead = _warped(patch), label.shape[: label.ndim - len(patch)]
-    source = image.shape[-len(axes) :]
-    grid = _grid(axes, source, warp)[None]
-    # All slices of a flat patch are sampled at the same positions: they become channels.
-    values = torch.from_numpy(image).reshape(1, -1, *source)
-    labels = torch.from_numpy(label.astype(np.float32)).reshape(1, -1, *source)
-    moved = functional.grid_sample(values, grid, mode="bilinear", align_corners=True)
-    moved_label = functional.grid_sample(labels, grid, mode="nearest", align_corners=True, padding_mode="border")
-    return moved.numpy().reshape(-1, *patch), moved_label.numpy().reshape(lead + patch).astype(label.dtype)
-
-
-def _grid(axes: tuple[int, ...], source: tuple[int, ...], warp: Warp) -> Tensor:
-    """Return the grid (*axes, dims) for grid_sample: x first; -1 and 1 are the centres of the first and last voxel."""
-    half = np.maximum((np.array(source) - 1) / 2, 0.5)
-    matrix = torch.from_numpy(np.ascontiguousarray((warp.matrix / half[:, None])[::-1], dtype=np.float32))
-    dims = len(axes)
-    grid = torch.zeros(dims)
-    # Last axis first: the partial sums stay small until the end.
-    for axis in reversed(range(dims)):
-        offsets = torch.arange(axes[axis]) - (axes[axis] - 1) / 2
-        grid = grid + offsets.reshape(-1, *[1] * (dims - axis)) * matrix[:, axis]
-    if warp.bend is not None:
-        field = torch.from_numpy(warp.bend.astype(np.float32))
-        for n in axes:
-            # Replaces the first axis of control points by an axis of voxels at the end.
-            field = torch.tensordot(field, _spline(n), dims=([1], [1]))
-        grid = grid + field.movedim(0, -1) @ matrix.T
-    return grid
-
-
-def _spline(n: int) -> Tensor:
-    """Return the weights (n, BEND_INTERVALS + 3) of the control points of a uniform cubic B-spline at n voxels."""
-    where = np.linspace(0, BEND_INTERVALS, n)[:, None] + 1
-    distance = np.abs(where - np.arange(BEND_INTERVALS + 3))
-    near, far = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance) ** 3 / 6
-    return torch.from_numpy(np.select([distance < 1, distance < 2], [near, far]).astype(np.float32))
 
 
 def change_intensities(image: Tensor, random: np.random.Generator, strength: Strength = STANDARD) -> None:

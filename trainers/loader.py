@@ -25,20 +25,13 @@ from autocrossdim.records.plan import Configuration
 from autocrossdim.system.device import memory_format_for, send
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import die_with_parent
-from trainers.augment import (
-    STANDARD,
-    STRENGTHS,
-    apply_warp,
-    change_intensities,
-    draw_mirroring,
-    draw_warp,
-    drop_channels,
-    source_shape,
-)
+from trainers.augment import change_intensities, draw_mirroring, drop_channels
 from trainers.settings import Settings
 from trainers.soft import soft_target
 from trainers.stage import perturb
+from trainers.strength import STANDARD, STRENGTHS
 from trainers.targets import Targets
+from trainers.warp import apply_warp, draw_warp, source_shape
 
 UNLABELLED_CHANGES = 3  # times that intensities are changed for the network that a teacher guides (stronger: UniMatch)
 # Cases that stay open in each worker. An open case takes 0.2 to 0.6 MB (measured) and up to 0.1 MB per class; opening

@@ -30,8 +30,9 @@ class Average:
         average, newest = self.network.state_dict(), network.state_dict()
         floats = [name for name, value in average.items() if value.is_floating_point()]
         torch._foreach_lerp_([average[name] for name in floats], [newest[name] for name in floats], towards)
-        for name in average.keys() - set(floats):
-            average[name].copy_(newest[name])
+        counts = [name for name in average if name not in set(floats)]
+        if counts:
+            torch._foreach_copy_([average[name] for name in counts], [newest[name] for name in counts])
 
 
 def gamma_of(width: float) -> float:

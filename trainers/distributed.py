@@ -69,7 +69,7 @@ def _batch_norm(
     """Compute `torch.nn.functional.batch_norm` in training mode over all processes."""
     axes = [0, *range(2, input.ndim)]
     x = input.float()
-    own = torch.cat([x.sum(axes), x.square().sum(axes), x.new_tensor([x.numel() / x.shape[1]])])
+    own = torch.cat([x.sum(axes), x.square().sum(axes), x.new_full((1,), x.numel() / x.shape[1])])
     total = summed(own)
     count = total[-1]
     mean, square = (total[:-1] / count).chunk(2)

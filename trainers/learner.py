@@ -52,7 +52,7 @@ class Learner:
         if self.average is not None:
             self.average.network.to(fabric.device)
         shape = (configuration.batch_size, self.network.plan.in_channels, *configuration.patch_size)
-        if settings.compile and can_be_compiled(self.network, shape):
+        if settings.compile and can_be_compiled(self.network, shape, device=fabric.device, autocast=fabric.autocast):
             self.network.compile()
         optimizer = make_optimizer(
             self.network,

@@ -74,7 +74,11 @@ class DiceCrossEntropy(nn.Module):
         if not self.class_sets:
             return functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
         single = logits.log_softmax(dim=1)
-        sets = [single[:, list(members)].logsumexp(dim=1, keepdim=True) for members in self.class_sets]
+        # Not indexed by a list: it would be copied to the GPU, which a step would wait for.
+        sets = [
+            torch.stack([single[:, member] for member in members], dim=1).logsumexp(dim=1, keepdim=True)
+            for members in self.class_sets
+        ]
         return functional.nll_loss(torch.cat([single, *sets], dim=1), target, ignore_index=IGNORED, reduction="sum")
 
 
@@ -88,7 +92,8 @@ def open_classes(target: Tensor, class_sets: Sequence[Sequence[int]], classes: i
     """
     result = torch.zeros(len(target), classes, *target.shape[1:], dtype=torch.bool, device=target.device)
     for index, members in enumerate(class_sets, start=classes):
-        result[:, list(members)] |= (target == index)[:, None]
+        for member in members:
+            result[:, member] |= target == index
     return result
 
 

@@ -90,15 +90,19 @@ class PseudoDice:
             target: Target as the loss takes it.
         """
         unclear = open_classes(target, self.class_sets, logits.shape[1]) if self.class_sets else None
+        classes = None if self.labels.has_regions else logits.argmax(dim=1)
+        counts = []
         for index in range(len(self.names)):
-            if self.labels.has_regions:
+            if classes is None:
                 known = target[:, index] != IGNORED
                 predicted, wanted = logits[:, index] > 0, target[:, index] == 1
             else:
                 known = target != IGNORED if unclear is None else (target != IGNORED) & ~unclear[:, index + 1]
-                predicted, wanted = logits.argmax(dim=1) == index + 1, target == index + 1
-            self.overlap[index] += float((predicted & wanted & known).sum())
-            self.total[index] += float((predicted & known).sum() + (wanted & known).sum())
+                predicted, wanted = classes == index + 1, target == index + 1
+            counts += [(predicted & wanted & known).sum(), (predicted & known).sum() + (wanted & known).sum()]
+        overlap, total = torch.stack(counts).cpu().double().reshape(-1, 2).T  # a GPU is waited for once per batch
+        self.overlap += overlap
+        self.total += total
 
     def scores(self) -> dict[str, float | None]:
         """Return the Dice of each class or region; None if it is neither labelled nor predicted."""

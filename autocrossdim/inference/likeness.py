@@ -95,7 +95,7 @@ def _spread(network: SegmentationNetwork, tiles: list[torch.Tensor]) -> Floats:
         batch = tile[None].to(device, torch.float32).contiguous(memory_format=memory_format_for(tile.ndim - 1))
         positions.append(network.encode(batch)[-1].movedim(1, -1).flatten(0, -2))
     spread = torch.cat(positions).std(dim=0, correction=0)
-    numbers: Floats = (spread + TINY).log().double().cpu().numpy()
+    numbers: Floats = (spread + TINY).log().cpu().double().numpy()  # not every GPU has float64
     return numbers
 
 

@@ -75,7 +75,8 @@ def soft_dice_sums(values: Tensor, labels: Labels) -> NDArray[np.float64]:
         count = len(flat)
         within = torch.bincount(index, weights=top, minlength=count)
         sums = [part[1:] for part in (within, flat.sum(dim=1), torch.bincount(index, minlength=count))]
-    return torch.stack([part.double() for part in sums]).cpu().numpy()
+    # On the CPU: Apple's and some of Intel's GPUs have no float64.
+    return torch.stack([part.cpu().double() for part in sums]).numpy()
 
 
 def soft_dice(sums: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

@@ -1,10 +1,12 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from autocrossdim.inference.case_list import describe
 from autocrossdim.inference.restore import to_label
@@ -49,6 +51,27 @@ def test_temperature_scaling_changes_no_label(temperature: float, seed: int, lab
     assert torch.isfinite(after).all()
     np.testing.assert_array_equal(to_label(after, labels), to_label(before, labels))
     assert ((after >= 0) & (after <= 1)).all()
+
+
+class DeviceWithoutFloat64(TorchFunctionMode):
+    """Stands in for a GPU on which float64 is an error, as on Apple's: only copies on the CPU may have it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.double:
+            assert getattr(args[0], "copied_to_cpu", False)
+        result = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.cpu:
+            result.copied_to_cpu = True
+        return result
+
+
+@BOTH
+def test_sums_are_computed_on_devices_without_float64(labels: Labels) -> None:
+    values = probabilities(labels)
+    with DeviceWithoutFloat64():
+        sums = soft_dice_sums(values, labels)
+    assert sums.dtype == np.float64
+    np.testing.assert_array_equal(sums, soft_dice_sums(values, labels))
 
 
 def test_temperature_scaling_is_the_one_that_was_fitted() -> None:

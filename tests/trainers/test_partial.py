@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import read_label, write_label
@@ -14,7 +15,7 @@ from autocrossdim.preprocessing.dataset import preprocess_dataset
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.labels import Labels
 from trainers.loader import PatchLoader
-from trainers.loss import IGNORED
+from trainers.loss import IGNORED, DiceCrossEntropy
 from trainers.partial import class_sets, leave_open
 from trainers.pseudo_dice import PseudoDice
 from trainers.settings import Settings
@@ -54,6 +55,29 @@ def test_the_dice_of_a_class_leaves_out_voxels_that_may_belong_to_it() -> None:
     dice = PseudoDice(labels, ((0, 2),))
     dice.add(logits, target)
     assert dice.scores() == {"first": 2 / 3, "second": 1.0}
+
+
+class Operations(TorchDispatchMode):
+    """Records the names of the operations of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_loss_and_scores_of_sets_of_classes_never_wait_for_a_gpu() -> None:
+    """A number that is read waits for the GPU, and so does a list of indices, which is copied to it."""
+    sets, labels = ((0, 2), (0, 1, 2)), Labels.from_dataset_json(BOTH)
+    logits, target = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randint(-1, 5, (2, 8, 8))
+    with Operations() as operations:
+        DiceCrossEntropy(regions=False, class_sets=sets)(logits, target).backward()
+        PseudoDice(labels, sets).add(logits.detach(), target)
+    assert operations.names.isdisjoint({"index", "index_put", "index_put_", "_local_scalar_dense"})
+    assert {"logsumexp", "argmax"} <= operations.names
 
 
 Loaded = Callable[..., PatchLoader]

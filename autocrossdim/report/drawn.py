@@ -68,7 +68,8 @@ def draw_cases(
             missing.append(row.name)
             continue
         labels = plan.labels if case.annotated_labels is None else plan.labels.only(case.annotated_labels)
-        scan = read_scan(case.images, case.label, prediction, labels)
+        unmatched = (*row.missed, *row.false_alarms)
+        scan = read_scan(case.images, case.label, prediction, labels, unmatched=unmatched)
         if row.name in pictured:
             window = ct_limits(scan) if ct else None
             pictures.append(Picture(row, pictured[row.name], case_picture(scan, labels, window=window)))

@@ -23,7 +23,7 @@ LONGEST_NAME = 30  # characters of a label name that are drawn
 
 
 def case_picture(scan: Scan, labels: Labels, *, window: tuple[float, float] | None = None) -> bytes:
-    """Draw the slice of a case that has most annotated voxels, with letters for the patient's sides at its edges.
+    """Draw the slice of a case that `Scan.fullest` names, with letters for the patient's sides at its edges.
 
     Args:
         scan: The case. The annotation is drawn with solid outlines, the prediction with dashed ones.

@@ -14,6 +14,7 @@ from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import Summary
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.report.calibration import calibration_chart
 from autocrossdim.report.drawn import LISTED, Drawn, draw_cases
 from autocrossdim.report.misses import partial_sentences, unmatched_sentences
 from autocrossdim.report.pictures import agreement_chart, dice_chart
@@ -38,6 +39,7 @@ class Results:
         rows: Cases, the lowest Dice first.
         cautions: Sentences that are needed to read the numbers.
         chart: PNG of the Dice of every case.
+        calibration_chart: PNG of the reliability of probabilities and expected Dice, if `find_best` measured it.
         drawn: The cases as pictures and in the viewer.
         measure: How sizes are measured.
         agreements: Agreement of sizes by label.
@@ -54,6 +56,7 @@ class Results:
     rows: Sequence[Row]
     cautions: Sequence[str]
     chart: bytes
+    calibration_chart: bytes | None
     drawn: Drawn
     measure: Measure
     agreements: Sequence[Agreement]
@@ -106,11 +109,8 @@ def read_results(
     rows = held_out_rows(summary, dataset.file_ending)
     evaluated = {row.name for row in rows}
     missing = [f"fold {k}" for k, split in enumerate(splits) if not evaluated >= set(split.val)]
-    segmentations = {
-        case: workspace.fold(folder, k).validation / f"{case}{dataset.file_ending}"
-        for k, split in enumerate(splits)
-        for case in split.val
-    }
+    folds = {case: workspace.fold(folder, k) for k, split in enumerate(splits) for case in split.val}
+    segmentations = {case: fold.validation / f"{case}{dataset.file_ending}" for case, fold in folds.items()}
     drawn = draw_cases(dataset, plan, segmentations, rows, summary.unit)
     measure = Measure.of(fingerprint.dims, spaced=spaced)
     sizes = case_sizes(summary, fingerprint, measure, dataset.file_ending)
@@ -123,6 +123,7 @@ def read_results(
         rows=rows[:LISTED],
         cautions=_cautions(summary, rows, missing, best),
         chart=dice_chart({summary.name(key): [row.labels[key] for row in rows] for key in summary.mean}),
+        calibration_chart=None if best is None else calibration_chart(best, summary, folds, dataset.file_ending),
         drawn=drawn,
         measure=measure,
         agreements=agreement,

@@ -74,6 +74,7 @@ class Scan:
         prediction: Label values, shape (Z, Y, X); 0 where the annotation is ignored.
         spacing: mm (z, y, x).
         oriented: Whether the orientation is known, and the arrays are in the order `SHOWN`.
+        unmatched: Values of labels that only the annotation or only the prediction has; their slices are shown first.
     """
 
     image: Array
@@ -81,6 +82,7 @@ class Scan:
     prediction: Array
     spacing: tuple[float, float, float]
     oriented: bool
+    unmatched: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -105,12 +107,15 @@ class Scan:
         return max(self.planes(), key=lambda plane: self.spacing[plane.axis])
 
     def fullest(self, axis: int) -> int:
-        """Return the number of the slice across an axis that has most annotated voxels.
+        """Return the number of the slice across an axis to show first.
 
-        Without annotation, it is the one with most predicted voxels; without either, the middle one.
+        It is the one with most voxels of labels that were missed; without any, of false alarms, then of the annotation,
+        then of the prediction; without either, the middle one.
         """
-        for labels in (self.annotation, self.prediction):
-            counts = np.moveaxis(labels > 0, axis, 0).sum(axis=(1, 2))
+        both = self.annotation, self.prediction
+        failures = [np.isin(labels, self.unmatched) for labels in both] if self.unmatched else []
+        for mask in (*failures, *(labels > 0 for labels in both)):
+            counts = np.moveaxis(mask, axis, 0).sum(axis=(1, 2))
             if counts.any():
                 return int(counts.argmax())
         return self.shape[axis] // 2
@@ -163,7 +168,9 @@ class Scan:
         return z, y, x
 
 
-def read_scan(images: Sequence[Path], reference: Path | None, prediction: Path, labels: Labels) -> Scan:
+def read_scan(
+    images: Sequence[Path], reference: Path | None, prediction: Path, labels: Labels, *, unmatched: Sequence[str] = ()
+) -> Scan:
     """Read a case and turn it to the orientation in which it is shown.
 
     Args:
@@ -172,6 +179,7 @@ def read_scan(images: Sequence[Path], reference: Path | None, prediction: Path, 
         prediction: Segmentation.
         labels: Labels that were annotated in the case. Voxels to be ignored in the annotation are cleared in both,
             and labels that were not annotated in the prediction.
+        unmatched: Names of labels that only the annotation or only the prediction has.
 
     Raises:
         UserError: A file cannot be read.
@@ -193,6 +201,7 @@ def read_scan(images: Sequence[Path], reference: Path | None, prediction: Path, 
         prediction=change.apply(np.where(ignored, 0, predicted)),
         spacing=change.permuted(geometry.spacing),
         oriented=geometry.orientation is not None,
+        unmatched=tuple(value for name in unmatched for value in labels.foreground.get(name, ())),
     )
 
 

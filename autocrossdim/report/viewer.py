@@ -76,7 +76,7 @@ def volume(scan: Scan, labels: Labels, *, ct: bool) -> dict[str, Any]:
 
 
 def single_slice(scan: Scan, labels: Labels, *, ct: bool) -> dict[str, Any]:
-    """Return the slice of a case that has most annotated voxels."""
+    """Return the slice of a case that `Scan.fullest` names."""
     plane = scan.acquired()
     number = scan.fullest(plane.axis)
     part = scan.one_slice(plane, number)

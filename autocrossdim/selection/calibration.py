@@ -117,11 +117,28 @@ def calibration_error(probabilities: Floats, target: NDArray[np.integer[Any]]) -
         probabilities: Probabilities, shape (n, K).
         target: Index of the true column, shape (n,).
     """
+    _, confidence, correct = reliability(probabilities, target)
+    return float(np.abs(confidence - correct).sum() / len(target))
+
+
+def reliability(probabilities: Floats, target: NDArray[np.integer[Any]]) -> Floats:
+    """Return what a reliability diagram shows, by bins of the probability of the most probable label.
+
+    The sums of several cases can be added.
+
+    Args:
+        probabilities: Probabilities, shape (n, K).
+        target: Index of the true column, shape (n,).
+
+    Returns:
+        For each of `BINS` equal bins from 0 to 1 the number of voxels, the sum of the probabilities of their most
+        probable labels, and the number of voxels that have that label, shape (3, BINS).
+    """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == target
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - correct, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(target))
+    sums = [np.bincount(bins, weights=values, minlength=BINS) for values in (np.ones(len(bins)), confidence, correct)]
+    return np.stack(sums)
 
 
 def confidence_at(evidence: Evidence, temperature: float) -> float:
@@ -149,12 +166,8 @@ def fit_case_score(confidence: Sequence[float], dice: Sequence[float], groups: S
     n_groups = len(set(members.tolist()))
     if n_groups < LEAST_GROUPS:
         return CaseScore(n_cases=len(y), n_groups=n_groups)
-    errors, errors_of_mean = np.empty_like(y), np.empty_like(y)
-    for group in set(members.tolist()):
-        left_out = members == group
-        slope, intercept = _line(x[~left_out], y[~left_out])
-        errors[left_out] = np.abs(np.clip(intercept + slope * x[left_out], 0, 1) - y[left_out])
-        errors_of_mean[left_out] = np.abs(y[~left_out].mean() - y[left_out])
+    errors = np.abs(predicted_without(x, y, members) - y)
+    errors_of_mean = np.abs(predicted_without(np.zeros_like(y), y, members) - y)
     slope, intercept = _line(x, y)
     return CaseScore(
         slope=slope,
@@ -165,6 +178,22 @@ def fit_case_score(confidence: Sequence[float], dice: Sequence[float], groups: S
         error=float(errors.mean()),
         error_of_mean=float(errors_of_mean.mean()),
     )
+
+
+def predicted_without(confidence: Floats, dice: Floats, groups: NDArray[np.object_]) -> Floats:
+    """Return the expected Dice of each case according to the line fitted to the cases of all other groups.
+
+    Args:
+        confidence: Mean soft Dice of each case, shape (n,).
+        dice: True mean Dice of each case, shape (n,).
+        groups: Group of each case, at least two, shape (n,).
+    """
+    expected = np.empty_like(dice)
+    for group in set(groups.tolist()):
+        left_out = groups == group
+        slope, intercept = _line(confidence[~left_out], dice[~left_out])
+        expected[left_out] = np.clip(intercept + slope * confidence[left_out], 0, 1)
+    return expected
 
 
 def _line(x: Floats, y: Floats) -> tuple[float, float]:

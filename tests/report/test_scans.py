@@ -109,6 +109,19 @@ def test_voxels_to_be_ignored_are_cleared_in_both(write_image: Callable[..., Pat
     assert scan.prediction.sum() == 4
 
 
+def test_the_slice_of_a_missed_label_or_of_a_false_alarm_is_shown_first(
+    write_image: Callable[..., Path], tmp_path: Path
+) -> None:
+    annotation, prediction = np.zeros((2, 6, 8, 8), np.uint8)
+    annotation[1, :4, :4] = prediction[1, :4, :4] = 1
+    annotation[4, 6, 6] = 2
+    reference = write_image(tmp_path / "annotation.nii.gz", annotation)
+    missing = write_image(tmp_path / "missing.nii.gz", prediction)
+    assert read_scan([reference], reference, missing, LABELS).fullest(0) == 1
+    assert read_scan([reference], reference, missing, LABELS, unmatched=["speck"]).fullest(0) == 4
+    assert read_scan([reference], missing, reference, LABELS, unmatched=["speck"]).fullest(0) == 4
+
+
 def test_a_flipped_plane_begins_with_its_last_row() -> None:
     array = np.arange(24).reshape(2, 3, 4)
     plane = Plane("coronal", axis=1, rows=0, columns=2, flipped=True)

@@ -15,6 +15,8 @@ from autocrossdim.selection.calibration import (
     calibration_error,
     confidence_at,
     fit_case_score,
+    predicted_without,
+    reliability,
     scale_temperature,
 )
 from autocrossdim.system.errors import UserError
@@ -67,6 +69,24 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     assert calibration_error(predicted, np.r_[np.ones(90, int), np.zeros(10, int)]) == pytest.approx(0)
     assert calibration_error(predicted, np.r_[np.ones(60, int), np.zeros(40, int)]) == pytest.approx(0.3)
     assert calibration_error(np.array([[0.0, 1.0]]), np.array([1])) == 0
+
+
+def test_a_reliability_diagram_counts_voxels_and_hits_per_bin() -> None:
+    predicted = np.array([[0.4, 0.6], [0.4, 0.6], [0.99, 0.01]])
+    count, confidence, correct = reliability(predicted, np.array([1, 0, 0]))
+    assert count.nonzero()[0].tolist() == [9, 14]
+    assert count[[9, 14]].tolist() == [2, 1]
+    assert confidence[[9, 14]] == pytest.approx([1.2, 0.99])
+    assert correct[[9, 14]].tolist() == [1, 1]
+
+
+def test_the_expected_dice_of_a_case_does_not_depend_on_its_own_group() -> None:
+    confidence, dice = np.array([0.2, 0.4, 0.6, 0.9]), np.array([0.1, 0.2, 0.3, 0.9])
+    groups = np.array(["a", "b", "c", "d"], object)
+    expected = predicted_without(confidence, dice, groups)
+    assert expected[3] == pytest.approx(0.45)  # on the line of the other three, half of the confidence
+    dice[3] = 0.0
+    assert predicted_without(confidence, dice, groups)[3] == pytest.approx(0.45)
 
 
 def test_a_prediction_that_is_certain_and_wrong_does_not_break_the_fit() -> None:

@@ -258,6 +258,30 @@ def test_a_job_that_loses_its_place_goes_on_from_its_checkpoint(cluster: Path, r
     assert (fold / "validation" / "summary.json").exists()
 
 
+def test_the_job_array_of_the_documentation_trains_its_folds(
+    cluster: Path, raw: Path, work: Path, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "cluster.md").read_text(encoding="utf-8")
+    (script,) = (each for each in re.findall(r"```text\n(#!.*?)```", page, re.DOTALL) if "--array" in each)
+    quick = "--epochs 1 --set steps_per_epoch=1 --set validation_batches=1 --set slices_first=false --set workers=0"
+    for documented, here in (
+        ("--gres=gpu:1 --cpus-per-task=8 ", ""),
+        ("0-4%2", "0-1%2"),
+        ("exec autocrossdim", f"exec {sys.executable} -m autocrossdim"),
+        ("Dataset004_Hippocampus", f"{raw} --work {work} --weights random {quick}"),
+    ):
+        assert documented in script
+        script = script.replace(documented, here)
+    file = tmp_path / "folds.sh"
+    file.write_text(script, encoding="utf-8")
+    array = output("sbatch", "--parsable", "-o", tmp_path / "%a.out", file).strip()
+    for fold in ("0", "1"):
+        log = tmp_path / f"{fold}.out"
+        eventually(lambda job=f"{array}_{fold}": has_ended(job), why=log.read_text)
+        assert state(f"{array}_{fold}") == "COMPLETED", log.read_text(encoding="utf-8")
+        assert (work / raw.name / "models" / "dx" / f"fold_{fold}" / "validation" / "summary.json").exists()
+
+
 def test_a_cancelled_job_is_not_queued_again(cluster: Path, raw: Path, work: Path) -> None:
     fold = work / raw.name / "models" / "dx" / "fold_0"
     (job,) = submitted(raw, work, "--fold", "0", *ENDLESS)

@@ -177,6 +177,11 @@ def test_the_viewer_begins_with_the_lowest_dice_and_no_name_ends_a_script(traine
 
 
 BROWSER = shutil.which("chromium")
+WATCH = """
+const seen = document.documentElement.dataset;
+for (const event of ["error", "unhandledrejection", "securitypolicyviolation"])
+  addEventListener(event, (what) => { seen.wrong = (seen.wrong || "") + event + (what.message || ""); }, true);
+"""
 LOOK = """
 setTimeout(() => {
   const corners = [...document.querySelectorAll("#viewer canvas")].map((canvas) => {
@@ -188,13 +193,39 @@ setTimeout(() => {
   const label = document.querySelector("#viewer [data-role=key] button");
   label.click();
   document.body.dataset.pressed = label.getAttribute("aria-pressed");
+
+  const canvas = document.querySelector("#viewer canvas"), caption = () => canvas.parentElement.children[2].textContent;
+  const before = caption();
+  canvas.dispatchEvent(new WheelEvent("wheel", { deltaY: -80, cancelable: true }));
+  document.body.dataset.scrolled = `${before} then ${caption()}`;
+  canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowUp" }));
+  document.body.dataset.keys = caption();
+
+  const table = document.getElementById("all-results");
+  const dice = [...table.querySelectorAll("th button")].find((button) => button.textContent === "Dice");
+  const column = [...dice.closest("tr").children].indexOf(dice.closest("th"));
+  const values = () => [...table.querySelectorAll("tbody tr")].map((row) => Number(row.children[column].textContent));
+  dice.click();
+  const up = values().filter(Number.isFinite);
+  dice.click();
+  const down = values().filter(Number.isFinite);
+  const sorted = [...up].sort((a, b) => a - b);
+  document.body.dataset.sorted = String(up.join() === sorted.join() && down.join() === sorted.reverse().join());
+
+  const curves = () => document.querySelectorAll("details.curves[open]").length;
+  const closed = curves();
+  dispatchEvent(new Event("beforeprint"));
+  document.body.dataset.curves = `${closed} then ${curves()}`;
+  const loaded = performance.getEntriesByType("resource").filter((each) => !/^(data|blob):/.test(each.name));
+  document.body.dataset.requests = String(loaded.length);
 }, 500);
 """
+EVIL = "</script><img src='missing.png' onerror='document.body.dataset.evil = 1'>"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
-def test_a_browser_shows_a_voxel_at_the_right_front_top_in_that_corner(
+def test_a_browser_shows_scrolls_and_sorts_the_page_without_an_error_or_a_request(
     trained: tuple[Path, Workspace], tmp_path: Path
 ) -> None:
     label = np.zeros((9, 10, 11), np.uint8)
@@ -202,22 +233,39 @@ def test_a_browser_shows_a_voxel_at_the_right_front_top_in_that_corner(
     image[0, 7:, :2, :2] = 100  # in the order SPL: superior, anterior and right
     label[8, 0, 0] = 1
     scan = Scan(image, label, label, (2.0, 1.0, 1.0), oriented=True)
-    case = {"name": "x", "title": "x", "text": "", **volume(scan, Labels(foreground={"block": (1,)}), ct=False)}
-    page = page_of(*trained)
+    case = {"name": EVIL, "title": EVIL, "text": EVIL, **volume(scan, Labels(foreground={"block": (1,)}), ct=False)}
+    path, space = trained
+    summary = space.summary("dx")
+    write_text(summary, summary.read_text(encoding="utf-8").replace("block <b>", EVIL).replace("patient a", EVIL))
+    page = page_of(path, space).replace("<style>", f"<script>{WATCH}</script><style>", 1)
     start = page.index('id="viewer-cases">') + len('id="viewer-cases">')
-    page = page[:start] + json.dumps([case]) + page[page.index("</script>", start) :]
+    page = page[:start] + json.dumps([case]).replace("<", "\\u003c") + page[page.index("</script>", start) :]
     page = page.replace('data-role="annotation" checked', 'data-role="annotation"')
     page = page.replace('data-role="prediction" checked', 'data-role="prediction"')
     file = tmp_path / "page.html"
     file.write_text(page.replace("</body>", f"<script>{LOOK}</script></body>"), encoding="utf-8")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom", file.as_uri()]
-    shown = subprocess.run(
-        [str(BROWSER), *options], capture_output=True, encoding="utf-8", timeout=60, check=True
-    ).stdout
+    options += [
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        file.as_uri(),
+    ]
+    done = subprocess.run([str(BROWSER), *options], capture_output=True, encoding="utf-8", timeout=60, check=True)
+    shown = done.stdout
     # Top left, top right, bottom left, bottom right: R and A, R and S, A and S are at the top left.
     assert 'data-seen="1000 1000 1000"' in shown
     assert 'data-pressed="false"' in shown, "a click hides a label"
+    assert 'data-scrolled="axial, slice 9 of 9 then axial, slice 7 of 9"' in shown
+    assert 'data-keys="axial, slice 8 of 9"' in shown
+    assert 'data-sorted="true"' in shown, "a click sorts, another one in reverse order"
+    assert 'data-curves="0 then 3"' in shown, "in print, all training curves are open"
+    assert 'data-requests="0"' in shown
+    assert "data-evil" not in shown, "names are never markup"
+    assert "data-wrong" not in shown
+    # Chromium's advice to this test, which reads pixels.
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line and "willReadFrequently" not in line] == []
 
 
 def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(trained: tuple[Path, Workspace]) -> None:

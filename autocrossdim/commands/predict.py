@@ -45,6 +45,14 @@ def predict(
     format: FormatOption = DEFAULT,
     probabilities: Annotated[bool, Option("Also write CASE.npz with the probabilities.")] = False,
     mirroring: Annotated[bool, Option("Average over mirrored images (test-time augmentation).")] = True,
+    image_statistics: Annotated[
+        float,
+        Option(
+            "Share of the image's own mean and variance in batch normalisation, such as 0.2 for images with another "
+            "contrast than the training images.",
+            metavar="SHARE",
+        ),
+    ] = 0.0,
     device: DeviceOption = "auto",
     overwrite: Annotated[bool, Option("Also segment cases that already have a result.")] = False,
     uncertainty: Annotated[
@@ -72,6 +80,8 @@ def predict(
         probabilities: Also write `CASE.npz` with the probabilities (K, Z, Y, X), float16, for `ensemble`. Only with
             the format `image`.
         mirroring: Average over mirrored versions of the image.
+        image_statistics: Share of each image's own mean and variance in batch normalisation, from 0 to 1, in place of
+            those of the training images. Helps if the contrast differs from theirs.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         overwrite: Segment cases again that have a result.
         uncertainty: Also write entropy and disagreement maps to `uncertainty/`, and `uncertainty.csv` with the
@@ -111,6 +121,7 @@ def predict(
             "format": format,
             "probabilities": probabilities,
             "no_mirroring": not mirroring,
+            "image_statistics": image_statistics,
             "device": device,
             "uncertainty": uncertainty,
             "no_postprocessing": not postprocessing,
@@ -136,6 +147,7 @@ def predict(
             config=configurations,
             device=device,
             mirroring=mirroring,
+            image_statistics=image_statistics,
             postprocessing=postprocessing,
         )
         plan = predictor.plan

@@ -12,29 +12,43 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from autocrossdim.inference.image_norm import ImageNorm
 from autocrossdim.networks.layers import AcsConv3d
 from autocrossdim.networks.reviewed import is_known
 from autocrossdim.networks.unet import DecoderBlock, UNet
 from autocrossdim.networks.upsampled import spread
 
 
-def fuse(network: nn.Module) -> None:
-    """Rewrite a network in place. It must not be trained, saved or loaded into afterwards."""
+def fuse(network: nn.Module, *, image_statistics: float = 0.0) -> None:
+    """Rewrite a network in place. It must not be trained, saved or loaded into afterwards.
+
+    Args:
+        network: The network.
+        image_statistics: Share of each image's own statistics in batch norms. With 0, they become part of the
+            convolutions before them.
+    """
     network.eval().requires_grad_(False)
     for module in list(network.modules()):
-        _fold_norms(module)
+        _fold_norms(module, image_statistics)
         if isinstance(module, UNet):
             below = module.encoder.channels[-1]
             for name, block in module.decoder.items():
                 assert isinstance(block, DecoderBlock)
                 if isinstance(block.up, nn.Upsample | nn.Identity):
-                    _fold_norms(block.conv1)
+                    _fold_norms(block.conv1, image_statistics)
                     module.decoder[name] = FusedDecoderBlock(block, below)
                 below = block.conv2.conv.out_channels  # type: ignore[assignment]
+    if image_statistics:
+        for module in list(network.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, _BatchNorm):
+                    setattr(module, name, ImageNorm(child, image_statistics, inplace=False))
 
 
-def _fold_norms(module: nn.Module) -> None:
+def _fold_norms(module: nn.Module, image_statistics: float) -> None:
     """Fold each batch norm among the children of `module` into the convolution directly before it.
+
+    With image statistics, it stays behind the convolution, whose output it overwrites.
 
     Not in blocks of other families, whose layers need not run in the order in which they are registered.
     """
@@ -47,6 +61,9 @@ def _fold_norms(module: nn.Module) -> None:
             and not isinstance(conv, _ConvTransposeNd)
             and isinstance(norm, _BatchNorm)
         ):
+            if image_statistics:
+                setattr(module, name, ImageNorm(norm, image_statistics, inplace=True))
+                continue
             assert norm.running_mean is not None
             assert norm.running_var is not None
             conv.weight, conv.bias = fuse_conv_bn_weights(

@@ -71,6 +71,7 @@ class Model:
         folds: Fold of each network; empty if unknown.
         channel_dropout: Whether all networks were trained with channel dropout, so that a channel may be missing.
         digests: SHA-256 of each network as trained; empty if unknown.
+        image_statistics: Share of each image's own statistics in batch norms.
     """
 
     plan: Plan
@@ -80,6 +81,7 @@ class Model:
     folds: Sequence[int | str] = ()
     channel_dropout: bool = False
     digests: Sequence[str] = ()
+    image_statistics: float = 0.0
 
     @classmethod
     def load(cls, checkpoints: Sequence[Path], device: torch.device) -> "Model":
@@ -101,6 +103,7 @@ class Model:
         device: torch.device,
         *,
         together: SamePlan | None = None,
+        image_statistics: float = 0.0,
     ) -> "Model":
         """Build the folds of one configuration, one after another.
 
@@ -108,6 +111,7 @@ class Model:
             checkpoints: Checkpoints of the folds, each with the file it comes from.
             device: Device to compute on.
             together: Check against the checkpoints of the other models of an ensemble.
+            image_statistics: Share of each image's own statistics in batch norms.
 
         Raises:
             UserError: A checkpoint is damaged or incomplete, or was trained under another plan than the others.
@@ -121,14 +125,23 @@ class Model:
         for path, checkpoint in checkpoints:
             together.add(path, checkpoint)
             plan, configuration = checkpoint.plan, checkpoint.plan.configuration(checkpoint.configuration)
-            network = _network(path, checkpoint, plan, configuration)
+            network = _network(path, checkpoint, plan, configuration, image_statistics)
             networks.append(settle(network, device, configuration.memory.inference_bytes + HELD_BYTES))
             folds.append(checkpoint.fold)
             digests.append(checkpoint.network_digest)
             channel_dropout &= checkpoint.channel_dropout > 0
         if plan is None or configuration is None:
             raise UserError("No trained fold was given.")
-        return cls(plan, configuration, networks, device, folds, channel_dropout=channel_dropout, digests=digests)
+        return cls(
+            plan,
+            configuration,
+            networks,
+            device,
+            folds,
+            channel_dropout=channel_dropout,
+            digests=digests,
+            image_statistics=image_statistics,
+        )
 
     def window(self, *, mirroring: bool) -> Window:
         """Return the tiles: of the plan's patch size, in batches of the size that fitted into memory in training."""
@@ -249,7 +262,9 @@ class Model:
             yield from slices_at_original_resolution(slabs, placement, strip)
 
 
-def _network(path: Path, checkpoint: Checkpoint, plan: Plan, configuration: Configuration) -> nn.Module:
+def _network(
+    path: Path, checkpoint: Checkpoint, plan: Plan, configuration: Configuration, image_statistics: float
+) -> nn.Module:
     """Return the network of a checkpoint, on the CPU, rewritten for prediction."""
     network = build_network(plan.network_plan(configuration), None)
     try:
@@ -258,5 +273,5 @@ def _network(path: Path, checkpoint: Checkpoint, plan: Plan, configuration: Conf
         raise UserError(
             f"{path}: the weights do not fit the planned network. Train this fold again with --restart."
         ) from error
-    fuse(network)
+    fuse(network, image_statistics=image_statistics)
     return network.to(memory_format=memory_format_for(configuration.dims)).eval()

@@ -7,6 +7,11 @@ from autocrossdim.inference.residence import Visiting
 from autocrossdim.records.best import Best, KeepLargest
 from autocrossdim.records.likeness import LEAST_GROUPS
 
+WITH_IMAGE_STATISTICS = (
+    "With --image-statistics, images are not compared with the training data, and the expected Dice is less reliable: "
+    "it was calibrated without them."
+)
+
 
 def notes_on(models: Sequence[Model], best: Best | None, steps: Sequence[KeepLargest]) -> list[str]:
     """Return one sentence per note.
@@ -16,7 +21,8 @@ def notes_on(models: Sequence[Model], best: Best | None, steps: Sequence[KeepLar
         best: Result of `find_best` for these models; None if it does not apply to them.
         steps: Post-processing that is applied.
     """
-    return [*_memory(models), *([] if best is None else [_postprocessing(best, steps)]), *_likeness(best)]
+    likeness = [WITH_IMAGE_STATISTICS] if any(model.image_statistics for model in models) else _likeness(best)
+    return [*_memory(models), *([] if best is None else [_postprocessing(best, steps)]), *likeness]
 
 
 def _memory(models: Sequence[Model]) -> list[str]:

@@ -114,6 +114,7 @@ class Predictor:
         config: str | Sequence[str] = (),
         device: str = "auto",
         mirroring: bool = True,
+        image_statistics: float = 0.0,
         postprocessing: bool = True,
     ) -> "Predictor":
         """Load trained folds, and the result of `find_best` for them.
@@ -126,26 +127,31 @@ class Predictor:
             config: Configuration or configurations to average; those that `best.json`, else the plan, names if empty.
             device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
             mirroring: Average over mirrored versions of the image (test-time augmentation).
+            image_statistics: Share of each image's own statistics in batch norms, from 0 to 1; helps if its contrast
+                differs from that of the training images.
             postprocessing: Apply the post-processing of `best.json` if it was chosen for the same configurations.
 
         Raises:
             UserError: Nothing is trained, a checkpoint is damaged or incomplete, the checkpoints were trained under
-                different plans, or `best.json` is outdated.
+                different plans, `best.json` is outdated, or `image_statistics` is no share.
         """
         folds = (fold,) if isinstance(fold, int | str) else tuple(fold)
         configurations = (config,) if isinstance(config, str) else tuple(config)
+        if not 0 <= image_statistics <= 1:
+            raise UserError(f"--image-statistics {image_statistics:g}: use a share from 0 to 1, such as 0.2.")
         chosen = choose_device(device)
         source = open_model(model, work=work)
         best, notes = source.best_for(fold=folds, config=configurations)
         together = SamePlan()
         models = [
-            Model.of(checkpoints, chosen, together=together)
+            Model.of(checkpoints, chosen, together=together, image_statistics=image_statistics)
             for checkpoints in source.checkpoints(fold=folds, config=configurations)
         ]
         loaded = {model.configuration.name: model for model in models}
         needed = dict.fromkeys(model.configuration.previous_stage for model in models)
         stages = [
-            loaded.get(name) or Model.of(source.stage(name, fold=folds), chosen, together=together)
+            loaded.get(name)
+            or Model.of(source.stage(name, fold=folds), chosen, together=together, image_statistics=image_statistics)
             for name in needed
             if name is not None
         ]
@@ -200,6 +206,7 @@ class Predictor:
                 for fold, digest in zip(model.folds, model.digests, strict=False)
             },
             mirroring=self.mirroring,
+            image_statistics=self.models[0].image_statistics,
             postprocessing=self.steps,
             temperature=self.temperature,
             case_score=self.case_score,
@@ -332,11 +339,12 @@ class Predictor:
         """Compare what `prepare` returned with the training data, without segmenting it (previous stages do).
 
         Returns:
-            How like the training data the image is; None if the models have no reference cases, or if the image lacks
-            a channel: the training data do not.
+            How like the training data the image is; None if the models have no reference cases, if the image lacks a
+            channel, which the training data do not, or with `image_statistics`.
         """
         likeness = None if self.best is None else self.best.likeness
-        if likeness is None or not all(case.is_complete for case in prepared.inputs):
+        # The features of the training data were computed without statistics of the image.
+        if likeness is None or self.models[0].image_statistics or not all(case.is_complete for case in prepared.inputs):
             return None
         return compare_with_training(likeness, self.models, self.after_stages(prepared).inputs)
 

@@ -77,9 +77,11 @@ class Familiarity(BaseModel):
     @property
     def sentence(self) -> str:
         """What to do about a case that is unlike the training data."""
+        contrast = " If only its contrast differs, --image-statistics 0.2 may help."
         return (
             f"unlike the training data ({WORDS.get(self.differs_in, self.differs_in)}, {self.score:.1f} times the "
             "limit). Check the image, and treat this segmentation with caution."
+            f"{contrast if self.differs_in in ('intensity', FEATURES) else ''}"
         )
 
 

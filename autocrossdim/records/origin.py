@@ -19,6 +19,7 @@ class Origin(BaseModel):
         networks: SHA-256 of the weights of each network as trained, by `CONFIGURATION/fold_K`. Previous stages of
             cascades are among them.
         mirroring: Whether mirrored versions of the image were averaged.
+        image_statistics: Share of the image's own statistics in batch norms.
         postprocessing: Steps of post-processing.
         temperature: Temperature of the probabilities, which changes no label.
         case_score: Map from the confidence of a case to the expected Dice, which changes no label.
@@ -28,6 +29,7 @@ class Origin(BaseModel):
 
     networks: dict[str, str]
     mirroring: bool
+    image_statistics: float = 0.0
     postprocessing: tuple[KeepLargest, ...] = ()
     temperature: float = 1.0
     case_score: CaseScore = CaseScore()
@@ -61,6 +63,8 @@ class Origin(BaseModel):
             found.append(f"weights of {listed(changed)}")
         if self.mirroring != other.mirroring:
             found.append("mirroring")
+        if self.image_statistics != other.image_statistics:
+            found.append("image statistics")
         if self.postprocessing != other.postprocessing:
             found.append("post-processing")
         if calibration and (self.temperature, self.case_score) != (other.temperature, other.case_score):

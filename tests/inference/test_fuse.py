@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -60,6 +62,44 @@ def test_the_function_of_the_network_stays_the_same(fields: dict[str, object], s
     with torch.inference_mode():
         found = network(image)
     torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"encoder": "resnet18"}, {"encoder": "densenet121"}, {"encoder": "resnetv2_18"}, {"dims": 3}]
+)
+def test_with_image_statistics_every_batch_norm_sees_the_image(fields: dict[str, object]) -> None:
+    network = trained(**fields)
+    images = torch.randn(2, 1, *[32] * int(str(fields.get("dims", 2))))
+    by_hand = deepcopy(network)
+    for module in by_hand.modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(mix_statistics)
+    with torch.inference_mode():
+        expected = torch.cat([deepcopy(by_hand)(image[None]) for image in images])
+    fuse(network, image_statistics=0.3)
+    with torch.inference_mode():
+        found = network(images)
+    torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+
+
+def mix_statistics(norm: _BatchNorm, inputs: tuple[torch.Tensor]) -> None:
+    """Give a batch norm 70 % of its own statistics and 30 % of those of the one image that follows."""
+    (image,) = inputs
+    values = image.movedim(1, 0).flatten(1)
+    norm.running_mean.mul_(0.7).add_(0.3 * values.mean(1))
+    norm.running_var.mul_(0.7).add_(0.3 * values.var(1, correction=0))
+
+
+def test_image_statistics_make_contrast_matter_less() -> None:
+    network, image = trained(), torch.randn(1, 1, 32, 32)
+
+    def change(network: nn.Module) -> float:
+        with torch.inference_mode():
+            return float((network(image) - network(3 * image + 1)).abs().mean())
+
+    adapted = deepcopy(network)
+    fuse(adapted, image_statistics=0.9)
+    assert change(adapted) < 0.5 * change(network)
 
 
 def test_batch_norms_and_upsampling_are_gone() -> None:

@@ -249,6 +249,24 @@ def test_a_fold_and_a_configuration_may_be_given_alone(write_model: Callable[...
         Predictor.load(model, config="dx", device="cpu")
 
 
+def test_the_image_has_a_share_in_the_statistics_of_batch_norms(
+    write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    model, image = write_model(tmp_path / "models" / "dx"), noise()
+
+    def probabilities(share: float) -> np.ndarray:
+        predictor = Predictor.load(model, device="cpu", mirroring=False, image_statistics=share)
+        assert predictor.origin.image_statistics == share
+        assert any("--image-statistics" in note for note in predictor.notes) is (share > 0)
+        values = predictor(image, spacing=SPACING, probabilities=True).probabilities
+        assert values is not None
+        return values
+
+    assert np.abs(probabilities(0.5) - probabilities(0)).max() > 0.01
+    with pytest.raises(UserError, match="--image-statistics 20: use a share from 0 to 1, such as 0.2"):
+        Predictor.load(model, device="cpu", image_statistics=20)
+
+
 def test_calls_of_the_former_interface_name_the_present_one(predictor: Predictor, tmp_path: Path) -> None:
     load: Any = Predictor.load
     with pytest.raises(TypeError, match="no 'folds': it is now called 'fold'"):

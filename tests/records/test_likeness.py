@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from autocrossdim.records.likeness import IMAGE_MEASURES, Likeness, Measure
+from autocrossdim.records.likeness import IMAGE_MEASURES, Familiarity, Likeness, Measure
 from autocrossdim.system.errors import UserError
 
 
@@ -49,6 +49,10 @@ def test_the_score_is_the_largest_distance_in_units_of_its_limit_with_its_name()
         "caution."
     )
     assert not likeness().compare(ordinary(), {}).is_unlike
+
+
+def test_another_contrast_comes_with_a_remedy() -> None:
+    assert Familiarity(score=2, differs_in="intensity").sentence.endswith("--image-statistics 0.2 may help.")
 
 
 def test_features_are_compared_network_by_network_and_unknown_networks_left_out() -> None:

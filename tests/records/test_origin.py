@@ -25,6 +25,9 @@ def test_what_changes_no_label_matters_only_to_probabilities_and_uncertainty() -
     calibrated = MADE.model_copy(update={"temperature": 1.5})
     assert MADE.differences(calibrated, calibration=False) == []
     assert MADE.differences(calibrated, calibration=True) == ["calibration"]
+    assert MADE.differences(MADE.model_copy(update={"image_statistics": 0.2}), calibration=False) == [
+        "image statistics"
+    ]
     step = KeepLargest(name="block", values=(1,))
     assert MADE.differences(MADE.model_copy(update={"postprocessing": (step,)}), calibration=False) == [
         "post-processing"

@@ -1,0 +1,90 @@
+"""Does it help if batch norms use a share of the statistics of the image to be segmented?
+
+    python benchmarks/image_statistics.py --runs FOLDER --results FILE --shares 0 0.2
+
+Segments the test cases of finished runs of ours (each a folder that `train.py` left in its `--work`) once more, without
+mirroring and with each share, and compares the segmentations with the labels. Nothing is trained. Each run with one
+share is one line of FILE; those already there are skipped.
+"""
+
+import argparse
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+from clock import Clock
+from paired import mean_difference, scores
+
+import autocrossdim
+import autocrossdim.inference.folder  # before anything is timed
+from autocrossdim.inference import model
+from autocrossdim.inference.fuse import fuse
+
+
+def measure(folder: Path, share: float) -> dict[str, Any]:
+    """Segment the test cases of a run with a share of the image's statistics, and compare them with their labels."""
+    (raw,), (trained,) = (folder / "raw").iterdir(), (folder / "work").glob("*/models/*/fold_all")
+    model.fuse = lambda network, **_: fuse(network, image_statistics=share)  # instead of the plan's
+    output = folder / f"segmented_{share:g}"
+    with Clock() as clock:
+        autocrossdim.predict(
+            raw,
+            folder / "images",
+            output,
+            work=folder / "work",
+            config=trained.parent.name,
+            fold="all",
+            mirroring=False,
+            device="cpu",
+            overwrite=True,
+        )
+    summary = autocrossdim.evaluate(output, folder / "labels", dataset=raw, processes=1)
+    return {"run": folder.name, "share": share, "prediction": clock.record(), **scores(summary)}
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Return the Dice of every run with each share, and the mean differences from the share of 0."""
+    by_run: dict[str, dict[float, Any]] = defaultdict(dict)
+    for record in records:
+        by_run[record["run"]][record["share"]] = record
+    shares = sorted({record["share"] for record in records})
+    lines = ["| run | " + " | ".join(f"{share:g}" for share in shares) + " |", "|---" * (len(shares) + 1) + "|"]
+    differences: dict[tuple[str, float], list[list[float]]] = defaultdict(list)
+    for run, found in sorted(by_run.items()):
+        lines.append(f"| {run} | " + " | ".join(f"{found[s]['dice']:.3f}" if s in found else "" for s in shares) + " |")
+        for share in shares[1:]:
+            if 0 in found and share in found:
+                one, other = found[share]["per_case"], found[0]["per_case"]
+                differences[run.rpartition("_seed")[0], share].append(
+                    [float(np.mean(one[case]) - np.mean(other[case])) for case in one]
+                )
+    lines += ["", "| runs | share | seeds | difference in Dice, 95 % interval |", "|---|---|---|---|"]
+    for (run, share), each in sorted(differences.items()):
+        lines.append(f"| {run} | {share:g} | {len(each)} | {mean_difference(each)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is missing and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True, help="folder whose subfolders are runs of train.py")
+    parser.add_argument("--results", type=Path, required=True, help="file for the results, one line each")
+    parser.add_argument("--shares", nargs="+", type=float, default=[0, 0.2])
+    arguments = parser.parse_args()
+    lines = arguments.results.read_text().splitlines() if arguments.results.exists() else []
+    known = {(record["run"], record["share"]) for record in map(json.loads, lines)}
+    for folder in sorted(arguments.runs.iterdir()):
+        for share in arguments.shares:
+            if (folder.name, share) not in known:
+                with arguments.results.open("a") as file:
+                    file.write(json.dumps(measure(folder, share)) + "\n")
+    print(table([json.loads(line) for line in arguments.results.read_text().splitlines()]))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from autocrossdim.inference.sliding_window import tile_starts
-from autocrossdim.records.plan import STEPS_PER_EPOCH, Configuration, Cost, Memory
+from autocrossdim.records.plan import STEPS_PER_EPOCH, Augmentation, Configuration, Cost, Memory
 from planners.sizing import Size, Sizer
 from planners.spacing import CaseSizes, target_spacing
 
@@ -15,6 +15,12 @@ LEARNING_RATES = {2: 1e-3, 3: 2e-3}
 
 Measured on one fold of Hippocampus, 200 steps from random weights: Dice 0.805, 0.819 and 0.810 at 1e-3, 2e-3 and 4e-3
 on the validation cases of the fold, 0.794, 0.797 and 0.798 on 16 other cases.
+"""
+AUGMENTATIONS: dict[int, Augmentation] = {2: "strong", 3: "standard"}
+"""Augmentation by number of axes of the images.
+
+Photographs, ultrasound and screenshots without spacing differ more in angle, size and contrast than volumes, whose
+spacing and orientation are known. Measured: docs/how-to/training.md.
 """
 SMALL_PATCH = 0.25  # of the median shape's voxels; below, a coarser configuration is planned as well (nnU-Net)
 
@@ -54,7 +60,8 @@ def plan_configurations(
     if unet_dims is not None:
         plain = replace(sizer, kind="plain")
         planned["unet"] = _configuration("unet", plain, sizes, target[3 - unet_dims :], mirror_axes)
-    return planned
+    changes = {"augmentation": AUGMENTATIONS[dims]}
+    return {name: configuration.model_copy(update=changes) for name, configuration in planned.items()}
 
 
 def _volumes(

@@ -117,6 +117,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         self.labels = labels
         self.targets = Targets(labels, class_sets)
         self.settings = settings
+        self.augmentation = settings.augmentation or configuration.augmentation
         self.next_batch = first
         self.foreground = max(1, round(configuration.batch_size * settings.foreground_share))
         self.share = share
@@ -181,7 +182,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         """
         case = self._case(name)
         patch, settings = self.configuration.patch_size, self.settings
-        strength = STRENGTHS.get(settings.augmentation)
+        strength = STRENGTHS.get(self.augmentation)
         mirrored = self.configuration.mirrored
         warp = None if strength is None else draw_warp(patch, random, strength, mirrored=mirrored)
         image, label, soft = self._cut(case, source_shape(patch, warp), on_class, random)
@@ -242,7 +243,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
     def _masks(self, label: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return one mask per label or region (R, *patch), float32, of the previous stage's segmentation (*patch)."""
         masks, settings = self.labels.to_regions(label), self.settings
-        if settings.augmentation != "none":
+        if self.augmentation != "none":
             perturb(
                 masks,
                 random,

@@ -180,8 +180,9 @@ def _changed_settings(run: Run, checkpoint: Checkpoint) -> dict[str, tuple[Any, 
     """Return the former and the requested value of each setting that gives another result."""
     before, now = _saved_settings(run, checkpoint), run.requested
     values = {name: (getattr(before, name), getattr(now, name)) for name in Settings.model_fields.keys() - NEUTRAL}
-    default = run.configuration.learning_rate  # the same before and now, as the configurations were compared
-    values["learning_rate"] = (before.learning_rate or default, now.learning_rate or default)
+    for name in ("learning_rate", "augmentation"):
+        default = getattr(run.configuration, name)  # the same before and now, as the configurations were compared
+        values[name] = (getattr(before, name) or default, getattr(now, name) or default)
     increased = {name for name in BUDGET if not _is_longer(*values[name])}
     allowed = increased if checkpoint.complete else SCHEDULE
     return {name: values[name] for name in sorted(values) if name not in allowed and values[name][0] != values[name][1]}

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from autocrossdim.records.plan import STEPS_PER_EPOCH
+from autocrossdim.records.plan import STEPS_PER_EPOCH, Augmentation
 from autocrossdim.system.errors import UserError, first_fault
 from autocrossdim.system.text import printable
 
@@ -88,9 +88,10 @@ class Settings(BaseModel):
     validation_batches: int = Field(
         4, ge=1, le=1000, description="Batches of validation patches that are scored after every epoch."
     )
-    augmentation: Literal["none", "standard", "strong"] = Field(
-        "strong",
-        description="Strength of the augmentation: none, as in nnU-Net, or stronger.",
+    augmentation: Augmentation | None = Field(
+        None,
+        description="How much training patches are changed: not at all, as often and as far as in nnU-Net, or more "
+        "(default: that of the configuration).",
     )
     channel_dropout: float = Field(
         0.0,

@@ -38,6 +38,7 @@ MAX_AXIS, MAX_PATCH, MAX_BATCH = 2**15, 2**28, 2**12  # voxels per axis, voxels 
 
 Millimetres = Annotated[float, Field(gt=0, lt=1e6)]
 PatchSide = Annotated[int, Field(gt=0, le=MAX_AXIS)]
+Augmentation = Literal["none", "standard", "strong"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,50}$")]  # becomes the name of a folder
 
 
@@ -128,6 +129,7 @@ class Configuration(NetworkChoices):
             none. nnU-Net's word.
         trainer: Name of the installed trainer that trains it (entry point group `autocrossdim.trainers`).
         learning_rate: Peak learning rate, unless the training settings give another.
+        augmentation: How much training patches are changed, unless the training settings say otherwise.
         mirror_axes: Axes of the patch that are mirrored in training and at test time; None mirrors every axis.
         strides: Stride per axis, one entry per encoder level.
         kernel_sizes: Kernel extent per axis, one entry per resolution level, full resolution first.
@@ -147,6 +149,7 @@ class Configuration(NetworkChoices):
     previous_stage: Name | None = None
     trainer: str = "default"
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    augmentation: Augmentation = "standard"
     mirror_axes: tuple[Literal[0, 1, 2], ...] | None = None
     strides: tuple[tuple[int, ...], ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
@@ -165,10 +168,11 @@ class Configuration(NetworkChoices):
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `previous_stage` out where there is none, so that digests of earlier plans remain valid."""
+        """Leave out what earlier plans lack where it has its default, so that their digests remain valid."""
         content: dict[str, Any] = dump(self)
-        if self.previous_stage is None:
-            content.pop("previous_stage", None)
+        for name in ("previous_stage", "augmentation"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                content.pop(name, None)
         return content
 
     @property

@@ -115,6 +115,7 @@ def _planned(plan: Plan, name: str, unit: str) -> Rows:
         (f"{name}: spacing, {unit}", sizes(configuration.spacing)),
         (f"{name}: patch size, batch size", f"{_product(configuration.patch_size)}, {configuration.batch_size}"),
         (f"{name}: planned peak learning rate", f"{configuration.learning_rate:g}"),
+        (f"{name}: planned augmentation", configuration.augmentation),
     ]
 
 

@@ -143,6 +143,15 @@ def test_2d_images_keep_their_axes_and_are_not_called_mixed(described: Described
     assert not any("mixed" in note for note in plan.notes)
 
 
+@pytest.mark.parametrize(("spacing", "shape"), [((1, 1, 1), (48, 64, 48)), ((8, 1, 1), (20, 128, 96))])
+def test_only_2d_images_are_augmented_more_than_in_nnunet(
+    described: Described, spacing: tuple[float, float, float], shape: tuple[int, int, int]
+) -> None:
+    volumes, images = planned(described(spacing, shape)), planned(described((1, 1, 1), (1, 128, 96)))
+    assert {each.augmentation for each in volumes.configurations.values()} == {"standard"}
+    assert images.configuration().augmentation == "strong"
+
+
 def test_neighbouring_slices_do_not_apply_to_2d_images(described: Described) -> None:
     plan = planned(described(ISOTROPIC, (1, 64, 64)), slices=3)
     assert plan.configuration().slices == 1

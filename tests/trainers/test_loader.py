@@ -89,6 +89,17 @@ def test_a_batch_has_the_planned_shape(planned: tuple[Path, Path], config: str) 
     assert set(np.unique(batch.target)) <= {0, 1, 2}
 
 
+def test_the_augmentation_is_that_of_the_configuration_unless_it_is_set(planned: tuple[Path, Path]) -> None:
+    def data(**options: Any) -> np.ndarray:
+        return np.asarray(make_loader(planned, **options).batch(0).data)
+
+    planned_none = {"configuration": {"augmentation": "none"}}
+    unchanged = data(augmentation="none")
+    assert np.array_equal(data(**planned_none), unchanged)
+    assert not np.array_equal(data(), unchanged)
+    assert np.array_equal(data(**planned_none, augmentation="strong"), data(augmentation="strong"))
+
+
 def test_neighbouring_slices_are_channels(planned: tuple[Path, Path]) -> None:
     one = make_loader(planned, "omnia", augmentation="none").batch(3)
     three = make_loader(planned, "omnia", augmentation="none", configuration={"slices": 3}).batch(3)

@@ -28,6 +28,8 @@ _RIGHT = re.compile(
     "right|rgt|r|rt|rh|rechts|rechte[nrs]?|re|droite?|d|derech[ao]|der|direit[ao]|dir|dexter|destr[ao]|dex|dx"
 )
 
+_CHAMBERS = re.compile("atri|ventric")  # named by a side, but their counterparts do not look like mirror images
+
 
 @dataclass(frozen=True)
 class Mirroring:
@@ -123,7 +125,20 @@ def side_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
             side = "left" if _LEFT.fullmatch(word) else "right" if _RIGHT.fullmatch(word) else None
             if side is not None:
                 stems.setdefault((*words[:index], "*", *words[index + 1 :]), {})[side] = name
-    return [(sides["left"], sides["right"]) for sides in stems.values() if len(sides) == 2]
+    lettered = _lettered(names)
+    return [
+        (sides["left"], sides["right"]) for stem, sides in stems.items() if len(sides) == 2 and stem not in lettered
+    ]
+
+
+def _lettered(names: Sequence[str]) -> set[tuple[str, ...]]:
+    """Return the stems of labels that letters of the alphabet tell apart, such as zone a to zone g."""
+    return {
+        (*words[:index], "*", *words[index + 1 :])
+        for words in map(_words, names)
+        for index, word in enumerate(words)
+        if len(words) > 1 and len(word) == 1 and word.isalpha() and word not in "lrgd"
+    }
 
 
 def _words(name: str) -> list[str]:
@@ -132,13 +147,15 @@ def _words(name: str) -> list[str]:
 
 
 def _lone_side(names: Sequence[str]) -> str | None:
-    """Return a label that a word names by its side, abbreviations not counted; None if there is none."""
+    """Return a label that a word names by its side, abbreviations and heart chambers not counted; None if none is."""
     return next(
         (
             name
             for name in names
             for word in _words(name)
-            if len(word) > 3 and (_LEFT.fullmatch(word) or _RIGHT.fullmatch(word))
+            if len(word) > 3
+            and (_LEFT.fullmatch(word) or _RIGHT.fullmatch(word))
+            and not _CHAMBERS.search(name.lower())
         ),
         None,
     )

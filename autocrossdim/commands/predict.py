@@ -51,6 +51,8 @@ def predict(
             "Share of the image's own mean and variance in batch normalisation, such as 0.2 for images with another "
             "contrast than the training images.",
             metavar="SHARE",
+            min=0,
+            max=1,
         ),
     ] = 0.0,
     device: DeviceOption = "auto",

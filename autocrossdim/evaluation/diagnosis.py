@@ -77,7 +77,7 @@ def _overfitting(history: Sequence[Mapping[str, Any]]) -> str | None:
     epoch = history[lowest + WINDOW // 2].get("epoch", lowest)
     return (
         f"Overfitting: since about epoch {epoch}, the training loss fell by {fall:.2f} while the validation loss rose "
-        f"by {rise:.2f}. What may help: strong augmentation, if it was reduced (--set augmentation=strong), drop path "
+        f"by {rise:.2f}. What may help: strong augmentation (--set augmentation=strong), drop path "
         "(plan with --network paper, which uses 0.4), a wider average of the weights (--set averaging=0.1), or scans "
         "without labels (imagesUn and --set unlabelled=1)."
     )

@@ -21,7 +21,7 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import make_directory, reading
 from autocrossdim.system.text import shown_path
 
-FAR = 2.0  # ratio of spacings from which on to warn; augmentation shows the network 0.5 to 1.6
+FAR = 2.0  # ratio of spacings from which on to warn; standard augmentation scales by 0.7 to 1.4
 
 File = str | os.PathLike[str]
 ImageSource: TypeAlias = File | Sequence[File | None] | sitk.Image | npt.NDArray[Any]

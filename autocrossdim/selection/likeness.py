@@ -29,7 +29,8 @@ REFERENCE_CASES = 64  # most training cases per fold that features are compared 
 REFERENCE_NUMBERS = 2**13  # most numbers of features kept per network: at most 150 kB each in best.json, of 4 MB in all
 FLOORS = {"intensity": 0.1, "texture": 0.2, "size": 0.15, "spacing": 0.3, FEATURES: 0.02}
 """Lower bounds of the standard deviations: fractions of the normalised intensity, and logarithms. A data set in which
-all cases have one spacing does not make a slightly different one unusual; augmentation scales by 0.5 to 1.6."""
+all cases have one spacing does not make a slightly different one unusual; augmentation scales by 0.7 to 1.4
+or more."""
 PRIOR = 4  # cases that the mean variance of all numbers counts as, in the variance of each
 
 

@@ -108,6 +108,8 @@ def test_a_label_of_one_side_alone_is_pointed_out() -> None:
     (reason,) = mirroring.reasons
     assert "left-right axis is mirrored, although left kidney is named by its side" in reason
     assert chosen(dataset((0, 0, 0), jitter=5), KIDNEYS).axes == (0, 1)
+    heart = Labels.from_dataset_json({"left ventricle": 1, "myocardium": 2})
+    assert not chosen(dataset((0, 0, 0), jitter=5), heart).reasons
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,7 @@ def test_a_label_of_one_side_alone_is_pointed_out() -> None:
         (["lh", "rh"], [("lh", "rh")]),
         (["LV", "RV", "MYO"], []),
         (["d", "e", "f", "g"], []),
+        (["zone d", "zone e", "zone f", "zone g"], []),
         (["left ventricle", "myocardium", "right atrium"], []),
         (["liver", "lesion"], []),
         (["anterior", "posterior"], []),

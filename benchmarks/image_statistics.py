@@ -8,7 +8,6 @@ share is one line of FILE; those already there are skipped.
 """
 
 import argparse
-import json
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -19,6 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from clock import Clock
 from paired import mean_difference, scores
+from runs import Runs
 
 import autocrossdim
 import autocrossdim.inference.folder  # before anything is timed
@@ -76,14 +76,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="file for the results, one line each")
     parser.add_argument("--shares", nargs="+", type=float, default=[0, 0.2])
     arguments = parser.parse_args()
-    lines = arguments.results.read_text().splitlines() if arguments.results.exists() else []
-    known = {(record["run"], record["share"]) for record in map(json.loads, lines)}
+    runs = Runs(arguments.results)
     for folder in sorted(arguments.runs.iterdir()):
         for share in arguments.shares:
-            if (folder.name, share) not in known:
-                with arguments.results.open("a") as file:
-                    file.write(json.dumps(measure(folder, share)) + "\n")
-    print(table([json.loads(line) for line in arguments.results.read_text().splitlines()]))
+            if not runs.has({"run": folder.name, "share": share}):
+                runs.add(measure(folder, share))
+    print(table(runs.read()))
 
 
 if __name__ == "__main__":

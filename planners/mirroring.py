@@ -20,14 +20,14 @@ MIN_CASES = 2
 MIN_GAP = 1.0  # voxels between two centroids that count as an order
 ALIKE = 1.0  # standard deviations: labels whose mean intensities are closer look alike
 
-# Words for the two sides in the languages that label names are seen in; single letters only as a part of their own.
+# Words for the two sides in the languages that label names are seen in; a single letter must be a word of its own.
 _LEFT = re.compile(
     "left|lft|l|lt|lh|links|linke[nrs]?|li|gauche|g|izquierd[ao]|izq|esquerd[ao]|esq|sinist(er|r[ao])|sin|sx"
 )
 _RIGHT = re.compile(
     "right|rgt|r|rt|rh|rechts|rechte[nrs]?|re|droite?|d|derech[ao]|der|direit[ao]|dir|dexter|destr[ao]|dex|dx"
 )
-
+SIDE_LETTERS = "lrgd"  # left, right, gauche, droite
 _CHAMBERS = re.compile("atri|ventric")  # named by a side, but their counterparts do not look like mirror images
 
 
@@ -120,11 +120,9 @@ def side_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     for name in names:
         words = _words(name)
         for index, word in enumerate(words):
-            if word in ("g", "d") and len(words) == 1:
-                continue  # French for left and right, unless labels are named by the letters of the alphabet
             side = "left" if _LEFT.fullmatch(word) else "right" if _RIGHT.fullmatch(word) else None
             if side is not None:
-                stems.setdefault((*words[:index], "*", *words[index + 1 :]), {})[side] = name
+                stems.setdefault(_stem(words, index), {})[side] = name
     lettered = _lettered(names)
     return [
         (sides["left"], sides["right"]) for stem, sides in stems.items() if len(sides) == 2 and stem not in lettered
@@ -134,11 +132,16 @@ def side_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
 def _lettered(names: Sequence[str]) -> set[tuple[str, ...]]:
     """Return the stems of labels that letters of the alphabet tell apart, such as zone a to zone g."""
     return {
-        (*words[:index], "*", *words[index + 1 :])
+        _stem(words, index)
         for words in map(_words, names)
         for index, word in enumerate(words)
-        if len(words) > 1 and len(word) == 1 and word.isalpha() and word not in "lrgd"
+        if len(word) == 1 and word.isalpha() and word not in SIDE_LETTERS
     }
+
+
+def _stem(words: Sequence[str], index: int) -> tuple[str, ...]:
+    """Return the words of a name without the one at `index`."""
+    return (*words[:index], "*", *words[index + 1 :])
 
 
 def _words(name: str) -> list[str]:

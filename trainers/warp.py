@@ -92,8 +92,8 @@ def draw_warp(
 def _largest_angle(patch: tuple[int, ...], mirrored: Collection[int] | None) -> float:
     """Return the largest angle of a rotation, in radians.
 
-    Where an axis is not mirrored because labels are told apart by their position along it, a half turn would exchange
-    them just as mirroring does. nnU-Net turns such slices by any angle.
+    An axis is not mirrored if only the position along it distinguishes two labels. A half turn would swap them as well,
+    so slices with such an axis are rotated only a little. nnU-Net rotates all slices by any angle.
     """
     if len(patch) == 2 and max(patch) / min(patch) > LONG_ASPECT:
         return float(ANGLE_LONG_2D)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autocrossdim.inference.assembly import Assembly
 from autocrossdim.inference.body import Body, find_body
 from autocrossdim.inference.fuse import fuse
+from autocrossdim.inference.image_norm import ImageNorm
 from autocrossdim.inference.residence import settle
 from autocrossdim.inference.restore import (
     lines_for,
@@ -274,4 +275,8 @@ def _network(
             f"{path}: the weights do not fit the planned network. Train this fold again with --restart."
         ) from error
     fuse(network, image_statistics=image_statistics)
+    if image_statistics and not any(isinstance(module, ImageNorm) for module in network.modules()):
+        raise UserError(
+            f"--image-statistics: {configuration.name} has no batch normalisation, so it would have no effect. Omit it."
+        )
     return network.to(memory_format=memory_format_for(configuration.dims)).eval()

@@ -133,7 +133,7 @@ class Predictor:
 
         Raises:
             UserError: Nothing is trained, a checkpoint is damaged or incomplete, the checkpoints were trained under
-                different plans, `best.json` is outdated, or `image_statistics` is no share.
+                different plans, `best.json` is outdated, or `image_statistics` is not from 0 to 1 or has no effect.
         """
         folds = (fold,) if isinstance(fold, int | str) else tuple(fold)
         configurations = (config,) if isinstance(config, str) else tuple(config)

@@ -265,6 +265,9 @@ def test_the_image_has_a_share_in_the_statistics_of_batch_norms(
     assert np.abs(probabilities(0.5) - probabilities(0)).max() > 0.01
     with pytest.raises(UserError, match="--image-statistics 20: use a share from 0 to 1, such as 0.2"):
         Predictor.load(model, device="cpu", image_statistics=20)
+    without = write_model(tmp_path / "models" / "unet", kind="plain", encoder="none")
+    with pytest.raises(UserError, match="has no batch normalisation, so it would have no effect. Omit it"):
+        Predictor.load(without, device="cpu", image_statistics=0.2)
 
 
 def test_calls_of_the_former_interface_name_the_present_one(predictor: Predictor, tmp_path: Path) -> None:

@@ -8,10 +8,26 @@ import autocrossdim
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.splits import Split
 from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.run_state import RunState
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from trainers.run import Run
 
 QUICK = {"epochs": 2, "steps_per_epoch": 2, "validation_batches": 1, "workers": 0, "slices_first": False}
+
+
+def checkpoint_of(run: Run, *, epoch: int = 3, complete: bool = True, **state: Any) -> Checkpoint:
+    """Return the checkpoint that a run would have written, without weights."""
+    return Checkpoint(
+        plan=run.task.plan,
+        configuration=run.configuration.name,
+        fold=run.task.fold,
+        split={"train": list(run.task.split.train), "val": list(run.task.split.val)},
+        network={},
+        settings=run.requested.model_dump(),
+        provenance={"asked": run.task.weights},
+        run=RunState(epoch=epoch, step=50 * epoch, complete=complete, **state),
+    )
 
 
 @pytest.fixture(scope="session")

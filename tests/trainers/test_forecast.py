@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.files import write_text
+from tests.trainers.conftest import checkpoint_of
 from trainers.forecast import Left, forecast, outline, seconds_before
 from trainers.run import Run
 from trainers.schedule import seconds_left, shorten
@@ -75,22 +75,9 @@ def test_the_outline_says_what_will_happen(make_run: MakeRun) -> None:
     assert text.startswith("omnia fold 0. A 2D network (1 epoch of 50 steps).")
 
 
-def write_checkpoint(run: Run, epoch: int, *, complete: bool = False) -> None:
-    Checkpoint(
-        plan=run.task.plan,
-        configuration=run.configuration.name,
-        fold=run.task.fold,
-        split={"train": list(run.task.split.train), "val": list(run.task.split.val)},
-        network={},
-        settings=run.requested.model_dump(),
-        provenance={"asked": run.task.weights},
-        run=RunState(epoch=epoch, complete=complete),
-    ).write(run.folder.latest)
-
-
 def test_the_outline_of_an_interrupted_fold_says_what_is_left(make_run: MakeRun) -> None:
     run = make_run(dims=2, epochs=10)
-    write_checkpoint(run, 4)
+    checkpoint_of(run, epoch=4, complete=False).write(run.folder.latest)
     assert "A 2D network (6 of 10 epochs of 50 steps)." in outline(run)
     again = replace(run, task=replace(run.task, restart=True))
     assert "A 2D network (10 epochs of 50 steps)." in outline(again)
@@ -99,18 +86,18 @@ def test_the_outline_of_an_interrupted_fold_says_what_is_left(make_run: MakeRun)
 def test_the_outline_leaves_out_a_trained_2d_network(make_run: MakeRun) -> None:
     run = make_run(epochs=10)
     slices = run_on_slices(run)
-    write_checkpoint(slices, 5)
+    checkpoint_of(slices, epoch=5, complete=False).write(slices.folder.latest)
     assert "First a 2D network (15 of 20 epochs of 50 steps), then the 3D" in outline(run)
-    write_checkpoint(slices, 20, complete=True)
+    checkpoint_of(slices, epoch=20).write(slices.folder.latest)
     assert "The 3D network (10 epochs of 50 steps), which starts from the trained 2D network." in outline(run)
-    write_checkpoint(run, 3)
+    checkpoint_of(run, epoch=3, complete=False).write(run.folder.latest)
     assert "The 3D network (7 of 10 epochs of 50 steps), which" in outline(run)
 
 
 def test_a_fold_is_trained_if_nothing_is_left_of_it(make_run: MakeRun) -> None:
     run, trainer = make_run(epochs=10), DefaultTrainer()
     assert not trainer.is_trained(run.task)
-    write_checkpoint(run, 10, complete=True)
+    checkpoint_of(run, epoch=10).write(run.folder.latest)
     assert trainer.is_trained(run.task)
     assert not trainer.is_trained(replace(run.task, restart=True))
     assert not trainer.is_trained(replace(run.task, settings={"epochs": 20}))

@@ -6,28 +6,13 @@ from typing import Any
 
 import pytest
 
-from autocrossdim.records.checkpoint import Checkpoint
-from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError
+from tests.trainers.conftest import checkpoint_of
 from trainers.resume import existing_checkpoint, is_finished, require_same_run, state_of
 from trainers.run import Run
 from trainers.slices import run_on_slices
 
 MakeRun = Callable[..., Run]
-
-
-def checkpoint_of(run: Run, *, complete: bool = True, **state: Any) -> Checkpoint:
-    """Return the checkpoint that a run would have written."""
-    return Checkpoint(
-        plan=run.task.plan,
-        configuration=run.configuration.name,
-        fold=run.task.fold,
-        split={"train": list(run.task.split.train), "val": list(run.task.split.val)},
-        network={},
-        settings=run.requested.model_dump(),
-        provenance={"asked": run.task.weights},
-        run=RunState(epoch=3, step=150, complete=complete, **state),
-    )
 
 
 def test_a_complete_fold_is_finished_and_an_interrupted_one_is_not(make_run: MakeRun) -> None:

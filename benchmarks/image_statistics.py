@@ -2,9 +2,9 @@
 
     python benchmarks/image_statistics.py --runs FOLDER --results FILE --shares 0 0.2
 
-Segments the test cases of finished runs of ours (each a folder that `train.py` left in its `--work`) once more, without
-mirroring and with each share, and compares the segmentations with the labels. Nothing is trained. Each run with one
-share is one line of FILE; those already there are skipped.
+Segments the test cases of finished runs of ours (each a folder that `train.py` left in its `--work`) once more with
+each share, without mirroring unless `--mirroring` is given, and compares the segmentations with the labels. Nothing is
+trained. Each run with one share is one line of FILE; those already there are skipped.
 """
 
 import argparse
@@ -22,14 +22,11 @@ from runs import Runs
 
 import autocrossdim
 import autocrossdim.inference.folder  # before anything is timed
-from autocrossdim.inference import model
-from autocrossdim.inference.fuse import fuse
 
 
-def measure(folder: Path, share: float) -> dict[str, Any]:
+def measure(folder: Path, share: float, *, mirroring: bool) -> dict[str, Any]:
     """Segment the test cases of a run with a share of the image's statistics, and compare them with their labels."""
     (raw,), (trained,) = (folder / "raw").iterdir(), (folder / "work").glob("*/models/*/fold_all")
-    model.fuse = lambda network, **_: fuse(network, image_statistics=share)  # instead of the plan's
     output = folder / f"segmented_{share:g}"
     with Clock() as clock:
         autocrossdim.predict(
@@ -39,8 +36,9 @@ def measure(folder: Path, share: float) -> dict[str, Any]:
             work=folder / "work",
             config=trained.parent.name,
             fold="all",
-            mirroring=False,
+            mirroring=mirroring,
             device="cpu",
+            image_statistics=share,
             overwrite=True,
         )
     summary = autocrossdim.evaluate(output, folder / "labels", dataset=raw, processes=1)
@@ -75,12 +73,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder whose subfolders are runs of train.py")
     parser.add_argument("--results", type=Path, required=True, help="file for the results, one line each")
     parser.add_argument("--shares", nargs="+", type=float, default=[0, 0.2])
+    parser.add_argument("--mirroring", action="store_true", help="average over mirrored images")
     arguments = parser.parse_args()
     runs = Runs(arguments.results)
     for folder in sorted(arguments.runs.iterdir()):
         for share in arguments.shares:
             if not runs.has({"run": folder.name, "share": share}):
-                runs.add(measure(folder, share))
+                runs.add(measure(folder, share, mirroring=arguments.mirroring))
     print(table(runs.read()))
 
 

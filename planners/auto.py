@@ -98,6 +98,7 @@ class AutoPlanner:
             mixed_note(sizes, options.threshold) if dims == 3 else None,
             _low_resolution_note(configurations, chosen),
             normalization_note(normalization),
+            _images_note(configurations[chosen]) if dims == 2 else None,
             *mirroring.reasons,
             *annotation_notes(dataset, fingerprint),
             "--slices 3 does not apply to 2D images." if dims == 2 and options.slices == 3 else None,
@@ -168,6 +169,14 @@ def _size_reason(configuration: Configuration) -> str:
     return (
         f"Patch size {patch} {unit}, which covers {'' if covers else 'part of '}a typical {image} ({typical}); batch "
         f"size {configuration.batch_size}."
+    )
+
+
+def _images_note(configuration: Configuration) -> str:
+    adapts = f", and batch norms adapt to each image ({share:.0%})" if (share := configuration.image_statistics) else ""
+    return (
+        f"Augmentation is {configuration.augmentation}{adapts}, because 2D images differ more in size, angle and "
+        "contrast than volumes."
     )
 
 

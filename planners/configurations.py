@@ -22,6 +22,11 @@ AUGMENTATIONS: dict[int, Augmentation] = {2: "strong", 3: "standard"}
 Photographs, ultrasound and screenshots without spacing differ more in angle, size and contrast than volumes, whose
 spacing and orientation are known. Measured: docs/how-to/training.md.
 """
+IMAGE_STATISTICS = {2: 0.2, 3: 0.0}
+"""Share of each image's own statistics in batch norms, by number of axes of the images.
+
+Images without spacing differ in contrast as well. Measured: benchmarks/results/image_statistics.md.
+"""
 SMALL_PATCH = 0.25  # of the median shape's voxels; below, a coarser configuration is planned as well (nnU-Net)
 
 
@@ -60,8 +65,15 @@ def plan_configurations(
     if unet_dims is not None:
         plain = replace(sizer, kind="plain")
         planned["unet"] = _configuration("unet", plain, sizes, target[3 - unet_dims :], mirror_axes)
-    changes = {"augmentation": AUGMENTATIONS[dims]}
-    return {name: configuration.model_copy(update=changes) for name, configuration in planned.items()}
+    return {
+        name: configuration.model_copy(
+            update={
+                "augmentation": AUGMENTATIONS[dims],
+                "image_statistics": 0.0 if configuration.kind == "plain" else IMAGE_STATISTICS[dims],
+            }
+        )
+        for name, configuration in planned.items()
+    }
 
 
 def _volumes(

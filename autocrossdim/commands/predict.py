@@ -46,15 +46,15 @@ def predict(
     probabilities: Annotated[bool, Option("Also write CASE.npz with the probabilities.")] = False,
     mirroring: Annotated[bool, Option("Average over mirrored images (test-time augmentation).")] = True,
     image_statistics: Annotated[
-        float,
+        float | None,
         Option(
             "Share of the image's own mean and variance in batch normalisation, such as 0.2 for images with another "
-            "contrast than the training images.",
+            "contrast than the training images (default: as planned).",
             metavar="SHARE",
             min=0,
             max=1,
         ),
-    ] = 0.0,
+    ] = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[bool, Option("Also segment cases that already have a result.")] = False,
     uncertainty: Annotated[
@@ -83,7 +83,7 @@ def predict(
             the format `image`.
         mirroring: Average over mirrored versions of the image.
         image_statistics: Share of each image's own mean and variance in batch normalisation, from 0 to 1, in place of
-            those of the training images. Helps if the contrast differs from theirs.
+            those of the training images; the plan's if None. Helps if the contrast differs from theirs.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         overwrite: Segment cases again that have a result.
         uncertainty: Also write entropy and disagreement maps to `uncertainty/`, and `uncertainty.csv` with the

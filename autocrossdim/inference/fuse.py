@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from autocrossdim.inference.image_norm import ImageNorm
+from autocrossdim.networks.image_norm import ImageNorm, use_image_statistics
 from autocrossdim.networks.layers import AcsConv3d
 from autocrossdim.networks.reviewed import is_known
 from autocrossdim.networks.unet import DecoderBlock, UNet
@@ -39,10 +39,7 @@ def fuse(network: nn.Module, *, image_statistics: float = 0.0) -> None:
                     module.decoder[name] = FusedDecoderBlock(block, below)
                 below = block.conv2.conv.out_channels  # type: ignore[assignment]
     if image_statistics:
-        for module in list(network.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, _BatchNorm):
-                    setattr(module, name, ImageNorm(child, image_statistics, inplace=False))
+        use_image_statistics(network, image_statistics)
 
 
 def _fold_norms(module: nn.Module, image_statistics: float) -> None:

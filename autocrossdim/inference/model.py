@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from autocrossdim.inference.assembly import Assembly
 from autocrossdim.inference.body import Body, find_body
 from autocrossdim.inference.fuse import fuse
-from autocrossdim.inference.image_norm import ImageNorm
 from autocrossdim.inference.residence import settle
 from autocrossdim.inference.restore import (
     lines_for,
@@ -23,6 +22,7 @@ from autocrossdim.inference.restore import (
 )
 from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, HELD_BYTES, Window, logits_by_slab
 from autocrossdim.networks.build import build_network
+from autocrossdim.networks.image_norm import ImageNorm
 from autocrossdim.preprocessing.case import Placement, Spacing, preprocess
 from autocrossdim.preprocessing.resample import orders_for, resample_label
 from autocrossdim.records.checkpoint import Checkpoint
@@ -104,7 +104,7 @@ class Model:
         device: torch.device,
         *,
         together: SamePlan | None = None,
-        image_statistics: float = 0.0,
+        image_statistics: float | None = None,
     ) -> "Model":
         """Build the folds of one configuration, one after another.
 
@@ -112,7 +112,7 @@ class Model:
             checkpoints: Checkpoints of the folds, each with the file it comes from.
             device: Device to compute on.
             together: Check against the checkpoints of the other models of an ensemble.
-            image_statistics: Share of each image's own statistics in batch norms.
+            image_statistics: Share of each image's own statistics in batch norms; that of the plan if None.
 
         Raises:
             UserError: A checkpoint is damaged or incomplete, or was trained under another plan than the others.
@@ -122,11 +122,17 @@ class Model:
         folds: list[int | str] = []
         digests: list[str] = []
         plan, configuration = None, None
-        channel_dropout = True
+        channel_dropout, share = True, 0.0
         for path, checkpoint in checkpoints:
             together.add(path, checkpoint)
             plan, configuration = checkpoint.plan, checkpoint.plan.configuration(checkpoint.configuration)
-            network = _network(path, checkpoint, plan, configuration, image_statistics)
+            share = configuration.image_statistics if image_statistics is None else image_statistics
+            network = _network(path, checkpoint, plan, configuration, share)
+            if image_statistics and not any(isinstance(module, ImageNorm) for module in network.modules()):
+                raise UserError(
+                    f"--image-statistics: {configuration.name} has no batch normalisation, so it would have no effect. "
+                    "Omit it."
+                )
             networks.append(settle(network, device, configuration.memory.inference_bytes + HELD_BYTES))
             folds.append(checkpoint.fold)
             digests.append(checkpoint.network_digest)
@@ -141,8 +147,13 @@ class Model:
             folds,
             channel_dropout=channel_dropout,
             digests=digests,
-            image_statistics=image_statistics,
+            image_statistics=share,
         )
+
+    @property
+    def is_as_validated(self) -> bool:
+        """Whether batch norms use the statistics that they used on the held-out cases."""
+        return self.image_statistics == self.configuration.image_statistics
 
     def window(self, *, mirroring: bool) -> Window:
         """Return the tiles: of the plan's patch size, in batches of the size that fitted into memory in training."""
@@ -275,8 +286,4 @@ def _network(
             f"{path}: the weights do not fit the planned network. Train this fold again with --restart."
         ) from error
     fuse(network, image_statistics=image_statistics)
-    if image_statistics and not any(isinstance(module, ImageNorm) for module in network.modules()):
-        raise UserError(
-            f"--image-statistics: {configuration.name} has no batch normalisation, so it would have no effect. Omit it."
-        )
     return network.to(memory_format=memory_format_for(configuration.dims)).eval()

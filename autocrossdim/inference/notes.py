@@ -7,9 +7,9 @@ from autocrossdim.inference.residence import Visiting
 from autocrossdim.records.best import Best, KeepLargest
 from autocrossdim.records.likeness import LEAST_GROUPS
 
-WITH_IMAGE_STATISTICS = (
+OTHER_STATISTICS = (
     "With --image-statistics, images are not compared with the training data, and the expected Dice is less reliable: "
-    "it was calibrated without them."
+    "both depend on the statistics used for the held-out cases."
 )
 
 
@@ -21,7 +21,7 @@ def notes_on(models: Sequence[Model], best: Best | None, steps: Sequence[KeepLar
         best: Result of `find_best` for these models; None if it does not apply to them.
         steps: Post-processing that is applied.
     """
-    likeness = [WITH_IMAGE_STATISTICS] if any(model.image_statistics for model in models) else _likeness(best)
+    likeness = _likeness(best) if all(model.is_as_validated for model in models) else [OTHER_STATISTICS]
     return [*_memory(models), *([] if best is None else [_postprocessing(best, steps)]), *likeness]
 
 

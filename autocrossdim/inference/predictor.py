@@ -114,7 +114,7 @@ class Predictor:
         config: str | Sequence[str] = (),
         device: str = "auto",
         mirroring: bool = True,
-        image_statistics: float = 0.0,
+        image_statistics: float | None = None,
         postprocessing: bool = True,
     ) -> "Predictor":
         """Load trained folds, and the result of `find_best` for them.
@@ -127,8 +127,8 @@ class Predictor:
             config: Configuration or configurations to average; those that `best.json`, else the plan, names if empty.
             device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
             mirroring: Average over mirrored versions of the image (test-time augmentation).
-            image_statistics: Share of each image's own statistics in batch norms, from 0 to 1; helps if its contrast
-                differs from that of the training images.
+            image_statistics: Share of each image's own statistics in batch norms, from 0 to 1, instead of the plan's;
+                helps if its contrast differs from that of the training images.
             postprocessing: Apply the post-processing of `best.json` if it was chosen for the same configurations.
 
         Raises:
@@ -137,7 +137,7 @@ class Predictor:
         """
         folds = (fold,) if isinstance(fold, int | str) else tuple(fold)
         configurations = (config,) if isinstance(config, str) else tuple(config)
-        if not 0 <= image_statistics <= 1:
+        if image_statistics is not None and not 0 <= image_statistics <= 1:
             raise UserError(f"--image-statistics {image_statistics:g}: use a share from 0 to 1, such as 0.2.")
         chosen = choose_device(device)
         source = open_model(model, work=work)
@@ -340,11 +340,12 @@ class Predictor:
 
         Returns:
             How like the training data the image is; None if the models have no reference cases, if the image lacks a
-            channel, which the training data do not, or with `image_statistics`.
+            channel, which the training data do not, or with other `image_statistics` than the plan's.
         """
         likeness = None if self.best is None else self.best.likeness
-        # The features of the training data were computed without statistics of the image.
-        if likeness is None or self.models[0].image_statistics or not all(case.is_complete for case in prepared.inputs):
+        # With other statistics, the features are not comparable to those of the training data.
+        comparable = all(model.is_as_validated for model in self.models)
+        if likeness is None or not comparable or not all(case.is_complete for case in prepared.inputs):
             return None
         return compare_with_training(likeness, self.models, self.after_stages(prepared).inputs)
 

@@ -11,6 +11,7 @@ import torch
 from autocrossdim.models.model_file import ModelFile
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
+from autocrossdim.networks.image_norm import use_image_statistics
 from autocrossdim.records.plan import Configuration
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import written_whole
@@ -57,6 +58,8 @@ def write_networks(file: ModelFile, folder: Path) -> Iterator[OnnxNetwork]:
             configuration = file.plan.configurations[checkpoint.configuration]
             network = build_network(file.plan.network_plan(configuration), None)
             network.load_state_dict(checkpoint.network)
+            if configuration.image_statistics:
+                use_image_statistics(network, configuration.image_statistics)
             path = folder / f"{configuration.name}_fold_{checkpoint.fold}.onnx"
             yield _write(network.eval(), configuration, path)
 

@@ -131,6 +131,7 @@ class Configuration(NetworkChoices):
         learning_rate: Peak learning rate, unless the training settings give another.
         augmentation: How much training patches are changed, unless the training settings say otherwise.
         mirror_axes: Axes of the patch that are mirrored in training and at test time; None mirrors every axis.
+        image_statistics: Share of each image's own statistics in batch norms, in validation and prediction.
         strides: Stride per axis, one entry per encoder level.
         kernel_sizes: Kernel extent per axis, one entry per resolution level, full resolution first.
         memory: Memory of a training step and of prediction.
@@ -151,6 +152,7 @@ class Configuration(NetworkChoices):
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
     augmentation: Augmentation = "standard"
     mirror_axes: tuple[Literal[0, 1, 2], ...] | None = None
+    image_statistics: Annotated[float, Field(ge=0, le=1)] = 0.0
     strides: tuple[tuple[int, ...], ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
     memory: Memory
@@ -170,7 +172,7 @@ class Configuration(NetworkChoices):
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what earlier plans lack where it has its default, so that their digests remain valid."""
         content: dict[str, Any] = dump(self)
-        for name in ("previous_stage", "augmentation"):
+        for name in ("previous_stage", "augmentation", "image_statistics"):
             if getattr(self, name) == type(self).model_fields[name].default:
                 content.pop(name, None)
         return content

@@ -116,6 +116,7 @@ def _planned(plan: Plan, name: str, unit: str) -> Rows:
         (f"{name}: patch size, batch size", f"{_product(configuration.patch_size)}, {configuration.batch_size}"),
         (f"{name}: planned peak learning rate", f"{configuration.learning_rate:g}"),
         (f"{name}: planned augmentation", configuration.augmentation),
+        (f"{name}: share of the image's statistics in batch norms", f"{configuration.image_statistics:g}"),
     ]
 
 

@@ -270,6 +270,15 @@ def test_the_image_has_a_share_in_the_statistics_of_batch_norms(
         Predictor.load(without, device="cpu", image_statistics=0.2)
 
 
+def test_the_plan_gives_the_share_unless_another_is_asked_for(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    model = write_model(tmp_path / "models" / "dx", image_statistics=0.2)
+    planned, without = (Predictor.load(model, device="cpu", image_statistics=share) for share in (None, 0))
+    assert planned.origin.image_statistics == 0.2
+    assert without.origin.image_statistics == 0
+    assert not any("--image-statistics" in note for note in planned.notes)
+    assert any("--image-statistics" in note for note in without.notes)
+
+
 def test_calls_of_the_former_interface_name_the_present_one(predictor: Predictor, tmp_path: Path) -> None:
     load: Any = Predictor.load
     with pytest.raises(TypeError, match="no 'folds': it is now called 'fold'"):

@@ -22,8 +22,14 @@ def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, write_model: Callable[..., Path]
 ) -> ModelFile:
     folder = tmp_path_factory.mktemp("onnx")
-    patch = (16, 16, 16)[: request.param]
-    model = write_model(folder / "model", dims=request.param, patch_size=patch, strides=((2,) * request.param,) * 3)
+    dims = request.param
+    model = write_model(
+        folder / "model",
+        dims=dims,
+        patch_size=(16,) * dims,
+        strides=((2,) * dims,) * 3,
+        image_statistics=0.2 if dims == 2 else 0,
+    )
     return pack(model, folder / "model.acd")
 
 

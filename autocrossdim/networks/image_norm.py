@@ -45,3 +45,16 @@ class ImageNorm(nn.Module):
         factor, offset = factor.to(x.dtype), offset.to(x.dtype)
         y = x.mul_(factor).add_(offset) if self.inplace else torch.addcmul(offset, x, factor)
         return self.act(y)  # type: ignore[no-any-return]
+
+
+def use_image_statistics(network: nn.Module, share: float) -> None:
+    """Replace all batch norms of a network, in place.
+
+    Args:
+        network: The network. It must not be trained, saved or loaded into afterwards.
+        share: Share of the image's statistics, from 0 to 1.
+    """
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(module, name, ImageNorm(child, share, inplace=False))

@@ -38,7 +38,7 @@ def report(
     project = Project.open(dataset, work=work)
     find_change(project)  # fails if labels or images have another meaning now
     page = project.workspace.report if output is None else Path(output)
-    write_report(project.dataset, project.workspace, splits=project.splits, output=page, named=dataset, work=work)
+    write_report(project.dataset, project.workspace, splits=project.splits, output=page, work=work)
     return page
 
 

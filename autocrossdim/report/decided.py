@@ -38,10 +38,9 @@ def next_step(
     outdated: bool,
     validated: bool,
     missing: Sequence[str],
-    named: str | Path,
     work: str | Path | None,
 ) -> Next:
-    """Return what to do next.
+    """Return what to do next. The command names no directory, since the page may be sent to others.
 
     Args:
         plan: The plan.
@@ -51,12 +50,11 @@ def next_step(
         outdated: Whether checkpoints or the plan changed since then.
         validated: Whether a configuration was validated.
         missing: Folds of that configuration that are not among the results.
-        named: The dataset as the user named it.
-        work: Directory of all results as the user gave it.
+        work: Directory of all results as the user gave it; the command calls it WORK.
     """
 
     def command(name: str, *words: str) -> str:
-        return command_line(name, named, *words, work=work)
+        return command_line(name, plan.dataset, *words, work=None if work is None else "WORK")
 
     planned = plan.decision.configuration
     predict = command("predict", "-i", "IMAGES", "-o", "SEGMENTED")

@@ -31,7 +31,6 @@ def write_report(
     *,
     splits: Sequence[Split],
     output: Path,
-    named: str | Path,
     work: str | Path | None,
 ) -> None:
     """Write the page as one file that contains all its pictures.
@@ -41,8 +40,7 @@ def write_report(
         workspace: Its workspace, with the plan and whatever has been trained so far.
         splits: Its folds.
         output: Path of the page.
-        named: The dataset as the user named it, for the next command.
-        work: Directory of all results as the user gave it.
+        work: Directory of all results as the user gave it, for the next command.
 
     Raises:
         UserError: A file is missing or damaged.
@@ -105,7 +103,6 @@ def write_report(
             outdated=outdated is not None,
             validated=results is not None,
             missing=results.missing if results is not None else [],
-            named=named,
             work=work,
         ),
         results=results,

@@ -13,10 +13,10 @@ from autocrossdim.report.decided import next_step
 @pytest.mark.parametrize(
     ("folds", "validated", "missing", "command"),
     [
-        (5, False, [], "autocrossdim train 'my data/Dataset001_Tiny' --work w"),
-        (0, False, [], "autocrossdim train 'my data/Dataset001_Tiny' --work w --fold all"),
-        (5, True, ["fold 3"], "autocrossdim train 'my data/Dataset001_Tiny' --work w"),
-        (5, True, [], "autocrossdim find_best 'my data/Dataset001_Tiny' --work w"),
+        (5, False, [], "autocrossdim train Dataset001_Tiny --work WORK"),
+        (0, False, [], "autocrossdim train Dataset001_Tiny --work WORK --fold all"),
+        (5, True, ["fold 3"], "autocrossdim train Dataset001_Tiny --work WORK"),
+        (5, True, [], "autocrossdim find_best Dataset001_Tiny --work WORK"),
     ],
 )
 def test_next_command(
@@ -24,8 +24,9 @@ def test_next_command(
 ) -> None:
     plan = make_plan()
     workspace = Workspace.of(plan.dataset, tmp_path)
-    where = {"named": Path("my data/Dataset001_Tiny"), "work": "w"}
-    step = next_step(plan, workspace, None, folds=folds, outdated=False, validated=validated, missing=missing, **where)
+    step = next_step(
+        plan, workspace, None, folds=folds, outdated=False, validated=validated, missing=missing, work=tmp_path
+    )
     assert step.command == command
 
 
@@ -35,6 +36,5 @@ def test_without_folds_a_trained_model_predicts_next(make_plan: Callable[..., An
     checkpoint = workspace.fold(plan.decision.configuration, "all").latest
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.touch()
-    where = {"named": "1", "work": None}
-    step = next_step(plan, workspace, None, folds=0, outdated=False, validated=False, missing=[], **where)
-    assert step.command == "autocrossdim predict 1 -i IMAGES -o SEGMENTED"
+    step = next_step(plan, workspace, None, folds=0, outdated=False, validated=False, missing=[], work=None)
+    assert step.command == "autocrossdim predict Dataset001_Tiny -i IMAGES -o SEGMENTED"

@@ -287,14 +287,15 @@ def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(tra
     assert "Chosen after cross-validation: dx" in page
     assert page.index("dx is the only one.") < page.index("Cross-validation of dx")
     assert '<ul class="caution"><li>Training budgets per fold differ' in page
-    assert f"<code>autocrossdim predict {path} --work {space.root.parent} -i IMAGES" in without_spans(page)
+    assert f"<code>autocrossdim predict {plan.dataset} --work WORK -i IMAGES" in without_spans(page)
     assert "1,234" in page
     assert "slightly optimistic" in page
     assert "Run it again" not in page
     space.fold("dx", 1).latest.write_bytes(b"trained further")
     page = page_of(path, space)
     assert "Run it again" in page
-    assert f"<code>autocrossdim find_best {path} --work {space.root.parent}</code></p>" in without_spans(page)
+    assert f"<code>autocrossdim find_best {plan.dataset} --work WORK</code>" in without_spans(page)
+    assert str(path.parent) not in page, "the page names no directory"
 
 
 def test_missed_labels_are_counted_named_and_left_out_of_the_distances_where_found(

@@ -10,7 +10,7 @@ from autocrossdim.inference.model import Model
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.selection.calibration import Evidence
-from autocrossdim.selection.held_out import evidence_file, predict_held_out
+from autocrossdim.selection.held_out import evidence_file, predict_held_out, uncertainty_file
 from autocrossdim.system.console import say, track
 from autocrossdim.system.device import choose_device
 from autocrossdim.system.errors import UserError
@@ -20,8 +20,9 @@ from autocrossdim.system.text import listed
 def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str, str], device: str) -> None:
     """Segment and evaluate the validation cases of a fold.
 
-    Writes `validation/CASE.ext`, `validation/summary.json` and, for `find_best`, `validation/calibration`. Results that
-    exist are kept, unless the files of their case have changed. Those of cases that left the fold are removed.
+    Writes `validation/CASE.ext`, `validation/uncertainty/CASE.ext`, `validation/summary.json` and, for `find_best`,
+    `validation/calibration`. Results that exist are kept, unless the files of their case have changed. Those of cases
+    that left the fold are removed.
 
     Args:
         folder: Directory of the trained fold.
@@ -49,7 +50,9 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
         folder.summary.unlink()
     model = Model.load([folder.latest], choose_device(device))
     for name in gone:
-        (folder.validation / f"{name}{model.plan.file_ending}").unlink(missing_ok=True)
+        segmentation = folder.validation / f"{name}{model.plan.file_ending}"
+        for file in (segmentation, uncertainty_file(segmentation)):
+            file.unlink(missing_ok=True)
         evidence_file(folder, name).unlink()
     configuration = model.configuration.name
     results = []

@@ -13,6 +13,7 @@ from autocrossdim.report.pictures import case_picture
 from autocrossdim.report.rows import Row, described
 from autocrossdim.report.scans import read_scan
 from autocrossdim.report.viewer import ct_limits, shared, single_slice, volume
+from autocrossdim.selection.held_out import uncertainty_file
 from autocrossdim.system.console import track
 
 WORST, LISTED = 3, 100  # cases drawn and cases listed, starting with the lowest Dice
@@ -53,7 +54,7 @@ def draw_cases(
     Args:
         dataset: The raw dataset.
         plan: Its plan.
-        segmentations: File with the segmentation of each case.
+        segmentations: File with the segmentation of each case; its uncertainty map is shown if there is one.
         rows: Cases, the lowest Dice first.
         unit: Unit of distances.
     """
@@ -69,7 +70,8 @@ def draw_cases(
             continue
         labels = plan.labels if case.annotated_labels is None else plan.labels.only(case.annotated_labels)
         unmatched = (*row.missed, *row.false_alarms)
-        scan = read_scan(case.images, case.label, prediction, labels, unmatched=unmatched)
+        uncertainty = found if (found := uncertainty_file(prediction)).is_file() else None
+        scan = read_scan(case.images, case.label, prediction, labels, unmatched=unmatched, uncertainty=uncertainty)
         if row.name in pictured:
             window = ct_limits(scan) if ct else None
             pictures.append(Picture(row, pictured[row.name], case_picture(scan, labels, window=window)))

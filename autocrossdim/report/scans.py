@@ -75,6 +75,8 @@ class Scan:
         spacing: mm (z, y, x).
         oriented: Whether the orientation is known, and the arrays are in the order `SHOWN`.
         unmatched: Values of labels that only the annotation or only the prediction has; their slices are shown first.
+        uncertainty: Entropy of the probabilities in hundredths of a bit, shape (Z, Y, X); 0 where the annotation is
+            ignored. None if there is no map.
     """
 
     image: Array
@@ -83,6 +85,7 @@ class Scan:
     spacing: tuple[float, float, float]
     oriented: bool
     unmatched: tuple[int, ...] = ()
+    uncertainty: Array | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -124,7 +127,11 @@ class Scan:
         """Return a part of the scan."""
         z, y, x = box
         return replace(
-            self, image=self.image[:, z, y, x], annotation=self.annotation[box], prediction=self.prediction[box]
+            self,
+            image=self.image[:, z, y, x],
+            annotation=self.annotation[box],
+            prediction=self.prediction[box],
+            uncertainty=None if self.uncertainty is None else self.uncertainty[box],
         )
 
     def one_slice(self, plane: Plane, number: int) -> "Scan":
@@ -144,7 +151,7 @@ class Scan:
         )
 
     def reduced(self, most: int) -> "Scan":
-        """Return the scan with at most `most` voxels: means of the image, nearest values of the labels.
+        """Return the scan with at most `most` voxels: means of image and uncertainty, nearest values of the labels.
 
         Only axes finer than a common step are reduced, so a coarse axis keeps all its slices. A label that would
         disappear is kept wherever it is.
@@ -160,6 +167,7 @@ class Scan:
             image=_means(self.image, shape),
             annotation=_nearest(self.annotation, shape),
             prediction=_nearest(self.prediction, shape),
+            uncertainty=None if self.uncertainty is None else _means(self.uncertainty, shape),
             spacing=(z, y, x),
         )
 
@@ -169,7 +177,13 @@ class Scan:
 
 
 def read_scan(
-    images: Sequence[Path], reference: Path | None, prediction: Path, labels: Labels, *, unmatched: Sequence[str] = ()
+    images: Sequence[Path],
+    reference: Path | None,
+    prediction: Path,
+    labels: Labels,
+    *,
+    unmatched: Sequence[str] = (),
+    uncertainty: Path | None = None,
 ) -> Scan:
     """Read a case and turn it to the orientation in which it is shown.
 
@@ -180,6 +194,7 @@ def read_scan(
         labels: Labels that were annotated in the case. Voxels to be ignored in the annotation are cleared in both,
             and labels that were not annotated in the prediction.
         unmatched: Names of labels that only the annotation or only the prediction has.
+        uncertainty: Uncertainty map of the prediction, as `Scan` describes it; None if there is none.
 
     Raises:
         UserError: A file cannot be read.
@@ -194,6 +209,7 @@ def read_scan(
     ignored = labels.ignored(expected)
     shown = [value for values in labels.foreground.values() for value in values]
     predicted = np.where(np.isin(predicted, shown), predicted, 0)
+    entropy = None if uncertainty is None else read_label(uncertainty)[0]
     change = Reorientation.between(geometry.orientation, SHOWN)
     return Scan(
         image=change.apply(np.nan_to_num(image, posinf=0.0, neginf=0.0)),
@@ -202,6 +218,7 @@ def read_scan(
         spacing=change.permuted(geometry.spacing),
         oriented=geometry.orientation is not None,
         unmatched=tuple(value for name in unmatched for value in labels.foreground.get(name, ())),
+        uncertainty=None if entropy is None else change.apply(np.where(ignored, 0, entropy)),
     )
 
 

@@ -1,4 +1,4 @@
-// The viewer: slices of a case in up to three planes, with outlines of annotation and prediction.
+// The viewer: slices of a case in up to three planes, with uncertainty and outlines of annotation and prediction.
 "use strict";
 (() => {
   const section = document.getElementById("viewer");
@@ -39,10 +39,11 @@
       const buffer = await inflate(text);
       return each.wide ? new Uint16Array(buffer) : new Uint8Array(buffer);
     };
-    const [sprite, annotation, prediction] = await Promise.all([
+    const [sprite, annotation, prediction, uncertainty] = await Promise.all([
       pixels(each.image), labels(each.annotation), labels(each.prediction),
+      each.uncertainty ? pixels(each.uncertainty) : null,
     ]);
-    each.ready = { sprite, annotation, prediction };
+    each.ready = { sprite, annotation, prediction, uncertainty };
     return each.ready;
   }
 
@@ -57,22 +58,33 @@
     return index;
   }
 
-  function grey(plane, slice, table) {
+  // A slice of a sprite as a canvas; `paint` writes red, green, blue and alpha of a voxel from its stored values.
+  function picture(plane, slice, sprite, paint) {
     const [, height, width] = current.shape;
-    const { sprite } = current.ready;
     const rows = current.shape[plane.rows], columns = current.shape[plane.columns];
     const image = new ImageData(columns, rows);
     for (let row = 0; row < rows; row++) {
       for (let column = 0; column < columns; column++) {
         const [z, y, x] = voxel(plane, slice, row, column);
         const tileY = Math.floor(z / current.columns) * height, tileX = (z % current.columns) * width;
-        const from = 4 * ((tileY + y) * sprite.width + tileX + x), to = 4 * (row * columns + column);
-        for (let c = 0; c < 3; c++) image.data[to + c] = table[sprite.data[from + c]];
-        image.data[to + 3] = 255;
+        const from = 4 * ((tileY + y) * sprite.width + tileX + x);
+        paint(image.data, 4 * (row * columns + column), sprite.data, from);
       }
     }
-    return image;
+    const canvas = document.createElement("canvas");
+    canvas.width = columns;
+    canvas.height = rows;
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    return canvas;
   }
+
+  // The colour of each stored uncertainty: none below 5 % of a tie between two labels, and faint up to a third.
+  const ramp = Array.from({ length: 256 }, (_, stored) => {
+    const share = stored / 255, place = share * (shared.ramp.length - 1), k = Math.min(Math.floor(place), shared.ramp.length - 2);
+    const channel = (colour, c) => parseInt(colour.slice(1 + 2 * c, 3 + 2 * c), 16);
+    const mixed = [0, 1, 2].map((c) => channel(shared.ramp[k], c) * (k + 1 - place) + channel(shared.ramp[k + 1], c) * (place - k));
+    return [...mixed.map(Math.round), 255 * 0.85 * Math.min(1, Math.max(0, (share - 0.05) / 0.3))];
+  });
 
   // The screen's grey of each stored grey, according to the window.
   function windowTable() {
@@ -194,22 +206,33 @@
     canvas.height = Math.round(view.height * ratio);
     const context = canvas.getContext("2d");
     context.scale(ratio, ratio);
-    const picture = document.createElement("canvas");
-    picture.width = view.columns;
-    picture.height = view.rows;
-    picture.getContext("2d").putImageData(grey(plane, view.slice, windowTable()), 0, 0);
+    const table = windowTable(), { sprite, uncertainty } = current.ready;
+    const scan = picture(plane, view.slice, sprite, (to, at, stored, from) => {
+      for (let c = 0; c < 3; c++) to[at + c] = table[stored[from + c]];
+      to[at + 3] = 255;
+    });
     context.imageSmoothingQuality = "high";
-    context.drawImage(picture, 0, 0, view.width, view.height);
+    context.drawImage(scan, 0, 0, view.width, view.height);
+    const undecided = uncertainty && find("uncertainty").checked;
+    if (undecided) {
+      context.globalAlpha = Number(find("opacity").value) / 100;
+      const map = picture(plane, view.slice, uncertainty, (to, at, stored, from) => to.set(ramp[stored[from]], at));
+      context.drawImage(map, 0, 0, view.width, view.height);
+      context.globalAlpha = 1;
+    }
     if (find("annotation").checked) overlay(context, view, current.ready.annotation, []);
     if (find("prediction").checked) overlay(context, view, current.ready.prediction, [5, 3]);
     marks(context, view);
     const text = `${plane.name}, slice ${view.slice + 1} of ${view.slices}`;
     view.caption.textContent = view.slices > 1 ? text : plane.marks ? plane.name : "";
     view.slider.value = view.slice;
-    canvas.setAttribute("aria-label", `${current.name}, ${text}, with outlines of annotation and prediction`);
+    canvas.setAttribute("aria-label", `${current.name}, ${text}, with outlines of annotation and prediction${undecided ? ", and uncertainty" : ""}`);
   }
 
-  const drawAll = () => planes.forEach(draw);
+  function drawAll() {
+    find("legend").hidden = !(current?.uncertainty && find("uncertainty").checked);
+    planes.forEach(draw);
+  }
 
   function move(view, step) {
     const slice = Math.min(view.slices - 1, Math.max(0, view.slice + step));
@@ -316,9 +339,11 @@
     if (find("case").value !== String(number)) return; // another case was chosen meanwhile
     const first = current === null;
     current = chosen;
-    find("notes").textContent = `${current.name}: ${[current.text, ...current.notes].join(" ")}`;
+    const lacks = cases.some((each) => each.uncertainty) && !current.uncertainty ? ["There is no uncertainty map of this case."] : [];
+    find("notes").textContent = `${current.name}: ${[current.text, ...current.notes, ...lacks].join(" ")}`;
     if (first) find("preset").value = current.window;
     if (first || ["automatic", "full"].includes(find("preset").value)) setWindow();
+    find("uncertainty").disabled = !current.uncertainty;
     layOut();
     drawAll();
   }
@@ -363,7 +388,17 @@
     find(name).addEventListener("input", () => { find("preset").value = "own"; drawAll(); });
   }
   find("preset").append(new Option("as entered", "own"));
-  for (const name of ["annotation", "prediction", "style", "opacity"]) find(name).addEventListener("input", drawAll);
+  const stops = [0, 0.05, 0.2, 0.35, 0.5, 0.75, 1].map((share) => {
+    const [r, g, b, a] = ramp[Math.round(255 * share)];
+    return `rgb(${r} ${g} ${b} / ${a / 255}) ${100 * share}%`;
+  });
+  find("ramp").style.backgroundImage = `linear-gradient(to right, ${stops})`;
+  section.addEventListener("keydown", (event) => {
+    const name = { a: "annotation", p: "prediction", u: "uncertainty" }[event.key.toLowerCase()];
+    if (!name || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input[type=number]")) return;
+    find(name).click();
+  });
+  for (const name of ["annotation", "prediction", "uncertainty", "style", "opacity"]) find(name).addEventListener("input", drawAll);
 
   // Other parts of the page open a case with this event.
   document.addEventListener("open-case", (event) => {

@@ -1,7 +1,7 @@
 """What the viewer of the report shows: cases as compressed volumes within a page that needs no other file.
 
-The image of a case is one WebP picture of all its slices side by side. Annotation and prediction are compressed
-without loss (zlib), since a changed value would be another label.
+The image of a case is one WebP picture of all its slices side by side, and so is its uncertainty map. Annotation and
+prediction are compressed without loss (zlib), since a changed value would be another label.
 """
 
 import base64
@@ -24,6 +24,9 @@ MOST_VOXELS, MOST_BYTES = 700_000, 210_000
 SLICE_VOXELS, SLICE_BYTES = 128 * 128, 7_000
 """Of a case with one slice. A hundred of them are 0.9 MB in base64."""
 QUALITIES = (90, 80, 70)  # of WebP, the first that is small enough; then the resolution is reduced
+UNCERTAINTY_QUALITY = 70  # of WebP
+RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+"""Colours of the uncertainty, from certain to undecided: viridis, which is safe for the colour-blind."""
 
 CT_LEVELS = ((-1024, 0), (-200, 60), (300, 220), (2000, 255))
 """Grey values of a CT scan (HU, 0 to 255), three HU per step in soft tissue and more elsewhere, so that narrow windows
@@ -63,6 +66,7 @@ def shared(labels: Labels, *, ct: bool) -> dict[str, Any]:
             for (name, values), colour in zip(labels.foreground.items(), colours(labels), strict=True)
         ],
         "casing": CASING,
+        "ramp": RAMP,
         "windows": [{"name": name, "centre": c, "width": w} for name, (c, w) in CT_WINDOWS.items()] if ct else [],
     }
 
@@ -93,7 +97,10 @@ def _encoded(scan: Scan, labels: Labels, *, ct: bool, voxels: int, most: int, no
         columns = math.ceil(math.sqrt(small.shape[0]))
         sprite = _tiled(_grey(small, levels), columns)
         maps = [zlib.compress(_indices(array, labels).tobytes(), 9) for array in (small.annotation, small.prediction)]
-        room = most - sum(map(len, maps))
+        uncertainty = (
+            b"" if small.uncertainty is None else _webp(_undecided(small.uncertainty, columns), UNCERTAINTY_QUALITY)
+        )
+        room = most - sum(map(len, (*maps, uncertainty)))
         image = next((i for q in QUALITIES if len(i := _webp(sprite, q)) <= room), None) or _webp(sprite, QUALITIES[-1])
         size = most - room + len(image)
         if size <= most or math.prod(small.shape) <= 1000:
@@ -116,6 +123,7 @@ def _encoded(scan: Scan, labels: Labels, *, ct: bool, voxels: int, most: int, no
         "image": _base64(image),
         "annotation": _base64(maps[0]),
         "prediction": _base64(maps[1]),
+        "uncertainty": _base64(uncertainty),
         "wide": len(labels.values) > 256,
         "notes": notes,
     }
@@ -142,6 +150,12 @@ def _grey(scan: Scan, levels: tuple[tuple[float, float], ...]) -> NDArray[np.uin
     values, greys = zip(*levels, strict=True)
     grey: NDArray[np.uint8] = np.interp(scan.image, values, greys).round().astype(np.uint8)
     return grey
+
+
+def _undecided(uncertainty: NDArray[Any], columns: int) -> NDArray[np.uint8]:
+    """Return a picture of all slices from 0 (certain) to 255 (two labels are equally probable, or more of them)."""
+    grey = (2.55 * np.minimum(uncertainty, 100)).round().astype(np.uint8)
+    return _tiled(grey[None], columns)
 
 
 def _tiled(volume: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:

@@ -1,5 +1,6 @@
-"""Held-out cases, segmented by the fold that was not trained on them, with evidence for calibration."""
+"""Held-out cases, segmented by the fold that was not trained on them, with uncertainty and evidence for calibration."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from autocrossdim.data.images import write_label
 from autocrossdim.inference.assembly import Assembly, average
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.restore import places
-from autocrossdim.inference.uncertainty import soft_dice_sums, temper
+from autocrossdim.inference.uncertainty import entropy, soft_dice_sums, temper
 from autocrossdim.preprocessing.crop import crop
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.labels import Labels
@@ -31,6 +32,16 @@ Names = tuple[str, ...]  # configurations that are averaged
 def evidence_file(folder: FoldFolder, case: str) -> Path:
     """Return the path of a held-out case's evidence. It is deleted with the validation when the fold is retrained."""
     return folder.validation / "calibration" / f"{case}.npz"
+
+
+def uncertainty_file(segmentation: Path) -> Path:
+    """Return the path of the uncertainty map that belongs to the segmentation of a held-out case.
+
+    The map has the grid and the format of the segmentation. Its values are the entropy of the probabilities in
+    hundredths of a bit, up to 255; at 100, two labels are equally probable. The temperature is only known after all
+    cases were segmented, so it is not applied.
+    """
+    return segmentation.parent / "uncertainty" / segmentation.name
 
 
 def predicted_from(folder: FoldFolder, case: str, ending: str) -> str | None:
@@ -97,16 +108,20 @@ def predict_held_out(
         for name in configurations
     ]
     assemblies = {names: Assembly(plan.labels, record.placement) for names in todo}
+    maps = {names: np.zeros(record.placement.cropped_shape, np.uint8) for names in todo}
     evidence = {names: EvidenceCollector(plan.labels, annotated=record.annotated_labels) for names in todo}
     for where, slices in zip(places(record.placement, strips), zip(*streams, strict=True), strict=True):
         by_model = dict(zip(configurations, slices, strict=True))
         for names in todo:
             values = average([by_model[name] for name in names])
             assemblies[names].add(where, values)
+            maps[names][where] = _hundredths_of_bits(entropy(values, plan.labels))
             evidence[names].add(values, reference[where])
     for names, folder in todo.items():
         output = folder.validation / f"{case}{plan.file_ending}"
-        write_label(assemblies[names].restored_label(), record.original_geometry(), output)
+        geometry = record.original_geometry()
+        write_label(record.placement.restore(maps[names]), geometry, uncertainty_file(output))
+        write_label(assemblies[names].restored_label(), geometry, output)
         # The evidence is written last and marks the case as complete.
         result = replace(evidence[names].result(), source=source_of(names, hashes))
         result.write(evidence_file(folder, case))
@@ -172,3 +187,8 @@ class EvidenceCollector:
         inside = self._values[:, ~unknown].ravel()
         truth = self.labels.to_regions(self._truth)[~unknown].T.ravel()
         return Evidence(np.stack([1 - inside, inside], axis=1), truth, sums)
+
+
+def _hundredths_of_bits(nats: Tensor) -> NDArray[np.uint8]:
+    scaled: NDArray[np.uint8] = (nats * (100 / math.log(2))).round().clamp(0, 255).byte().cpu().numpy()
+    return scaled

@@ -30,6 +30,7 @@ from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.pictures import case_picture
 from autocrossdim.report.scans import Scan, read_scan
 from autocrossdim.report.viewer import volume
+from autocrossdim.selection.held_out import uncertainty_file
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_json, write_text
 
@@ -86,6 +87,13 @@ def trained(planned: tuple[Path, Workspace]) -> tuple[Path, Workspace]:
         folder.latest.write_bytes(b"%d" % number)
     summarise(results, raw.labels).write(space.summary("dx"))
     return path, space
+
+
+def write_uncertainty(path: Path, space: Workspace, case: str) -> None:
+    """Write a map of a held-out case that is uncertain wherever the annotation has a label."""
+    array, geometry = read_label(path / "labelsTr" / f"{case}.nii.gz")
+    segmentation = space.fold("dx", CASES.index(case) // 2).validation / f"{case}.nii.gz"
+    write_label(np.where(array, 100, 0), geometry, uncertainty_file(segmentation))
 
 
 def page_of(path: Path, space: Workspace) -> str:
@@ -170,10 +178,20 @@ def test_the_viewer_begins_with_the_lowest_dice_and_no_name_ends_a_script(traine
     assert evil in {row[2] for row in content(page, "all-results-data")["rows"]}
     assert evil in {row[1] for row in content(page, "all-results-data")["rows"]}
     assert content(page, "viewer-shared")["labels"][0]["name"] == "block <b>"
+    assert '<label hidden><input type="checkbox" data-role="uncertainty"' in page, "there is no map"
     cases = content(page, "viewer-cases")
     assert [case["name"] for case in cases] == ["f", "e", "d", "c", "b", "a"]
     assert cases[0]["title"].startswith("lowest Dice: f (Dice 0.")
     assert all(len(case["planes"]) == 3 for case in cases)
+
+
+def test_the_uncertainty_is_offered_where_there_is_a_map(trained: tuple[Path, Workspace]) -> None:
+    path, space = trained
+    write_uncertainty(path, space, "c")
+    page = page_of(path, space)
+    assert '<label><input type="checkbox" data-role="uncertainty"' in page
+    assert "U the uncertainty" in page
+    assert [case["name"] for case in content(page, "viewer-cases") if case["uncertainty"]] == ["c"]
 
 
 BROWSER = shutil.which("chromium")
@@ -200,6 +218,18 @@ setTimeout(() => {
   document.body.dataset.scrolled = `${before} then ${caption()}`;
   canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowUp" }));
   document.body.dataset.keys = caption();
+
+  const toggle = document.querySelector("#viewer [data-role=uncertainty]");
+  const legend = document.querySelector("#viewer [data-role=legend]");
+  const corner = () => canvas.getContext("2d").getImageData(canvas.width - 3, canvas.height - 3, 1, 1);
+  const colour = () => String(corner().data.slice(0, 3));
+  const plain = colour();
+  canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "u", bubbles: true }));
+  const [red, green, blue] = colour().split(",");
+  const yellow = red > 128 && green > 128 && blue < 128;
+  document.body.dataset.uncertainty = `${plain} then ${yellow}, legend ${legend.checkVisibility()}, ${toggle.checked}`;
+  toggle.click();
+  document.body.dataset.certain = `${colour() === plain}, legend ${legend.checkVisibility()}`;
 
   const table = document.getElementById("all-results");
   const dice = [...table.querySelectorAll("th button")].find((button) => button.textContent === "Dice");
@@ -232,9 +262,12 @@ def test_a_browser_shows_scrolls_and_sorts_the_page_without_an_error_or_a_reques
     image = np.zeros((1, 9, 10, 11))
     image[0, 7:, :2, :2] = 100  # in the order SPL: superior, anterior and right
     label[8, 0, 0] = 1
-    scan = Scan(image, label, label, (2.0, 1.0, 1.0), oriented=True)
+    undecided = np.zeros((9, 10, 11), np.uint8)
+    undecided[:, 6:, 6:] = 100
+    scan = Scan(image, label, label, (2.0, 1.0, 1.0), oriented=True, uncertainty=undecided)
     case = {"name": EVIL, "title": EVIL, "text": EVIL, **volume(scan, Labels(foreground={"block": (1,)}), ct=False)}
     path, space = trained
+    write_uncertainty(path, space, "f")
     summary = space.summary("dx")
     write_text(summary, summary.read_text(encoding="utf-8").replace("block <b>", EVIL).replace("patient a", EVIL))
     page = page_of(path, space).replace("<style>", f"<script>{WATCH}</script><style>", 1)
@@ -259,6 +292,8 @@ def test_a_browser_shows_scrolls_and_sorts_the_page_without_an_error_or_a_reques
     assert 'data-pressed="false"' in shown, "a click hides a label"
     assert 'data-scrolled="axial, slice 9 of 9 then axial, slice 7 of 9"' in shown
     assert 'data-keys="axial, slice 8 of 9"' in shown
+    assert 'data-uncertainty="0,0,0 then true, legend true, true"' in shown, "a key shows the uncertainty"
+    assert 'data-certain="true, legend false"' in shown, "a click hides it"
     assert 'data-sorted="true"' in shown, "a click sorts, another one in reverse order"
     assert 'data-curves="0 then 3"' in shown, "in print, all training curves are open"
     assert 'data-requests="0"' in shown

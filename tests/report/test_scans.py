@@ -1,6 +1,7 @@
 """Whatever the orientation of a file, its slices are shown in the radiological convention."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_reducing_keeps_coarse_axes_means_and_tiny_labels() -> None:
     label = np.zeros((6, 40, 41), np.uint8)
     label[:, 10:30, 10:30] = 1
     label[3, 35, 35] = 2
-    scan = scan_of(label, (5.0, 1.0, 1.0))
+    scan = replace(scan_of(label, (5.0, 1.0, 1.0)), uncertainty=np.full(label.shape, 80, np.uint8))
     small = scan.reduced(6 * 20 * 20)
     assert small.shape[0] == 6
     assert np.prod(small.shape) <= 6 * 20 * 20
@@ -90,6 +91,7 @@ def test_reducing_keeps_coarse_axes_means_and_tiny_labels() -> None:
     assert np.multiply(small.shape, small.spacing) == pytest.approx(np.multiply(scan.shape, scan.spacing))
     assert small.image.mean() == pytest.approx(scan.image.mean(), rel=0.05)
     assert set(np.unique(small.annotation)) == {0, 1, 2}
+    np.testing.assert_array_equal(small.uncertainty, np.full(small.shape, 80))
     assert scan.reduced(label.size) is scan
 
 
@@ -107,6 +109,22 @@ def test_voxels_to_be_ignored_are_cleared_in_both(write_image: Callable[..., Pat
     scan = read_scan([reference], reference, prediction, LABELS)
     assert scan.annotation.sum() == 2
     assert scan.prediction.sum() == 4
+
+
+def test_the_uncertainty_has_the_orientation_of_the_annotation(
+    write_image: Callable[..., Path], tmp_path: Path
+) -> None:
+    sagittal = (0, 0, 1, 1, 0, 0, 0, -1, 0)
+    label = write_image(tmp_path / "a.nii.gz", marked(sagittal), (5.0, 2.0, 1.0), direction=sagittal)
+    entropy = write_image(tmp_path / "map.nii.gz", 100 * marked(sagittal), (5.0, 2.0, 1.0), direction=sagittal)
+    scan = read_scan([label], label, label, LABELS, uncertainty=entropy)
+    assert scan.uncertainty is not None
+    np.testing.assert_array_equal(scan.uncertainty, 100 * scan.annotation)
+    plane = scan.acquired()
+    part = scan.one_slice(plane, scan.fullest(plane.axis))
+    assert part.uncertainty is not None
+    assert part.uncertainty.sum() == 100
+    assert read_scan([label], label, label, LABELS).uncertainty is None
 
 
 def test_the_slice_of_a_missed_label_or_of_a_false_alarm_is_shown_first(

@@ -3,6 +3,7 @@
 import base64
 import io
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from autocrossdim.report.viewer import (
     CT_LEVELS,
     CT_WINDOWS,
     MOST_BYTES,
+    RAMP,
     SLICE_BYTES,
     ct_limits,
     shared,
@@ -32,7 +34,8 @@ def noise(shape: tuple[int, int, int], spacing: tuple[float, float, float] = (1.
     random = np.random.default_rng(0)
     label = np.zeros(shape, np.uint8)
     label[tuple(slice(n // 4, n // 2 + 1) for n in shape)] = 7
-    return Scan(random.normal(0, 300, (1, *shape)), label, np.roll(label, 1, 2), spacing, oriented=True)
+    image, uncertainty = random.normal(0, 300, (1, *shape)), random.integers(0, 256, shape)
+    return Scan(image, label, np.roll(label, 1, 2), spacing, oriented=True, uncertainty=uncertainty)
 
 
 def label_map(view: dict[str, Any], name: str) -> np.ndarray:
@@ -40,12 +43,12 @@ def label_map(view: dict[str, Any], name: str) -> np.ndarray:
     return np.frombuffer(content, "<u2" if view["wide"] else "u1").reshape(view["shape"])
 
 
-def picture(view: dict[str, Any]) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(base64.b64decode(view["image"]))))
+def picture(view: dict[str, Any], name: str = "image") -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(base64.b64decode(view[name]))))
 
 
 def size(view: dict[str, Any]) -> int:
-    return sum(len(view[name]) for name in ("image", "annotation", "prediction"))
+    return sum(len(view[name]) for name in ("image", "annotation", "prediction", "uncertainty"))
 
 
 def test_label_maps_are_exact_and_numbered_without_gaps() -> None:
@@ -69,11 +72,24 @@ def test_values_that_are_not_declared_are_background_and_many_values_fit() -> No
 def test_slices_are_found_in_the_picture_where_the_script_looks_for_them() -> None:
     ramp = np.repeat(np.arange(7.0), 16 * 24).reshape(1, 7, 16, 24)
     label = np.zeros((7, 16, 24), np.uint8)
-    view = volume(Scan(ramp, label, label, (1.0, 1.0, 1.0), oriented=True), LABELS, ct=False)
-    tiles, columns = picture(view), view["columns"]
+    uncertainty = (ramp[0] * 20).astype(np.uint8)  # up to 120: more than two labels
+    scan = Scan(ramp, label, label, (1.0, 1.0, 1.0), oriented=True, uncertainty=uncertainty)
+    view = volume(scan, LABELS, ct=False)
+    tiles, undecided, columns = picture(view), picture(view, "uncertainty"), view["columns"]
     for number in range(7):
         y, x = number // columns * 16 + 8, number % columns * 24 + 12
         assert tiles[y, x] == pytest.approx(number * 255 / 6, abs=6)
+        assert undecided[y, x] == pytest.approx(min(number / 5, 1) * 255, abs=6)
+
+
+def test_a_case_without_an_uncertainty_map_has_none_in_the_viewer() -> None:
+    scan = replace(noise((2, 8, 8)), uncertainty=None)
+    assert volume(scan, LABELS, ct=False)["uncertainty"] == ""
+
+
+def test_the_colours_of_the_uncertainty_grow_brighter_so_that_hues_need_not_be_told_apart() -> None:
+    steps = [luminance(colour) for colour in RAMP]
+    assert steps == sorted(steps)
 
 
 def test_noise_that_cannot_be_compressed_is_reduced_until_it_fits() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from scipy.special import entr, expit
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -14,7 +15,7 @@ import autocrossdim
 from autocrossdim.cli import app
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import read_label
-from autocrossdim.data.splits import load_or_make_splits
+from autocrossdim.data.splits import Split, load_or_make_splits
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.preprocessing.dataset import preprocess_dataset
@@ -28,7 +29,7 @@ from autocrossdim.records.run_state import RunState
 from autocrossdim.records.summary import Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.selection.calibration import VOXELS_PER_CASE, Evidence, confidence_at
-from autocrossdim.selection.held_out import EvidenceCollector, evidence_file
+from autocrossdim.selection.held_out import EvidenceCollector, evidence_file, uncertainty_file
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
 from trainers.validation import validate
@@ -413,6 +414,22 @@ def test_validation_writes_the_evidence_for_calibration(trained: Trained) -> Non
     assert truth.sum() < len(evidence.target) <= min(truth.size, VOXELS_PER_CASE)
     assert evidence.target.sum() == truth.sum()
     assert (evidence.probabilities.argmax(axis=1) == evidence.target).mean() > 0.99
+
+
+def test_validation_writes_a_map_of_where_the_network_was_undecided(trained: Trained) -> None:
+    trained.train("dx", RIGHT)
+    folder = trained.space.fold("dx", 0)
+    segmentation = folder.validation / "a.nii.gz"
+    entropy, geometry = read_label(uncertainty_file(segmentation))
+    assert geometry == read_label(segmentation)[1]
+    image = sitk.GetArrayFromImage(sitk.ReadImage(trained.raw / "imagesTr" / "a_0000.nii.gz"))
+    inside = expit((image - RIGHT) / 2)  # the probability of the block
+    expected = 100 * (entr(inside) + entr(1 - inside)) / np.log(2)
+    assert entropy.max() > 1
+    np.testing.assert_allclose(entropy, expected, atol=0.6)
+    store, others = Store(trained.space.preprocessed("dx")), trained.splits[0].val[1:]
+    validate(folder, store, Split(train=trained.splits[0].train, val=others), {}, "cpu")
+    assert not uncertainty_file(segmentation).exists(), "the case left the fold"
 
 
 def test_the_number_of_voxels_is_bounded_and_each_is_equally_likely_to_be_kept() -> None:

@@ -33,6 +33,7 @@ class Learner:
         model: The network as it is trained: on its device, in its precision, synchronised between processes.
         average: Running average of the weights; None if the settings turn it off.
         optimizer: The optimiser.
+        precision: Precision of training, which in float16 has a loss scale that changes along with the weights.
         loss: The loss.
         provenance: Where the starting weights came from, JSON-able.
         environments: Where and when the run, and the 2D network that it started from, were trained.
@@ -61,6 +62,7 @@ class Learner:
             lookahead=settings.lookahead,
         )
         self.model, self.optimizer = fabric.setup(self.network, optimizer)
+        self.precision = fabric.strategy.precision
         self.loss = make_loss(
             regions=labels.has_regions,
             dice_weight=settings.dice_weight,
@@ -72,9 +74,11 @@ class Learner:
             self.load(resumed)
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Go on from the weights, their average and the state of the optimiser of a checkpoint of this run."""
+        """Go on from a checkpoint of this run: weights, their average, and the states of optimiser and loss scale."""
         self.network.load_state_dict(checkpoint.resume["network"])
         load_optimizer(self.optimizer, checkpoint.resume["optimizer"])
+        if scale := checkpoint.resume.get("loss_scale"):  # only of a run in float16
+            self.precision.load_state_dict(scale)
         if self.average is not None:
             self.average.network.load_state_dict(checkpoint.network)
 
@@ -94,8 +98,12 @@ class Learner:
             parameter.requires_grad_(not frozen)
 
     def resume_state(self) -> dict[str, Any]:
-        """Return what only resuming needs: the states of the trained network and of the optimiser."""
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Return what only resuming needs: the states of the trained network, the optimiser and the loss scale."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss_scale": self.precision.state_dict(),
+        }
 
 
 def environment(fabric: Fabric) -> Environment:

@@ -38,7 +38,8 @@ class Checkpoint:
         sources: Content hash of the files of each training case (`Store.source_hash`), by name.
         requested: Names of the settings that differed from their defaults; None if that was not recorded.
         environments: Where and when it was trained; empty if that was not recorded.
-        resume: Needed to resume only: the state of the network as trained (`network`) and of the `optimizer`.
+        resume: Needed to resume only: the state of the network as trained (`network`), of the `optimizer`, and of the
+            `loss_scale`, which is empty unless training runs in float16 and missing in older checkpoints.
     """
 
     plan: Plan

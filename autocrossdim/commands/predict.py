@@ -23,7 +23,6 @@ from autocrossdim.commands.arguments import (
 )
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.data.writing.formats import DEFAULT, find
-from autocrossdim.data.writing.registry import OutputFormat
 from autocrossdim.system.errors import UserError
 
 
@@ -117,6 +116,7 @@ def predict(
             raise UserError(
                 "--overwrite cannot be combined with --slurm: a requeued job would start over. Choose a new -o."
             )
+        sbatch = sbatch_options(slurm)
         options = {
             "fold": list(folds),
             "config": list(configurations),
@@ -132,12 +132,9 @@ def predict(
 
         if is_on_hub(model):
             model = fetch(str(model)).name  # all jobs use the same revision
-        _require_usable(model, input, writer, work=work, fold=folds, config=configurations)
-        _submit(model, input, output, work=work, options=options, jobs=jobs or 1, slurm=sbatch_options(slurm))
-        return []
     part_of((), part)  # fails if it is wrong
     with _claimed(input, output, part):
-        from autocrossdim.inference.folder import segment_folder
+        from autocrossdim.inference.folder import require_suitable, segment_folder
         from autocrossdim.inference.inputs import find_inputs
         from autocrossdim.inference.predictor import Predictor
         from autocrossdim.system.console import say
@@ -147,7 +144,7 @@ def predict(
             work=None if work is None else Path(work),
             fold=folds,
             config=configurations,
-            device=device,
+            device=device if slurm is None else "cpu",  # here, the model is only checked
             mirroring=mirroring,
             image_statistics=image_statistics,
             postprocessing=postprocessing,
@@ -156,17 +153,22 @@ def predict(
         channels, incomplete = len(plan.channel_names), predictor.accepts_incomplete
         found = find_inputs(input, channels, plan.file_ending, incomplete=incomplete)
         writer.check(found)
-        for note in predictor.notes:
-            say(note)
-        return segment_folder(
-            predictor,
-            part_of(sorted(found, key=lambda case: case.name), part),
-            output,
-            format=format,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            overwrite=overwrite,
-        )
+        if slurm is None:
+            for note in predictor.notes:
+                say(note)
+            return segment_folder(
+                predictor,
+                part_of(sorted(found, key=lambda case: case.name), part),
+                output,
+                format=format,
+                probabilities=probabilities,
+                uncertainty=uncertainty,
+                overwrite=overwrite,
+            )
+        require_suitable(predictor, found, output, format=format, calibration=probabilities or uncertainty)
+    # Not before the lock is released, which a single job needs itself.
+    _submit(model, input, output, work=work, options=options, jobs=jobs or 1, slurm=sbatch)
+    return []
 
 
 def present(segmentations: Sequence[Path], *, output: Path, slurm: str | None, **_: object) -> Iterator[str]:
@@ -198,26 +200,6 @@ def _claimed(input: Path, output: Path, part: str) -> Iterator[None]:
             with suppress(OSError):  # something was written to it
                 output.rmdir()
         raise
-
-
-def _require_usable(
-    model: str | Path,
-    input: Path,
-    writer: OutputFormat,
-    *,
-    work: str | Path | None,
-    fold: Sequence[Fold],
-    config: Sequence[str],
-) -> None:
-    """Fail before submitting if the model or the images cannot be used, or the format does not suit the images."""
-    from autocrossdim.inference.inputs import find_inputs
-    from autocrossdim.models.source import open_model
-
-    if not input.exists():
-        raise UserError(f"-i {input}: no such file or directory.")
-    _, first = next(open_model(model, work=work).checkpoints(fold=fold, config=config)[0])
-    channels, ending = len(first.plan.channel_names), first.plan.file_ending
-    writer.check(find_inputs(input, channels, ending, incomplete=first.channel_dropout > 0))
 
 
 def _submit(

@@ -54,10 +54,9 @@ def segment_folder(
         UserError: The models cannot be applied to an image, its segmentation would replace it, or another model made
             the existing segmentation of a case.
     """
+    calibration = probabilities or uncertainty
+    require_suitable(predictor, cases, output, format=format, calibration=calibration, overwrite=overwrite)
     files = _Files(predictor, output, format)
-    _require_no_image_replaced(cases, files)
-    if not overwrite:
-        _require_same_origin(cases, files, calibration=probabilities or uncertainty)
     remaining = [
         case
         for case in cases
@@ -93,6 +92,34 @@ def segment_folder(
         for sentence in explain_list(listed, score=predictor.case_score, members=predictor.members):
             say(sentence)
     return [files.results.path(case) for case in cases]
+
+
+def require_suitable(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    output: Path,
+    *,
+    format: str = DEFAULT,
+    calibration: bool,
+    overwrite: bool = False,
+) -> None:
+    """Fail if the output directory does not suit what would be written to it.
+
+    Args:
+        predictor: Trained models.
+        cases: Cases to segment.
+        output: Directory for the segmentations; it may not exist yet.
+        format: Name of the format of the segmentations.
+        calibration: Whether results that depend on the calibration of the model are wanted.
+        overwrite: Segment cases again that have a result.
+
+    Raises:
+        UserError: A segmentation would replace an image, or another model made the existing segmentation of a case.
+    """
+    files = _Files(predictor, output, format)
+    _require_no_image_replaced(cases, files)
+    if not overwrite:
+        _require_same_origin(cases, files, calibration=calibration)
 
 
 class _Files:

@@ -30,10 +30,10 @@ def test_jobs_are_submitted_only_for_images_that_fit_the_model_and_the_format(
     image = np.zeros((4, 5, 6), np.float32)
     write_image(images / "sub-01_T1w_0000.nii.gz", image)
 
-    def predict(**options: Any) -> None:
-        autocrossdim.predict(model, images, tmp_path / "out", slurm="partition=any", **options)
+    def predict(output: Path = tmp_path / "refused", **options: Any) -> None:
+        autocrossdim.predict(model, images, output, slurm="partition=any", **options)
 
-    predict(format="bids", jobs=2)
+    predict(tmp_path / "out", format="bids", jobs=2)
     assert submitted == ["predict 0 of 2", "predict 1 of 2"]
     submitted.clear()
     write_image(images / "case_01_0000.nii.gz", image)
@@ -43,7 +43,30 @@ def test_jobs_are_submitted_only_for_images_that_fit_the_model_and_the_format(
     with pytest.raises(UserError, match="the model takes 1 channel"):
         predict()
     assert submitted == []
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "refused").exists()
+
+
+def test_no_jobs_are_submitted_that_would_refuse_the_model_its_options_or_existing_results(
+    submitted: list[str], write_model: Callable[..., Path], write_image: Callable[..., Path], tmp_path: Path
+) -> None:
+    model, images, out = write_model(tmp_path / "model"), tmp_path / "images", tmp_path / "out"
+    write_image(images / "case_01_0000.nii.gz", np.zeros((4, 5, 6), np.float32))
+    autocrossdim.predict(model, images, out)
+
+    def predict(output: Path = out, **options: Any) -> None:
+        autocrossdim.predict(model, images, output, slurm="partition=any", **options)
+
+    predict()
+    assert submitted == ["predict 0 of 1"]
+    submitted.clear()
+    with pytest.raises(UserError, match=r"case_01\.nii\.gz: made by another model .*\(different: mirroring\)"):
+        predict(mirroring=False)
+    with pytest.raises(UserError, match=r"--image-statistics 1\.5: use a share from 0 to 1"):
+        predict(tmp_path / "new", image_statistics=1.5)
+    with pytest.raises(UserError, match="this is the directory of the images"):
+        predict(images)
+    assert submitted == []
+    assert not (tmp_path / "new").exists()
 
 
 def test_probabilities_need_segmentations_that_ensemble_can_read(tmp_path: Path) -> None:

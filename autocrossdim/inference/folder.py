@@ -15,7 +15,7 @@ from autocrossdim.inference.case_list import (
     write_list,
     write_uncertainty,
 )
-from autocrossdim.inference.inputs import existing_files, far_from_training, unclear_orientation
+from autocrossdim.inference.inputs import existing_files
 from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.inference.predictor import Predictor, Prepared
 from autocrossdim.inference.segmentation import Segmentation
@@ -64,7 +64,6 @@ def segment_folder(
     ]
     if len(remaining) < len(cases):
         say(f"{len(cases) - len(remaining)} of {len(cases)} cases have a result and are skipped (see --overwrite).")
-    configurations = [model.configuration for model in predictor.models]
 
     def prepare(case: Case) -> Prepared:
         present = existing_files(case)
@@ -72,9 +71,8 @@ def segment_folder(
             names = ", ".join(missing)
             warn(f"{shown_path(case.name)}: segmented without {names}, which is missing. Check the result.")
         prepared = predictor.prepare(present)
-        warnings = far_from_training(prepared.geometry, predictor.plan, configurations)
-        for warning in filter(None, (unclear_orientation(prepared.geometry, predictor.plan), *warnings)):
-            warn(f"{next(filter(None, present))}: {warning}")
+        for warning in prepared.warnings:
+            warn(warning)
         return prepared
 
     def segment(case: Case, prepared: Prepared) -> Segmentation:

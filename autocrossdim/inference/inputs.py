@@ -185,6 +185,22 @@ def _from_array(array: npt.NDArray[Any], spacing: Sequence[float] | None) -> Ima
     return Image(array, geometry)
 
 
+def doubts(
+    source: ImageSource, geometry: Geometry, plan: Plan, configurations: Sequence[Configuration]
+) -> tuple[str, ...]:
+    """Return what to warn about in the geometry of an image, with its name. An array cannot state its orientation.
+
+    Args:
+        source: Where the image was read from.
+        geometry: Its geometry as read.
+        plan: Plan of the dataset.
+        configurations: Configurations that are used.
+    """
+    orientation = None if isinstance(source, np.ndarray) else unclear_orientation(geometry, plan)
+    found = [*([orientation] if orientation else []), *far_from_training(geometry, plan, configurations)]
+    return tuple(f"{name_of(source) or 'Image'}: {each}" for each in found)
+
+
 def unclear_orientation(geometry: Geometry, plan: Plan) -> str | None:
     """Return a warning if it is unclear how the axes of a volume relate to those of the training data, else None.
 

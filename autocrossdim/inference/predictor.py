@@ -12,7 +12,7 @@ from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.writing.formats import DEFAULT, find
 from autocrossdim.data.writing.results import Results
 from autocrossdim.inference.assembly import Assembly, average
-from autocrossdim.inference.inputs import ImageSource, channel_numbers, check_image, name_of, read_source
+from autocrossdim.inference.inputs import ImageSource, channel_numbers, check_image, doubts, name_of, read_source
 from autocrossdim.inference.likeness import compare_with_training
 from autocrossdim.inference.model import Model, ModelInput
 from autocrossdim.inference.notes import notes_on
@@ -28,6 +28,7 @@ from autocrossdim.records.likeness import Familiarity
 from autocrossdim.records.origin import Origin
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.same_plan import SamePlan
+from autocrossdim.system.console import warn
 from autocrossdim.system.device import choose_device
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.renamed import renamed
@@ -42,11 +43,13 @@ class Prepared:
         geometry: Geometry of the image.
         inputs: The image as preprocessed for each model.
         stages: The image as preprocessed for each previous stage that has not segmented it yet, by configuration.
+        warnings: Warnings for the user that name the image: unclear orientation, spacing far from that of training.
     """
 
     geometry: Geometry
     inputs: tuple[ModelInput, ...]
     stages: Mapping[str, ModelInput] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class Predictor:
@@ -226,12 +229,13 @@ class Predictor:
         probabilities: bool = False,
         uncertainty: bool = False,
     ) -> Segmentation:
-        """Segment one image.
+        """Segment one image, with a warning if its orientation is unclear or its spacing far from that of training.
 
         Args:
             image: Path of an image or of the directory of a DICOM series; paths of the channels, with None for a
                 missing one if the model was trained with channel dropout; a 2D or 3D SimpleITK image, whose components
-                are channels if it is a vector image; or an array of shape (C, Z, Y, X).
+                are channels if it is a vector image; or an array of shape (C, Z, Y, X) in the orientation of the
+                training data.
             spacing: Voxel spacing in mm (z, y, x); required for an array, not allowed otherwise.
             probabilities: Also return the probabilities, calibrated if `find_best` was run.
             uncertainty: Also return entropy, disagreement, confidence and agreement.
@@ -243,6 +247,8 @@ class Predictor:
             UserError: The image cannot be read, or the model cannot be applied to it.
         """
         prepared = self.prepare(image, spacing=spacing)
+        for warning in prepared.warnings:
+            warn(warning)
         return self.segment(prepared, probabilities=probabilities, uncertainty=uncertainty)
 
     def prepare(self, image: ImageSource, *, spacing: Sequence[float] | None = None) -> Prepared:
@@ -273,9 +279,10 @@ class Predictor:
                 raise
             raise UserError(f"{name}: {error}") from error
         return Prepared(
-            loaded.geometry,
+            geometry,
             tuple(inputs[model.configuration.name] for model in self.models),
             {name: inputs[name] for name in self.stages},
+            doubts(image, geometry, plan, [model.configuration for model in self.models]),
         )
 
     def segment(self, prepared: Prepared, *, probabilities: bool = False, uncertainty: bool = False) -> Segmentation:

@@ -11,6 +11,7 @@ import torch
 
 from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.images import read_image, write_array
+from autocrossdim.inference.inputs import ImageSource
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.inference.segmentation import Segmentation
@@ -87,6 +88,27 @@ def test_a_notebook_shows_predictor_and_segmentation_in_one_line(predictor: Pred
 def test_a_path_instead_of_models_is_answered_with_how_to_load_it() -> None:
     with pytest.raises(TypeError, match=r"Use Predictor\.load\('work/Dataset001'\)"):
         Predictor("work/Dataset001")  # type: ignore[arg-type]
+
+
+def test_a_call_warns_of_an_unclear_orientation_and_of_a_spacing_far_from_training(
+    make_plan: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warnings(predictor: Predictor, image: ImageSource, **spacing: Any) -> list[str]:
+        predictor(image, **spacing)
+        return [line.partition(" warning: ")[2] for line in capsys.readouterr().err.splitlines() if "warning" in line]
+
+    oriented, stored = untrained(make_plan(orientation="SPL")), untrained(make_plan())
+    path, near, far = tmp_path / "a.nrrd", (1.0, 1.0, 1.0), (1.0, 1.0, 0.4)
+    sitk.WriteImage(as_itk(noise(), near), str(path))
+    path.write_bytes(path.read_bytes().replace(b"space: left-posterior-superior", b"space dimension: 3"))
+    (warning,) = warnings(oriented, path)
+    assert warning.startswith(f"{path}: the file does not state its orientation")
+    (warning,) = warnings(stored, as_itk(noise(), near))
+    assert warning.startswith("Image: the orientation is ")
+    assert "the training images did not state theirs" in warning
+    assert warnings(oriented, noise(), spacing=near) == []  # an array cannot state its orientation
+    (warning,) = warnings(oriented, noise(), spacing=far)
+    assert warning.startswith("Image: spacing 0.4 mm along x, but dx was trained at 1 mm")
 
 
 def test_every_form_of_an_image_gives_the_same_segmentation(two_channels: Predictor, tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """`autocrossdim plan`: measure a dataset, decide between 2D and 3D, and size the networks."""
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +40,8 @@ def plan(
 ) -> Plan:
     """Check and measure a dataset, decide between 2D and 3D, and show the plan.
 
-    If cases were added to a planned dataset or removed from it, the plan is kept and the folds are updated.
+    If cases were added to a planned dataset or removed from it, the plan is kept and the folds are updated. If nothing
+    changed, the plan is kept, too.
 
     Args:
         dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
@@ -70,12 +75,18 @@ def plan(
     with locked(workspace.lock, workspace.root):
         change = CaseChange() if overwrite else find_change(project)
         fingerprint = _fingerprint(project, change, processes or default_processes(), overwrite)
+        made_from = _made_from(project, fingerprint, chosen, planner)
         kept = kept_plan(project, fingerprint, chosen, planner)
-        if kept is None:
+        if kept is None and not overwrite and (current := _current_plan(project, made_from)) is not None:
+            same = "data, options, version and device are the same"
+            say(f"The plan is kept: {same}. To renew it, delete {workspace.plan}.")
+            result = current
+        elif kept is None:
             say("Fitting the networks to the available memory, which can take a minute.")
             result = planning.plan(project.dataset, fingerprint, chosen)
             asked = chosen.overrides(None if planner == "auto" else planner)
-            result = result.model_copy(update={"overrides": {**result.overrides, **asked}})
+            update = {"overrides": {**result.overrides, **asked}, "made_from": made_from}
+            result = result.model_copy(update=update)
             fingerprint = fingerprint.model_copy(update={"grown": False})
         else:
             result = kept
@@ -96,6 +107,25 @@ def plan(
             _name_outgrown_folds(dataset, work)
     say(f"Decision: {result.decision.configuration}. The plan was written to {workspace.plan}.")
     return result
+
+
+def _made_from(project: "Project", fingerprint: "Fingerprint", options: PlanOptions, planner: str) -> str:
+    """Return a digest of everything that a plan follows from; the memory budget may be that of the GPU."""
+    from autocrossdim.system.device import choose_device, name_of, total_memory
+
+    device = choose_device("auto")
+    measured = fingerprint.model_dump_json(exclude={"grown"})
+    machine = [version("autocrossdim"), name_of(device), total_memory(device)]
+    content = [project.dataset.description, measured, options.model_dump_json(), planner, machine]
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _current_plan(project: "Project", made_from: str) -> Plan | None:
+    """Return the existing plan if planning again would give the same; None if there is none, or an invalid one."""
+    with suppress(UserError):
+        if project.plan.made_from == made_from:
+            return project.plan
+    return None
 
 
 def _update(project: "Project", change: "CaseChange", fingerprint: "Fingerprint") -> None:

@@ -243,6 +243,7 @@ class Plan(Concise, BaseModel):
         precision_bits: Bits of the convolutions for which the memory was computed.
         notes: What else follows from the data, one sentence each.
         overrides: Options that the user chose instead of the planner, by name.
+        made_from: SHA-256 of measurements, options, version and device that it follows from; None if not recorded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -261,6 +262,7 @@ class Plan(Concise, BaseModel):
     precision_bits: Literal[16, 32] = 32
     notes: tuple[str, ...] = ()
     overrides: dict[str, str] = {}
+    made_from: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,0 +1,51 @@
+"""When `plan` keeps the existing plan of an unchanged dataset, and when it plans again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autocrossdim
+from autocrossdim.records.workspace import Workspace
+from planners.auto import AutoPlanner
+
+OPTIONS = {"encoder": "test_efficientnet", "memory": 1.0, "trial": False, "processes": 1}
+
+
+def test_nothing_is_computed_again_unless_something_changed(
+    make_dataset: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    raw, compute, computed = make_dataset(), AutoPlanner.plan, []
+
+    def counted(planner: AutoPlanner, *arguments: Any) -> Any:
+        computed.append(compute(planner, *arguments) if not computed else computed[0])
+        return computed[0]
+
+    def plans_again(**options: Any) -> bool:
+        before = len(computed)
+        autocrossdim.plan(raw, work=tmp_path / "work", **{**OPTIONS, **options})
+        kept = "The plan is kept: data, options, version and device are the same." in capfd.readouterr().err
+        assert kept == (len(computed) == before)
+        return not kept
+
+    monkeypatch.setattr(AutoPlanner, "plan", counted)
+    file = Workspace.of(raw.name, tmp_path / "work").plan
+    assert plans_again()
+    written = file.read_bytes()
+    assert not plans_again()
+    assert file.read_bytes() == written
+    assert plans_again(memory=2.0)
+    assert plans_again(memory=2.0, planner="dx")
+    assert plans_again()
+    assert plans_again(overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("autocrossdim.system.device.total_memory", lambda _: 2**30)
+        assert plans_again()
+        patch.setattr("autocrossdim.commands.plan.version", lambda _: "0.3")
+        assert plans_again()
+    file.write_text("{}", encoding="utf-8")
+    assert plans_again(), "a damaged plan is replaced"

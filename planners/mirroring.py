@@ -172,16 +172,17 @@ def _left_right(axis_names: Sequence[str]) -> int:
 def _ordered_pair(fingerprint: Fingerprint, labels: Labels, axis: int) -> tuple[str, str, int] | None:
     """Return the names of two labels that look alike and keep their order along an axis in every case, if any do.
 
-    The last item is the number of cases in which both occur.
+    Regions consist of label values, which are compared as those of classes are. The last item is the number of cases in
+    which both occur.
     """
-    if labels.has_regions:  # overlapping structures are told apart by what they contain
-        return None
-    values = {name: value for name, (value,) in labels.foreground.items()}
-    for first, second in combinations(values, 2):
-        cases = [case.labels for case in fingerprint.cases if {values[first], values[second]} <= case.labels.keys()]
+    outputs = {value: [name for name, of in labels.foreground.items() if value in of] for value in labels.values}
+    for first, second in combinations(outputs, 2):
+        if outputs[first] == outputs[second]:  # the network does not tell them apart
+            continue
+        cases = [case.labels for case in fingerprint.cases if {first, second} <= case.labels.keys()]
         if len(cases) < MIN_CASES:
             continue
-        measured = [(case[values[first]], case[values[second]]) for case in cases]
+        measured = [(case[first], case[second]) for case in cases]
         gaps = np.array([b.centroid[axis] - a.centroid[axis] for a, b in measured])
         if (gaps >= MIN_GAP).all() or (gaps <= -MIN_GAP).all():
             distance = [
@@ -189,5 +190,6 @@ def _ordered_pair(fingerprint: Fingerprint, labels: Labels, axis: int) -> tuple[
             ]
             # Alike in every channel, in the typical case.
             if (np.median(distance, axis=0) < ALIKE).all():
-                return first, second, len(cases)
+                names = [f"label value {v}" if labels.has_regions else outputs[v][0] for v in (first, second)]
+                return names[0], names[1], len(cases)
     return None

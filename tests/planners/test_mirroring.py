@@ -64,6 +64,15 @@ def test_labels_of_different_intensity_may_be_mirrored() -> None:
     assert chosen(dataset((0, 8, 0), contrast=3.0)).axes == (0, 1, 2)
 
 
+def test_the_label_values_of_regions_are_compared_if_regions_tell_them_apart() -> None:
+    apart = Labels.from_dataset_json({"kidney A": [1, 3], "kidney B": 2}, [1, 2])
+    mirroring = chosen(dataset((0, 8, 0)), apart)
+    assert mirroring.axes == (0, 2)
+    assert "because label value 1 and label value 2 look alike" in mirroring.reasons[0]
+    together = Labels.from_dataset_json({"kidneys": [1, 2], "tumour": 3}, [1, 3])
+    assert chosen(dataset((0, 8, 0)), together) == Mirroring((0, 1, 2), ())
+
+
 def test_two_cases_are_enough_but_one_is_not() -> None:
     assert chosen(dataset((0, 8, 0), cases=2)).axes == (0, 2)
     assert chosen(dataset((0, 8, 0), cases=1)).axes == (0, 1, 2)

@@ -31,7 +31,7 @@ def make_plan(job: dict[str, Any]) -> Any:
     """Return the plan for a job, with the configuration `dx`."""
     from plan import described
 
-    from autocrossdim.records.plan import PlanOptions
+    from autocrossdim.records.plan_options import PlanOptions
     from planners.auto import dx
 
     dataset, fingerprint = described("Large", job["spacing"], MEDIAN_SHAPE, 100, ["MR"], job["labels"] - 1)

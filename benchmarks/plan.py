@@ -14,7 +14,8 @@ from typing import Any
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.records.fingerprint import CaseFingerprint, Fingerprint, Intensities
 from autocrossdim.records.labels import Labels
-from autocrossdim.records.plan import GIGABYTE, PlanOptions
+from autocrossdim.records.plan import GIGABYTE
+from autocrossdim.records.plan_options import PlanOptions
 from planners.auto import auto
 
 # what, spacing (mm; z, y, x), shape (voxels), cases, channels, labels, memory (GB), bits

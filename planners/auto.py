@@ -7,7 +7,8 @@ from autocrossdim.commands.plugins import StepCost
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.preprocessing.fingerprint import common_orientation, reoriented
 from autocrossdim.records.fingerprint import Fingerprint
-from autocrossdim.records.plan import Configuration, Decision, Plan, PlanOptions
+from autocrossdim.records.plan import Configuration, Decision, Plan
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import by_axis
 from planners.annotation import annotation_notes

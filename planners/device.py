@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from autocrossdim.records.plan import DEFAULT_MEMORY_GB, GIGABYTE, PlanOptions
+from autocrossdim.records.plan import DEFAULT_MEMORY_GB, GIGABYTE
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.device import BACKENDS, choose_device, name_of, total_memory
 
 GPU_SHARE = 0.9  # of the GPU's memory; the rest is left to CUDA, its libraries and fragmentation (our choice)

@@ -3,7 +3,8 @@
 from math import prod
 
 from autocrossdim.networks.architecture import arch_of, architecture, check_tag
-from autocrossdim.records.plan import MAX_PATCH, PlanOptions
+from autocrossdim.records.plan import MAX_PATCH
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 from planners.topology import SMALLEST_FEATURE_MAP
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.network import NO_ENCODER, Kind, NetworkChoices, NetworkPlan
-from autocrossdim.records.plan import GIGABYTE, MAX_BATCH, MAX_PATCH, PlanOptions
+from autocrossdim.records.plan import GIGABYTE, MAX_BATCH, MAX_PATCH
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import by_axis
 from planners.memory import StepMemory

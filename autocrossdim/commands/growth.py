@@ -14,7 +14,8 @@ from autocrossdim.data.case_keys import KEYS
 from autocrossdim.preprocessing.fingerprint import common_orientation
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
-from autocrossdim.records.plan import Plan, PlanOptions
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.console import say, warn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from autocrossdim.commands.arguments import DatasetArgument, ProcessesOption, WorkOption, numbers
 from autocrossdim.commands.signature import Option, command
-from autocrossdim.records.plan import Plan, PlanOptions
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from autocrossdim.commands.arguments import DatasetArgument, ProcessesOption, Sl
 from autocrossdim.commands.plan import RENAMED, OverwriteOption, PlannerOption, checked
 from autocrossdim.commands.plan import plan as plan_command
 from autocrossdim.commands.signature import command
-from autocrossdim.records.plan import Plan, PlanOptions
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from autocrossdim.data.splits import Split
 from autocrossdim.preprocessing.soft_labels import SoftLabels
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
-from autocrossdim.records.plan import Configuration, Plan, PlanOptions
+from autocrossdim.records.plan import Configuration, Plan
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system import registry
 from autocrossdim.system.errors import UserError

@@ -19,7 +19,7 @@ from autocrossdim.commands.arguments import (
 )
 from autocrossdim.commands.plan import RENAMED, PlannerOption
 from autocrossdim.commands.signature import Option, command
-from autocrossdim.records.plan import PlanOptions
+from autocrossdim.records.plan_options import PlanOptions
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

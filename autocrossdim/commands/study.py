@@ -21,7 +21,7 @@ from autocrossdim.commands.arguments import (
     training_settings,
 )
 from autocrossdim.commands.signature import Option, command
-from autocrossdim.records.plan import PlanOptions
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from autocrossdim.evaluation.interval import Floats, estimate
-from autocrossdim.records.plan import PlanOptions
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.records.study import Comparison, StudyRun, Table
 from autocrossdim.studies.comparison import compared, dice_text, reading_notes, with_ends
 from autocrossdim.studies.design import Finding

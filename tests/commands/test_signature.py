@@ -11,7 +11,7 @@ import autocrossdim
 from autocrossdim.cli import app
 from autocrossdim.commands import COMMANDS
 from autocrossdim.commands.arguments import assignments, numbers, sbatch_options, seconds, several
-from autocrossdim.records.plan import PlanOptions
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autocrossdim.evaluation.diagnosis import history_sentences, plan_sentences
-from autocrossdim.records.plan import PlanOptions
+from autocrossdim.records.plan_options import PlanOptions
 from trainers.settings import Settings
 
 EPOCHS = np.arange(1, 41)

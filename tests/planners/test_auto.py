@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.preprocessing.fingerprint import extract
-from autocrossdim.records.plan import GIGABYTE, Plan, PlanOptions
+from autocrossdim.records.plan import GIGABYTE, Plan
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 from planners.annotation import annotation_notes
 from planners.auto import AutoPlanner, auto, ds, dx, omnia, unet

@@ -1,6 +1,6 @@
 import pytest
 
-from autocrossdim.records.plan import PlanOptions
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 from planners.auto import auto
 from planners.options import check_options, encoder_depths

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from autocrossdim.records.labels import Labels
-from autocrossdim.records.plan import GIGABYTE, PlanOptions
+from autocrossdim.records.plan import GIGABYTE
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 from planners import sizing
 from planners.memory import StepMemory

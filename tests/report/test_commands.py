@@ -8,7 +8,7 @@ import pytest
 from autocrossdim.commands.arguments import assignments, seconds
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.environment import Environment
-from autocrossdim.records.plan import PlanOptions
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.records.run_state import RunState
 from autocrossdim.report.commands import planning_command, training_commands
 

@@ -64,6 +64,7 @@ def segment_folder(
     ]
     if len(remaining) < len(cases):
         say(f"{len(cases) - len(remaining)} of {len(cases)} cases have a result and are skipped (see --overwrite).")
+    adapted = predictor.origin.image_statistics > 0
 
     def prepare(case: Case) -> Prepared:
         present = existing_files(case)
@@ -78,7 +79,7 @@ def segment_folder(
     def segment(case: Case, prepared: Prepared) -> Segmentation:
         result = predictor.segment(prepared, probabilities=probabilities, uncertainty=uncertainty)
         if result.familiarity is not None and result.familiarity.is_unlike:
-            warn(f"{shown_path(case.name)}: {result.familiarity.sentence}")
+            warn(f"{shown_path(case.name)}: {result.familiarity.sentence(adapted=adapted)}")
         return result
 
     done = overlapped(remaining, lambda case: shown_path(case.name), prepare, segment, files.write)

@@ -56,6 +56,9 @@ class Measure(BaseModel):
         return float(np.sort(distances)[:NEAREST].mean())
 
 
+CONTRAST = " If only its contrast differs, --image-statistics 0.2 may help."
+
+
 class Familiarity(BaseModel):
     """How like the training data a case is.
 
@@ -74,14 +77,17 @@ class Familiarity(BaseModel):
         """Whether the case is unlike the training data."""
         return self.score > 1
 
-    @property
-    def sentence(self) -> str:
-        """What to do about a case that is unlike the training data."""
-        contrast = " If only its contrast differs, --image-statistics 0.2 may help."
+    def sentence(self, *, adapted: bool) -> str:
+        """Return what to do about a case that is unlike the training data.
+
+        Args:
+            adapted: Whether batch norms adapted to the image.
+        """
+        may_be_contrast = self.differs_in in ("intensity", FEATURES)
         return (
             f"unlike the training data ({WORDS.get(self.differs_in, self.differs_in)}, {self.score:.1f} times the "
             "limit). Check the image, and treat this segmentation with caution."
-            f"{contrast if self.differs_in in ('intensity', FEATURES) else ''}"
+            f"{'' if adapted or not may_be_contrast else CONTRAST}"
         )
 
 

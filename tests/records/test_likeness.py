@@ -44,15 +44,17 @@ def test_the_score_is_the_largest_distance_in_units_of_its_limit_with_its_name()
     assert found.differs_in == "size"
     assert found.score == pytest.approx(3.1)
     assert found.is_unlike
-    assert found.sentence == (
+    assert found.sentence(adapted=False) == (
         "unlike the training data (size in mm, 3.1 times the limit). Check the image, and treat this segmentation with "
         "caution."
     )
     assert not likeness().compare(ordinary(), {}).is_unlike
 
 
-def test_another_contrast_comes_with_a_remedy() -> None:
-    assert Familiarity(score=2, differs_in="intensity").sentence.endswith("--image-statistics 0.2 may help.")
+def test_another_contrast_comes_with_a_remedy_that_was_not_applied_yet() -> None:
+    found = Familiarity(score=2, differs_in="intensity")
+    assert found.sentence(adapted=False).endswith("--image-statistics 0.2 may help.")
+    assert found.sentence(adapted=True).endswith("with caution.")
 
 
 def test_features_are_compared_network_by_network_and_unknown_networks_left_out() -> None:

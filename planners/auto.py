@@ -174,7 +174,8 @@ def _size_reason(configuration: Configuration) -> str:
 
 
 def _images_note(configuration: Configuration) -> str:
-    adapts = f", and batch norms adapt to each image ({share:.0%})" if (share := configuration.image_statistics) else ""
+    share = f"{100 * configuration.image_statistics:g} %"
+    adapts = f", and batch norms use {share} of each image's own statistics" if configuration.image_statistics else ""
     return (
         f"Augmentation is {configuration.augmentation}{adapts}, because 2D images differ more in size, angle and "
         "contrast than volumes."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from autocrossdim.commands.arguments import DatasetArgument, ProcessesOption, WorkOption, numbers
 from autocrossdim.commands.signature import Option, command
+from autocrossdim.data.case_keys import KEYS
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
@@ -78,7 +79,8 @@ def plan(
         fingerprint = _fingerprint(project, change, processes or default_processes(), overwrite)
         made_from = _made_from(project, fingerprint, chosen, planner)
         kept = kept_plan(project, fingerprint, chosen, planner)
-        if kept is None and not overwrite and (current := _current_plan(project, made_from)) is not None:
+        ours = type(planning).__module__.partition(".")[0] == "planners"  # the code of a plug-in may have changed
+        if kept is None and ours and not overwrite and (current := _current_plan(project, made_from)) is not None:
             same = "data, options, version and device are the same"
             say(f"The plan is kept: {same}. To renew it, delete {workspace.plan}.")
             result = current
@@ -117,7 +119,9 @@ def _made_from(project: "Project", fingerprint: "Fingerprint", options: PlanOpti
     device = choose_device("auto")
     measured = fingerprint.model_dump_json(exclude={"grown"})
     machine = [version("autocrossdim"), name_of(device), total_memory(device)]
-    content = [project.dataset.description, measured, options.model_dump_json(), planner, machine]
+    keys = frozenset(KEYS) - {"codes", "groups", "numTraining"}  # on these, no plan depends
+    described = {key: value for key, value in project.dataset.description.items() if key in keys}
+    content = [described, measured, options.model_dump_json(), planner, machine]
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -64,7 +64,8 @@ def segment_folder(
     ]
     if len(remaining) < len(cases):
         say(f"{len(cases) - len(remaining)} of {len(cases)} cases have a result and are skipped (see --overwrite).")
-    adapted = predictor.origin.image_statistics > 0
+    # A plain U-Net cannot adapt.
+    adapted = any(model.image_statistics or model.configuration.kind == "plain" for model in predictor.models)
 
     def prepare(case: Case) -> Prepared:
         present = existing_files(case)

@@ -209,7 +209,7 @@ class Predictor:
                 for fold, digest in zip(model.folds, model.digests, strict=False)
             },
             mirroring=self.mirroring,
-            image_statistics=self.models[0].image_statistics,
+            image_statistics=max(model.image_statistics for model in self._all_models),
             postprocessing=self.steps,
             temperature=self.temperature,
             case_score=self.case_score,

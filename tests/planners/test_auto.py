@@ -153,7 +153,7 @@ def test_only_2d_images_are_augmented_more_than_in_nnunet(
     assert images.configuration().augmentation == "strong"
     assert {each.image_statistics for each in volumes.configurations.values()} == {0}
     assert images.configuration().image_statistics == 0.2
-    assert any(note.startswith("Augmentation is strong, and batch norms adapt") for note in images.notes)
+    assert any(note.startswith("Augmentation is strong, and batch norms use 20 %") for note in images.notes)
     unet = planned(described((1, 1, 1), (1, 128, 96)), AutoPlanner("unet")).configuration()
     assert (unet.augmentation, unet.image_statistics) == ("strong", 0)
 

@@ -176,6 +176,7 @@ class Model:
         *,
         orientation: str | None = None,
         channels: Sequence[int] | None = None,
+        overwrite: bool = False,
     ) -> ModelInput:
         """Preprocess an image.
 
@@ -185,6 +186,7 @@ class Model:
             orientation: Orientation code of the image, if it is known.
             channels: Numbers of the channels that the image has; all of them if None. Missing ones become 0 after
                 normalisation, as channel dropout leaves them out in training.
+            overwrite: Whether `image` may be changed, which saves memory.
 
         Raises:
             UserError: At the spacing of the plan, the image would be larger than any scan.
@@ -192,7 +194,9 @@ class Model:
         plan = self.plan
         if channels is not None:
             plan = plan.model_copy(update={"normalization": tuple(plan.normalization[number] for number in channels)})
-        case = preprocess(image, spacing, plan, self.configuration, orientation=orientation)
+        # With a mask of nonzero voxels, the image as read is needed once more.
+        overwrite &= not any(scheme.inside_mask for scheme in plan.normalization)
+        case = preprocess(image, spacing, plan, self.configuration, orientation=orientation, overwrite=overwrite)
         values = case.image
         if channels is not None:
             values = np.zeros((len(self.plan.channel_names), *case.placement.shape), case.image.dtype)

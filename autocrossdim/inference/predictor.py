@@ -268,9 +268,15 @@ class Predictor:
             channels = channel_numbers(image)
             check_image(loaded.array, image, plan.channel_names, incomplete=self.accepts_incomplete)
             geometry = loaded.geometry
+            # Other models, and whoever gave the image, need it as it is.
+            overwrite = name_of(image) is not None and len(self._all_models) == 1
             inputs = {
                 model.configuration.name: model.prepare(
-                    loaded.array, geometry.spacing, orientation=geometry.orientation, channels=channels
+                    loaded.array,
+                    geometry.spacing,
+                    orientation=geometry.orientation,
+                    channels=channels,
+                    overwrite=overwrite,
                 )
                 for model in self._all_models
             }

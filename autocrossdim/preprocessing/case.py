@@ -94,6 +94,7 @@ def preprocess(
     *,
     orientation: str | None = None,
     previous_stage: np.ndarray | None = None,
+    overwrite: bool = False,
 ) -> Preprocessed:
     """Reorient, transpose, crop, normalise and resample one case.
 
@@ -105,6 +106,7 @@ def preprocess(
         label: Label (Z, Y, X), values as in the file.
         orientation: Orientation code of the image; that of the plan if None.
         previous_stage: Segmentation (Z, Y, X) by the previous stage of a cascade, values as in the file.
+        overwrite: Whether `image` may be changed, which saves memory.
 
     Raises:
         UserError: At the plan's spacing, the image would be larger than any scan, or than half of the memory.
@@ -114,7 +116,7 @@ def preprocess(
     image = change.apply(image)
     z, y, x = change.permuted(spacing)
     box = nonzero_box(image)
-    image = normalize(crop(image, box), list(plan.normalization))
+    image = normalize(crop(image, box), list(plan.normalization), overwrite=overwrite)
     target = configuration.target_spacing((z, y, x))
     shape = shape_for(box_shape(box), (z, y, x), target)
     _require_plausible(len(image), shape, (z, y, x), target)

@@ -102,6 +102,7 @@ def _preprocess_case(plan: Plan, configuration: Configuration, store: Store, cas
             label,
             orientation=image.geometry.orientation,
             previous_stage=None if case.previous_stage is None else _segmentation(case.previous_stage, image.geometry),
+            overwrite=True,
         )
     except UserError as error:
         raise UserError(f"{case.images[0]}: {error}") from error

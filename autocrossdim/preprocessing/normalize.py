@@ -20,11 +20,20 @@ def scheme_for(channel_name: str) -> Scheme:
     return known.get(channel_name.lower(), "zscore")
 
 
-def normalize(image: np.ndarray, schemes: list[Normalization]) -> np.ndarray:
-    """Return the normalised image (C, Z, Y, X), float32; `schemes` has one entry per channel."""
+def normalize(image: np.ndarray, schemes: list[Normalization], *, overwrite: bool = False) -> np.ndarray:
+    """Return the normalised image.
+
+    Args:
+        image: Image (C, Z, Y, X).
+        schemes: Normalisation of each channel.
+        overwrite: Whether `image` may be changed, which saves the memory of a copy if its values are float32.
+
+    Returns:
+        Image (C, Z, Y, X), float32.
+    """
     needs_mask = any(scheme.inside_mask for scheme in schemes)
     mask = binary_fill_holes((image != 0).any(axis=0)) if needs_mask else None
-    result = image.astype(np.float32, order="C")
+    result = image.astype(np.float32, order="C", copy=not (overwrite and image.flags.writeable))
     for values, scheme in zip(result, schemes, strict=True):
         _normalize_channel(values, scheme, mask)
     return result

@@ -171,6 +171,13 @@ def test_an_array_keeps_its_spacing_and_lies_at_the_origin(predictor: Predictor)
     assert result.GetDirection() == (1, 0, 0, 0, 1, 0, 0, 0, 1)
 
 
+def test_an_array_is_not_changed(predictor: Predictor) -> None:
+    image = noise()
+    before = image.copy()
+    predictor(image, spacing=SPACING)
+    np.testing.assert_array_equal(image, before)
+
+
 @pytest.mark.parametrize("spacing", [None, (1, 1), (1, 1, 0), (1, 1, np.nan), (1, -1, 1)])
 def test_an_array_needs_a_valid_spacing(predictor: Predictor, spacing: Any) -> None:
     with pytest.raises(UserError, match=r"spacing=.*in mm"):

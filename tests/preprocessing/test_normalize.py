@@ -1,3 +1,5 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -57,3 +59,21 @@ def test_channels_are_independent() -> None:
     both = np.concatenate([IMAGE, IMAGE * 3 + 1])
     result = normalize(both, [Normalization(scheme="zscore")] * 2)
     np.testing.assert_allclose(result[0], result[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "nonorm", "rescale_to_0_1"])
+def test_only_an_image_that_may_be_overwritten_is_changed(
+    scheme: Literal["zscore", "nonorm", "rescale_to_0_1"],
+) -> None:
+    image, schemes = IMAGE.copy(), [Normalization(scheme=scheme)]
+    expected = normalize(image, schemes)
+    np.testing.assert_array_equal(image, IMAGE)
+    found = normalize(image, schemes, overwrite=True)
+    assert np.shares_memory(found, image)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_an_image_that_cannot_be_overwritten_is_copied() -> None:
+    image = IMAGE.copy()
+    image.flags.writeable = False
+    assert not np.shares_memory(normalize(image, [Normalization(scheme="zscore")], overwrite=True), image)

@@ -240,7 +240,7 @@ def far_from_training(geometry: Geometry, plan: Plan, configurations: Sequence[C
     for configuration in configurations:
         axes = change.order[-configuration.dims :]
         alike = [each.spacing for each in plan.configurations.values() if each.dims == configuration.dims]
-        for axis, trained in zip(axes, map(min, zip(*alike, strict=True)), strict=True):
+        for axis, trained in zip(axes, map(min, zip(configuration.spacing, *alike, strict=True)), strict=True):
             factor = max(spacing[axis] / trained, trained / spacing[axis])
             if factor > FAR:
                 finer_or_coarser = "finer" if trained < spacing[axis] else "coarser"

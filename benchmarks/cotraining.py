@@ -17,7 +17,6 @@ already there are skipped. `--unlabelled FILE` names the `unlabelled.jsonl` of D
 mean teacher (`with`), for the same cases and seeds, to compare with.
 """
 
-import argparse
 import json
 import os
 from collections import defaultdict
@@ -33,7 +32,7 @@ import torch
 from clock import Clock
 from lightning_fabric import Fabric
 from paired import mean_difference, scores
-from runs import Runs
+from runs import Runs, run_parser
 from torch import Tensor, nn
 from train_cases import DATASETS
 from unlabelled import STEPS_PER_EPOCH, prepare
@@ -262,17 +261,11 @@ def table(records: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run what is missing, each run in a process of its own, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--cases", type=int, default=8)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = run_parser(__doc__, seeds=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--epochs", type=int, default=10, help="Epochs of 25 steps of DX-Net in the arm `together`.")
     parser.add_argument("--ratio", type=float, default=2.0, help="Steps `alone` per step `together`.")
-    parser.add_argument("--weights", type=Path, help="File with encoder weights, named after the encoder.")
     parser.add_argument("--unlabelled", type=Path, help="Runs of unlabelled.py to compare with (unlabelled.jsonl).")
-    parser.add_argument("--only", help=argparse.SUPPRESS)  # one run, as JSON
     arguments = parser.parse_args()
     runs = Runs(arguments.work / "cotraining.jsonl")
     if arguments.only:

@@ -9,7 +9,6 @@ The teachers are tested as one fold and as the ensemble, with mirroring; the oth
 student never uses it). Each seed is one line of `<work>/distil.jsonl`; seeds already there are skipped.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from clock import Clock
 from paired import mean_difference, scores
-from runs import Runs
+from runs import Runs, run_parser
 from train_cases import DATASETS
 from unlabelled import STEPS_PER_EPOCH, prepare
 
@@ -129,15 +128,9 @@ def table(records: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run what is missing, each seed in a process of its own, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--cases", type=int, default=8)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser = run_parser(__doc__, seeds=[0, 1])
     parser.add_argument("--epochs", type=int, default=16, help="Epochs of 25 steps.")
     parser.add_argument("--scans", type=int, default=40, help="Unlabelled scans, the first of 100.")
-    parser.add_argument("--weights", type=Path, help="File with encoder weights, named after the encoder.")
-    parser.add_argument("--only", help=argparse.SUPPRESS)  # one seed, as JSON
     arguments = parser.parse_args()
     runs = Runs(arguments.work / "distil.jsonl")
     if arguments.only:

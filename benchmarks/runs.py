@@ -1,5 +1,6 @@
 """The runs of a benchmark, one line of JSON each in a file, so that an interrupted benchmark resumes where it was."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -47,3 +48,20 @@ class Runs:
         for options in jobs:
             if not self.has(options):
                 subprocess.run([sys.executable, *sys.argv, "--only", json.dumps(options)], check=True)
+
+
+def run_parser(doc: str | None, *, seeds: list[int]) -> argparse.ArgumentParser:
+    """Return a parser with the options of every benchmark that trains on a few cases chosen by a seed.
+
+    Args:
+        doc: Documentation of the script, for `--help`.
+        seeds: Default of `--seeds`.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--cases", type=int, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
+    parser.add_argument("--weights", type=Path, help="File with encoder weights, named after the encoder.")
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # one run, as JSON, in a process of its own
+    return parser

@@ -14,7 +14,6 @@ A step with unlabelled scans costs more, so the run without them takes `--ratio`
 both are recorded. Each run is one line of `<work>/unlabelled.jsonl`; runs already there are skipped.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from clock import Clock
 from paired import mean_difference, scores
-from runs import Runs
+from runs import Runs, run_parser
 from train_cases import DATASETS, images_of, slices, volumes, without_one_patient, write
 
 import autocrossdim
@@ -138,19 +137,13 @@ def table(records: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run what is missing, each run in a process of its own, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
+    parser = run_parser(__doc__, seeds=[0, 1, 2])
     parser.add_argument("--dataset", choices=DATASETS, default="Hippocampus")
     parser.add_argument("--config", choices=["dx", "omnia"], default="dx")
-    parser.add_argument("--cases", type=int, default=8)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--epochs", type=int, default=16, help="Epochs of 25 steps with unlabelled scans.")
     parser.add_argument("--ratio", type=float, default=2.0, help="Steps without unlabelled scans per step with them.")
-    parser.add_argument("--weights", type=Path, help="File with encoder weights, named after the encoder.")
     parser.add_argument("--test", action="store_true", help="Test on imagesTs instead of the other training cases.")
-    parser.add_argument("--only", help=argparse.SUPPRESS)  # one run, as JSON
     arguments = parser.parse_args()
     runs = Runs(arguments.work / "unlabelled.jsonl")
     if arguments.only:

@@ -119,7 +119,7 @@ def _made_from(project: "Project", fingerprint: "Fingerprint", options: PlanOpti
     device = choose_device("auto")
     measured = fingerprint.model_dump_json(exclude={"grown"})
     machine = [version("autocrossdim"), name_of(device), total_memory(device)]
-    keys = frozenset(KEYS) - {"codes", "groups", "numTraining"}  # on these, no plan depends
+    keys = frozenset(KEYS) - {"codes", "groups", "numTraining"}  # no plan depends on these
     described = {key: value for key, value in project.dataset.description.items() if key in keys}
     content = [described, measured, options.model_dump_json(), planner, machine]
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -64,7 +64,7 @@ def segment_folder(
     ]
     if len(remaining) < len(cases):
         say(f"{len(cases) - len(remaining)} of {len(cases)} cases have a result and are skipped (see --overwrite).")
-    # A plain U-Net cannot adapt.
+    # A plain U-Net has no batch norms that could adapt.
     adapted = any(model.image_statistics or model.configuration.kind == "plain" for model in predictor.models)
 
     def prepare(case: Case) -> Prepared:

@@ -185,10 +185,12 @@ def _from_array(array: npt.NDArray[Any], spacing: Sequence[float] | None) -> Ima
     return Image(array, geometry)
 
 
-def doubts(
+def geometry_warnings(
     source: ImageSource, geometry: Geometry, plan: Plan, configurations: Sequence[Configuration]
 ) -> tuple[str, ...]:
-    """Return what to warn about in the geometry of an image, with its name. An array cannot state its orientation.
+    """Return warnings about orientation and spacing, each with the name of the image.
+
+    Arrays cause none about their orientation, which they cannot state.
 
     Args:
         source: Where the image was read from.

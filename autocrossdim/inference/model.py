@@ -194,7 +194,7 @@ class Model:
         plan = self.plan
         if channels is not None:
             plan = plan.model_copy(update={"normalization": tuple(plan.normalization[number] for number in channels)})
-        # With a mask of nonzero voxels, the image as read is needed once more.
+        # `find_body` looks for the zeros of the original image.
         overwrite &= not any(scheme.inside_mask for scheme in plan.normalization)
         case = preprocess(image, spacing, plan, self.configuration, orientation=orientation, overwrite=overwrite)
         values = case.image

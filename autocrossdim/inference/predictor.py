@@ -12,7 +12,14 @@ from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.writing.formats import DEFAULT, find
 from autocrossdim.data.writing.results import Results
 from autocrossdim.inference.assembly import Assembly, average
-from autocrossdim.inference.inputs import ImageSource, channel_numbers, check_image, doubts, name_of, read_source
+from autocrossdim.inference.inputs import (
+    ImageSource,
+    channel_numbers,
+    check_image,
+    geometry_warnings,
+    name_of,
+    read_source,
+)
 from autocrossdim.inference.likeness import compare_with_training
 from autocrossdim.inference.model import Model, ModelInput
 from autocrossdim.inference.notes import notes_on
@@ -268,7 +275,7 @@ class Predictor:
             channels = channel_numbers(image)
             check_image(loaded.array, image, plan.channel_names, incomplete=self.accepts_incomplete)
             geometry = loaded.geometry
-            # Other models, and whoever gave the image, need it as it is.
+            # A caller's image must not change, and further models need the original intensities.
             overwrite = name_of(image) is not None and len(self._all_models) == 1
             inputs = {
                 model.configuration.name: model.prepare(
@@ -288,7 +295,7 @@ class Predictor:
             geometry,
             tuple(inputs[model.configuration.name] for model in self.models),
             {name: inputs[name] for name in self.stages},
-            doubts(image, geometry, plan, [model.configuration for model in self.models]),
+            geometry_warnings(image, geometry, plan, [model.configuration for model in self.models]),
         )
 
     def segment(self, prepared: Prepared, *, probabilities: bool = False, uncertainty: bool = False) -> Segmentation:

@@ -8,8 +8,10 @@ import pytest
 
 import autocrossdim
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.files import read_json, write_json
 from planners.auto import AutoPlanner
 
+CODES = {"block": {"value": "10200004", "meaning": "Liver"}}
 OPTIONS = {"encoder": "test_efficientnet", "memory": 1.0, "trial": False, "processes": 1}
 
 
@@ -38,6 +40,9 @@ def test_nothing_is_computed_again_unless_something_changed(
     written = file.read_bytes()
     assert not plans_again()
     assert file.read_bytes() == written
+    description = read_json(raw / "dataset.json")
+    write_json(raw / "dataset.json", {**description, "licence": "CC0", "codes": CODES})
+    assert not plans_again(), "no plan depends on these keys"
     assert plans_again(memory=2.0)
     assert plans_again(memory=2.0, planner="dx")
     assert plans_again()
@@ -47,5 +52,9 @@ def test_nothing_is_computed_again_unless_something_changed(
         assert plans_again()
         patch.setattr("autocrossdim.commands.plan.version", lambda _: "0.3")
         assert plans_again()
+    assert plans_again()
+    with monkeypatch.context() as patch:
+        patch.setattr(AutoPlanner, "__module__", "another_package")
+        assert plans_again(), "the code of a plug-in may have changed"
     file.write_text("{}", encoding="utf-8")
     assert plans_again(), "a damaged plan is replaced"

@@ -1,6 +1,7 @@
 """`Predictor` takes an image in any form, and gives the same segmentation on the grid of that image."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,15 @@ def test_the_plan_gives_the_share_unless_another_is_asked_for(write_model: Calla
     assert without.origin.image_statistics == 0
     assert not any("--image-statistics" in note for note in planned.notes)
     assert any("--image-statistics" in note for note in without.notes)
+
+
+def test_the_origin_tells_ensembles_apart_in_which_only_one_network_adapts(predictor: Predictor) -> None:
+    (model,) = predictor.models
+    adapting = replace(model, image_statistics=0.2)
+    shares = [
+        Predictor(models, mirroring=False).origin.image_statistics for models in ([model, model], [model, adapting])
+    ]
+    assert shares == [0, 0.2]
 
 
 def test_calls_of_the_former_interface_name_the_present_one(predictor: Predictor, tmp_path: Path) -> None:

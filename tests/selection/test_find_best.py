@@ -1,123 +1,26 @@
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
-from scipy.special import entr, expit
-from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import autocrossdim
 from autocrossdim.cli import app
-from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import read_label
-from autocrossdim.data.splits import Split, load_or_make_splits
-from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
-from autocrossdim.preprocessing.dataset import preprocess_dataset
-from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
-from autocrossdim.records.labels import Labels
 from autocrossdim.records.normalization import Normalization
 from autocrossdim.records.plan import Plan
-from autocrossdim.records.run_state import RunState
 from autocrossdim.records.summary import Summary
-from autocrossdim.records.workspace import Workspace
-from autocrossdim.selection.calibration import VOXELS_PER_CASE, Evidence, confidence_at
-from autocrossdim.selection.held_out import EvidenceCollector, evidence_file, uncertainty_file
+from autocrossdim.selection.calibration import Evidence
+from autocrossdim.selection.held_out import evidence_file
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
-from trainers.validation import validate
-
-CASES = ("a", "b", "c", "d", "e", "f")
-LABELS = Labels.from_dataset_json({"background": 0, "block": 1})
-# Intensities are 50 +- 5 outside and 90 +- 5 inside: the first threshold is right, the others segment too little or
-# too much.
-RIGHT, HIGH, LOW = 70.0, 92.0, 46.0
-
-
-class Threshold(nn.Module):
-    """Segments all voxels brighter than a threshold."""
-
-    def __init__(self, threshold: float) -> None:
-        super().__init__()
-        self.threshold = nn.Parameter(torch.tensor(threshold))
-
-    def forward(self, x: Tensor) -> Tensor:
-        inside = (x[:, :1] - self.threshold) / 4
-        return torch.cat([-inside, inside], dim=1)
-
-
-class Trained:
-    """A dataset whose configurations were 'trained' to thresholds, which are all that the checkpoints contain."""
-
-    def __init__(self, raw: Path, work: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.raw, self.work, self.plan = raw, work, plan
-        self.space = Workspace.of(raw.name, work)
-        self.dataset = load_dataset(raw)
-        plan.write(self.space.plan)
-        splits = [{"train": [c for c in CASES if c not in val], "val": list(val)} for val in ("ab", "cd", "ef")]
-        write_json(self.space.splits, splits)
-        self.splits, _ = load_or_make_splits(self.dataset, self.space.splits)
-        self.loaded: list[Path] = []
-
-        def of(checkpoints: Iterable[tuple[Path, Checkpoint]], device: torch.device, **_: object) -> Model:
-            paths, found = zip(*checkpoints, strict=True)
-            self.loaded += paths
-            networks = [Threshold(float(checkpoint.network["threshold"])).eval() for checkpoint in found]
-            return Model(plan, plan.configuration(found[0].configuration), networks)
-
-        monkeypatch.setattr(Model, "of", of)
-
-    def train(
-        self,
-        name: str,
-        threshold: float,
-        folds: Sequence[int] = (0, 1, 2),
-        validated: bool = True,
-        steps: int = 50,
-        **settings: Any,
-    ) -> None:
-        configuration = self.plan.configuration(name)
-        store = Store(self.space.preprocessed(name))
-        preprocess_dataset(self.dataset, self.plan, configuration, store, processes=1)
-        for fold in folds:
-            split, folder = self.splits[fold], self.space.fold(name, fold)
-            Checkpoint(
-                plan=self.plan,
-                configuration=name,
-                fold=fold,
-                split={"train": list(split.train), "val": list(split.val)},
-                network={"threshold": torch.tensor(threshold + fold)},
-                settings=settings,
-                provenance={},
-                run=RunState(epoch=1, step=steps, seconds=0.6 * steps, complete=True),
-            ).write(folder.latest)
-            if validated:
-                validate(folder, store, split, self.dataset.groups, "cpu")
-
-    def find_best(self) -> Best:
-        return autocrossdim.find_best(self.raw, work=self.work, device="cpu", processes=1)
-
-
-@pytest.fixture
-def trained(
-    tmp_path: Path,
-    make_dataset: Callable[..., Path],
-    make_plan: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Trained:
-    raw = make_dataset(cases=CASES, direction=np.eye(3).ravel())
-    volumes, slices = (make_plan(dims, (2.0, 1.0, 1.0), labels=LABELS) for dims in (3, 2))
-    both = volumes.configurations | slices.configurations
-    dear = both["dx"].model_copy(update={"cost": both["dx"].cost.model_copy(update={"multiply_adds_per_case": 10**9})})
-    plan = volumes.model_copy(update={"configurations": both | {"dx": dear}})
-    return Trained(raw, tmp_path / "work", plan, monkeypatch)
+from tests.selection.conftest import CASES, HIGH, LOW, RIGHT, Trained
 
 
 def test_the_better_configuration_is_chosen_and_everything_is_recorded(trained: Trained) -> None:
@@ -403,80 +306,6 @@ def test_an_altered_image_is_reported_as_unlike_the_training_data(
     without = Predictor.load(trained.space.root, device="cpu")
     assert "Images are not compared with the training data: this needs the result of `find_best`" in without.notes[-1]
     assert without(images / "inverted_0000.nii.gz").familiarity is None
-
-
-def test_validation_writes_the_evidence_for_calibration(trained: Trained) -> None:
-    trained.train("dx", RIGHT)
-    evidence = Evidence.read(evidence_file(trained.space.fold("dx", 0), "a"))
-    truth, _ = read_label(trained.raw / "labelsTr" / "a.nii.gz")
-    np.testing.assert_allclose(evidence.probabilities.sum(axis=1), 1, rtol=1e-5)
-    # Voxels in and near the block, each at most once; the network is almost always right.
-    assert truth.sum() < len(evidence.target) <= min(truth.size, VOXELS_PER_CASE)
-    assert evidence.target.sum() == truth.sum()
-    assert (evidence.probabilities.argmax(axis=1) == evidence.target).mean() > 0.99
-
-
-def test_validation_writes_a_map_of_where_the_network_was_undecided(trained: Trained) -> None:
-    trained.train("dx", RIGHT)
-    folder = trained.space.fold("dx", 0)
-    segmentation = folder.validation / "a.nii.gz"
-    entropy, geometry = read_label(uncertainty_file(segmentation))
-    assert geometry == read_label(segmentation)[1]
-    image = sitk.GetArrayFromImage(sitk.ReadImage(trained.raw / "imagesTr" / "a_0000.nii.gz"))
-    inside = expit((image - RIGHT) / 2)  # the probability of the block
-    expected = 100 * (entr(inside) + entr(1 - inside)) / np.log(2)
-    assert entropy.max() > 1
-    np.testing.assert_allclose(entropy, expected, atol=0.6)
-    store, others = Store(trained.space.preprocessed("dx")), trained.splits[0].val[1:]
-    validate(folder, store, Split(train=trained.splits[0].train, val=others), {}, "cpu")
-    assert not uncertainty_file(segmentation).exists(), "the case left the fold"
-
-
-def test_the_number_of_voxels_is_bounded_and_each_is_equally_likely_to_be_kept() -> None:
-    counts = np.zeros(4)
-    for seed in range(200):
-        collector = EvidenceCollector(LABELS, voxels=20)
-        collector._random = np.random.default_rng(seed)
-        for z in range(4):
-            values = torch.full((2, 5, 5), 0.5)
-            values[1] = 0.6
-            collector.add(values, np.full((5, 5), z % 2))
-            collector._truth[collector._truth < 10] += 10 * (z + 1)  # remember the slice
-        assert len(collector._truth) == 20
-        counts += np.bincount(collector._truth // 10, minlength=5)[1:]
-    np.testing.assert_allclose(counts / counts.sum(), 0.25, atol=0.03)
-
-
-def test_evidence_leaves_out_ignored_voxels_and_treats_regions_as_binary() -> None:
-    ignoring = Labels.from_dataset_json({"background": 0, "block": 1, "ignore": 2})
-    collector = EvidenceCollector(ignoring)
-    collector.add(torch.tensor([[[0.2, 0.3]], [[0.8, 0.7]]]), np.array([[1, 2]]))
-    assert collector.result().target.tolist() == [1]
-    regions = Labels.from_dataset_json({"background": 0, "whole": [1, 2], "core": [2]}, [1, 2])
-    collector = EvidenceCollector(regions)
-    collector.add(torch.tensor([[[0.9]], [[0.4]]]), np.array([[1]]))
-    found = collector.result()
-    np.testing.assert_allclose(found.probabilities, [[0.1, 0.9], [0.6, 0.4]], rtol=1e-6)
-    assert found.target.tolist() == [1, 0]
-
-
-def test_evidence_says_nothing_about_labels_that_were_not_annotated() -> None:
-    three = Labels(foreground={"first": (1,), "second": (2,)})
-    values = torch.tensor([[[0.2, 0.1]], [[0.1, 0.8]], [[0.7, 0.1]]])
-    complete, partial = EvidenceCollector(three), EvidenceCollector(three, annotated=("first",))
-    for collector in (complete, partial):
-        collector.add(values, np.array([[0, 1]]))
-    found = partial.result()
-    order = np.argsort(found.target)
-    np.testing.assert_allclose(found.probabilities[order], [[0.9, 0.1, 0], [0.2, 0.8, 0]], rtol=1e-6)
-    assert found.target[order].tolist() == [0, 1]
-    assert confidence_at(found, 1.0) == pytest.approx(2 * 0.8 / (0.9 + 1))
-    assert confidence_at(complete.result(), 1.0) < confidence_at(found, 1.0)
-
-    regions = Labels.from_dataset_json({"background": 0, "whole": [1, 2], "core": [2]}, [1, 2])
-    collector = EvidenceCollector(regions, annotated=("whole",))
-    collector.add(torch.tensor([[[0.9]], [[0.4]]]), np.array([[1]]))
-    np.testing.assert_allclose(collector.result().probabilities, [[0.1, 0.9]], rtol=1e-6)
 
 
 def test_the_command_prints_the_comparison_and_the_reasons(trained: Trained) -> None:

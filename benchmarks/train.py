@@ -51,6 +51,8 @@ class Job:
         weights: Our encoder's weights: `random` or the name of the file.
         set: Our training settings that differ from the defaults.
         tuning: Whether a setting is to be chosen by the result, see `select`.
+        device: Device that computes, `cpu` or `cuda`.
+        workers: Processes that augment; None: one less than threads for ours, one for nnU-Net.
     """
 
     dataset: str
@@ -65,13 +67,17 @@ class Job:
     weights: str | None = None
     set: dict[str, Any] | None = None
     tuning: bool = False
+    device: str = "cpu"
+    workers: int | None = None
 
     @property
     def name(self) -> str:
         """Name of its folder and of its result."""
         budget = f"{self.steps}steps" if self.steps else f"{self.seconds:g}s"
         tuning = "tuning" if self.tuning else None
-        parts = [self.dataset, f"{self.cases}cases", self.config, self.variant, tuning, budget, f"seed{self.seed}"]
+        device = None if self.device == "cpu" else self.device
+        parts = [self.dataset, f"{self.cases}cases", self.config, self.variant, tuning, device, budget]
+        parts.append(f"seed{self.seed}")
         return "_".join(part for part in parts if part)
 
 
@@ -86,7 +92,8 @@ def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
             settings = {name: json.loads(value) for name, value in (item.split("=", 1) for item in arguments.set)}
             ours = {"variant": arguments.variant, "encoder": arguments.encoder, "set": settings}
             ours["weights"] = Path(arguments.weights).name
-        yield Job(dataset, cases, config, steps, seconds, seed, arguments.threads, tuning=arguments.tuning, **ours)
+        usual: dict[str, Any] = {key: getattr(arguments, key) for key in ("threads", "tuning", "device", "workers")}
+        yield Job(dataset, cases, config, steps, seconds, seed, **usual, **ours)
 
 
 def exists(job: Job, result: Path) -> bool:
@@ -135,8 +142,8 @@ def environment(job: Job, folder: Path) -> dict[str, str]:
         "nnUNet_raw": str(folder / "raw"),
         "nnUNet_preprocessed": str(folder / "nnunet_preprocessed"),
         "nnUNet_results": str(folder / "nnunet_results"),
-        # One worker augments, as in nnU-Net's normal operation; none at all is meant for debugging only.
-        "nnUNet_n_proc_DA": "1",
+        # On one core, one worker augments; none at all is meant for debugging only.
+        "nnUNet_n_proc_DA": str(job.workers or 1),
         "nnUNet_def_n_proc": "1",
     }
 
@@ -186,6 +193,8 @@ def main() -> None:
     parser.add_argument("--seconds", nargs="+", type=float, default=[], help="budgets in seconds of wall time")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], choices=SEEDS)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--workers", type=int, help="processes that augment (default: as suits a single core)")
     arguments = parser.parse_args()
     if not arguments.steps and not arguments.seconds:
         parser.error("Give a budget: --steps or --seconds.")

@@ -27,14 +27,15 @@ def main() -> None:
     job, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(job["threads"])
     preprocessed = preprocess(folder, job)
-    steps = job["steps"] or steps_within(job["seconds"], preprocessed, job["config"])
+    device = torch.device(job["device"])
+    steps = job["steps"] or steps_within(job["seconds"], preprocessed, job["config"], device)
     torch.manual_seed(job["seed"])
     np.random.seed(job["seed"])  # noqa: NPY002 (nnU-Net draws from numpy's global generator)
-    trainer = stretched(preprocessed, job["config"], steps)
+    trainer = stretched(preprocessed, job["config"], steps, device)
     with Clock() as training:
         trainer.run_training()
     with Clock() as prediction:
-        predict(trainer, folder)
+        predict(trainer, folder, device)
     configuration = trainer.configuration_manager
     curve = trainer.logger.get_value("mean_fg_dice", step=None)
     run = {
@@ -60,34 +61,34 @@ def preprocess(folder: Path, job: dict[str, Any]) -> Path:
     return folder / "nnunet_preprocessed" / name
 
 
-def stretched(preprocessed: Path, configuration: str, steps: int) -> nnUNetTrainer:
+def stretched(preprocessed: Path, configuration: str, steps: int, device: torch.device) -> nnUNetTrainer:
     """Return nnU-Net's default trainer with its learning rate schedule stretched over `steps`.
 
     nnU-Net's schedule counts epochs, so only the number and the length of the epochs differ from its defaults.
     """
     plans = json.loads((preprocessed / "nnUNetPlans.json").read_text()) | {"continue_training": False}
     dataset = json.loads((preprocessed / "dataset.json").read_text())
-    trainer = nnUNetTrainer(plans, configuration, "all", dataset, device=torch.device("cpu"))
+    trainer = nnUNetTrainer(plans, configuration, "all", dataset, device=device)
     trainer.num_epochs = max(1, round(steps / STEPS_PER_EPOCH))
     trainer.num_iterations_per_epoch = STEPS_PER_EPOCH
     trainer.num_val_iterations_per_epoch = VALIDATION_STEPS
     return trainer
 
 
-def steps_within(seconds: float, preprocessed: Path, configuration: str) -> int:
+def steps_within(seconds: float, preprocessed: Path, configuration: str, device: torch.device) -> int:
     """Return the number of steps that take `seconds` of wall time, from the last of two epochs of a trial."""
-    trial = stretched(preprocessed, configuration, 2 * STEPS_PER_EPOCH)
+    trial = stretched(preprocessed, configuration, 2 * STEPS_PER_EPOCH, device)
     trial.run_training()
     begin, end = (trial.logger.get_value(f"epoch_{which}_timestamps", step=-1) for which in ("start", "end"))
     return round(seconds / (end - begin) * STEPS_PER_EPOCH)
 
 
-def predict(trainer: nnUNetTrainer, folder: Path) -> None:
+def predict(trainer: nnUNetTrainer, folder: Path, device: torch.device) -> None:
     """Segment `images` into `segmented` with nnU-Net's predictor and its defaults, mirroring included.
 
     One case after the other in this process: on one core, nnU-Net's worker processes would only cost time.
     """
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor = nnUNetPredictor(device=device, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(trainer.output_folder_base, ("all",), "checkpoint_final.pth")
     ending = trainer.dataset_json["file_ending"]
     images: dict[str, list[str]] = {}

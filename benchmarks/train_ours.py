@@ -31,7 +31,7 @@ def main() -> None:
         train(dataset, work, job)
     with Clock() as prediction:
         autocrossdim.predict(
-            dataset, folder / "images", folder / "segmented", work=work, config=job["config"], device="cpu"
+            dataset, folder / "images", folder / "segmented", work=work, config=job["config"], device=job["device"]
         )
     configuration = plan.configurations[job["config"]]
     history = work / dataset.name / "models" / job["config"] / "fold_all" / "history.jsonl"
@@ -55,6 +55,7 @@ def train(dataset: Path, work: Path, job: dict[str, Any]) -> None:
     The steps are those of the configuration itself; DX-Net's 2D twin is trained before them, and its time counts.
     Batches are loaded in the training process: one core leaves no room for workers.
     """
+    workers = job["threads"] - 1 if job["workers"] is None else job["workers"]
     autocrossdim.train(
         dataset,
         work=work,
@@ -63,8 +64,8 @@ def train(dataset: Path, work: Path, job: dict[str, Any]) -> None:
         epochs=max(1, round(job["steps"] / STEPS_PER_EPOCH)) if job["steps"] else UNLIMITED_EPOCHS,
         max_time=job["seconds"],
         weights=job["weights"],
-        device="cpu",
-        set={"steps_per_epoch": STEPS_PER_EPOCH, "seed": job["seed"], "workers": job["threads"] - 1, **job["set"]},
+        device=job["device"],
+        set={"steps_per_epoch": STEPS_PER_EPOCH, "seed": job["seed"], "workers": workers, **job["set"]},
     )
 
 

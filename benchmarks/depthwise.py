@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autocrossdim.networks.depthwise import input_gradient, weight_gradient
+from autocrossdim.networks.depthwise_cpu import input_gradient, weight_gradient
 
 BATCH = 2
 # channels, input, kernel, stride

@@ -1,212 +1,68 @@
-"""Depthwise 3D convolutions whose backward pass on a CPU is as cheap as their forward pass.
+"""Depthwise 3D convolutions, computed in the way that is fastest on the device."""
 
-oneDNN, which computes convolutions for PyTorch on a CPU, has a fast kernel for the forward pass of a depthwise 3D
-convolution, but none for its two gradients: they take general kernels that waste 15 of 16 lanes or copy patches. Both
-gradients can be written as depthwise convolutions again, with the same products in another order:
-
-- with respect to the input: a convolution of the output's gradient with the flipped kernel for each phase of the stride
-  (one for stride 1, eight for stride 2);
-- with respect to the weight, slice by slice. For kernels up to 3 wide: the weight gradient of a 2D convolution for each
-  depth of the kernel, for which oneDNN is fast. For wider ones, for which it is not: 2D convolutions of slices of the
-  input, with slices of the output's gradient as kernels.
-
-Measured by benchmarks/depthwise.py (ms, one core of a Xeon with AVX-512, PyTorch 2.15, batch 2), gradients with respect
-to input + weight, at stages of an inflated EfficientNet-B0 for patches of 40 x 56 x 40 and 96 x 96 x 96, and of a
-ConvNeXt:
-
-| channels, input, kernel, stride | conv3d | conv3d, channels last | here |
-|---|---|---|---|
-| 32, 20 x 28 x 20, 3, 1 | 26.7 + 18.9 | 8.4 + 9.1 | 1.2 + 2.7 |
-| 96, 20 x 28 x 20, 3, 2 | 15.2 + 8.8 | 13.9 + 7.9 | 7.6 + 5.1 |
-| 144, 10 x 14 x 10, 5, 2 | 7.6 + 7.9 | 14.4 + 6.9 | 2.3 + 1.6 |
-| 240, 5 x 7 x 5, 5, 1 | 9.1 + 10.3 | 19.2 + 9.8 | 0.7 + 1.4 |
-| 32, 48 x 48 x 48, 3, 1 | 198.4 + 175.5 | 68.9 + 212.1 | 8.7 + 22.1 |
-| 96, 48 x 48 x 48, 3, 2 | 174.6 + 72.1 | 100.1 + 287.2 | 97.5 + 46.1 |
-| 144, 24 x 24 x 24, 3, 1 | 130.4 + 96.5 | 52.0 + 68.7 | 6.1 + 17.8 |
-| 144, 24 x 24 x 24, 5, 2 | 72.2 + 58.3 | 63.3 + 32.9 | 15.1 + 10.4 |
-| 240, 12 x 12 x 12, 5, 1 | 103.9 + 81.7 | 84.6 + 31.1 | 3.0 + 11.6 |
-| 480, 6 x 6 x 6, 5, 1 | 21.8 + 22.2 | 88.1 + 42.0 | 1.1 + 2.5 |
-| 672, 6 x 6 x 6, 5, 2 | 6.0 + 7.7 | 65.0 + 44.5 | 3.3 + 2.0 |
-| 1152, 3 x 3 x 3, 5, 1 | 7.2 + 9.7 | 88.7 + 14.5 | 0.8 + 1.6 |
-| 96, 24 x 24 x 24, 7, 1 | 729.8 + 803.3 | 758.8 + 243.6 | 20.9 + 44.0 |
-
-With AVX2 alone, the gains are similar. A training step of a DX-Net with EfficientNet-B0 at 2 x 40 x 56 x 40 takes
-0.71 s of CPU time instead of 0.79 s.
-"""
-
-import itertools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from math import prod
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.grad import conv2d_weight
 
+from autocrossdim.networks.depthwise_cpu import with_cheap_gradients
+from autocrossdim.networks.depthwise_slices import by_slices
 from autocrossdim.networks.layers import Conv3d, Conv3dSame
 
-NARROW = 3  # kernels up to this width have a fast 2D weight gradient in oneDNN
+FEW_PRODUCTS = 2**27  # multiplications of a layer up to which PyTorch's own kernel is used on a GPU
 _X86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
 _ONEDNN_ON_X86 = _X86 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class DepthwiseConv3d(Conv3d):
-    """A `Conv3d` with one input and one output channel per group, trained faster on CPUs; see above.
+    """A `Conv3d` with one input and one output channel per group, which takes less time.
 
     Parameters, their names and results are the same, up to the order of sums. `conv3d` itself is used wherever it was
-    not measured to be slower: on other devices, in other types than float32, with autocast, without gradients, while
-    compiling, on other processors than x86, and with dilation or other padding than zeros. It is also used on `meta`,
-    where memory is computed: the same tensors are kept for the backward pass, and the temporary memory of the gradients
-    here is less than one of the layer's features.
+    not measured to be slower: on other devices than x86 CPUs and NVIDIA GPUs, while compiling, with dilation or other
+    padding than zeros, and on a CPU in other types than float32, with autocast and without gradients. It is also used
+    on `meta`, where memory is computed: the same tensors are kept for the backward pass, and the temporary memory here
+    is less than that of the features of other layers.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not self._is_faster_for(input):
-            return super()._conv_forward(input, weight, bias)
-        y: Tensor = _Depthwise.apply(input, weight, self.stride, self.padding)
-        return y if bias is None else y + bias[:, None, None, None]
+        if self._is_supported(input):
+            assert not isinstance(self.padding, str)
+            if _is_faster_on_cpu(input):
+                result = with_cheap_gradients(input, weight, self.stride, self.padding)
+                return result if bias is None else result + bias[:, None, None, None]
+            if input.device.type == "cuda" and torch.version.hip is None:  # ROCm has other kernels
+                return self._on_gpu(input, weight, bias)
+        return super()._conv_forward(input, weight, bias)
 
-    def _is_faster_for(self, x: Tensor) -> bool:
+    def _on_gpu(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.numel() * weight[0].numel() // prod(self.stride) <= FEW_PRODUCTS:
+            by_torch = super()._conv_forward(input.contiguous(), weight, bias)
+            return by_torch.contiguous(memory_format=torch.channels_last_3d)
+        assert not isinstance(self.padding, str)
+        kind = input.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else input.dtype
+        result = by_slices(input.to(dtype), weight.to(dtype), self.stride, self.padding)
+        return result if bias is None else result + bias.to(dtype)[:, None, None, None]
+
+    def _is_supported(self, x: Tensor) -> bool:
         return (
-            x.device.type == "cpu"
-            and x.dtype == torch.float32
-            and torch.is_grad_enabled()
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
-            and _ONEDNN_ON_X86
-            and self.dilation == (1, 1, 1)
+            self.dilation == (1, 1, 1)
             and self.padding_mode == "zeros"
             and not isinstance(self.padding, str)
             and x.ndim == 5
+            and not torch.compiler.is_compiling()
         )
+
+
+def _is_faster_on_cpu(x: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and _ONEDNN_ON_X86
+    )
 
 
 class DepthwiseConv3dSame(DepthwiseConv3d, Conv3dSame):
     """`DepthwiseConv3d` with TensorFlow's "same" padding."""
-
-
-class _Depthwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return F.conv3d(x, weight, None, stride, padding, 1, len(weight))
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last_3d)
-        of_input = of_weight = None
-        if ctx.needs_input_grad[0]:
-            of_input = input_gradient(grad, weight, x.shape[2:], ctx.stride, ctx.padding)
-        if ctx.needs_input_grad[1]:
-            of_weight = weight_gradient(grad, x, weight, ctx.stride, ctx.padding)
-        return of_input, of_weight, None, None
-
-
-def input_gradient(
-    grad: Tensor, weight: Tensor, shape: Sequence[int], stride: Sequence[int], padding: Sequence[int]
-) -> Tensor:
-    """Return the gradient of a depthwise convolution with respect to its input, (B, C, *shape) in channels last.
-
-    Args:
-        grad: Gradient with respect to the output, (B, C, Z, Y, X) in channels last.
-        weight: Weight, shape (C, 1, *kernel).
-        shape: Spatial shape of the input.
-        stride: Stride per axis.
-        padding: Padding per axis.
-    """
-    sizes = zip(stride, padding, weight.shape[2:], shape, grad.shape[2:], strict=True)
-    phases = itertools.product(*([_phase(r, *axis) for r in range(min(axis[0], axis[3]))] for axis in sizes))
-    if max(stride) == 1:
-        return _of_phase(grad, weight, *phases)
-    # A kernel narrower than the stride leaves some voxels unseen.
-    all_seen = all(k >= s for k, s in zip(weight.shape[2:], stride, strict=True))
-    make = grad.new_empty if all_seen else grad.new_zeros
-    result = make(len(grad), *shape, len(weight)).movedim(-1, 1)
-    for z, y, x in phases:
-        if weight[:, :, z.taps, y.taps, x.taps].numel():
-            result[:, :, z.voxels, y.voxels, x.voxels] = _of_phase(grad, weight, (z, y, x))
-    return result
-
-
-class _Phase(NamedTuple):
-    """Voxels r, r + stride, ... of an axis, all of which are seen by the same taps of the kernel.
-
-    Attributes:
-        voxels: The voxels.
-        taps: The taps.
-        padding: Padding of the convolution, the same at both ends.
-        wanted: Part of the result of that convolution that belongs to the voxels.
-    """
-
-    voxels: slice
-    taps: slice
-    padding: int
-    wanted: slice
-
-
-def _phase(r: int, stride: int, padding: int, kernel: int, size: int, outputs: int) -> _Phase:
-    first = (r + padding) % stride
-    taps, voxels = len(range(first, kernel, stride)), len(range(r, size, stride))
-    before = taps - 1 - (r + padding) // stride
-    both = max(before, voxels + taps - 1 - before - outputs, 0)
-    start = both - before
-    return _Phase(slice(r, None, stride), slice(first, None, stride), both, slice(start, start + voxels))
-
-
-def _of_phase(grad: Tensor, weight: Tensor, phase: tuple[_Phase, ...]) -> Tensor:
-    z, y, x = phase
-    flipped = weight[:, :, z.taps, y.taps, x.taps].flip(2, 3, 4)
-    pad = [axis.padding for axis in phase]
-    if len(weight) == flipped.numel() and not any(pad):
-        part = grad * flipped[:, 0]  # on one thread PyTorch does not give one tap to oneDNN: 25 ms instead of 3 ms
-    else:
-        part = F.conv3d(grad, flipped, None, 1, pad, 1, len(weight))
-    return part[:, :, z.wanted, y.wanted, x.wanted]
-
-
-def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    """Return the gradient of a depthwise convolution with respect to its weight, (C, 1, *kernel).
-
-    Args:
-        grad: Gradient with respect to the output, (B, C, Z, Y, X) in channels last.
-        x: Input, (B, C, *spatial) in channels last.
-        weight: Weight, shape (C, 1, *kernel).
-        stride: Stride per axis.
-        padding: Padding per axis.
-    """
-    result = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-    by_taps = max(weight.shape[3:]) <= NARROW
-    for sample, of_output in zip(x.transpose(1, 2), grad.transpose(1, 2), strict=True):  # (Z, C, Y, X)
-        if by_taps:
-            _add_by_taps(result, of_output, sample, stride, padding)
-        else:
-            _add_by_slices(result, of_output, sample, stride, padding)
-    return result
-
-
-def _add_by_taps(result: Tensor, grad: Tensor, x: Tensor, stride: Sequence[int], padding: Sequence[int]) -> None:
-    for tap in range(result.shape[2]):
-        offset = tap - padding[0]  # output z sees input z * stride + offset
-        low = max(0, -(offset // stride[0]))
-        high = min(len(grad), (len(x) - 1 - offset) // stride[0] + 1)
-        if low < high:
-            seen = x[low * stride[0] + offset : (high - 1) * stride[0] + offset + 1 : stride[0]]
-            result[:, :, tap] += conv2d_weight(  # type: ignore[no-untyped-call]
-                seen, result[:, :, tap].shape, grad[low:high], tuple(stride[1:]), tuple(padding[1:]), 1, len(result)
-            )
-
-
-def _add_by_slices(result: Tensor, grad: Tensor, x: Tensor, stride: Sequence[int], padding: Sequence[int]) -> None:
-    _, _, depth, height, width = result.shape
-    for z, kernel in enumerate(grad):
-        start = z * stride[0] - padding[0]
-        low, high = max(0, -start), min(depth, len(x) - start)
-        if low < high:
-            seen = x[start + low : start + high]
-            # Stride and dilation change places: neighbouring outputs see inputs that are a stride apart.
-            part = F.conv2d(seen, kernel[:, None], None, 1, tuple(padding[1:]), tuple(stride[1:]), len(result))
-            result[:, 0, low:high] += part[:, :, :height, :width].transpose(0, 1)

@@ -47,6 +47,34 @@ def test_values_and_gradients_are_conv3ds(kernel: int | tuple[int, ...], stride:
             assert_same(results(fast, x), results(plain, x))
 
 
+@pytest.mark.parametrize("few", [0, 2**27], ids=["slice by slice", "few products"])
+@pytest.mark.parametrize("kernel", [3, 5, (1, 3, 3), (3, 1, 3)])
+@pytest.mark.parametrize("stride", [1, 2, (3, 2, 4)])
+def test_what_a_gpu_computes_is_conv3d(
+    few: int, kernel: int | tuple[int, ...], stride: int | tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autocrossdim.networks.depthwise.FEW_PRODUCTS", few)
+    monkeypatch.setattr(DepthwiseConv3d, "_conv_forward", DepthwiseConv3d._on_gpu)
+    for shape in ((7, 8, 9), (8, 7, 8), (5, 5, 5)):
+        plain, fast = pair(kernel, stride, 2)
+        x = torch.randn(2, CHANNELS, *shape).contiguous(memory_format=torch.channels_last_3d)
+        found = results(fast, x)
+        assert_same(found, results(plain, x))
+        assert found[0].is_contiguous(memory_format=torch.channels_last_3d)
+        with torch.inference_mode():
+            torch.testing.assert_close(fast(x), found[0])
+
+
+def test_a_gpu_computes_in_the_precision_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autocrossdim.networks.depthwise.FEW_PRODUCTS", 0)
+    plain, fast = pair(3, 2, 1)
+    x = torch.randn(2, CHANNELS, 8, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = fast._on_gpu(x, fast.weight, fast.bias)
+    assert found.dtype == torch.bfloat16
+    assert_same([found.float()], [plain(x)], tolerance=0.02)
+
+
 def test_the_gradients_are_right_by_finite_differences() -> None:
     for kernel, stride in ((3, 2), (5, 1)):
         _, fast = pair(kernel, stride, kernel // 2)
@@ -89,7 +117,7 @@ def test_only_the_gradients_asked_for() -> None:
 def test_the_faster_gradients_are_in_use_in_training_only() -> None:
     fast = DepthwiseConv3d(CHANNELS, CHANNELS, 3, groups=CHANNELS, bias=False)
     x = torch.randn(1, CHANNELS, 4, 4, 4)
-    assert type(fast(x).grad_fn).__name__ == "_DepthwiseBackward"
+    assert type(fast(x).grad_fn).__name__ == "_CheapGradientsBackward"
     assert type(fast.bfloat16()(x.bfloat16()).grad_fn).__name__ == "ConvolutionBackward0"
 
 

@@ -1,12 +1,14 @@
 """The planner: decides between 2D and 3D, and sizes the networks to the cases and to the memory."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from autocrossdim.commands.plugins import StepCost
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.preprocessing.fingerprint import common_orientation, reoriented
 from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.network import NetworkPlan
 from autocrossdim.records.plan import Configuration, Decision, Plan
 from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
@@ -21,7 +23,7 @@ from planners.normalization import choose_normalization, normalization_note
 from planners.options import check_options
 from planners.sizing import NOT_PRETRAINED, Sizer
 from planners.spacing import CaseSizes, axis_order
-from planners.trial import Trial, run_here
+from planners.trial import Trial, attempt, run_here
 
 
 @dataclass(frozen=True)
@@ -135,30 +137,36 @@ class AutoPlanner:
         *,
         mixed: bool = True,
         channels_last: bool = True,
-        compiled: bool = False,
+        compiling: float = 0,
     ) -> StepCost:
         """Run a few training steps of a configuration; see `autocrossdim.commands.plugins.MeasuresSteps`.
 
         Raises:
-            UserError: The device is not available, or has too little memory.
+            UserError: The device is not available, has too little memory, or compiling took too long.
         """
-        network, patch, batch = plan.network_plan(configuration), configuration.patch_size, configuration.batch_size
-        memory = StepMemory(network, mixed=mixed, regions=plan.labels.has_regions)
-        outcome = run_here(
-            Trial(
-                network=network,
-                patch=patch,
-                batch=batch,
-                mixed=mixed,
-                regions=plan.labels.has_regions,
-                device=device,
-                channels_last=channels_last,
-                compiled=compiled,
-            )
+        trial = Trial(
+            network=plan.network_plan(configuration),
+            patch=configuration.patch_size,
+            batch=configuration.batch_size,
+            mixed=mixed,
+            regions=plan.labels.has_regions,
+            device=device,
+            channels_last=channels_last,
+            compiled=compiling > 0,
         )
-        if outcome.seconds is None:
+        # Compiling cannot be interrupted in this process.
+        outcome = attempt(trial, seconds=compiling) if compiling else run_here(trial)
+        if not outcome.fits:
             raise UserError(f"--device {device}: too little memory for a step of {configuration.name}.")
-        return StepCost(outcome.seconds, memory.training(patch, batch), outcome.peak_bytes)
+        if outcome.seconds is None:
+            raise UserError(f"--device {device}: torch.compile took more than {compiling:g} s.")
+        memory = _step_memory(trial.network.model_dump_json(), mixed=mixed, regions=trial.regions)
+        return StepCost(outcome.seconds, memory.training(trial.patch, trial.batch), outcome.peak_bytes)
+
+
+@lru_cache(maxsize=8)
+def _step_memory(network: str, *, mixed: bool, regions: bool) -> StepMemory:
+    return StepMemory(NetworkPlan.model_validate_json(network), mixed=mixed, regions=regions)
 
 
 def _size_reason(configuration: Configuration) -> str:

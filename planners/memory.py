@@ -26,9 +26,10 @@ from trainers.step import make_loss, make_optimizer, training_step
 
 COPIES = 2  # of the weights: those being trained and their running average
 OPTIMISER_STATES = 2  # NAdam keeps two moments per parameter
-# Convolution workspaces and fragmentation: a process on a CPU took 10 to 22 % more than its tensors, over ten networks
-# (benchmarks/results/memory.md).
-OVERHEAD = 1.16
+# Convolution workspaces and fragmentation, by the bits of the convolutions. In 32 bits, a process on a CPU took 10 to
+# 22 % more than its tensors, over ten networks (benchmarks/results/memory.md). In 16 bits, the memory allocated on an
+# H200 was up to 7 % more, for patches of realistic size (benchmarks/results/gpu.md).
+OVERHEAD = {32: 1.16, 16: 1.07}
 # Peaks are computed for these batch sizes and extrapolated linearly: everything except the weights' gradients is
 # proportional to the batch size.
 FEW, MORE = 2, 4
@@ -98,6 +99,7 @@ class StepMemory:
     def __init__(self, plan: NetworkPlan, *, mixed: bool, regions: bool = False) -> None:
         self.plan = plan
         self.mixed = mixed
+        self.overhead = OVERHEAD[16 if mixed else 32]
         self.regions = regions
         with torch.device("meta"):
             self.network: SegmentationNetwork = build_network(plan, None).to(memory_format=memory_format_for(plan.dims))
@@ -121,13 +123,13 @@ class StepMemory:
         peak: float = self.training_peak(patch, FEW)
         if batch != FEW:
             peak += (self.training_peak(patch, MORE) - peak) * (batch - FEW) / (MORE - FEW)
-        return int(self.fixed_bytes + OVERHEAD * peak)
+        return int(self.fixed_bytes + self.overhead * peak)
 
     def inference(self, patch: tuple[int, ...], batch: int) -> int:
         """Return the peak memory in bytes of predicting `batch` tiles at once, without accumulators."""
         with torch.no_grad(), _LiveBytes() as live, self._precision():
             self.network.eval()(self._image(patch, batch))
-        return int(self.model_bytes + OVERHEAD * live.peak)
+        return int(self.model_bytes + self.overhead * live.peak)
 
     def multiply_adds(self, patch: tuple[int, ...]) -> int:
         """Return the multiply-adds of predicting one patch."""

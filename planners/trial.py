@@ -24,12 +24,15 @@ from autocrossdim.system.device import (
     precision_for,
     require_training,
     reset_peak_memory,
+    synchronize,
 )
 from planners.memory import StepMemory
+from trainers.average import Average
+from trainers.settings import Settings
 from trainers.step import make_loss, make_optimizer, training_step
 
 STEPS = 3
-TIMEOUT_SECONDS = 120.0
+SECONDS_TO_WAIT = 120.0  # for a trial in a separate process
 CPU_MULTIPLY_ADDS = 5e9  # of the forward pass of a step tried on a CPU; the time of larger steps is extrapolated
 CPU_SAMPLES, CPU_SMALLEST_SIDE = 2, 16  # batch size of a step tried on a CPU; sides down to 16 voxels are kept
 
@@ -104,8 +107,8 @@ def _affordable(memory: StepMemory, patch: tuple[int, ...]) -> tuple[int, ...]:
     return patch
 
 
-def attempt(trial: Trial) -> Outcome:
-    """Run a trial in a separate process; after two minutes it is stopped and the outcome has no time."""
+def attempt(trial: Trial, *, seconds: float = SECONDS_TO_WAIT) -> Outcome:
+    """Run a trial in a separate process; after `seconds` it is stopped, and the outcome has no time."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     try:
         result = subprocess.run(
@@ -113,7 +116,7 @@ def attempt(trial: Trial) -> Outcome:
             input=trial.model_dump_json(),
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_SECONDS,
+            timeout=seconds,
             env=environment,
             check=False,
         )
@@ -138,6 +141,8 @@ def run_here(trial: Trial) -> Outcome:
     network = build_network(trial.network, None).to(memory_format=layout)
     if trial.compiled:
         network.compile()
+    average = Average(network, Settings().averaging)
+    average.network.to(device)
     model, optimizer = fabric.setup(network, make_optimizer(network, learning_rate=1e-3))
     loss = make_loss(regions=trial.regions)
     image_shape = (trial.batch, trial.network.in_channels, *trial.patch)
@@ -147,10 +152,11 @@ def run_here(trial: Trial) -> Outcome:
         image = torch.randn(image_shape, device=device).contiguous(memory_format=layout)
         highest = 2 if trial.regions else trial.network.num_outputs
         target = torch.randint(highest, (trial.batch, *outputs, *trial.patch), device=device)
-        for _ in range(STEPS):
+        for step in range(1, STEPS + 1):
             started = time.monotonic()
-            # Moving the loss to the CPU waits for the GPU to finish the step.
-            training_step(model, loss, optimizer, [(image, target)], engine=fabric).item()
+            training_step(model, loss, optimizer, [(image, target)], engine=fabric)
+            average.update(network, step)
+            synchronize(device)
             times.append(time.monotonic() - started)
     except torch.cuda.OutOfMemoryError:
         return Outcome(fits=False)

@@ -1,6 +1,5 @@
 """Processes and devices of a run: one process, one per device, or those that torchrun has started."""
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -20,8 +19,7 @@ from autocrossdim.system.processes import default_processes, processes_here, und
 from autocrossdim.system.signals import on_request
 from trainers.run import Run
 
-# Lightning reports every process it starts, and torch that channels-last gradients are copied: both concern nobody.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+# torch reports that channels-last gradients are copied, which concerns nobody.
 warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
 
 

@@ -50,7 +50,7 @@ class Scale:
         settings: Settings of the training.
         layers: Channels, side of the input, kernel and stride of the 3D depthwise layers.
         repeats: Number of timed runs of a layer, of which the fastest counts.
-        compiled: Whether to try `torch.compile`.
+        compiling: Seconds that `torch.compile` may take; 0 does not try it.
     """
 
     shape: tuple[int, int, int]
@@ -58,7 +58,7 @@ class Scale:
     settings: dict[str, Any]
     layers: tuple[tuple[int, int, int, int], ...]
     repeats: int
-    compiled: bool
+    compiling: float
 
 
 TOY = Scale(
@@ -67,7 +67,7 @@ TOY = Scale(
     settings={"steps_per_epoch": 2, "workers": 0},
     layers=((8, 6, 3, 1),),
     repeats=2,
-    compiled=False,
+    compiling=0,
 )
 FULL = Scale(
     shape=(96, 160, 160),
@@ -75,7 +75,7 @@ FULL = Scale(
     settings={"steps_per_epoch": 25},
     layers=((32, 48, 3, 1), (96, 48, 3, 2), (144, 24, 5, 2), (240, 12, 5, 1), (1152, 3, 5, 1), (96, 24, 7, 1)),
     repeats=10,
-    compiled=True,
+    compiling=120,
 )
 
 
@@ -100,7 +100,7 @@ def check(device: torch.device, folder: Path) -> list[Section]:
     say(f"Comparing the networks on {device} with the CPU")
     sections = [networks(plan, device)]
     say("Timing training steps, and comparing their computed memory with the measured one")
-    sections += [memory(plan, device, planner), steps(plan, device, planner, compiled=scale.compiled)]
+    sections += [memory(plan, device, planner), steps(plan, device, planner, compiling=scale.compiling)]
     say("Timing 3D depthwise convolutions and their alternatives")
     sections.append(depthwise(device, scale))
     resident = {str(row["network"]): row["ms per step"] for row in sections[2].rows if row["default"] == "yes"}
@@ -194,12 +194,12 @@ def _sizes(configuration: Configuration) -> Iterator[Configuration]:
         yield configuration.model_copy(update={"patch_size": tuple(side // 2 for side in configuration.patch_size)})
 
 
-def steps(plan: Plan, device: torch.device, planner: MeasuresSteps, *, compiled: bool) -> Section:
+def steps(plan: Plan, device: torch.device, planner: MeasuresSteps, *, compiling: float) -> Section:
     """Time training steps whose data are on the device, in both precisions and memory formats, and compiled."""
     rows: list[Row] = []
     for name, configuration in plan.configurations.items():
         variants = [(mixed, last, False) for mixed in (True, False) for last in (True, False)]
-        for mixed, channels_last, compile_it in [*variants, (True, True, True)] if compiled else variants:
+        for mixed, channels_last, compile_it in [*variants, (True, True, True)] if compiling else variants:
             if mixed and not devices.BACKENDS[device.type].half:
                 continue
             row: Row = {
@@ -210,19 +210,26 @@ def steps(plan: Plan, device: torch.device, planner: MeasuresSteps, *, compiled:
                 "ms per step": None,
                 "default": "no",
             }
-            options = {"mixed": mixed, "channels_last": channels_last, "compiled": compile_it}
             try:
-                row["ms per step"] = 1e3 * planner.measure_step(plan, configuration, str(device), **options).seconds
-            except UserError:
-                row["compiled"] = "out of memory"
+                cost = planner.measure_step(
+                    plan,
+                    configuration,
+                    str(device),
+                    mixed=mixed,
+                    channels_last=channels_last,
+                    compiling=compiling if compile_it else 0,
+                )
+                row["ms per step"] = 1e3 * cost.seconds
+            except UserError as error:
+                row["compiled"] = str(error).partition(": ")[2]
             except Exception as error:  # compilers raise errors of their own
                 if not compile_it:
                     raise
-                row["compiled"] = f"failed: {str(error).strip().partition(chr(10))[0]}"
+                row["compiled"] = f"failed: {str(error).strip().splitlines()[-1]}"
             is_default = mixed is devices.BACKENDS[device.type].half and channels_last and not compile_it
             row["default"] = "yes" if is_default else "no"
             rows.append(row)
-    note = "" if compiled else "torch.compile is not tried on a CPU."
+    note = "" if compiling else "torch.compile is not tried on a CPU."
     return Section("Training step, data on the device", rows, note)
 
 
@@ -233,12 +240,17 @@ def depthwise(device: torch.device, scale: Scale) -> Section:
         x = torch.randn(2, channels, side, side, side, device=device)
         x = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
         row: Row = {"channels, input, kernel, stride": f"{channels}, {side}³, {kernel}, {stride}"}
-        for name, groups in (("depthwise", channels), ("8 per group", channels // 8), ("dense", 1)):
-            kind = DepthwiseConv3d if name == "depthwise" else nn.Conv3d
+        for name, kind, groups in (
+            ("depthwise", DepthwiseConv3d, channels),
+            ("conv3d", nn.Conv3d, channels),
+            ("8 per group", nn.Conv3d, channels // 8),
+            ("dense", nn.Conv3d, 1),
+        ):
             layer = kind(channels, channels, kernel, stride, kernel // 2, groups=groups, bias=False, device=device)
             row[f"{name} (ms)"] = _fastest(partial(_both_ways, layer, x, device), device, scale.repeats)
         rows.append(row)
-    return Section("3D depthwise convolutions, forward and backward, batch 2", rows)
+    note = "depthwise: as in DX-Net. conv3d: the same convolution by PyTorch's own function."
+    return Section("3D depthwise convolutions, forward and backward, batch 2", rows, note)
 
 
 def _both_ways(layer: nn.Module, x: Tensor, device: torch.device) -> None:

@@ -72,7 +72,7 @@ class MeasuresSteps(Protocol):
         *,
         mixed: bool = True,
         channels_last: bool = True,
-        compiled: bool = False,
+        compiling: float = 0,
     ) -> StepCost:
         """Run a few training steps of a configuration on random data.
 
@@ -82,7 +82,7 @@ class MeasuresSteps(Protocol):
             device: Device, as for `--device`.
             mixed: Compute in the 16 bits in which the device trains, instead of 32.
             channels_last: Keep features in the channels-last memory format.
-            compiled: Use `torch.compile`.
+            compiling: Seconds that `torch.compile` may take; 0 does not use it.
         """
         ...
 

@@ -150,9 +150,8 @@ def write_dataset(
 
 
 def _ellipsoid(shape: tuple[int, ...], centre: np.ndarray | list[float], radii: list[float]) -> np.ndarray:
-    grid = np.indices(shape).astype(float)
-    distance = np.stack([(g - c) / r for g, c, r in zip(grid, centre, radii, strict=True)])
-    inside: np.ndarray = (distance**2).sum(axis=0) <= 1
+    axes = np.ogrid[tuple(slice(n) for n in shape)]
+    inside: np.ndarray = sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radii, strict=True)) <= 1
     return inside
 
 

@@ -3,7 +3,7 @@ import torch
 
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.network import NetworkPlan
-from planners.memory import OVERHEAD, StepMemory, _LiveBytes
+from planners.memory import StepMemory, _LiveBytes
 from trainers.step import make_loss, make_optimizer, training_step
 
 
@@ -45,14 +45,14 @@ def test_the_computed_peak_is_that_of_a_real_step(dims: int, regions: bool) -> N
     with _LiveBytes() as live:
         image, target = torch.randn(3, 1, *patch), torch.zeros(3, *([3] if regions else []), *patch, dtype=torch.int64)
         training_step(network, loss, optimizer, [(image, target)])
-    assert (memory.training(patch, 3) - memory.fixed_bytes) / OVERHEAD == pytest.approx(live.peak, rel=0.05)
+    assert (memory.training(patch, 3) - memory.fixed_bytes) / memory.overhead == pytest.approx(live.peak, rel=0.05)
 
 
 def test_the_optimisers_moments_are_counted_once() -> None:
     # The smallest patch of a large encoder: weights, average, gradients and moments are most of the memory.
     memory = StepMemory(plan(2, strides=[[2, 2]] * 5, kernel_sizes=[[3, 3]] * 6), mixed=False)
     parameters = sum(parameter.nbytes for parameter in memory.network.parameters())
-    assert memory.training((32, 32), 2) < memory.fixed_bytes + 2 * OVERHEAD * parameters
+    assert memory.training((32, 32), 2) < memory.fixed_bytes + 2 * memory.overhead * parameters
 
 
 def test_memory_grows_with_batch_and_patch_and_is_less_for_inference() -> None:

@@ -41,6 +41,7 @@ def main() -> None:
     run = {
         "version": version("nnunetv2"),
         "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if job["device"] == "cuda" else None,
         "steps": trainer.num_epochs * STEPS_PER_EPOCH,
         "batch_size": configuration.batch_size,
         "patch_size": list(configuration.patch_size),

@@ -39,6 +39,7 @@ def main() -> None:
     run = {
         "version": f"{autocrossdim.__version__} {commit()}",
         "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if job["device"] == "cuda" else None,
         "steps": epochs[-1]["step"],
         "batch_size": configuration.batch_size,
         "patch_size": list(configuration.patch_size),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 RESULTS = Path(__file__).parent / "results" / "train"
 DRAWS = 2000
+OLDER = {"tuning": False, "device": "cpu", "workers": None}  # what older records leave out
 MARKS = ("<!-- tables of train_table.py -->", "<!-- end of tables -->")
 
 Record = dict[str, Any]
@@ -46,7 +47,7 @@ class Arm:
     def task(self) -> tuple[str, int]:
         """Dataset, with what it is tested on, and number of training cases."""
         job = self.first["job"]
-        return job["dataset"] + (" (tuning)" if job.get("tuning") else ""), job["cases"]
+        return job["dataset"] + (" (tuning)" if {**OLDER, **job}["tuning"] else ""), job["cases"]
 
     @property
     def name(self) -> str:
@@ -54,7 +55,13 @@ class Arm:
         job = self.first["job"]
         budget = f"{job['steps']} steps" if job["steps"] else f"{job['seconds'] / 60:g} min"
         variant = f" ({job['variant']})" if job["variant"] else ""
-        return f"{self.first['tool']} {job['config']}{variant}, {budget}"
+        device = f", {self.first['gpu']}" if self.device != "cpu" else ""
+        return f"{self.first['tool']} {job['config']}{variant}, {budget}{device}"
+
+    @property
+    def device(self) -> str:
+        """Device on which the networks were trained, `cpu` or `cuda`."""
+        return str({**OLDER, **self.first["job"]}["device"])
 
     @property
     def groups(self) -> dict[str, str]:
@@ -152,11 +159,12 @@ def accuracy(arms: Sequence[Arm]) -> Iterator[str]:
 
 
 def differences(arms: Sequence[Arm]) -> Iterator[str]:
-    """Yield the table of paired differences: every arm of ours minus every arm of nnU-Net, same task and seeds."""
+    """Yield the table of paired differences: ours minus nnU-Net, with the same task, device and seeds."""
     yield "| dataset | cases | ours | minus | seeds | CPU time, ours / nnU-Net | Dice | cases better | HD95 |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for ours, other in itertools.product(arms, arms):
-        if ours.task == other.task and (ours.first["tool"], other.first["tool"]) == ("autocrossdim", "nnU-Net"):
+        tools = (ours.first["tool"], other.first["tool"])
+        if (ours.task, ours.device, tools) == (other.task, other.device, ("autocrossdim", "nnU-Net")):
             yield from _difference(ours, other)
 
 
@@ -165,7 +173,7 @@ def variants(arms: Sequence[Arm]) -> Iterator[str]:
     yield "| dataset | cases | default | minus | seeds | CPU time | Dice | cases better | HD95 |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for usual, changed in itertools.product(arms, arms):
-        first, second = (dict(arm.first["job"], set=None, seed=None) for arm in (usual, changed))
+        first, second = ({**OLDER, **arm.first["job"], "set": None, "seed": None} for arm in (usual, changed))
         if first["variant"] is None and first != second and first == {**second, "variant": None}:
             yield from _difference(usual, changed)
 

@@ -1,7 +1,7 @@
 """What torch can do on each type of device, and which device, memory format and precision to use.
 
-Everything else asks here whether a device exists, how much memory it has and in which precision it computes. Only CPUs
-have been tried; docs/how-to/devices.md says what has and has not been run.
+Everything else asks here whether a device exists, how much memory it has and in which precision it computes.
+docs/how-to/devices.md says what has and has not been run.
 """
 
 import platform

@@ -16,6 +16,7 @@ from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 from planners.annotation import annotation_notes
 from planners.auto import AutoPlanner, auto, ds, dx, omnia, unet
+from planners.trial import Outcome
 
 SPACINGS = st.tuples(st.floats(0.3, 12), st.floats(0.3, 2), st.floats(0.3, 2))
 SHAPES = st.tuples(st.integers(1, 300), st.integers(16, 512), st.integers(16, 512))
@@ -222,3 +223,20 @@ def test_what_was_not_annotated_is_noted(described: Described) -> None:
         "32 of 2,000 slices are annotated (unannotated_slices). The others are excluded from the loss and all scores.",
         "Not all labels were annotated in every case (annotated_labels): label 1 in 2 of 4 cases.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "compiling", "message"),
+    [
+        (Outcome(fits=False), 0, "too little memory for a step of omnia"),
+        (Outcome(), 5, "torch.compile took more than 5 s"),
+    ],
+)
+def test_a_step_that_cannot_be_measured_says_why(
+    outcome: Outcome, compiling: float, message: str, described: Described, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(described(ISOTROPIC, (1, 32, 32)))
+    monkeypatch.setattr("planners.auto.run_here", lambda _: outcome)
+    monkeypatch.setattr("planners.auto.attempt", lambda _, seconds: outcome)
+    with pytest.raises(UserError, match=f"--device cpu: {message}"):
+        auto.measure_step(plan, plan.configurations["omnia"], "cpu", compiling=compiling)

@@ -98,18 +98,32 @@ def check(device: torch.device, folder: Path) -> list[Section]:
     planner = find_planner(PLANNER)
     assert isinstance(planner, MeasuresSteps)
     say(f"Comparing the networks on {device} with the CPU")
-    sections = [networks(plan, device)]
+    sections = [_section("Networks against the CPU in fp32", partial(networks, plan, device))]
     say("Timing training steps, and comparing their computed memory with the measured one")
-    sections += [memory(plan, device, planner), steps(plan, device, planner, compiling=scale.compiling)]
+    sections.append(_section("Memory of a training step", partial(memory, plan, device, planner)))
+    of_steps = _section("Training step, data on the device", partial(steps, plan, device, planner, scale.compiling))
+    sections.append(of_steps)
     say("Timing 3D depthwise convolutions and their alternatives")
-    sections.append(depthwise(device, scale))
-    resident = {str(row["network"]): row["ms per step"] for row in sections[2].rows if row["default"] == "yes"}
-    sections.append(training(raw, work, plan, device, scale, resident))
-    sections.append(prediction(work / raw.name, raw, plan, device))
+    sections.append(
+        _section("3D depthwise convolutions, forward and backward, batch 2", partial(depthwise, device, scale))
+    )
+    resident = {str(row["network"]): row["ms per step"] for row in of_steps.rows if row["default"] == "yes"}
+    with_loader = partial(training, raw, work, plan, device, scale, resident)
+    sections.append(_section("Training with the loader", with_loader))
+    of_volume = partial(prediction, work / raw.name, raw, plan, device)
+    sections.append(_section("Prediction of one volume, reading and resampling included", of_volume))
     return sections
 
 
-def networks(plan: Plan, device: torch.device) -> Section:
+def _section(title: str, measure: Callable[[], tuple[list[Row], str]]) -> Section:
+    """Return a table; if it cannot be measured, it is empty and says why, because the others can still be useful."""
+    try:
+        return Section(title, *measure())
+    except Exception as error:  # whatever a device does not support
+        return Section(title, [], f"Failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+
+def networks(plan: Plan, device: torch.device) -> tuple[list[Row], str]:
     """Compare logits and gradients of every network of a plan with those of the CPU in fp32."""
     rows: list[Row] = []
     for name, configuration in plan.configurations.items():
@@ -127,11 +141,7 @@ def networks(plan: Plan, device: torch.device) -> Section:
                 continue
             rows.append(_agreement(name, precision, [_relative(a, b) for a, b in zip(found, expected, strict=True)]))
         network.to("cpu")
-    return Section(
-        "Networks against the CPU in fp32",
-        rows,
-        "Relative error (L2 norm) of logits and gradients in evaluation mode, with random weights and data.",
-    )
+    return rows, "Relative error (L2 norm) of logits and gradients in evaluation mode, with random weights and data."
 
 
 def _agreement(network: str, precision: str, errors: list[float] | None, failure: str = "") -> Row:
@@ -164,7 +174,7 @@ def _relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def memory(plan: Plan, device: torch.device, planner: MeasuresSteps) -> Section:
+def memory(plan: Plan, device: torch.device, planner: MeasuresSteps) -> tuple[list[Row], str]:
     """Compare computed with measured memory, for the planned size and smaller ones."""
     rows: list[Row] = []
     for configuration in plan.configurations.values():
@@ -182,7 +192,7 @@ def memory(plan: Plan, device: torch.device, planner: MeasuresSteps) -> Section:
                 }
             )
     note = "The goal is a ratio within 10 % of 1. torch measures the memory of CUDA, ROCm and Intel GPUs only."
-    return Section("Memory of a training step", rows, note)
+    return rows, note
 
 
 def _sizes(configuration: Configuration) -> Iterator[Configuration]:
@@ -194,7 +204,7 @@ def _sizes(configuration: Configuration) -> Iterator[Configuration]:
         yield configuration.model_copy(update={"patch_size": tuple(side // 2 for side in configuration.patch_size)})
 
 
-def steps(plan: Plan, device: torch.device, planner: MeasuresSteps, *, compiling: float) -> Section:
+def steps(plan: Plan, device: torch.device, planner: MeasuresSteps, compiling: float) -> tuple[list[Row], str]:
     """Time training steps whose data are on the device, in both precisions and memory formats, and compiled."""
     rows: list[Row] = []
     for name, configuration in plan.configurations.items():
@@ -230,10 +240,10 @@ def steps(plan: Plan, device: torch.device, planner: MeasuresSteps, *, compiling
             row["default"] = "yes" if is_default else "no"
             rows.append(row)
     note = "" if compiling else "torch.compile is not tried on a CPU."
-    return Section("Training step, data on the device", rows, note)
+    return rows, note
 
 
-def depthwise(device: torch.device, scale: Scale) -> Section:
+def depthwise(device: torch.device, scale: Scale) -> tuple[list[Row], str]:
     """Time the forward and backward pass of 3D depthwise convolutions, and of grouped and dense alternatives."""
     rows: list[Row] = []
     for channels, side, kernel, stride in scale.layers:
@@ -250,7 +260,7 @@ def depthwise(device: torch.device, scale: Scale) -> Section:
             row[f"{name} (ms)"] = _fastest(partial(_both_ways, layer, x, device), device, scale.repeats)
         rows.append(row)
     note = "depthwise: as in DX-Net. conv3d: the same convolution by PyTorch's own function."
-    return Section("3D depthwise convolutions, forward and backward, batch 2", rows, note)
+    return rows, note
 
 
 def _both_ways(layer: nn.Module, x: Tensor, device: torch.device) -> None:
@@ -273,7 +283,7 @@ def _fastest(run: Callable[[], None], device: torch.device, repeats: int) -> flo
 
 def training(
     raw: Path, work: Path, plan: Plan, device: torch.device, scale: Scale, resident: Mapping[str, Any]
-) -> Section:
+) -> tuple[list[Row], str]:
     """Train every configuration for two epochs, and compare the second with steps whose data are on the device."""
     rows: list[Row] = []
     several = devices.count(device.type) >= 2 and device.type == "cuda"
@@ -305,10 +315,10 @@ def training(
                 }
             )
     note = "The goal is at least 85 % of the speed with the data on the device."
-    return Section("Training with the loader", rows, note if several else f"{note} One device: DDP was not run.")
+    return rows, note if several else f"{note} One device: DDP was not run."
 
 
-def prediction(results: Path, raw: Path, plan: Plan, device: torch.device) -> Section:
+def prediction(results: Path, raw: Path, plan: Plan, device: torch.device) -> tuple[list[Row], str]:
     """Segment one volume with each network, with and without mirroring."""
     rows: list[Row] = []
     image = next((raw / "imagesTr").iterdir())
@@ -320,4 +330,4 @@ def prediction(results: Path, raw: Path, plan: Plan, device: torch.device) -> Se
             label = predictor(image).label
             rate = label.size / (time.monotonic() - started)
             rows.append({"network": name, "mirroring": "yes" if mirroring else "no", "voxels per second": rate})
-    return Section("Prediction of one volume, reading and resampling included", rows)
+    return rows, ""

@@ -20,7 +20,7 @@ class Section:
 
     Attributes:
         title: Heading.
-        rows: Rows with the same columns; None for what was not measured.
+        rows: Rows with the same columns; None for what was not measured. No rows: measuring failed, see `note`.
         note: Sentences about the table.
     """
 
@@ -51,10 +51,13 @@ class DeviceReport:
         """Return the report as Markdown."""
         lines = [f"# autocrossdim on {self.device}", "", *(f"- {finding}" for finding in self.findings), ""]
         for section in self.sections:
-            columns = list(section.rows[0])
-            lines += [f"## {section.title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-            lines += ["| " + " | ".join(_shown(row[column]) for column in columns) + " |" for row in section.rows]
-            lines += ["", section.note, ""] if section.note else [""]
+            lines += [f"## {section.title}", ""]
+            if section.rows:
+                columns = list(section.rows[0])
+                lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+                lines += ["| " + " | ".join(_shown(row[column]) for column in columns) + " |" for row in section.rows]
+                lines.append("")
+            lines += [section.note, ""] if section.note else []
         lines += ["## Defaults", "", *(f"- {sentence}" for sentence in self.defaults), ""]
         return "\n".join(lines)
 
@@ -62,6 +65,9 @@ class DeviceReport:
         """Yield the report for the terminal."""
         yield from self.findings
         for section in self.sections:
+            if not section.rows:
+                yield f"{section.title}: {section.note}"
+                continue
             table = Table(*section.rows[0], title=section.title, caption=section.note or None, box=box.SIMPLE_HEAD)
             for row in section.rows:
                 table.add_row(*map(_shown, row.values()))
@@ -82,10 +88,10 @@ def defaults(sections: list[Section]) -> list[str]:
     """Return what the defaults should be, from the sections of `device_check.check`, one sentence each."""
     networks, memory, steps, _, training, _ = sections
     return [
-        _networks(networks.rows),
+        _networks(networks.rows) if networks.rows else "Precision: not measured.",
         _memory(memory.rows),
         *_steps(steps.rows),
-        _loader(training.rows),
+        _loader(training.rows) if training.rows else "Loader: not measured.",
     ]
 
 

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
+from autocrossdim.commands.device_check import _section
+from autocrossdim.commands.device_report import DeviceReport, Section, defaults
 from autocrossdim.commands.doctor import doctor
 
 
@@ -50,6 +53,22 @@ def test_a_device_is_measured_from_networks_to_prediction(tmp_path: Path, comman
     assert all(row["voxels per second"] > 0 for row in prediction)
     written = file.read_text(encoding="utf-8")
     assert all(f"## {title}" in written for title in [*tables, "Defaults"])
+
+
+def test_a_table_that_cannot_be_measured_does_not_hide_the_others() -> None:
+    def fail() -> tuple[list[dict[str, str | float | int | None]], str]:
+        raise NotImplementedError("no such kernel\nand many details")
+
+    speeds = Section("Prediction", [{"network": "dx", "voxels per second": 1e6}])
+    sections = [_section(title, fail) for title in ("Networks", "Memory", "Steps", "Depthwise", "Training")]
+    report = DeviceReport("mps", [], [*sections, speeds], defaults([*sections, speeds]), seconds=1)
+    console = Console(record=True, width=100)
+    for part in report.terminal():
+        console.print(part)
+    for text in (report.markdown(), console.export_text()):
+        assert "1,000,000" in text
+        assert "Precision: not measured." in text
+        assert text.count("Failed: NotImplementedError: no such kernel") == 5
 
 
 def test_only_a_measured_device_has_a_report(command: Callable[..., Any]) -> None:

@@ -12,7 +12,6 @@ import time
 from math import prod
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import BaseModel
 
 from autocrossdim.networks.build import build_network
@@ -26,6 +25,7 @@ from autocrossdim.system.device import (
     reset_peak_memory,
     synchronize,
 )
+from autocrossdim.system.lightning import Fabric
 from planners.memory import StepMemory
 from trainers.average import Average
 from trainers.settings import Settings
@@ -141,14 +141,14 @@ def run_here(trial: Trial) -> Outcome:
     network = build_network(trial.network, None).to(memory_format=layout)
     if trial.compiled:
         network.compile()
-    average = Average(network, Settings().averaging)
-    average.network.to(device)
-    model, optimizer = fabric.setup(network, make_optimizer(network, learning_rate=1e-3))
     loss = make_loss(regions=trial.regions)
     image_shape = (trial.batch, trial.network.in_channels, *trial.patch)
     outputs = (trial.network.num_outputs,) if trial.regions else ()
     times = []
     try:
+        average = Average(network, Settings().averaging)
+        average.network.to(device)
+        model, optimizer = fabric.setup(network, make_optimizer(network, learning_rate=1e-3))
         image = torch.randn(image_shape, device=device).contiguous(memory_format=layout)
         highest = 2 if trial.regions else trial.network.num_outputs
         target = torch.randint(highest, (trial.batch, *outputs, *trial.patch), device=device)

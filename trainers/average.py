@@ -1,11 +1,8 @@
 """The running average of the weights over the last part of training, with which cases are segmented."""
 
 import copy
-from collections.abc import Iterator
-from itertools import compress
 
 import torch
-from torch import Tensor
 
 from autocrossdim.networks.base import SegmentationNetwork
 
@@ -30,18 +27,12 @@ class Average:
     def update(self, network: SegmentationNetwork, step: int) -> None:
         """Move the average towards the weights of `network` after its step number `step`, counted from 1."""
         towards = 1 - (1 - 1 / step) ** (self.gamma + 1)
-        average, newest = list(_tensors(self.network)), list(_tensors(network))
-        floats = [value.is_floating_point() for value in average]
-        torch._foreach_lerp_(list(compress(average, floats)), list(compress(newest, floats)), towards)
-        counts = [not is_float for is_float in floats]
-        if any(counts):
-            torch._foreach_copy_(list(compress(average, counts)), list(compress(newest, counts)))
-
-
-def _tensors(network: SegmentationNetwork) -> Iterator[Tensor]:
-    """Yield parameters and buffers; their names, which `state_dict` adds, take as long as the update on a GPU."""
-    yield from network.parameters()
-    yield from network.buffers()
+        average, newest = self.network.state_dict(), network.state_dict()
+        floats = [name for name, value in average.items() if value.is_floating_point()]
+        torch._foreach_lerp_([average[name] for name in floats], [newest[name] for name in floats], towards)
+        counts = [name for name in average if name not in set(floats)]
+        if counts:
+            torch._foreach_copy_([average[name] for name in counts], [newest[name] for name in counts])
 
 
 def gamma_of(width: float) -> float:

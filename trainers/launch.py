@@ -10,11 +10,11 @@ from functools import partial
 from typing import Literal
 
 import torch
-from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from autocrossdim.system.device import choose_device, precision_for, require_training
 from autocrossdim.system.errors import Interrupted, UserError
+from autocrossdim.system.lightning import Fabric
 from autocrossdim.system.processes import default_processes, processes_here, under_torchrun
 from autocrossdim.system.signals import on_request
 from trainers.run import Run

@@ -33,8 +33,8 @@ LABELS = {"background": 0, "organ": 1, "nodule": 2}
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Largest relative error (L2 norm) of logits and of all gradients together, against the CPU in fp32. GPUs round the
-# inputs of fp32 convolutions to TF32, which has as many digits as fp16. Several times what was measured on an H200:
-# 0.0006, 0.0063 and 0.0016 (benchmarks/results/gpu.md).
+# inputs of fp32 convolutions to TF32, which has as many digits as fp16. Several times what was measured on an H200
+# before depthwise convolutions were computed slice by slice: 0.0006, 0.0063 and 0.0016 (benchmarks/results/gpu.md).
 TOLERANCE = {"fp32": 0.005, "bf16": 0.05, "fp16": 0.02}
 LOSS_SCALE = 1024.0  # fp16 gradients would be rounded to 0 without it
 CHECKED_SIDE = 64  # voxels per side of the patch on which a GPU is compared with the CPU, which has to keep up
@@ -235,7 +235,7 @@ def steps(plan: Plan, device: torch.device, planner: MeasuresSteps, compiling: f
             except Exception as error:  # compilers raise errors of their own
                 if not compile_it:
                     raise
-                row["compiled"] = f"failed: {str(error).strip().splitlines()[-1]}"
+                row["compiled"] = f"failed: {(str(error).split(chr(10)) or [''])[-1]}"
             is_default = mixed is devices.BACKENDS[device.type].half and channels_last and not compile_it
             row["default"] = "yes" if is_default else "no"
             rows.append(row)

@@ -1,7 +1,5 @@
 """Depthwise 3D convolutions, computed in the way that is fastest on the device."""
 
-from math import prod
-
 import torch
 from torch import Tensor
 
@@ -9,7 +7,6 @@ from autocrossdim.networks.depthwise_cpu import with_cheap_gradients
 from autocrossdim.networks.depthwise_slices import by_slices
 from autocrossdim.networks.layers import Conv3d, Conv3dSame
 
-FEW_PRODUCTS = 2**27  # multiplications of a layer up to which PyTorch's own kernel is used on a GPU
 _X86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
 _ONEDNN_ON_X86 = _X86 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
@@ -17,11 +14,10 @@ _ONEDNN_ON_X86 = _X86 and torch.backends.mkldnn.is_available()  # type: ignore[n
 class DepthwiseConv3d(Conv3d):
     """A `Conv3d` with one input and one output channel per group, which takes less time.
 
-    Parameters, their names and results are the same, up to the order of sums. `conv3d` itself is used wherever it was
-    not measured to be slower: on other devices than x86 CPUs and NVIDIA GPUs, while compiling, with dilation or other
-    padding than zeros, and on a CPU in other types than float32, with autocast and without gradients. It is also used
-    on `meta`, where memory is computed: the same tensors are kept for the backward pass, and the temporary memory here
-    is less than that of the features of other layers.
+    Parameters, their names and results are the same, up to rounding. `conv3d` itself is used on other devices than x86
+    CPUs and NVIDIA GPUs, while compiling, with dilation or other padding than zeros, and on a CPU in other types than
+    float32, with autocast and without gradients. It is also used on `meta`, where memory is computed: the same tensors
+    are kept for the backward pass, and the temporary memory here is less than that of the features of other layers.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -35,9 +31,6 @@ class DepthwiseConv3d(Conv3d):
         return super()._conv_forward(input, weight, bias)
 
     def _on_gpu(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if input.numel() * weight[0].numel() // prod(self.stride) <= FEW_PRODUCTS:
-            by_torch = super()._conv_forward(input.contiguous(), weight, bias)
-            return by_torch.contiguous(memory_format=torch.channels_last_3d)
         assert not isinstance(self.padding, str)
         kind = input.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else input.dtype

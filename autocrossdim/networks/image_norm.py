@@ -36,15 +36,18 @@ class ImageNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise every channel of every image: (B, C, *spatial) -> the same shape."""
         shape = (1, -1, *[1] * (x.ndim - 2))
-        # In float32: the variance of half-precision features can exceed their range.
-        variance, mean = torch.var_mean(x.float(), tuple(range(2, x.ndim)), correction=0, keepdim=True)
+        axes = tuple(range(2, x.ndim))
+        # In float32: the variance of half-precision features can exceed their range. In two passes: with channels last,
+        # torch.var_mean takes 10 to 20 times as long on a CPU.
+        features = x.float()
+        mean = features.mean(axes, keepdim=True)
+        variance = (features - mean).square_().mean(axes, keepdim=True)
         mean = torch.lerp(self.mean.view(shape), mean, self.share)
         variance = torch.lerp(self.variance.view(shape), variance, self.share)
         factor = self.weight.view(shape) * (variance + self.eps).rsqrt()
         offset = self.bias.view(shape) - mean * factor
         factor, offset = factor.to(x.dtype), offset.to(x.dtype)
-        y = x.mul_(factor).add_(offset) if self.inplace else torch.addcmul(offset, x, factor)
-        return self.act(y)  # type: ignore[no-any-return]
+        return self.act(torch.addcmul(offset, x, factor, out=x if self.inplace else None))  # type: ignore[no-any-return]
 
 
 def use_image_statistics(network: nn.Module, share: float) -> None:

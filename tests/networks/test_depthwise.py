@@ -47,13 +47,11 @@ def test_values_and_gradients_are_conv3ds(kernel: int | tuple[int, ...], stride:
             assert_same(results(fast, x), results(plain, x))
 
 
-@pytest.mark.parametrize("few", [0, 2**27], ids=["slice by slice", "few products"])
 @pytest.mark.parametrize("kernel", [3, 5, (1, 3, 3), (3, 1, 3)])
 @pytest.mark.parametrize("stride", [1, 2, (3, 2, 4)])
 def test_what_a_gpu_computes_is_conv3d(
-    few: int, kernel: int | tuple[int, ...], stride: int | tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    kernel: int | tuple[int, ...], stride: int | tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autocrossdim.networks.depthwise.FEW_PRODUCTS", few)
     monkeypatch.setattr(DepthwiseConv3d, "_conv_forward", DepthwiseConv3d._on_gpu)
     for shape in ((7, 8, 9), (8, 7, 8), (5, 5, 5)):
         plain, fast = pair(kernel, stride, 2)
@@ -65,14 +63,17 @@ def test_what_a_gpu_computes_is_conv3d(
             torch.testing.assert_close(fast(x), found[0])
 
 
-def test_a_gpu_computes_in_the_precision_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autocrossdim.networks.depthwise.FEW_PRODUCTS", 0)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float16, 0.002)])
+def test_a_gpu_computes_in_the_precision_of_autocast(
+    dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DepthwiseConv3d, "_conv_forward", DepthwiseConv3d._on_gpu)
     plain, fast = pair(3, 2, 1)
     x = torch.randn(2, CHANNELS, 8, 8, 8)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = fast._on_gpu(x, fast.weight, fast.bias)
-    assert found.dtype == torch.bfloat16
-    assert_same([found.float()], [plain(x)], tolerance=0.02)
+    with torch.autocast("cpu", dtype=dtype):
+        found = results(fast, x)
+    assert [value.dtype for value in found] == [dtype, *[torch.float32] * 3]
+    assert_same([value.float() for value in found], results(plain, x), tolerance)
 
 
 def test_the_gradients_are_right_by_finite_differences() -> None:

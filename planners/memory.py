@@ -28,7 +28,8 @@ COPIES = 2  # of the weights: those being trained and their running average
 OPTIMISER_STATES = 2  # NAdam keeps two moments per parameter
 # Convolution workspaces and fragmentation by the bits of the convolutions. In 32 bits, a process on a CPU took 10 to
 # 22 % more than its tensors, over ten networks (benchmarks/results/memory.md). In 16 bits, the memory allocated on an
-# H200 was 1 % less to 7 % more, and 23 % more for one small patch, fragmentation not included (benchmarks/results/gpu.md).
+# H200 was 1 % less to 7 % more, and 23 % more for one small patch; this does not include fragmentation
+# (benchmarks/results/gpu.md).
 OVERHEAD = {32: 1.16, 16: 1.07}
 # Peaks are computed for these batch sizes and extrapolated linearly: everything except the weights' gradients is
 # proportional to the batch size.

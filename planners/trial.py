@@ -27,8 +27,6 @@ from autocrossdim.system.device import (
 )
 from autocrossdim.system.lightning import Fabric
 from planners.memory import StepMemory
-from trainers.average import Average
-from trainers.settings import Settings
 from trainers.step import make_loss, make_optimizer, training_step
 
 STEPS = 3
@@ -146,16 +144,16 @@ def run_here(trial: Trial) -> Outcome:
     outputs = (trial.network.num_outputs,) if trial.regions else ()
     times = []
     try:
-        average = Average(network, Settings().averaging)
-        average.network.to(device)
         model, optimizer = fabric.setup(network, make_optimizer(network, learning_rate=1e-3))
+        weights = [parameter.detach() for parameter in network.parameters()]
+        average = [values.clone() for values in weights]  # training keeps a running average of the weights
         image = torch.randn(image_shape, device=device).contiguous(memory_format=layout)
         highest = 2 if trial.regions else trial.network.num_outputs
         target = torch.randint(highest, (trial.batch, *outputs, *trial.patch), device=device)
-        for step in range(1, STEPS + 1):
+        for _ in range(STEPS):
             started = time.monotonic()
             training_step(model, loss, optimizer, [(image, target)], engine=fabric)
-            average.update(network, step)
+            torch._foreach_lerp_(average, weights, 0.1)
             synchronize(device)
             times.append(time.monotonic() - started)
     except torch.cuda.OutOfMemoryError:

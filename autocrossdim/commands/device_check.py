@@ -235,7 +235,7 @@ def steps(plan: Plan, device: torch.device, planner: MeasuresSteps, compiling: f
             except Exception as error:  # compilers raise errors of their own
                 if not compile_it:
                     raise
-                row["compiled"] = f"failed: {(str(error).split(chr(10)) or [''])[-1]}"
+                row["compiled"] = f"failed: {str(error).strip().rpartition(chr(10))[2]}"
             is_default = mixed is devices.BACKENDS[device.type].half and channels_last and not compile_it
             row["default"] = "yes" if is_default else "no"
             rows.append(row)

@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], choices=SEEDS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--workers", type=int, help="processes that augment (default: as suits a single core)")
+    parser.add_argument("--workers", type=int, help="processes that augment (default: ours threads - 1, nnU-Net 1)")
     arguments = parser.parse_args()
     if not arguments.steps and not arguments.seconds:
         parser.error("Give a budget: --steps or --seconds.")

@@ -176,13 +176,14 @@ class _Accumulator:
                 corner: send(_cut(image, corner, window)[None], self.device)
                 for corner in dict.fromkeys(corner for corner, _ in batch)
             }
-            tiles = torch.cat([cut[corner].flip(flip) for corner, flip in batch]).contiguous(memory_format=layout)
+            tiles = torch.cat([_mirrored(cut[corner], flip) for corner, flip in batch])
+            tiles = tiles.contiguous(memory_format=layout)
             for network in self.networks:
                 with self.autocast:
                     logits = network(tiles)
                 for index, (corner, flip) in enumerate(batch):
                     here, lines = self._where(corner, top)
-                    tile = logits[index : index + 1].flip(flip)[0][..., lines, :].float()
+                    tile = _mirrored(logits[index : index + 1], flip)[0][..., lines, :].float()
                     self.total[(slice(None), *here)].addcmul_(tile, self.weight[..., lines, :])
         for corner in corners:
             here, lines = self._where(corner, top)
@@ -211,6 +212,10 @@ class _Accumulator:
             self.weights[z] = self.weights[z + count]
         self.total[:, -count:] = 0
         self.weights[-count:] = 0
+
+
+def _mirrored(x: Tensor, flip: Flip) -> Tensor:
+    return x.flip(flip) if flip else x  # torch copies even if there is nothing to mirror
 
 
 def _corners(window: Window, size: Sequence[int], top: int) -> list[tuple[int, int, int]]:

@@ -159,7 +159,7 @@ class EvidenceCollector:
         self._sums += np.stack(
             [soft_dice_sums(temper(values, self.labels, temperature), self.labels) for temperature in TEMPERATURES]
         )
-        segmented = (values > 0.5).any(dim=0) if self.labels.has_regions else values.argmax(dim=0) > 0
+        segmented = (values > 0.5).any(dim=0) if self.labels.has_regions else values.max(dim=0).indices > 0
         near = torch.nn.functional.max_pool2d(segmented[None, None].float(), 2 * REACH + 1, 1, REACH)[0, 0] > 0
         candidates = np.flatnonzero(near.cpu().numpy() & ~self.labels.ignored(reference))
         # Keep the voxels with the smallest random keys: a uniform sample, however many voxels are still to come.

@@ -59,21 +59,27 @@ def entropy(values: Tensor, labels: Labels) -> Tensor:
     return -torch.xlogy(values, values).sum(dim=0)
 
 
-def soft_dice_sums(values: Tensor, labels: Labels) -> NDArray[np.float64]:
+def segmented(values: Tensor, labels: Labels) -> Tensor:
+    """Return what probabilities (K, Y, X) segment: indices of labels (Y, X), or masks of regions (K, Y, X)."""
+    return values > 0.5 if labels.has_regions else values.max(dim=0).indices
+
+
+def soft_dice_sums(values: Tensor, labels: Labels, *, found: Tensor | None = None) -> NDArray[np.float64]:
     """Return the sums over a slice from which `soft_dice` is computed, shape (3, labels).
 
     Args:
         values: Probabilities, shape (K, Y, X).
         labels: Labels of the dataset.
+        found: What they segment, if it is known; temperature scaling does not change it.
     """
     flat = values.flatten(1)
+    found = segmented(values, labels) if found is None else found
     if labels.has_regions:
-        inside = flat > 0.5
+        inside = found.flatten(1)
         sums = [(flat * inside).sum(dim=1), flat.sum(dim=1), inside.sum(dim=1)]
     else:
-        top, index = flat.max(dim=0)
-        count = len(flat)
-        within = torch.bincount(index, weights=top, minlength=count)
+        index, count = found.flatten(), len(flat)
+        within = torch.bincount(index, weights=flat.gather(0, index[None])[0], minlength=count)
         sums = [part[1:] for part in (within, flat.sum(dim=1), torch.bincount(index, minlength=count))]
     # On the CPU: Apple's and some of Intel's GPUs have no float64.
     return torch.stack([part.cpu().double() for part in sums]).numpy()

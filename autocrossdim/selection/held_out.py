@@ -16,7 +16,7 @@ from autocrossdim.data.images import write_label
 from autocrossdim.inference.assembly import Assembly, average
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.restore import places
-from autocrossdim.inference.uncertainty import entropy, soft_dice_sums, temper
+from autocrossdim.inference.uncertainty import entropy, segmented, soft_dice_sums, temper
 from autocrossdim.preprocessing.crop import crop
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.labels import Labels
@@ -156,11 +156,13 @@ class EvidenceCollector:
 
     def add(self, values: Tensor, reference: NDArray[Any]) -> None:
         """Add the probabilities (K, Y, X) and reference label values (Y, X) of a slice."""
-        self._sums += np.stack(
-            [soft_dice_sums(temper(values, self.labels, temperature), self.labels) for temperature in TEMPERATURES]
-        )
-        segmented = (values > 0.5).any(dim=0) if self.labels.has_regions else values.max(dim=0).indices > 0
-        near = torch.nn.functional.max_pool2d(segmented[None, None].float(), 2 * REACH + 1, 1, REACH)[0, 0] > 0
+        found = segmented(values, self.labels)
+        tempered = (temper(values, self.labels, temperature) for temperature in TEMPERATURES)
+        self._sums += np.stack([soft_dice_sums(each, self.labels, found=found) for each in tempered])
+        near = (found.any(dim=0) if self.labels.has_regions else found > 0)[None, None].float()
+        for window, reach in (((2 * REACH + 1, 1), (REACH, 0)), ((1, 2 * REACH + 1), (0, REACH))):
+            near = torch.nn.functional.max_pool2d(near, window, 1, reach)  # in two steps, a third of the time
+        near = near[0, 0] > 0
         candidates = np.flatnonzero(near.cpu().numpy() & ~self.labels.ignored(reference))
         # Keep the voxels with the smallest random keys: a uniform sample, however many voxels are still to come.
         keys = self._random.random(len(candidates))

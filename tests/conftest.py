@@ -21,7 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests run on all cores, one per core. Read when torch loads its OpenMP, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The tests are those of a machine without a GPU, on every machine. `autocrossdim doctor --device cuda` tests a GPU.
+# The tests are those of a machine without an NVIDIA or AMD GPU. `autocrossdim doctor --device cuda` tests a GPU.
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)  # row by row; a turn about z

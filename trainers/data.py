@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lightning_fabric import Fabric
-
 from autocrossdim.records.run_state import RunState
+from autocrossdim.system.lightning import Fabric
 from autocrossdim.system.processes import default_processes, processes_here
 from trainers.distilled import DistilledCases, names_to_draw
 from trainers.loader import Batch, PatchLoader

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
@@ -11,6 +10,7 @@ from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.environment import Environment, extended
 from autocrossdim.system.console import say
 from autocrossdim.system.device import memory_format_for, name_of, precision_name
+from autocrossdim.system.lightning import Fabric
 from trainers.average import Average
 from trainers.compiled import can_be_compiled
 from trainers.resume import require_held_out

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from autocrossdim.evaluation.diagnosis import history_sentences
@@ -15,6 +14,7 @@ from autocrossdim.records.environment import extended
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.console import bars, say, warn
 from autocrossdim.system.errors import Interrupted
+from autocrossdim.system.lightning import Fabric
 from autocrossdim.system.text import counted
 from trainers.data import training_batches, unlabelled_batches, validation_batches
 from trainers.display import Display

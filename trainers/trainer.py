@@ -5,12 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
-
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.evaluation.diagnosis import plan_sentences
 from autocrossdim.system.console import is_first_process, say, warn
 from autocrossdim.system.files import remove_directory, remove_leftovers
+from autocrossdim.system.lightning import Fabric
 from trainers.forecast import outline
 from trainers.history import History
 from trainers.launch import launch

@@ -24,7 +24,7 @@ from autocrossdim.records.plan import GIGABYTE, Configuration, Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system import device as devices
 from autocrossdim.system.console import say
-from autocrossdim.system.errors import UserError
+from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.text import by_axis
 
 PLANNER = "auto"
@@ -119,8 +119,10 @@ def _section(title: str, measure: Callable[[], tuple[list[Row], str]]) -> Sectio
     """Return a table; if it cannot be measured, it is empty and says why, because the others can still be useful."""
     try:
         return Section(title, *measure())
+    except Interrupted:
+        raise
     except Exception as error:  # whatever a device does not support
-        return Section(title, [], f"Failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        return Section(title, [], f"Failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
 
 
 def networks(plan: Plan, device: torch.device) -> tuple[list[Row], str]:

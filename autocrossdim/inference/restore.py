@@ -131,8 +131,12 @@ def to_probabilities(logits: Tensor, labels: Labels) -> Tensor:
     return logits.sigmoid() if labels.has_regions else logits.softmax(dim=0)
 
 
+def segmented(values: Tensor, labels: Labels) -> Tensor:
+    """Return what probabilities (K, ...) segment: indices of labels (...), or masks of regions (K, ...)."""
+    return values > 0.5 if labels.has_regions else values.max(dim=0).indices  # argmax takes 2 to 10 times as long
+
+
 def to_label(values: Tensor, labels: Labels) -> np.ndarray:
     """Return label values, integers of shape (...), from probabilities (K, ...) on any device."""
-    if labels.has_regions:
-        return labels.from_regions((values > 0.5).cpu().numpy())
-    return labels.from_index(values.max(dim=0).indices.cpu().numpy())  # 3 to 10 times as fast as argmax on a CPU
+    found = segmented(values, labels).cpu().numpy()
+    return labels.from_regions(found) if labels.has_regions else labels.from_index(found)

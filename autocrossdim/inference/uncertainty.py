@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autocrossdim.inference.restore import segmented
 from autocrossdim.preprocessing.case import Placement
 from autocrossdim.records.labels import Labels
 
@@ -59,18 +60,13 @@ def entropy(values: Tensor, labels: Labels) -> Tensor:
     return -torch.xlogy(values, values).sum(dim=0)
 
 
-def segmented(values: Tensor, labels: Labels) -> Tensor:
-    """Return what probabilities (K, Y, X) segment: indices of labels (Y, X), or masks of regions (K, Y, X)."""
-    return values > 0.5 if labels.has_regions else values.max(dim=0).indices
-
-
 def soft_dice_sums(values: Tensor, labels: Labels, *, found: Tensor | None = None) -> NDArray[np.float64]:
     """Return the sums over a slice from which `soft_dice` is computed, shape (3, labels).
 
     Args:
         values: Probabilities, shape (K, Y, X).
         labels: Labels of the dataset.
-        found: What they segment, if it is known; temperature scaling does not change it.
+        found: What they segment, if it is known; temperature scaling does not change it, up to rounding.
     """
     flat = values.flatten(1)
     found = segmented(values, labels) if found is None else found

@@ -17,7 +17,7 @@ class ImageNorm(nn.Module):
     Args:
         norm: The batch norm; timm's contain an activation, which is applied too.
         share: Share of the image's statistics, from 0 (a batch norm) to 1 (an instance norm).
-        inplace: Whether the input may be overwritten.
+        inplace: Whether the input may be overwritten, as the output of a convolution may; without gradients only.
     """
 
     mean: Tensor
@@ -36,18 +36,25 @@ class ImageNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise every channel of every image: (B, C, *spatial) -> the same shape."""
         shape = (1, -1, *[1] * (x.ndim - 2))
-        axes = tuple(range(2, x.ndim))
-        # In float32: the variance of half-precision features can exceed their range. In two passes: with channels last,
-        # torch.var_mean takes 10 to 20 times as long on a CPU.
-        features = x.float()
-        mean = features.mean(axes, keepdim=True)
-        variance = (features - mean).square_().mean(axes, keepdim=True)
+        # In float32: the variance of half-precision features can exceed their range.
+        mean, variance = _statistics(x.float())
         mean = torch.lerp(self.mean.view(shape), mean, self.share)
         variance = torch.lerp(self.variance.view(shape), variance, self.share)
         factor = self.weight.view(shape) * (variance + self.eps).rsqrt()
         offset = self.bias.view(shape) - mean * factor
         factor, offset = factor.to(x.dtype), offset.to(x.dtype)
         return self.act(torch.addcmul(offset, x, factor, out=x if self.inplace else None))  # type: ignore[no-any-return]
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of every channel of every image, shape (B, C, 1, ...)."""
+    axes = tuple(range(2, x.ndim))
+    if x.device.type != "cpu":
+        variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+        return mean, variance
+    # With channels last, torch.var_mean takes several times as long on a CPU: 17 instead of 1 ms (4 x 96 x 64 x 64).
+    mean = x.mean(axes, keepdim=True)
+    return mean, (x - mean).square_().mean(axes, keepdim=True)
 
 
 def use_image_statistics(network: nn.Module, share: float) -> None:

@@ -26,7 +26,10 @@ def spread(weight: Tensor, scale: Sequence[int]) -> Tensor:
 
 
 class _Spread(torch.autograd.Function):
-    """`spread`, with a backward pass that takes a quarter of the time of autograd's, which copies at every shift."""
+    """`spread`, with a backward pass that takes a quarter of the time of autograd's, which copies at every shift.
+
+    It can be differentiated once.
+    """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, scale: tuple[int, ...]) -> Tensor:

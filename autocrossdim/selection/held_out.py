@@ -15,8 +15,8 @@ from autocrossdim.data.annotated_slices import read_annotation
 from autocrossdim.data.images import write_label
 from autocrossdim.inference.assembly import Assembly, average
 from autocrossdim.inference.model import Model
-from autocrossdim.inference.restore import places
-from autocrossdim.inference.uncertainty import entropy, segmented, soft_dice_sums, temper
+from autocrossdim.inference.restore import places, segmented
+from autocrossdim.inference.uncertainty import entropy, soft_dice_sums, temper
 from autocrossdim.preprocessing.crop import crop
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.labels import Labels

@@ -15,6 +15,7 @@ from rich.console import Console
 from autocrossdim.commands.device_check import _section
 from autocrossdim.commands.device_report import DeviceReport, Section, defaults
 from autocrossdim.commands.doctor import doctor
+from autocrossdim.system.errors import Interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +70,14 @@ def test_a_table_that_cannot_be_measured_does_not_hide_the_others() -> None:
         assert "1,000,000" in text
         assert "Precision: not measured." in text
         assert text.count("Failed: NotImplementedError: no such kernel") == 5
+
+
+def test_a_request_to_stop_is_not_a_failed_table() -> None:
+    def stop() -> tuple[list[dict[str, str | float | int | None]], str]:
+        raise Interrupted("stopped by SIGTERM")
+
+    with pytest.raises(Interrupted):
+        _section("Training", stop)
 
 
 def test_only_a_measured_device_has_a_report(command: Callable[..., Any]) -> None:

@@ -146,7 +146,7 @@ def run_here(trial: Trial) -> Outcome:
     try:
         model, optimizer = fabric.setup(network, make_optimizer(network, learning_rate=1e-3))
         weights = [parameter.detach() for parameter in network.parameters()]
-        average = [values.clone() for values in weights]  # as training does, of the small buffers too
+        average = [values.clone() for values in weights]  # training averages weights, and the small buffers
         image = torch.randn(image_shape, device=device).contiguous(memory_format=layout)
         highest = 2 if trial.regions else trial.network.num_outputs
         target = torch.randint(highest, (trial.batch, *outputs, *trial.patch), device=device)

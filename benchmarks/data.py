@@ -2,9 +2,11 @@
 
     python benchmarks/data.py mirroring --data ../shared/data --work FOLDER
     python benchmarks/data.py annotation --data ../shared/data --work FOLDER --weights FILE
+    python benchmarks/data.py slices --data ../shared/data --work FOLDER --weights FILE
 
-`data_mirroring.py` and `data_annotation.py` describe the arms. Each run is one line of `<work>/data.jsonl`; runs that
-are already there are skipped. `--arm` runs single rows of the tables, which belong to results/data.md.
+`data_mirroring.py`, `data_annotation.py` and `data_slices.py` describe the arms. Each run is one line of
+`<work>/data.jsonl`; runs that are already there are skipped. `--arm` runs single rows of the tables, which belong to
+results/data.md.
 """
 
 import argparse
@@ -15,12 +17,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import data_annotation
 import data_mirroring
+import data_slices
 from clock import Clock
 from data_run import Run
 from data_table import table
 from runs import Runs
 
-EXPERIMENTS = {"mirroring": data_mirroring, "annotation": data_annotation}
+EXPERIMENTS = {"mirroring": data_mirroring, "annotation": data_annotation, "slices": data_slices}
 
 
 def main() -> None:
@@ -29,7 +32,7 @@ def main() -> None:
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, help="File with encoder weights, named after it, for `annotation`.")
+    parser.add_argument("--weights", type=Path, help="File with encoder weights, named after it (not for `mirroring`).")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="Epochs of 25 steps (default: those of the tables).")
     parser.add_argument("--arm", action="append", help="Only this one; repeat for several (default: all).")

@@ -8,7 +8,7 @@ import shutil
 from typing import Any
 
 import numpy as np
-from data_cases import DATASET, Change, dice, train, write_raw
+from data_cases import HIPPOCAMPUS, Change, dice, sparse, train, write_raw
 from data_run import Arm, Run
 
 from autocrossdim.data.annotated_slices import Label
@@ -53,10 +53,11 @@ def measure(
         tested: Change of the label maps of the held-out cases.
         description: Further keys of dataset.json.
     """
-    raw, work = run.path / "raw" / DATASET, run.path / "work"
-    slices = write_raw(run.data, raw, cases, change, **{"mirror_axes": MIRRORED, **description})
-    train(raw, work, weights=run.weights, start=start, seed=run.seed, epochs=run.epochs)
-    return {"slices": sum(slices.values()), "per_case": dice(run.data, raw, work, run.held_out, tested)}
+    source, raw, work = run.data / HIPPOCAMPUS, run.path / "raw" / HIPPOCAMPUS, run.path / "work"
+    slices = write_raw(source, raw, cases, change, **{"mirror_axes": MIRRORED, **description})
+    options = {"weights": run.weights, "start": start, "seed": run.seed, "epochs": run.epochs}
+    train(raw, work, patch_size=(56, 40), batch_size=10, **options)
+    return {"slices": sum(slices.values()), "per_case": dice(source, raw, work, run.held_out, tested)}
 
 
 def complete(number: int) -> Arm:
@@ -65,20 +66,10 @@ def complete(number: int) -> Arm:
 
 
 def spread(every: int) -> Arm:
-    """Return the arm with every k-th slice of 16 cases, from a random one of the first k labelled slices on."""
-
-    def arm(run: Run) -> dict[str, Any]:
-        random = np.random.default_rng(run.seed)
-
-        def sparse(_case: str, label: Label) -> Label:
-            first = int(np.flatnonzero(label.any(axis=(1, 2)))[0]) + int(random.integers(every))
-            kept = np.zeros_like(label)
-            kept[first::every] = label[first::every]
-            return kept
-
-        return measure(run, run.pool, change=sparse, unannotated_slices="empty")
-
-    return arm
+    """Return the arm with every k-th slice of 16 cases."""
+    return lambda run: measure(
+        run, run.pool, change=sparse(every, np.random.default_rng(run.seed)), unannotated_slices="empty"
+    )
 
 
 def previous(run: Run) -> dict[str, Any]:

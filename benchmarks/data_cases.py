@@ -1,4 +1,4 @@
-"""What the experiments of `data.py` share: cases of Hippocampus with changed labels, training, and held-out Dice."""
+"""What the experiments of `data.py` share: cases with changed labels, training, and held-out Dice."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,18 +11,10 @@ from autocrossdim.data.annotated_slices import Label
 from autocrossdim.data.images import read_label, write_label
 from autocrossdim.system.files import read_json, write_json
 
-DATASET = "Dataset004_Hippocampus"
+HIPPOCAMPUS = "Dataset004_Hippocampus"
 ENDING = ".nii.gz"
 STEPS_PER_EPOCH = 25
-# The same network for every arm: the planner would choose smaller batches for fewer cases.
-PLAN: dict[str, Any] = {
-    "planner": "omnia",
-    "patch_size": (56, 40),
-    "batch_size": 10,
-    "memory": 4,
-    "trial": False,
-    "processes": 1,
-}
+PLAN: dict[str, Any] = {"planner": "omnia", "memory": 4, "trial": False, "processes": 1}
 
 Change = Callable[[str, Label], Label]
 """Case and its label map (Z, Y, X) -> the label map of the experiment."""
@@ -30,7 +22,7 @@ Change = Callable[[str, Label], Label]
 
 def case_names(data: Path) -> list[str]:
     """Return the labelled training cases of Hippocampus, sorted."""
-    return sorted(file.name.removesuffix(ENDING) for file in (data / DATASET / "labelsTr").iterdir())
+    return sorted(file.name.removesuffix(ENDING) for file in (data / HIPPOCAMPUS / "labelsTr").iterdir())
 
 
 def halves(data: Path, seed: int) -> tuple[list[str], list[str]]:
@@ -39,13 +31,26 @@ def halves(data: Path, seed: int) -> tuple[list[str], list[str]]:
     return [str(name) for name in np.random.default_rng(seed).permutation(names[::2])], names[1::2]
 
 
+def sparse(every: int, random: np.random.Generator) -> Change:
+    """Keep every k-th slice of a label map, from a random one of the first k labelled slices on."""
+
+    def change(_case: str, label: Label) -> Label:
+        labelled = np.flatnonzero(label.any(axis=(1, 2)))
+        first = labelled[0] + random.integers(min(every, len(labelled)))
+        kept = np.zeros_like(label)
+        kept[first::every] = label[first::every]
+        return kept
+
+    return change
+
+
 def write_raw(
-    data: Path, raw: Path, cases: Sequence[str], change: Change | None = None, **description: Any
+    source: Path, raw: Path, cases: Sequence[str], change: Change | None = None, **description: Any
 ) -> dict[str, int]:
-    """Write a raw dataset of some training cases of Hippocampus, whose files stay where they are unless changed.
+    """Write a raw dataset of some training cases of another, whose files stay where they are unless changed.
 
     Args:
-        data: Directory of the datasets.
+        source: The other dataset.
         raw: Directory of the new dataset.
         cases: Names of the cases.
         change: Change of the label maps; None to use them as they are.
@@ -54,7 +59,7 @@ def write_raw(
     Returns:
         Case -> number of its slices with a label.
     """
-    source = (data / DATASET).resolve()
+    source = source.resolve()
     files, slices = {}, {}
     for case in sorted(cases):
         label = source / "labelsTr" / f"{case}{ENDING}"
@@ -66,22 +71,41 @@ def write_raw(
         image = source / "imagesTr" / f"{case}_0000{ENDING}"
         files[case] = {"images": [str(image)], "label": str(label.resolve())}
     content = {**read_json(source / "dataset.json"), "numTraining": len(files), "dataset": files, **description}
+    if "groups" in content:
+        content["groups"] = {case: content["groups"][case] for case in files}
     write_json(raw / "dataset.json", content)
     return slices
 
 
-def train(raw: Path, work: Path, *, weights: Path, start: str | None = None, seed: int, epochs: int) -> None:
+def train(
+    raw: Path,
+    work: Path,
+    *,
+    patch_size: tuple[int, int],
+    batch_size: int,
+    weights: Path,
+    start: str | None = None,
+    seed: int,
+    epochs: int,
+) -> None:
     """Plan Omnia-Net, and train it on all cases.
+
+    Patch and batch are the same for every arm; the planner would choose smaller batches for fewer cases.
 
     Args:
         raw: Raw dataset.
         work: Directory of all results.
+        patch_size: Patch (Y, X), in voxels.
+        batch_size: Patches per step.
         weights: File with encoder weights, named after the encoder.
         start: Starting weights; those of the file if None.
         seed: Seed of the training.
         epochs: Number of epochs.
     """
-    autocrossdim.plan_and_preprocess(raw, work=work, encoder=weights.name.partition(".")[0], **PLAN)
+    encoder = weights.name.partition(".")[0]
+    autocrossdim.plan_and_preprocess(
+        raw, work=work, encoder=encoder, patch_size=patch_size, batch_size=batch_size, **PLAN
+    )
     settings = {"steps_per_epoch": STEPS_PER_EPOCH, "validation_batches": 1, "workers": 0, "seed": seed}
     autocrossdim.train(
         raw, work=work, fold="all", weights=start or str(weights), device="cpu", epochs=epochs, set=settings
@@ -89,24 +113,24 @@ def train(raw: Path, work: Path, *, weights: Path, start: str | None = None, see
 
 
 def dice(
-    data: Path, raw: Path, work: Path, cases: Sequence[str], change: Change | None = None
+    source: Path, raw: Path, work: Path, cases: Sequence[str], change: Change | None = None
 ) -> dict[str, dict[str, float]]:
-    """Segment training cases of Hippocampus that the model has not seen, and return the Dice per case and label.
+    """Segment training cases of a dataset that the model has not seen, and return the Dice per case and label.
 
     Args:
-        data: Directory of the datasets.
+        source: The dataset.
         raw: Dataset of the model.
         work: Directory of its results.
         cases: Names of the cases.
         change: Change of the reference label maps.
     """
     test = work / "test"
-    write_raw(data, test, cases, change or (lambda _case, label: label))
+    write_raw(source, test, cases, change or (lambda _case, label: label))
     for case in cases:
         link = test / "imagesTr" / f"{case}_0000{ENDING}"
         link.parent.mkdir(exist_ok=True)
         if not link.exists():
-            link.symlink_to((data / DATASET / "imagesTr" / link.name).resolve())
+            link.symlink_to((source / "imagesTr" / link.name).resolve())
     return dice_of(raw, work, test / "imagesTr", test / "labelsTr")
 
 

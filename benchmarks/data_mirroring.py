@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data_cases import DATASET, dice, dice_of, write_raw
+from data_cases import HIPPOCAMPUS, dice, dice_of, write_raw
 from data_run import Arm, Run
 
 import autocrossdim
@@ -38,12 +38,12 @@ def hippocampus(axes: list[str] | None) -> Arm:
 
     def measure(run: Run) -> dict[str, Any]:
         orders = [[str(name) for name in np.random.default_rng(seed).permutation(run.names)] for seed in SEEDS]
-        raw, work = run.path / "raw" / DATASET, run.path / "work"
-        write_raw(run.data, raw, orders[run.seed][:CASES], **_description(axes))
+        raw, work = run.path / "raw" / HIPPOCAMPUS, run.path / "work"
+        write_raw(run.data / HIPPOCAMPUS, raw, orders[run.seed][:CASES], **_description(axes))
         mirrored = _train(raw, work, run)
         seen = {name for order in orders for name in order[:CASES]}
         held_out = [name for name in run.names if name not in seen]
-        return {"axes": mirrored, "per_case": dice(run.data, raw, work, held_out)}
+        return {"axes": mirrored, "per_case": dice(run.data / HIPPOCAMPUS, raw, work, held_out)}
 
     return measure
 

@@ -15,6 +15,7 @@ from autocrossdim.records.run_state import RunState
 from autocrossdim.system.console import bars, say, warn
 from autocrossdim.system.errors import Interrupted
 from autocrossdim.system.lightning import Fabric
+from autocrossdim.system.memory import freed_memory_kept
 from autocrossdim.system.text import counted
 from trainers.data import training_batches, unlabelled_batches, validation_batches
 from trainers.display import Display
@@ -70,6 +71,8 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         unlabelled = stack.enter_context(unlabelled_batches(run, state, fabric)) if has_mean_teacher else None
         # After the workers, because they are forked: the display must not be in use at that time.
         display = Display(run, state, stack.enter_context(bars()))
+        if fabric.device.type == "cpu":
+            stack.enter_context(freed_memory_kept())
         shares_time_limit = fabric.world_size > 1 and settings.max_seconds is not None
         clock = Clock(state, share=fabric.broadcast if shares_time_limit else None)
         losses = Losses(fabric.device, fabric.world_size)

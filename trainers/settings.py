@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from autocrossdim.records.plan import STEPS_PER_EPOCH, Augmentation
+from autocrossdim.records.plan import EPOCHS, STEPS_PER_EPOCH, Augmentation
 from autocrossdim.system.errors import UserError, first_fault
 from autocrossdim.system.text import printable
 
@@ -26,7 +26,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(
-        100,
+        EPOCHS,
         ge=1,
         le=MAX_EPOCHS,
         description="Number of epochs, at the end of which the learning rate has decayed to 0.",

@@ -1,6 +1,7 @@
 """What the cases of the training data are like, and how far from them an image may be: measured by `find_best`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_record, write_json
 
 LEAST_GROUPS = 5  # held-out cases (patients); with fewer, the spread of their distances is hardly known
 NEAREST = 3  # reference cases that a case is compared with
@@ -73,6 +75,11 @@ class Familiarity(BaseModel):
     differs_in: str
 
     @property
+    def words(self) -> str:
+        """Name of that measure in words."""
+        return WORDS.get(self.differs_in, self.differs_in)
+
+    @property
     def is_unlike(self) -> bool:
         """Whether the case is unlike the training data."""
         return self.score > 1
@@ -85,10 +92,35 @@ class Familiarity(BaseModel):
         """
         may_be_contrast = self.differs_in in ("intensity", FEATURES)
         return (
-            f"unlike the training data ({WORDS.get(self.differs_in, self.differs_in)}, {self.score:.1f} times the "
-            "limit). Check the image, and treat this segmentation with caution."
+            f"unlike the training data ({self.words}, {self.score:.1f} times the limit). Check the image, and treat "
+            "this segmentation with caution."
             f"{'' if adapted or not may_be_contrast else CONTRAST}"
         )
+
+
+class HeldOutCases(BaseModel):
+    """How like the training data each held-out case is; kept beside the models, since it names the cases.
+
+    Attributes:
+        cases: Result by name of the case.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cases: dict[str, Familiarity]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read familiarity.json.
+
+        Raises:
+            UserError: The file cannot be read, or is damaged.
+        """
+        return read_record(cls, path, remedy="Run `autocrossdim find_best` again.")
+
+    def write(self, path: Path) -> None:
+        """Write familiarity.json."""
+        write_json(path, self.model_dump())
 
 
 class Likeness(BaseModel):

@@ -29,6 +29,7 @@ DEFAULT_MEMORY_GB = 8.0  # budget where no GPU is found
 
 DISTILLED = "_distilled"  # end of the name of a student, which has the network of the configuration named before it
 
+EPOCHS = 100  # of a training by default
 STEPS_PER_EPOCH = 50  # optimiser steps between two checkpoints, the most that is lost when a run is killed
 
 NNUNET_NAMES = {"2d": "omnia", "3d_fullres": "dx", "3d_lowres": "dx_lowres", "3d_cascade_fullres": "dx_cascade"}

@@ -95,6 +95,10 @@ class Workspace:
         """Metrics of all validation cases of a configuration."""
         return self.model(configuration) / "summary.json"
 
+    def familiarity(self, configuration: str) -> Path:
+        """File with how like the training data each held-out case of a configuration is."""
+        return self.model(configuration) / "familiarity.json"
+
     def fold(self, configuration: str, fold: int | str) -> "FoldFolder":
         """Directory of one fold of a configuration."""
         return FoldFolder(self.model(configuration) / f"fold_{fold}")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autocrossdim.records.best import Best
-from autocrossdim.records.plan import Plan
+from autocrossdim.records.plan import EPOCHS, Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.selection.budget import is_difference
-from autocrossdim.system.text import command_line
+from autocrossdim.system.text import command_line, listed
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ def next_step(
     outdated: bool,
     validated: bool,
     missing: Sequence[str],
+    failed: Sequence[str] = (),
+    epochs: int = 0,
     work: str | Path | None,
 ) -> Next:
     """Return what to do next. The command names no directory, since the page may be sent to others.
@@ -50,6 +52,8 @@ def next_step(
         outdated: Whether checkpoints or the plan changed since then.
         validated: Whether a configuration was validated.
         missing: Folds of that configuration that are not among the results.
+        failed: Labels that it hardly segments.
+        epochs: Most epochs that a fold of it was trained for.
         work: Directory of all results as the user gave it; the command calls it WORK.
     """
 
@@ -58,6 +62,10 @@ def next_step(
 
     planned = plan.decision.configuration
     predict = command("predict", "-i", "IMAGES", "-o", "SEGMENTED")
+    if failed and not missing:
+        names = listed([f"'{name}'" for name in failed])
+        longer = command("train", "--epochs", str(max(EPOCHS, 2 * epochs)))
+        return Next(f"Train for longer: the model hardly segments {names}.", longer)
     if best is not None and not outdated:
         return Next("Segment new images, and look at the cases below first.", predict)
     if missing:

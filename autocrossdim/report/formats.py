@@ -9,9 +9,9 @@ import numpy as np
 from autocrossdim.records.plan import Configuration
 
 
-def data_uri(png: bytes) -> str:
-    """Return a PNG as the address of an image."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def data_uri(picture: bytes, kind: str = "png") -> str:
+    """Return a picture as the address of an image; `kind` is `png` or `webp`."""
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -5,10 +5,17 @@ import math
 from autocrossdim.records.summary import Summary
 from autocrossdim.system.text import counted, listed
 
+HARDLY = 0.1  # Dice below which a label is hardly segmented; our choice
+
 
 def unmatched_sentences(summary: Summary) -> list[str]:
     """Return one sentence or two per label that is missed or falsely predicted in any case."""
     return [_sentence(summary, key) for key in summary.mean if summary.n_missed[key] or summary.n_false_alarms[key]]
+
+
+def hardly_segmented(summary: Summary) -> dict[str, float]:
+    """Return the mean Dice of the labels that are hardly segmented at all, by name."""
+    return {summary.name(key): means["Dice"] for key, means in summary.mean.items() if means["Dice"] < HARDLY}
 
 
 def partial_sentences(summary: Summary) -> list[str]:

@@ -16,6 +16,8 @@ from autocrossdim.report import formats
 from autocrossdim.report.decided import budget_warnings, next_step
 from autocrossdim.report.distributions import fingerprint_chart
 from autocrossdim.report.methods import methods
+from autocrossdim.report.misses import hardly_segmented
+from autocrossdim.report.pictures import LEGEND_ENTRIES
 from autocrossdim.report.results import read_results
 from autocrossdim.report.rows import described
 from autocrossdim.report.studies import study_sections
@@ -73,7 +75,7 @@ def write_report(
         "autocrossdim.report",
         "report.html.jinja",
         {
-            "png": formats.data_uri,
+            "picture": formats.data_uri,
             "number": formats.number,
             "ends": formats.ends,
             "sizes": formats.sizes,
@@ -103,12 +105,15 @@ def write_report(
             outdated=outdated is not None,
             validated=results is not None,
             missing=results.missing if results is not None else [],
+            failed=list(hardly_segmented(results.summary)) if results is not None else [],
+            epochs=max((fold.epochs for fold in results.folds), default=0) if results is not None else 0,
             work=work,
         ),
         results=results,
         suggested=suggested(workspace, plan.labels, fingerprint.names),
         others=[name for name in trained if name not in configurations],
         unit=unit,
+        legend_entries=LEGEND_ENTRIES,
         students=[] if best is None else students(workspace, best),
         studies=study_sections(workspace),
     )

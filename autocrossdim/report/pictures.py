@@ -1,16 +1,19 @@
-"""Pictures of the report as PNG bytes: cases with outlined labels, the Dice of every case, and how sizes agree."""
+"""Pictures of the report: cases with outlined labels, the Dice of every case, and how sizes agree."""
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from skimage import measure
+from skimage.segmentation import find_boundaries
 
 from autocrossdim.records.colours import colours
 from autocrossdim.records.labels import Labels
-from autocrossdim.report.scans import Scan
+from autocrossdim.report.scans import Plane, Scan
 from autocrossdim.report.sizes import Agreement, Measure
 from autocrossdim.system.text import for_matplotlib, printable
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 CASING = "#000000"  # drawn around each line, so that lines are visible on any grey
 LEGEND_ENTRIES, LEGEND_WIDTH = 6, 50  # labels and characters per line that fit below a picture
 LONGEST_NAME = 30  # characters of a label name that are drawn
+THUMBNAIL = 112  # pixels of the larger side
+FILLED = 0.45  # opacity of the annotation in a thumbnail
 
 
 def case_picture(scan: Scan, labels: Labels, *, window: tuple[float, float] | None = None) -> bytes:
@@ -32,30 +37,28 @@ def case_picture(scan: Scan, labels: Labels, *, window: tuple[float, float] | No
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.path import Path
     from matplotlib.patheffects import withStroke
 
-    plane = scan.acquired()
-    number = scan.fullest(plane.axis)
-    scan = scan.one_slice(plane, number).around_labels()
-    image, expected, predicted = (plane.slice(array, 0) for array in (scan.image, scan.annotation, scan.prediction))
-
+    view = _fullest_slice(scan, window)
     figure = Figure(figsize=(3.2, 3.4), layout="constrained", facecolor="black")
     plot = figure.subplots()
-    low, high = np.percentile(image, (1, 99)) if window is None else window
-    grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    plot.imshow(
-        np.moveaxis(np.broadcast_to(grey, (3, *grey.shape[1:])), 0, -1),
-        aspect=scan.spacing[plane.rows] / scan.spacing[plane.columns],
-    )
+    plot.imshow(view.image, aspect=view.aspect)
     plot.autoscale(False)
     handles = []
     for name, values, colour in zip(labels.names, labels.foreground.values(), colours(labels), strict=True):
-        for label, style in ((expected, "solid"), (predicted, (0, (3, 1.5)))):
-            for outline in outlines(np.isin(label, values)):
-                (line,) = plot.plot(outline[:, 1], outline[:, 0], color=colour, linestyle=style, linewidth=1.2)
-                line.set_path_effects([withStroke(linewidth=2.6, foreground=CASING)])
+        for label, style in ((view.annotation, "solid"), (view.prediction, (0, (3, 1.5)))):
+            found = outlines(np.isin(label, values))
+            if not found:
+                continue
+            # Half of each line falls inside the label; the other half would cover that of a label that touches it.
+            inside = Path.make_compound_path(*(Path(outline[:, ::-1], closed=True) for outline in found))
+            for outline in found:
+                (line,) = plot.plot(outline[:, 1], outline[:, 0], color=colour, linestyle=style, linewidth=2.6)
+                line.set_path_effects([withStroke(linewidth=4.4, foreground=CASING)])
+                line.set_clip_path(inside, plot.transData)
         handles.append(Line2D([], [], color=colour, label=drawn_name(name)))
-    for letter, (x, y) in zip(plane.marks, ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04)), strict=False):
+    for letter, (x, y) in zip(view.plane.marks, ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04)), strict=False):
         mark = plot.text(x, y, letter, color="white", ha="center", va="center", transform=plot.transAxes)
         mark.set_path_effects([withStroke(linewidth=2, foreground=CASING)])
     plot.set_axis_off()
@@ -65,6 +68,69 @@ def case_picture(scan: Scan, labels: Labels, *, window: tuple[float, float] | No
         place = {"loc": "outside lower center", "ncols": columns}
         figure.legend(handles=handles, fontsize=8, labelcolor="white", frameon=False, **place)
     return png(figure)
+
+
+def thumbnail(scan: Scan, labels: Labels, *, window: tuple[float, float] | None = None) -> bytes:
+    """Draw the same slice as `case_picture` as a small WebP: the annotation filled, the prediction outlined.
+
+    Args:
+        scan: The case.
+        labels: Labels or regions to draw.
+        window: Intensities shown as black and white; the 1st and 99th percentile if None.
+    """
+    view = _fullest_slice(scan, window)
+    height, width = view.image.shape[:2]
+    scale = THUMBNAIL / max(height * view.aspect, width)
+    size = max(1, round(scale * width)), max(1, round(scale * height * view.aspect))
+    image = Image.fromarray((255 * view.image).round().astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    drawn = np.array(image, np.float64)
+
+    def enlarged(label: NDArray[Any], values: Sequence[int]) -> NDArray[np.bool_]:
+        mask: NDArray[np.bool_] = np.array(Image.fromarray(np.isin(label, values)).resize(size))
+        return mask
+
+    for values, colour in zip(labels.foreground.values(), colours(labels), strict=True):
+        rgb = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
+        filled = enlarged(view.annotation, values)
+        drawn[filled] = (1 - FILLED) * drawn[filled] + FILLED * rgb
+        drawn[find_boundaries(enlarged(view.prediction, values), mode="inner")] = rgb
+    stream = io.BytesIO()
+    Image.fromarray(drawn.round().astype(np.uint8)).save(stream, "WEBP", quality=75)
+    return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """One slice of a case, around its labels.
+
+    Attributes:
+        plane: Its plane.
+        image: Colours from 0 to 1, shape (rows, columns, 3).
+        annotation: Label values, shape (rows, columns).
+        prediction: Label values, shape (rows, columns).
+        aspect: Height of a pixel divided by its width.
+    """
+
+    plane: Plane
+    image: NDArray[np.float64]
+    annotation: NDArray[Any]
+    prediction: NDArray[Any]
+    aspect: float
+
+
+def _fullest_slice(scan: Scan, window: tuple[float, float] | None) -> _Slice:
+    plane = scan.acquired()
+    scan = scan.one_slice(plane, scan.fullest(plane.axis)).around_labels()
+    image = plane.slice(scan.image, 0)
+    low, high = np.percentile(image, (1, 99)) if window is None else window
+    grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    return _Slice(
+        plane=plane,
+        image=np.moveaxis(np.broadcast_to(grey, (3, *grey.shape[1:])), 0, -1),
+        annotation=plane.slice(scan.annotation, 0),
+        prediction=plane.slice(scan.prediction, 0),
+        aspect=scan.spacing[plane.rows] / scan.spacing[plane.columns],
+    )
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
@@ -103,7 +169,7 @@ def agreement_chart(agreement: Agreement, measure: Measure) -> bytes:
     annotated, predicted = np.array(agreement.annotated), np.array(agreement.predicted)
     figure = Figure(figsize=(7.5, 2.9))
     figure.suptitle(drawn_name(agreement.name), fontsize=10)
-    figure.subplots_adjust(left=0.1, right=0.98, bottom=0.18, top=0.88, wspace=0.3)
+    figure.subplots_adjust(left=0.1, right=0.96, bottom=0.18, top=0.88, wspace=0.3)
     left, right = figure.subplots(1, 2)
     ends = 0, 1.05 * max(annotated.max(), predicted.max())
     left.plot(ends, ends, color="0.6", linewidth=1)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from autocrossdim.data.dataset import Dataset
 from autocrossdim.data.splits import Split
 from autocrossdim.records.best import Best, folder_name
 from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.likeness import Familiarity, HeldOutCases
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.summary import Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.calibration import calibration_chart
 from autocrossdim.report.drawn import LISTED, Drawn, draw_cases
-from autocrossdim.report.misses import partial_sentences, unmatched_sentences
+from autocrossdim.report.misses import hardly_segmented, partial_sentences, unmatched_sentences
 from autocrossdim.report.pictures import agreement_chart, dice_chart
 from autocrossdim.report.rows import Row, held_out_rows
 from autocrossdim.report.sizes import Agreement, Measure, agreements, case_sizes
@@ -24,6 +26,7 @@ from autocrossdim.report.table import results_table
 from autocrossdim.report.training import Fold, trained_folds, training_warnings
 
 FEW = 10  # patients (or cases) below which the page warns that an interval rests on few; our choice
+LEAST_ALIKE = 10  # cases that are listed as least like the training data
 CHARTS = 8  # labels whose sizes are drawn
 
 
@@ -45,6 +48,7 @@ class Results:
         agreements: Agreement of sizes by label.
         agreement_charts: PNG by label name, of the first labels.
         table: All labels and cases, for the script of the page.
+        familiarity: How like the training data held-out cases are, the least alike first; empty if not measured.
         folds: Training of the folds.
         training_warnings: What may have gone wrong in training, and what may help.
     """
@@ -62,8 +66,14 @@ class Results:
     agreements: Sequence[Agreement]
     agreement_charts: Mapping[str, bytes]
     table: Mapping[str, Any]
+    familiarity: Mapping[str, Familiarity]
     folds: Sequence[Fold]
     training_warnings: Sequence[str]
+
+    def dice(self, name: str) -> float | None:
+        """Return the mean Dice of a case; None if it is not among the results."""
+        cases = self.summary.metric_per_case
+        return next((case.dice for case in cases if case.file.removesuffix(self.ending) == name), None)
 
     def annotated(self, key: str) -> int:
         """Return the number of cases in which a label is annotated."""
@@ -105,6 +115,7 @@ def read_results(
         UserError: A file is missing or damaged.
     """
     folder = folder_name(configurations)
+    trained = trained_folds(workspace, configurations, splits)
     summary = Summary.read(workspace.summary(folder))
     rows = held_out_rows(summary, dataset.file_ending)
     evaluated = {row.name for row in rows}
@@ -121,7 +132,7 @@ def read_results(
         summary=summary,
         missing=missing,
         rows=rows[:LISTED],
-        cautions=_cautions(summary, rows, missing, best),
+        cautions=[*_failures(summary, trained), *_cautions(summary, rows, missing, best)],
         chart=dice_chart({summary.name(key): [row.labels[key] for row in rows] for key in summary.mean}),
         calibration_chart=None if best is None else calibration_chart(best, summary, folds, dataset.file_ending),
         drawn=drawn,
@@ -136,9 +147,28 @@ def read_results(
             drawn=[case["name"] for case in drawn.cases],
             name=f"{plan.dataset}_{folder}",
         ),
-        folds=trained_folds(workspace, configurations, splits),
+        familiarity={} if best is None else _familiarity(workspace.familiarity(folder)),
+        folds=trained,
         training_warnings=training_warnings(plan, workspace, configurations, splits),
     )
+
+
+def _familiarity(file: Path) -> dict[str, Familiarity]:
+    """Return how like the training data the cases are, for the least alike ones."""
+    if not file.exists():
+        return {}
+    cases = HeldOutCases.read(file).cases
+    return dict(sorted(cases.items(), key=lambda case: -case[1].score)[:LEAST_ALIKE])
+
+
+def _failures(summary: Summary, folds: Sequence[Fold]) -> list[str]:
+    """Return a sentence about each label that is hardly segmented."""
+    most = max((fold.steps for fold in folds), default=0)
+    steps = f"; the folds were trained for up to {most:,} steps" if most else ""
+    return [
+        f"'{name}' is hardly segmented: mean Dice {dice:.3f}{steps}. Train for longer, and check its annotation."
+        for name, dice in hardly_segmented(summary).items()
+    ]
 
 
 def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], best: Best | None) -> list[str]:

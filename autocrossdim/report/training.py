@@ -18,6 +18,7 @@ class Fold:
         name: Configuration and number of the fold.
         cases: Number of training cases.
         epochs: Epochs trained.
+        steps: Optimiser steps trained; 0 if the history does not say.
         epochs_in_2d: Epochs of the 2D twin that the network started from; 0 without one.
         minutes: Training time, the twin's included.
         picture: PNG of the training curves, if there is one.
@@ -26,6 +27,7 @@ class Fold:
     name: str
     cases: int
     epochs: int
+    steps: int
     epochs_in_2d: int
     minutes: float
     picture: bytes | None
@@ -54,6 +56,7 @@ def trained_folds(workspace: Workspace, configurations: Sequence[str], splits: S
                         # A fold that was trained before cases were added has fewer than the split.
                         cases=epochs[-1].get("training_cases") or len(split.train),
                         epochs=len(epochs),
+                        steps=epochs[-1].get("step", 0),
                         epochs_in_2d=len(epochs_in_2d),
                         minutes=sum(epoch["seconds"] for epoch in (*epochs_in_2d, *epochs)) / 60,
                         picture=folder.progress.read_bytes() if folder.progress.exists() else None,

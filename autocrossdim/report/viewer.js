@@ -155,30 +155,31 @@
     return drawn;
   }
 
-  function overlay(context, view, labels, dash) {
-    const style = find("style").value, opacity = Number(find("opacity").value) / 100;
+  function overlay(context, view, labels, { dash = [], filled = false } = {}) {
+    const opacity = Number(find("opacity").value) / 100;
     for (const label of shared.labels) {
       if (hidden.has(label)) continue;
       const corners = outlines(labels, label.values, view.plane, view.slice);
       if (!corners.length) continue;
       const drawn = path(corners, view.width / view.columns, view.height / view.rows);
-      context.globalAlpha = opacity;
-      if (style !== "outline") {
+      if (filled) {
         context.globalAlpha = 0.5 * opacity;
         context.fillStyle = label.colour;
         context.fill(drawn, "evenodd");
+      } else {
+        // Half of each line falls inside the label; the other half would cover the outline of a label that touches it.
+        context.save();
+        context.clip(drawn, "evenodd");
         context.globalAlpha = opacity;
-      }
-      if (style !== "fill") {
         context.lineJoin = "round";
         context.setLineDash(dash);
         context.strokeStyle = shared.casing;
-        context.lineWidth = 3.5;
+        context.lineWidth = 6;
         context.stroke(drawn);
         context.strokeStyle = label.colour;
-        context.lineWidth = 1.75;
+        context.lineWidth = 4;
         context.stroke(drawn);
-        context.setLineDash([]);
+        context.restore();
       }
       context.globalAlpha = 1;
     }
@@ -220,8 +221,9 @@
       context.drawImage(map, 0, 0, view.width, view.height);
       context.globalAlpha = 1;
     }
-    if (find("annotation").checked) overlay(context, view, current.ready.annotation, []);
-    if (find("prediction").checked) overlay(context, view, current.ready.prediction, [5, 3]);
+    const filled = find("style").value === "fill";
+    if (find("annotation").checked) overlay(context, view, current.ready.annotation, { filled });
+    if (find("prediction").checked) overlay(context, view, current.ready.prediction, { dash: filled ? [] : [5, 3] });
     marks(context, view);
     const text = `${plane.name}, slice ${view.slice + 1} of ${view.slices}`;
     view.caption.textContent = view.slices > 1 ? text : plane.marks ? plane.name : "";
@@ -260,6 +262,7 @@
     const { canvas, slider } = view;
     let wheel = 0, finger = null;
     canvas.addEventListener("wheel", (event) => {
+      if (view.slice === (event.deltaY > 0 ? view.slices - 1 : 0)) return; // beyond the last slice, the page scrolls
       event.preventDefault();
       wheel += event.deltaMode ? event.deltaY * WHEEL : event.deltaY;
       const steps = Math.trunc(wheel / WHEEL);
@@ -267,18 +270,23 @@
       move(view, steps);
     }, { passive: false });
     canvas.addEventListener("keydown", (event) => {
-      const step = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10 }[event.key];
+      const all = view.slices;
+      const step = {
+        ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10, Home: -all, End: all,
+      }[event.key];
       if (!step) return;
       event.preventDefault();
       move(view, step);
     });
+    // A finger moves to the side, because up and down it scrolls the page.
+    const along = (event) => (event.pointerType === "touch" ? event.clientX : event.clientY);
     canvas.addEventListener("pointerdown", (event) => {
-      finger = event.clientY;
+      finger = along(event);
       canvas.setPointerCapture(event.pointerId);
     });
     canvas.addEventListener("pointermove", (event) => {
       if (finger === null) return;
-      const steps = Math.trunc((event.clientY - finger) / 8);
+      const steps = Math.trunc((along(event) - finger) / 8);
       finger += steps * 8;
       move(view, steps);
     });
@@ -400,6 +408,9 @@
   });
   for (const name of ["annotation", "prediction", "uncertainty", "style", "opacity"]) find(name).addEventListener("input", drawAll);
 
+  for (const button of document.querySelectorAll("[data-case]")) {
+    button.addEventListener("click", () => document.dispatchEvent(new CustomEvent("open-case", { detail: button.dataset.case })));
+  }
   // Other parts of the page open a case with this event.
   document.addEventListener("open-case", (event) => {
     const number = cases.findIndex((each) => each.name === event.detail);

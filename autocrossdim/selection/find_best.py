@@ -95,7 +95,8 @@ def find_best(work: CrossValidation) -> Best:
     stages = plan.with_stages(chosen.names)
     postprocessing = choose_postprocessing(chosen.summary, plan.labels, processes=work.processes)
     calibration, score = _calibrate(work, chosen)
-    likeness = find_likeness(work, chosen.names, digests)
+    found = find_likeness(work, chosen.names, digests)
+    likeness = None if found is None else found[0]
     calibrated = {"calibration": SummaryCalibration(**calibration.model_dump(), case_score=score)}
     chosen.summary.model_copy(update=calibrated).write(workspace.summary(folder_name(chosen.names)))
     best = Best(
@@ -123,6 +124,10 @@ def find_best(work: CrossValidation) -> Best:
         plan_digest=plan_digest(plan, chosen.names),
         checkpoints={key: value for key, value in digests.items() if key.partition("/")[0] in stages},
     )
+    familiarity = workspace.familiarity(folder_name(chosen.names))
+    familiarity.unlink(missing_ok=True)
+    if found is not None:
+        found[1].write(familiarity)
     best.write(workspace.best)
     return best
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from autocrossdim.inference.likeness import feature_numbers, image_numbers
 from autocrossdim.inference.model import Model
 from autocrossdim.preprocessing.store import Store
-from autocrossdim.records.likeness import FEATURES, LEAST_GROUPS, Floats, Likeness, Measure, familiarity
+from autocrossdim.records.likeness import FEATURES, LEAST_GROUPS, Floats, HeldOutCases, Likeness, Measure, familiarity
 from autocrossdim.selection.folds import CrossValidation
 from autocrossdim.selection.held_out import Names, evidence_file
 from autocrossdim.selection.stages import preprocessed
@@ -34,8 +34,10 @@ or more."""
 PRIOR = 4  # cases that the mean variance of all numbers counts as, in the variance of each
 
 
-def find_likeness(work: CrossValidation, names: Names, digests: Mapping[str, str]) -> Likeness | None:
-    """Return what the training data are like for a candidate; None with too few held-out cases.
+def find_likeness(
+    work: CrossValidation, names: Names, digests: Mapping[str, str]
+) -> tuple[Likeness, HeldOutCases] | None:
+    """Return what the training data are like for a candidate, and how like them each held-out case is.
 
     Images are compared with all other cases. Features are compared with those of the training cases of the same
     network, so that the distances of held-out cases are those of new cases.
@@ -44,6 +46,9 @@ def find_likeness(work: CrossValidation, names: Names, digests: Mapping[str, str
         work: Cross-validation of the candidate.
         names: Configurations that are averaged.
         digests: SHA-256 of each checkpoint, by `CONFIGURATION/fold_K`.
+
+    Returns:
+        Both results; None with too few held-out cases.
 
     Raises:
         UserError: A checkpoint or a preprocessed case is damaged.
@@ -63,18 +68,19 @@ def find_likeness(work: CrossValidation, names: Names, digests: Mapping[str, str
     if features:
         distances[FEATURES] = [by_case[case] for case in held_out]
     limits = {name: limit(values, groups) for name, values in distances.items()}
-    scores = [
-        familiarity({name: values[index] for name, values in distances.items()}, limits)
-        for index in range(len(held_out))
-    ]
-    return Likeness(
+    scores = {
+        case: familiarity({name: values[index] for name, values in distances.items()}, limits)
+        for index, case in enumerate(held_out)
+    }
+    likeness = Likeness(
         configuration=names[0],
         image=measures,
         features=features,
         limits=limits,
         n_cases=len(held_out),
-        n_unlike=sum(score.is_unlike for score in scores),
+        n_unlike=sum(score.is_unlike for score in scores.values()),
     )
+    return likeness, HeldOutCases(cases=scores)
 
 
 def _image_numbers(store: Store, case: str) -> dict[str, Floats]:

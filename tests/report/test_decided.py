@@ -38,3 +38,21 @@ def test_without_folds_a_trained_model_predicts_next(make_plan: Callable[..., An
     checkpoint.touch()
     step = next_step(plan, workspace, None, folds=0, outdated=False, validated=False, missing=[], work=None)
     assert step.command == "autocrossdim predict Dataset001_Tiny -i IMAGES -o SEGMENTED"
+
+
+def test_a_model_that_hardly_segments_a_label_is_trained_further(make_plan: Callable[..., Any], tmp_path: Path) -> None:
+    plan = make_plan()
+    step = next_step(
+        plan,
+        Workspace.of(plan.dataset, tmp_path),
+        None,
+        folds=5,
+        outdated=False,
+        validated=True,
+        missing=[],
+        failed=["organ"],
+        epochs=80,
+        work=None,
+    )
+    assert step.why == "Train for longer: the model hardly segments 'organ'."
+    assert step.command == "autocrossdim train Dataset001_Tiny --epochs 160"

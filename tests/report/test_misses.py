@@ -3,7 +3,7 @@ import pytest
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.summary import CaseResult, Summary
-from autocrossdim.report.misses import partial_sentences, skipped_sentence, unmatched_sentences
+from autocrossdim.report.misses import hardly_segmented, partial_sentences, skipped_sentence, unmatched_sentences
 
 LESION = Labels(foreground={"lesion": (1,)})
 
@@ -78,3 +78,10 @@ def test_cases_in_which_a_label_was_not_annotated_are_neither_right_nor_wrong() 
     assert partial_sentences(summary) == [
         "'lesion' was annotated in 3 of 4 cases; the others do not count in its results."
     ]
+
+
+def test_a_label_with_a_dice_near_0_is_hardly_segmented() -> None:
+    summary = summary_of((5, 5, 1.0))
+    assert hardly_segmented(summary) == {}
+    summary.mean["1"]["Dice"] = 0.02
+    assert hardly_segmented(summary) == {"lesion": 0.02}

@@ -22,6 +22,7 @@ from autocrossdim.evaluation.summary import summarise
 from autocrossdim.preprocessing.fingerprint import extract
 from autocrossdim.records.best import Best, Contender, checkpoint_digests, plan_digest
 from autocrossdim.records.labels import Labels
+from autocrossdim.records.likeness import Familiarity, HeldOutCases
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.study import StudyResults
 from autocrossdim.records.study import Table as StudyTable
@@ -134,6 +135,7 @@ def test_after_a_cross_validation_the_page_shows_results_and_their_limits(traine
     assert "&#39;rare&#39; is annotated in 3 of 6 cases only" in page
     assert "The results rest on 6 cases only" in page
     assert "Run <code>autocrossdim find_best</code> for both." in page
+    assert "is hardly segmented" not in page
     assert page.index("lowest Dice: f") < page.index("next lowest: ") < page.index("highest Dice: a")
     assert "1 epoch after 1 of the 2D network, 2.5 minutes" in page
 
@@ -155,8 +157,10 @@ def test_signs_of_overfitting_are_named_once_with_remedies(trained: tuple[Path, 
 def test_the_page_needs_no_other_file_and_names_are_never_markup(trained: tuple[Path, Workspace]) -> None:
     page = page_of(*trained)
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert len(sources) == 8  # the chart of Dice, four cases, the volumes of two labels and the histograms
-    assert all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
+    pictures = [source for source in sources if source.startswith("data:image/png;base64,iVBOR")]
+    thumbnails = [source for source in sources if source.startswith("data:image/webp;base64,UklGR")]
+    # The chart of Dice, five of six cases, the volumes of two labels and the histograms; then the sixth case.
+    assert (len(pictures), len(thumbnails), len(sources)) == (9, 1, 10)
     assert "block &lt;b&gt;" in page
     assert "block <b>" not in page
     assert "://" not in page
@@ -318,7 +322,13 @@ def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(tra
         plan_digest=plan_digest(plan, ["dx"]),
         checkpoints=checkpoint_digests(space, ["dx"], (0, 1, 2)),
     ).write(space.best)
+    cases = {"c": Familiarity(score=1.25, differs_in="size"), "a": Familiarity(score=0.5, differs_in="features")}
+    HeldOutCases(cases=cases).write(space.familiarity("dx"))
     page = page_of(path, space)
+    assert "Cases unlike the training data" in page
+    assert "1 of the cases below would be flagged" in page
+    assert '<td>c</td><td>size in mm (flagged)</td><td class="n">1.25</td>' in page
+    assert '<td>a</td><td>features of the network</td><td class="n">0.50</td>' in page
     assert "Chosen after cross-validation: dx" in page
     assert page.index("dx is the only one.") < page.index("Cross-validation of dx")
     assert '<ul class="caution"><li>Training budgets per fold differ' in page
@@ -348,7 +358,7 @@ def test_missed_labels_are_counted_named_and_left_out_of_the_distances_where_fou
     assert "“rare” was not found in 1 of 3 cases with it: b." in page
     assert re.search(r"1 of 3 cases has no prediction for &#39;rare&#39; and counts as the image diagonal", page)
     assert re.search(r"<td>b</td><td>patient b</td><td>rare</td><td></td>", page)
-    assert re.search(r'<td>rare</td><td class="n">3</td><td class="n">1</td><td class="n">0</td>', page)
+    assert re.search(r'<td>rare</td>.*?<td class="n">3</td><td class="n">1</td><td class="n">0</td>', page, re.DOTALL)
 
 
 def test_folds_that_are_not_included_are_named(trained: tuple[Path, Workspace]) -> None:

@@ -88,9 +88,12 @@ def work(tmp_path: Path, make_dataset: Callable[..., Path], make_plan: Callable[
 
 def test_held_out_cases_are_like_the_training_data_and_altered_ones_are_not(work: CrossValidation) -> None:
     digests = checkpoint_digests(work.workspace, ["dx"], range(3))
-    likeness = find_likeness(work, ("dx",), digests)
-    assert likeness is not None
-    assert find_likeness(work, ("dx",), digests) == likeness  # from the features that were kept
+    result = find_likeness(work, ("dx",), digests)
+    assert result is not None
+    assert find_likeness(work, ("dx",), digests) == result  # from the features that were kept
+    likeness, held_out = result
+    assert set(held_out.cases) == set("abcdef")
+    assert max(case.score for case in held_out.cases.values()) <= 1
     assert set(likeness.features) == {"dx/fold_0", "dx/fold_1", "dx/fold_2"}
     assert {len(measure.cases) for measure in likeness.features.values()} == {4}  # the training cases of each fold
     assert {len(measure.cases) for measure in likeness.image.values()} == {6}

@@ -4,7 +4,7 @@
 
 The same cases, steps and seeds with (1) both labels everywhere, (2) the whole hippocampus and its posterior part as
 overlapping regions, (3) a third of the slices marked to be ignored. All are compared with the full labels of the 16
-cases of `imagesTs`. The table goes to docs/how-to/training.md.
+cases of `imagesTs`. The table goes to docs/explanation/training.md.
 """
 
 import argparse

@@ -6,7 +6,7 @@ Each row is planned by the planner for 8 GB, with the smallest encoder, and pred
 weights, without mirroring, in a process of its own. What is promised is the sum of
 
 - the plan's memory of predicting a batch of tiles,
-- the accumulators: labels x patch depth x slice in float32, at most 2 GiB (docs/how-to/prediction.md),
+- the accumulators: labels x patch depth x slice in float32, at most 2 GiB (docs/explanation/prediction.md),
 - the arrays of the case: the image as read and as preprocessed, in float32, and the label.
 """
 

@@ -20,7 +20,7 @@ AUGMENTATIONS: dict[int, Augmentation] = {2: "strong", 3: "standard"}
 """Augmentation by number of axes of the images.
 
 Photographs, ultrasound and screenshots without spacing differ more in angle, size and contrast than volumes, whose
-spacing and orientation are known. Measured: docs/how-to/training.md.
+spacing and orientation are known. Measured: docs/explanation/training.md.
 """
 IMAGE_STATISTICS = {2: 0.2, 3: 0.0}
 """Share of each image's own statistics in batch norms, by number of axes of the images.

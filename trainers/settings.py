@@ -19,8 +19,8 @@ FORMER = frozenset({"augment", "affine", "elastic"})  # settings of earlier vers
 class Settings(BaseModel):
     """Settings of a training run besides the plan; stored in every checkpoint.
 
-    docs/how-to/training.md gives the reasons for the defaults. Upper bounds are far above every sensible value: they
-    turn typing errors into messages.
+    docs/explanation/training.md gives the reasons for the defaults. Upper bounds are far above every sensible value:
+    they turn typing errors into messages.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -163,7 +163,7 @@ def _unknown(name: str) -> str:
     if name in FORMER:
         return (
             f"There is no setting '{name}' any more. Use augmentation=none, standard or strong; see "
-            "docs/how-to/training.md."
+            "docs/explanation/training.md."
         )
     shown = _shown(name)
     initials = {"".join(word[0] for word in field.split("_")): field for field in Settings.model_fields if "_" in field}

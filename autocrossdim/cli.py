@@ -21,7 +21,7 @@ import typer
 
 from autocrossdim.commands import COMMANDS
 from autocrossdim.commands.signature import declared
-from autocrossdim.system.errors import Interrupted, UserError, from_os_error
+from autocrossdim.system.errors import Interrupted, UserError, from_os_error, in_words
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -165,6 +165,8 @@ def main() -> NoReturn:
     # Threads that spin while they wait make a training step 2-4x slower as soon as anything else runs on these cores,
     # and at most 10 % faster when nothing does (measured: DX-Net on two cores). Read when torch loads its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not sys.stdout.isatty():
+        os.environ.setdefault("TERMINAL_WIDTH", "160")  # of the help, whose first columns would be cut at 80
     # Tables hold characters that an ASCII terminal or log lacks; they are replaced there.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -188,8 +190,9 @@ def main() -> NoReturn:
             raise
         if len(sys.argv) > 1:
             where = getattr(getattr(error, "ctx", None), "command_path", "autocrossdim")
-            message = error.format_message().replace("Value error, ", "").rstrip(".")
-            sys.stderr.write(f"error: {message}. See `{where} --help`.\n")
+            message = in_words(error.format_message())
+            end = "" if message.endswith(("?", ".")) else "."
+            sys.stderr.write(f"error: {message}{end} See `{where} --help`.\n")
         code = 2
     if code == 130:  # Ctrl-C, which typer turns into an exit code or an exception, depending on its version
         sys.stderr.write(f"Stopped. {_how_to_resume(sys.argv[1:])}\n")

@@ -1,11 +1,13 @@
 """What users install: the contents of the wheel, the container, and the same version everywhere."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,33 @@ def test_the_container_gets_what_the_wheel_is_built_from() -> None:
 def test_the_container_gets_a_version_of_torch_that_the_package_accepts() -> None:
     (torch,) = (each for each in tomllib.loads(text("pyproject.toml"))["project"]["dependencies"] if "torch>" in each)
     assert f'"{torch}"' in text("Dockerfile")
+
+
+def test_every_imported_distribution_is_declared() -> None:
+    """Imports below a function count, too; the standard library and our own packages do not."""
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    extras = [each for extra in project["optional-dependencies"].values() for each in extra]
+    declared = {_normalised(re.split(r"[\[<>=!; ]", each)[0]) for each in (*project["dependencies"], *extras)}
+    distributions = packages_distributions()
+    unknown = {
+        name
+        for name in _imported() - sys.stdlib_module_names - set(PACKAGES)
+        if declared.isdisjoint(map(_normalised, distributions.get(name, [name])))
+    }
+    assert unknown == set()
+
+
+def _imported() -> set[str]:
+    """Return the top-level names of everything that the packages import."""
+    found = set()
+    for file in (file for package in PACKAGES for file in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {each.name.partition(".")[0] for each in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.partition(".")[0])
+    return found
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -75,7 +75,7 @@ def several(value: Any) -> tuple[Any, ...]:
     """Return one value, or a sequence of values, as a tuple; None is no value."""
     if value is None:
         return ()
-    return (value,) if isinstance(value, str | int) else tuple(value)
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
 
 
 def seconds(value: str | float | None) -> float | None:

@@ -27,7 +27,7 @@ PlannerOption = Annotated[
 ]
 OverwriteOption = Annotated[bool, Option("Recompute existing results.")]
 
-RENAMED = {"memory_gb": "memory", "options": "memory', 'encoder' and so on, one keyword per option, not '"}
+RENAMED = {"memory_gb": "memory"}
 
 
 @command(options=PlanOptions, renamed=RENAMED)

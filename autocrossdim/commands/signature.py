@@ -5,9 +5,13 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from autocrossdim.system.errors import UserError, first_fault
+from autocrossdim.system.renamed import check_positional
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -48,8 +52,9 @@ def command(
         renamed: Former name -> present name of its parameters, for the error message.
 
     Returns:
-        A decorator. The decorated function refuses unknown keywords with a TypeError that names the nearest one. Its
-        signature in `help()` and notebooks has plain types; `declared` returns the one with the options.
+        A decorator. The decorated function refuses unknown keywords with a TypeError that names the nearest one, and
+        numbers and switches of another type or out of bounds with a UserError. Its signature in `help()` and notebooks
+        has plain types; `declared` returns the one with the options.
     """
 
     def decorate(function: Function) -> Function:
@@ -60,6 +65,9 @@ def command(
             for name in kwargs:
                 if name not in signature.parameters:
                     raise TypeError(_unknown(function.__name__, name, signature, renamed or {}))
+            check_positional(function.__name__, signature, len(args))
+            for name, value in kwargs.items():
+                _check_value(signature.parameters[name], value)
             return function(*args, **kwargs)
 
         call.declared = signature  # type: ignore[attr-defined]
@@ -67,6 +75,25 @@ def command(
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def _check_value(parameter: inspect.Parameter, value: Any) -> None:
+    """Check a number or a switch, as the command line does.
+
+    Raises:
+        UserError: It has another type, or is out of bounds.
+    """
+    annotation, option = get_args(parameter.annotation)[:2]
+    kinds = get_args(annotation) or (annotation,)
+    if not {int, float, bool} & set(kinds) or not set(kinds) <= {int, float, bool, NoneType}:
+        return
+    allowed: Any = annotation
+    if value is not None:
+        allowed = Annotated[annotation, Field(strict=True, ge=option.min, le=option.max)]
+    try:
+        TypeAdapter(allowed).validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"{parameter.name}={value!r}: {first_fault(error).rpartition(': ')[2]}.") from error
 
 
 def declared(function: Callable[..., Any]) -> inspect.Signature:

@@ -7,6 +7,7 @@ it does not tell who made the file.
 """
 
 import hashlib
+import json
 import struct
 import zipfile
 from collections.abc import Iterable
@@ -15,9 +16,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
 
-from autocrossdim.system.errors import UserError, first_fault
+from autocrossdim.system.errors import UserError, first_fault, from_os_error
 from autocrossdim.system.files import written_whole
 
 FORMAT_VERSION: Literal[1] = 1
@@ -114,7 +114,7 @@ class Archive:
         except FileNotFoundError:
             raise UserError(f"{path}: no such file.") from None
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
+            raise from_os_error(error, path, "read") from error
 
     def read(self, name: str, limit: int) -> bytes:
         """Return the content of a member.
@@ -212,7 +212,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     if size is None or size > MANIFEST_BYTES:
         raise UserError(f"{path}: not a model file written by `autocrossdim export`: it has no {MANIFEST}.")
     try:
-        content = from_json(archive.read(MANIFEST))
+        content = json.loads(archive.read(MANIFEST))
     except (*_ZIP_ERRORS, OSError) as error:
         raise UserError(f"{path}: {MANIFEST} cannot be read. {AGAIN}") from error
     version = content.get("version") if isinstance(content, dict) else None

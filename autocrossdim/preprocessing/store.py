@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import blosc2
@@ -20,6 +21,7 @@ from autocrossdim.data.geometry import Geometry
 from autocrossdim.preprocessing.arrays import open_array, write_array
 from autocrossdim.preprocessing.case import Placement, Preprocessed
 from autocrossdim.preprocessing.positions import read_positions, write_positions
+from autocrossdim.records.normalization import Normalization
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.sources import FileVersion, content_hash, file_versions
 from autocrossdim.system.errors import UserError, from_os_error
@@ -113,7 +115,7 @@ class Store:
             "orientation": plan.orientation,
             "transpose": list(plan.transpose),
             "spacing": list(configuration.spacing),
-            "normalization": [entry.model_dump() for entry in plan.normalization],
+            "normalization": [entry.effective().model_dump() for entry in plan.normalization],
             "labels": plan.labels.model_dump(mode="json"),
         }
         if configuration.previous_stage is not None:
@@ -121,7 +123,7 @@ class Store:
         marker = self.root / SETTINGS
         with reading():
             prepared = marker.exists()
-            outdated = self.root.exists() and not (prepared and read_json(marker) == settings)
+            outdated = self.root.exists() and not (prepared and _used(read_json(marker)) == settings)
         if outdated:
             # The marker goes last: after an interruption the remaining files still count as those of other settings.
             _remove(sorted(list_directory(self.root), key=lambda file: file == marker))
@@ -273,6 +275,17 @@ class Store:
 
     def _path(self, name: str, ending: str) -> Path:
         return self.root / f"{name}{ending}"
+
+
+def _used(settings: Any) -> Any:
+    """Return stored settings without the intensities that their normalisation does not use.
+
+    Earlier versions stored these, too. They change with every corrected label.
+    """
+    with suppress(TypeError, KeyError, ValueError):
+        schemes = [Normalization.model_validate(entry) for entry in settings["normalization"]]
+        return {**settings, "normalization": [scheme.effective().model_dump() for scheme in schemes]}
+    return settings
 
 
 def _remove(files: Iterable[Path]) -> None:

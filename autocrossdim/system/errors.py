@@ -113,6 +113,23 @@ _FAULTS = {
 }
 
 
+# The same complaints where typer has turned them into text.
+_SENTENCES = {
+    "Value error, ": "",
+    "Input should be a valid integer, unable to parse string as an integer": "must be a whole number",
+    "Input should be a valid number, unable to parse string as a number": "must be a number",
+    "Unable to parse input string as an integer, exceeded maximum size": "must be a smaller whole number",
+    "Input should be ": "must be ",
+}
+
+
+def in_words(message: str) -> str:
+    """Return a message of the command line's library in words for readers who do not know pydantic."""
+    for sentence, words in _SENTENCES.items():
+        message = message.replace(sentence, words)
+    return message
+
+
 def first_fault(error: "ValidationError") -> str:
     """Return the first of pydantic's complaints in one line: the field and what is wrong with it."""
     first = error.errors()[0]

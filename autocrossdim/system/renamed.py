@@ -23,21 +23,34 @@ def renamed(**names: str) -> Callable[[Callable[Parameters, Result]], Callable[P
     """
 
     def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-        parameters = inspect.signature(function).parameters.values()
-        positional = [parameter.name for parameter in parameters if parameter.kind in _POSITIONAL]
-        subjects = ", ".join(name for name in positional if name not in ("self", "cls"))
-        keywords = ", ".join(f"{parameter.name}=" for parameter in parameters if parameter.kind is _KEYWORD_ONLY)
+        signature = inspect.signature(function)
 
         @functools.wraps(function)
         def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
             for former in kwargs.keys() & names.keys():
                 raise TypeError(f"{function.__qualname__}() has no '{former}': it is now called '{names[former]}'.")
-            if len(args) > len(positional):
-                raise TypeError(
-                    f"{function.__qualname__}() takes only {subjects} by position. Name the others: {keywords}."
-                )
+            check_positional(function.__qualname__, signature, len(args))
             return function(*args, **kwargs)
 
         return call
 
     return decorate
+
+
+def check_positional(function: str, signature: inspect.Signature, given: int) -> None:
+    """Check that no keyword-only argument was given by position.
+
+    Args:
+        function: Name of the function, for the message.
+        signature: Its signature.
+        given: Number of arguments given by position.
+
+    Raises:
+        TypeError: Too many were given. The message names the keywords.
+    """
+    parameters = signature.parameters.values()
+    positional = [parameter.name for parameter in parameters if parameter.kind in _POSITIONAL]
+    if given > len(positional):
+        subjects = ", ".join(name for name in positional if name not in ("self", "cls"))
+        keywords = ", ".join(f"{parameter.name}=" for parameter in parameters if parameter.kind is _KEYWORD_ONLY)
+        raise TypeError(f"{function}() takes only {subjects} by position. Name the others: {keywords}.")

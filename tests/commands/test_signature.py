@@ -3,6 +3,7 @@
 import inspect
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -79,6 +80,24 @@ def test_a_former_name_is_answered_with_the_present_one(tmp_path: Path) -> None:
         autocrossdim.plan(tmp_path, memory_gb=8)
     with pytest.raises(TypeError, match="Did you mean 'encoder'"):
         autocrossdim.plan(tmp_path, encodr="resnet18")
+    with pytest.raises(TypeError, match=r"train\(\) takes only dataset by position. Name the others: work=, config="):
+        autocrossdim.train(tmp_path, tmp_path / "work")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"devices": 0}, "devices=0: must be at least 1"),
+        ({"devices": "2"}, "devices='2': must be a whole number"),
+        ({"epochs": True}, "epochs=True: must be a whole number"),
+        ({"restart": "yes"}, "restart='yes': must be true or false"),
+    ],
+)
+def test_numbers_and_switches_have_the_bounds_of_the_command_line(
+    wrong: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        autocrossdim.train(tmp_path, **wrong)
 
 
 def test_values_may_be_given_as_text_or_as_python_objects() -> None:
@@ -93,6 +112,7 @@ def test_values_may_be_given_as_text_or_as_python_objects() -> None:
     assert sbatch_options("time=1:00:00,gres=gpu:1") == {"time": "1:00:00", "gres": "gpu:1"}
     assert several(3) == (3,)
     assert several(["0", "1"]) == ("0", "1")
+    assert several(1.5) == (1.5,)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5m", "1e9h", "0s", "5 m"])

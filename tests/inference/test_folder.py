@@ -273,17 +273,14 @@ def test_a_file_name_that_is_not_utf8_is_named(folder: Path) -> None:
         autocrossdim.predict("any", folder / "images", folder / "out")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every directory")
-def test_a_directory_without_access_is_named(folder: Path) -> None:
-    locked = folder / "images"
-    locked.chmod(0)
-    try:
-        with pytest.raises(UserError, match="images: .*permission denied"):
-            autocrossdim.predict("any", locked, folder / "out")
-        with pytest.raises(UserError, match="images/out: .*permission denied"):
-            autocrossdim.predict("any", folder, locked / "out")
-    finally:
-        locked.chmod(0o755)
+@pytest.mark.usefixtures("folder")
+def test_a_directory_without_access_is_named(unprivileged: Path) -> None:
+    locked = unprivileged / "images"
+    locked.mkdir(mode=0)
+    with pytest.raises(UserError, match="images: .*permission denied"):
+        autocrossdim.predict("any", locked, unprivileged / "out")
+    with pytest.raises(UserError, match="images/out: .*permission denied"):
+        autocrossdim.predict("any", unprivileged, locked / "out")
 
 
 def test_uncertainty_of_3d_tiff_is_complete_and_resumes(

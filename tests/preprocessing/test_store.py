@@ -13,12 +13,13 @@ from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import read_image, read_label, write_array, write_label
 from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.preprocessing.dataset import preprocess_dataset
-from autocrossdim.preprocessing.store import Store
+from autocrossdim.preprocessing.store import SETTINGS, Store
 from autocrossdim.records import sources
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.normalization import Normalization
 from autocrossdim.records.plan import Plan
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json
 
 LABELS = {"background": 0, "organ": 1, "nodule": 2}
 NAMES = ["case_00", "case_01", "case_02"]
@@ -304,3 +305,21 @@ def test_a_damaged_record_is_named_with_its_remedy(tmp_path: Path, content: str)
     (tmp_path / "case_01.json").write_text(content)
     with pytest.raises(UserError, match=r"case_01\.json.* damaged. Delete this file"):
         Store(tmp_path).record("case_01")
+
+
+def test_intensities_that_are_not_used_do_not_make_stored_cases_outdated(plan: Plan, tmp_path: Path) -> None:
+    """Each corrected label changes the statistics of the foreground, which only CT images are normalised by."""
+    store, file = Store(tmp_path / "store"), tmp_path / "store" / "case_00.json"
+    corrected = plan.model_copy(update={"normalization": (Normalization(scheme="zscore", mean=5.0),)})
+    ct = plan.model_copy(update={"normalization": (Normalization(scheme="ct", mean=5.0),)})
+    store.prepare(plan, plan.configuration())
+    file.touch()
+    store.prepare(corrected, plan.configuration())
+    assert file.exists()
+    settings = store.root / SETTINGS
+    with_unused = {**read_json(settings), "normalization": [corrected.normalization[0].model_dump()]}
+    write_json(settings, with_unused)  # as by earlier versions
+    store.prepare(plan, plan.configuration())
+    assert file.exists()
+    store.prepare(ct, plan.configuration())
+    assert not file.exists()

@@ -1,5 +1,6 @@
 """The tutorial can be followed: all of its commands and Python run in order, on the same data, with little training."""
 
+import json
 import os
 import re
 import shlex
@@ -47,6 +48,22 @@ def test_the_tutorial_leads_to_a_report_and_goes_on_in_python(
     for block in blocks("python.md", "python"):
         exec(block, names)
     assert (tmp_path / "tutorial" / "uncertainty.png").is_file()
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    mpl.use("Agg")
+    notebook = json.loads((TUTORIAL / "notebook.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    little = {'max_time="1m", set={"workers": 0}': 'epochs=1, set={"steps_per_epoch": 1, "workers": 0}'}
+    names: dict[str, object] = {}
+    for cell in cells:
+        for usual, changed in little.items():
+            cell = cell.replace(usual, changed)
+        exec(cell, names)
+    assert "steps_per_epoch" not in "".join(cells)
+    assert (tmp_path / "notebook" / "work" / "Dataset902_Chambers" / "report.html").is_file()
 
 
 def without_time(words: list[str]) -> list[str]:

@@ -88,8 +88,8 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
     different = checkpoint.plan.differences(task.plan, [run.configuration.name])
     if checkpoint.configuration != run.configuration.name or different:
         raise UserError(
-            f"{file}: trained under another plan ({', '.join(different) or checkpoint.configuration} differs). Train "
-            "again with --restart."
+            f"{file}: trained under another plan (different: {', '.join(different) or checkpoint.configuration}). "
+            "Train again with --restart."
         )
     changed = _changed_settings(run, checkpoint)
     if changed:

@@ -40,7 +40,7 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
             return
         new = [name for name in outdated if not evidence_file(folder, name).exists()]
         if changed := [name for name in outdated if name not in new]:
-            say(f"{folder.root}: {listed(changed)} changed since they were validated. Validating them again.")
+            say(f"{folder.root}: {listed(changed)} changed since validation and must be validated again.")
         if new or gone:
             say(
                 f"{folder.root}: its validation cases changed (added: {listed(new) or 'none'}; removed: "

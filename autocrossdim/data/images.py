@@ -152,7 +152,7 @@ def _read(path: Path, *, is_label: bool = False) -> tuple[npt.NDArray[Any], Geom
     name = library_path(path)
     if not path.is_file():
         if path.is_dir():
-            raise UserError(f"{path}: a directory, not a file. Replace it by the image that should have this name.")
+            raise UserError(f"{path}: a directory, not a file. Replace it with the image that should have this name.")
         raise UserError(f"{path}: not a regular file." if path.exists() else f"{path}: no such file.")
     if pictures.is_misread_by_itk(path, is_label=is_label):
         return pictures.read(path)

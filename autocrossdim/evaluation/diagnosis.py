@@ -60,7 +60,7 @@ def _collapse(history: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     return (
         f"Unlabelled scans: by epoch {line['epoch']}, the pseudo-Dice had fallen from {line['collapsed_from']:.3f} to "
-        f"{line['mean_pseudo_dice']:.3f}, so training went back to the best weights until then and left the scans out. "
+        f"{line['mean_pseudo_dice']:.3f}, so training went back to the best weights so far and left the scans out. "
         "What may help: a smaller weight, such as --set unlabelled=0.3, or none."
     )
 

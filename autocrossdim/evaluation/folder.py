@@ -239,7 +239,7 @@ def _values(path: Path) -> set[int]:
 
 def _names(folder: Path, file_ending: str) -> set[str]:
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder.")
+        raise UserError(f"{folder}: no such directory. Check the path.")
     names = {path.name for path in folder.iterdir() if path.name.endswith(file_ending) and path.name[0] != "."}
     if not names:
         raise UserError(f"{folder}: contains no {file_ending} file.")

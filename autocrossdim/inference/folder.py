@@ -63,7 +63,8 @@ def segment_folder(
         if overwrite or not files.exist(case, probabilities=probabilities, uncertainty=uncertainty)
     ]
     if len(remaining) < len(cases):
-        say(f"{len(cases) - len(remaining)} of {len(cases)} cases have a result and are skipped (see --overwrite).")
+        skipped = f"{len(cases) - len(remaining)} of {counted(len(cases), 'case')}"
+        say(f"Skipping {skipped} with a result (use --overwrite to segment them again).")
     # A plain U-Net has no batch norms that could adapt.
     adapted = any(model.image_statistics or model.configuration.kind == "plain" for model in predictor.models)
 

@@ -84,7 +84,8 @@ def check_arch(encoder: str) -> None:
     if not timm.is_model(arch):
         near = difflib.get_close_matches(arch, timm.list_models(), 3)
         raise UserError(
-            f"encoder {encoder}: timm has no such model. {'Similar names: ' + ', '.join(near) + '.' if near else ''}"
+            f"encoder {encoder}: timm has no such model. "
+            f"{'Similar names: ' + ', '.join(near) if near else '`timm.list_models()` lists them'}."
         )
 
 

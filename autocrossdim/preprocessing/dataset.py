@@ -78,7 +78,7 @@ def preprocess_cases(
         changed = [case.name for case in cases if store.has(case.name) and not store.is_current(case)]
         if changed:
             say(
-                f"{counted(len(changed), 'case')} changed since they were preprocessed for {configuration.name}: "
+                f"{counted(len(changed), 'case')} changed since preprocessing for {configuration.name}: "
                 f"{listed(changed, 10)}. Preprocessing them again."
             )
             store.remove(changed)

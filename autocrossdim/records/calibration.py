@@ -69,8 +69,8 @@ class CaseScore(BaseModel):
         """How far the score can be trusted, in words."""
         if not self.calibrated:
             return (
-                f"The expected Dice is not calibrated: {self.n_groups} held-out cases or patients are fewer than "
-                f"{LEAST_GROUPS}. It ranks cases, but its value may be far from their Dice."
+                f"The expected Dice is not calibrated, which needs {LEAST_GROUPS} held-out cases or patients "
+                f"(available: {self.n_groups}). It ranks cases, but its value may be far from their Dice."
             )
         assert self.error is not None
         assert self.error_of_mean is not None

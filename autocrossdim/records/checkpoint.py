@@ -81,7 +81,7 @@ class Checkpoint:
         return digest.hexdigest()
 
     def outgrown(self, train: Collection[str]) -> str | None:
-        """Return on which cases it was trained, to follow "fold 1 was"; None if on just these.
+        """Say on which cases it was trained, to follow "fold 1 was"; None if they are those of its fold.
 
         Args:
             train: Present training cases of its fold.

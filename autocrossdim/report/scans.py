@@ -232,7 +232,7 @@ def _window(occupied: Array) -> slice:
 
 
 def _starts(old: int, new: int) -> NDArray[np.int64]:
-    """Return the first of the `old` voxels that each of the `new` voxels covers."""
+    """Return the index of the first old voxel that each new voxel covers."""
     return np.arange(new) * old // new
 
 

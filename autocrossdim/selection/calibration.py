@@ -76,7 +76,7 @@ class Evidence:
 
 
 def scale_temperature(probabilities: Floats, temperature: float) -> Floats:
-    """Return rows of probabilities (n, K) raised to 1 / temperature and normalised, float64."""
+    """Apply temperature scaling to probabilities (n, K); float64."""
     scaled = _logarithm(probabilities) / temperature
     raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     result: Floats = raised / raised.sum(axis=1, keepdims=True)

@@ -91,7 +91,7 @@ def is_name_error(error: Exception) -> bool:
 _FAULTS = {
     "extra_forbidden": "unknown entry",
     "missing": "missing",
-    "string_type": "must be text in quotes",
+    "string_type": "must be a string",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
     "int_type": "must be a whole number",

@@ -244,9 +244,11 @@ def read_json(path: Path) -> Any:
     with reading(path):
         try:
             if path.exists() and not path.is_file():
-                raise UserError(f"{shown_path(path)}: is not a regular file. Replace it by a JSON file.")
+                raise UserError(f"{shown_path(path)}: is not a regular file. Replace it with a JSON file.")
             if path.stat().st_size > MAX_JSON_BYTES:
-                raise UserError(f"{path}: larger than {MAX_JSON_BYTES // 2**20} MB. Replace it by the right JSON file.")
+                raise UserError(
+                    f"{path}: larger than {MAX_JSON_BYTES // 2**20} MB. Replace it with the right JSON file."
+                )
             text = path.read_text(encoding="utf-8").removeprefix("\ufeff")  # editors on Windows write this mark
             content = json.loads(text)
         except FileNotFoundError:

@@ -89,7 +89,7 @@ def test_distances_of_pictures_are_in_pixels(tmp_path: Path, write_image: Callab
         (lambda p, r: write(r / "b.nii.gz", np.full((4, 6, 7), 9)), r"references/b\.nii\.gz: contains the value 9"),
         (lambda p, r: (p / "b.nii.gz").write_bytes(b"not an image"), r"b\.nii\.gz"),
         (lambda p, r: [path.unlink() for path in p.iterdir()], r"predictions: contains no \.nii\.gz file"),
-        (lambda p, r: p.rename(p.with_name("moved")), "predictions: no such folder"),
+        (lambda p, r: p.rename(p.with_name("moved")), "predictions: no such directory"),
     ],
 )
 def test_a_fault_is_one_clear_error_and_nothing_is_written(

@@ -77,7 +77,7 @@ def test_the_card_tells_what_a_reader_needs(exported: Path) -> None:
         "# Dataset001_Tiny: segmentation of block",
         "| 1 | block |",
         "4 annotated cases; median shape 23 x 16 x 19 voxels, median spacing\n1.5 x 1 x 1 mm",
-        "each of 4 cases segmented by a network that had not seen it",
+        "each of 4 cases was segmented by a network that was not trained on it",
         "| block | 0.650 (",
         "2.0 (2.0–2.0)",
         "timm/test_efficientnet.r160_in1k | apache-2.0 |",
@@ -104,7 +104,7 @@ def test_a_model_folder_alone_can_be_exported(
     about = ModelFile.read(file).about
     assert about.data is None
     assert about.configurations["omnia"].cross_validation is None
-    assert "Nothing is known of how well it segments" in texts(file)["MODEL_CARD.md"]
+    assert "so its accuracy is unknown" in texts(file)["MODEL_CARD.md"]
 
 
 @pytest.mark.parametrize("name", ["model.zip", "model"])

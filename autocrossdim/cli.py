@@ -188,8 +188,9 @@ def main() -> NoReturn:
             raise
         if len(sys.argv) > 1:
             where = getattr(getattr(error, "ctx", None), "command_path", "autocrossdim")
-            message = error.format_message().replace("Value error, ", "").rstrip(".")
-            sys.stderr.write(f"error: {message}. See `{where} --help`.\n")
+            message = error.format_message().replace("Value error, ", "")
+            end = "" if message.endswith((".", "?", "!")) else "."  # "Did you mean 'train'?" has one already
+            sys.stderr.write(f"error: {message}{end} See `{where} --help`.\n")
         code = 2
     if code == 130:  # Ctrl-C, which typer turns into an exit code or an exception, depending on its version
         sys.stderr.write(f"Stopped. {_how_to_resume(sys.argv[1:])}\n")

@@ -247,6 +247,7 @@ def test_a_misspelt_key_is_a_warning(make_dataset):
         ),
         ({"annotated_labels": {"a": ["background"]}}, "annotated_labels of case 'a' names background"),
         ({"annotated_labels": {"a": []}}, "annotated_labels of case 'a' is empty"),
+        ({"annotated_labels": {"z": ["first", "second"]}}, "annotated_labels names z, but there is no such training"),
         ({"annotated_labels": {"z": ["first"]}}, "annotated_labels names z, but there is no such training or test"),
         ({"annotated_labels": {"a": ["first"]}}, "a.nii.gz: contains the label value 2, but annotated_labels"),
     ],
@@ -255,6 +256,35 @@ def test_a_fault_in_what_was_not_annotated_is_found(make_dataset, changes: dict[
     dataset = make_dataset(labels={"background": 0, "first": 1, "second": 2}, **changes)
     (fault,) = verify(dataset).faults
     assert message in fault
+
+
+@pytest.mark.parametrize(
+    ("changes", "number"),
+    [
+        ({"sides": [["first", "third"]], "unannotated_slices": "all", "annotated_labels": {"z": ["third"]}}, 4),
+        ({"labels": {"first": 0}, "mirror_axes": ["up"], "annotated_labels": {"z": ["first"]}}, 3),
+        ({"channel_names": None, "annotated_labels": {"z": ["first", "second"]}, "groups": {"a": "p", "y": "q"}}, 2),
+    ],
+)
+def test_cases_that_do_not_exist_are_named_together_with_other_faults_of_dataset_json(
+    make_dataset, edit_json, changes: dict[str, Any], number: int
+):
+    dataset = make_dataset(labels={"background": 0, "first": 1, "second": 2})
+    edit_json(dataset, **changes)
+    report = verify(dataset)
+    assert len(report.faults) == number
+    assert "annotated_labels names z, but there is no such training or test case" in report.faults[-1]
+    assert any("groups in dataset.json name cases that do not exist: y" in each for each in report.warnings) == (
+        "groups" in changes
+    )
+
+
+@pytest.mark.parametrize("change", [{"file_ending": None}, {"dataset": ["a"]}])
+def test_cases_are_not_called_unknown_if_it_is_unclear_which_there_are(make_dataset, edit_json, change: dict[str, Any]):
+    dataset = make_dataset(annotated_labels={"z": ["block"]})
+    edit_json(dataset, **change)
+    (fault,) = verify(dataset).faults
+    assert next(iter(change)) in fault
 
 
 def test_values_that_belong_to_an_annotated_region_are_no_fault(make_dataset):

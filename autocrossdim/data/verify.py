@@ -19,8 +19,14 @@ from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.geometry import Geometry, Image, same_place
 from autocrossdim.data.images import read_image, read_label
 from autocrossdim.data.pictures import spacing_file
-from autocrossdim.data.sides import missing_axes, missing_axes_fault
-from autocrossdim.data.structure import StructureCheck, check_structure, is_missing, missing_channels
+from autocrossdim.data.sides import MIRROR_AXES, missing_axes, missing_axes_fault
+from autocrossdim.data.structure import (
+    StructureCheck,
+    check_structure,
+    is_missing,
+    missing_channels,
+    training_images,
+)
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import counted, listed
@@ -82,9 +88,29 @@ def verify(path: str | Path, processes: int = 1) -> Report:
     if structure.faults and (layout := detect(Path(path))) is not None:
         return Report([_to_convert(Path(path), layout.name)], [])
     if structure.dataset is None:
+        structure.faults += _axes_of_first_image(Path(path), structure)
         return summarise([structure])
     cases = [*structure.dataset.training_cases(), *structure.dataset.unlabelled_cases()]
     return summarise([structure, *map_cases(partial(findings, structure.dataset), cases, processes, "Verifying cases")])
+
+
+def _axes_of_first_image(path: Path, structure: StructureCheck) -> list[str]:
+    """Return a fault about axes to mirror that 2D images lack, found without reading the cases.
+
+    They are not read if dataset.json has a fault; a single image shows whether there is an axis z. Whether volumes have
+    anatomical axes depends on all of them.
+    """
+    listing = structure.description.get("mirror_axes")
+    names = [name for name in MIRROR_AXES if name in listing] if isinstance(listing, list) else []
+    files = next(iter((training_images(path, structure.description) or {}).values()), [])
+    if not names or not files:
+        return []
+    try:
+        dims = read_image(files[:1]).geometry.dims
+    except UserError:
+        return []  # listed once dataset.json can be used
+    missing = missing_axes(names, dims=dims, oriented=False) if dims == 2 else []
+    return [f"{path / 'dataset.json'}: {missing_axes_fault(missing, dims=dims)}"] if missing else []
 
 
 def _to_convert(path: Path, layout: str) -> str:

@@ -180,6 +180,17 @@ def test_axes_to_mirror_that_the_images_do_not_have_are_faults(make_dataset):
     assert verify(make_dataset(mirror_axes=["left-right", "z"])).faults == []
 
 
+def test_axes_that_2d_images_lack_are_found_together_with_other_faults_of_dataset_json(make_dataset):
+    wrong = {"mirror_axes": ["z", "up"], "sides": [["block", "blok"]]}
+    flat = make_dataset("Dataset002_Flat", shape=(16, 16), ending=".png", **wrong)
+    faults = verify(flat).faults
+    assert len(faults) == 3
+    assert "mirror_axes names z, an axis that the images do not have. Use x and y." in faults[-1]
+    assert len(verify(make_dataset(**wrong)).faults) == 2
+    (flat / "imagesTr" / "a_0000.png").write_text("no image", encoding="utf-8")
+    assert len(verify(flat).faults) == 2
+
+
 def test_images_of_unknown_orientation_among_others_are_a_warning(make_dataset):
     dataset = make_dataset(direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
     for name in ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz"):

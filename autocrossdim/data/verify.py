@@ -31,7 +31,9 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import counted, listed
 
-SPARSE_SLICES = 3  # labelled slices that are needed to see that only every k-th one is (our choice)
+# Our choice: labelled slices of one case that show that only every k-th one was annotated, and cases with the same
+# distance that show it together. Two slices of one case may also be two small structures.
+SPARSE_SLICES, SPARSE_CASES = 3, 3
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,9 @@ def _sparse_slices(dataset: Dataset, cases: list[CaseCheck]) -> list[str]:
             f"{file}: unannotated_slices leaves out all slices without labels, but no case has such a slice between "
             "slices with labels. Remove the key if every slice was annotated."
         ]
-    steps = [int(np.bincount(gap).argmax()) for gap in gaps if (gap > 1).all()]
+    steps = _steps(gaps)
+    if not steps or 2 * len(steps) < len(cases):
+        steps = _common_steps([np.diff(case.labelled) for case in cases if len(case.labelled) > 1])
     if not steps or 2 * len(steps) < len(cases):
         return []
     return [
@@ -241,6 +245,22 @@ def _sparse_slices(dataset: Dataset, cases: list[CaseCheck]) -> list[str]:
         f"{max(set(steps), key=steps.count)} slices apart. If the slices between were not annotated, add "
         '"unannotated_slices": "empty".'
     ]
+
+
+def _steps(gaps: list[npt.NDArray[np.intp]]) -> list[int]:
+    """Return the most frequent distance of labelled slices of each case in which none are adjacent."""
+    return [int(np.bincount(gap).argmax()) for gap in gaps if (gap > 1).all()]
+
+
+def _common_steps(gaps: list[npt.NDArray[np.intp]]) -> list[int]:
+    """As `_steps`, also for cases with two labelled slices; empty unless the cases agree.
+
+    No case may have adjacent labelled slices, and the distance must be the same in half of these cases and in at least
+    three: small structures that occupy single slices lie at another distance in each case.
+    """
+    steps = _steps(gaps)
+    most = max(Counter(steps).values(), default=0)
+    return steps if len(steps) == len(gaps) and most >= max(SPARSE_CASES, len(steps) / 2) else []
 
 
 def _annotated(datasets: list[Dataset], cases: list[CaseCheck]) -> list[str]:

@@ -333,6 +333,45 @@ def test_labels_in_every_third_slice_only_suggest_the_key(make_dataset, edit_jso
     assert "Annotated slices: 15 of 40; the others are left out (unannotated_slices)." in report.notes
 
 
+def label_slices(dataset: Path, *slices: tuple[int, ...]) -> None:
+    """Label these slices of the cases, one after the other, and no others."""
+    for file, numbers in zip(sorted((dataset / "labelsTr").iterdir()), slices, strict=True):
+        array = np.zeros((8, 12, 10), np.uint8)
+        array[list(numbers), 4:8, 4:8] = 1
+        change(file, array=array)
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [
+        ((1, 4), (2, 5), (0, 3), (4, 7), (3, 6)),
+        ((1, 4), (2, 5), (0, 3), (4,), (1, 7)),  # one case with a single slice, one with a slice left out
+        ((1, 4, 7), (2, 5), (0, 3), (2, 5), (1, 4)),
+    ],
+)
+def test_two_labelled_slices_per_case_suggest_the_key_if_the_cases_agree(make_dataset, slices: Any):
+    dataset = make_dataset()
+    label_slices(dataset, *slices)
+    (warning,) = verify(dataset).warnings
+    assert "labels occur only in separate slices, most often 3 slices apart" in warning
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [
+        ((1, 4), (2, 3), (3, 4), (1, 2), (5, 6)),  # two small structures in one case
+        ((1, 4), (2, 5), (0, 3), (3, 4), (3, 6)),  # adjacent slices in one case
+        ((1, 4), (0, 7), (2, 5), (1, 3), (2, 6)),  # small structures in every case
+        ((1, 4), (2, 5), (3,), (4,), (5,)),  # in two cases
+        ((1,), (2,), (3,), (4,), (5,)),
+    ],
+)
+def test_small_structures_do_not_suggest_the_key(make_dataset, slices: Any):
+    dataset = make_dataset()
+    label_slices(dataset, *slices)
+    assert verify(dataset).warnings == []
+
+
 def test_the_key_without_any_gap_between_labelled_slices_is_a_warning(make_dataset):
     (warning,) = verify(make_dataset(unannotated_slices="empty")).warnings
     assert "no case has such a slice between slices with labels" in warning

@@ -191,7 +191,7 @@ def main() -> NoReturn:
         if len(sys.argv) > 1:
             where = getattr(getattr(error, "ctx", None), "command_path", "autocrossdim")
             message = in_words(error.format_message())
-            end = "" if message.endswith(("?", ".")) else "."
+            end = "" if message.endswith((".", "?", "!")) else "."  # "Did you mean 'train'?" has one already
             sys.stderr.write(f"error: {message}{end} See `{where} --help`.\n")
         code = 2
     if code == 130:  # Ctrl-C, which typer turns into an exit code or an exception, depending on its version

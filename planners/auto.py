@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Literal
 
 from autocrossdim.commands.plugins import StepCost
+from autocrossdim.data.annotation_notes import annotation_notes
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.preprocessing.fingerprint import common_orientation, reoriented
 from autocrossdim.records.fingerprint import Fingerprint
@@ -13,7 +14,6 @@ from autocrossdim.records.plan import Configuration, Decision, Plan
 from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import by_axis
-from planners.annotation import annotation_notes
 from planners.configurations import plan_configurations
 from planners.decision import choose, mixed_note
 from planners.device import memory_budget, precision_bits

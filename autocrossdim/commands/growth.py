@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autocrossdim.commands.project import Project
+from autocrossdim.data.annotation_notes import renewed_notes
 from autocrossdim.data.case_keys import KEYS
 from autocrossdim.preprocessing.fingerprint import common_orientation
 from autocrossdim.preprocessing.store import Store
@@ -92,6 +93,8 @@ def incompatible_keys(before: Mapping[str, Any], now: Mapping[str, Any], changed
 def kept_plan(project: Project, fingerprint: Fingerprint, options: PlanOptions, planner: str) -> Plan | None:
     """Return the existing plan if it is kept: cases came or went since it was made, and the options are the same.
 
+    Its notes on annotation are those of the present cases; no training depends on them.
+
     Raises:
         UserError: The new cases do not fit it.
     """
@@ -115,7 +118,7 @@ def kept_plan(project: Project, fingerprint: Fingerprint, options: PlanOptions, 
             f"{workspace.plan}: made for images of unknown orientation, but there are images of orientation "
             f"{orientation} now, so it is unclear whether they agree. {OVERWRITE}"
         )
-    return plan
+    return plan.model_copy(update={"notes": renewed_notes(plan.notes, project.dataset, fingerprint)})
 
 
 def explain_kept(plan: Plan, candidate: Plan) -> list[str]:

@@ -127,6 +127,7 @@ class Performer:
             "options": job.options,
             "cases": case_metrics(summary, dataset.file_ending),
             "unit": summary.unit,
+            "scope": summary.scope,
         }
 
 

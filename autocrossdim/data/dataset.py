@@ -1,6 +1,7 @@
 """Raw datasets in nnU-Net's format: dataset.json and the files of each case."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,12 @@ def load_dataset(path: str | Path) -> Dataset:
 
 def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
     """Read dataset.json; return the dataset, or None and every error of the file, one sentence each."""
+    content, faults = read_description(path)
+    return (None, faults) if content is None else parse_description(path, content)
+
+
+def read_description(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the content of dataset.json in directory `path`, or None and what is wrong with the file."""
     file = path / "dataset.json"
     try:
         with reading():
@@ -150,9 +157,31 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
         return None, [str(error)]
     if not isinstance(content, dict):
         return None, [f"{file}: not a JSON object. It needs channel_names, labels, numTraining and file_ending."]
+    return content, []
 
+
+def declared_ending(description: Mapping[str, Any]) -> Any:
+    """Return `file_ending` of dataset.json, which may be missing (None) or wrong.
+
+    Datasets with `modality` come from nnU-Net's first version, which read a single format.
+    """
+    return description.get("file_ending", ".nii.gz" if _is_older(description) else None)
+
+
+def _is_older(description: Mapping[str, Any]) -> bool:
+    return "modality" in description and "channel_names" not in description
+
+
+def parse_description(path: Path, content: dict[str, Any]) -> tuple[Dataset | None, list[str]]:
+    """Return the dataset in directory `path`, or None and every error of dataset.json, one sentence each.
+
+    Args:
+        path: Directory of the dataset.
+        content: Content of dataset.json.
+    """
+    file = path / "dataset.json"
     faults: list[str] = []
-    older = "modality" in content and "channel_names" not in content
+    older = _is_older(content)
     channel_names, wrong = parse_channel_names(file, content.get("modality" if older else "channel_names"))
     faults += wrong
 
@@ -165,8 +194,7 @@ def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
         except UserError as error:
             faults.append(f"{file}: {error}")
 
-    # Datasets with `modality` come from nnU-Net's first version, which read a single format.
-    ending = content.get("file_ending", ".nii.gz" if older else None)
+    ending = declared_ending(content)
     if ending not in ENDINGS:
         what = "is missing" if ending is None else f"is {ending!r}"
         faults.append(f"{file}: file_ending {what}. Use one of {', '.join(ENDINGS)}.")

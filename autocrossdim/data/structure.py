@@ -1,10 +1,20 @@
 """Structure of a raw dataset: dataset.json, the directories, and names and numbers of files. No image is opened."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from autocrossdim.data.case_keys import misspelt_keys
-from autocrossdim.data.dataset import Case, Dataset, channel_files, files_ending, parse_dataset
+from autocrossdim.data.case_keys import case_list_faults, misspelt_keys
+from autocrossdim.data.dataset import (
+    Case,
+    Dataset,
+    channel_files,
+    declared_ending,
+    files_ending,
+    parse_description,
+    read_description,
+)
 from autocrossdim.data.images import ENDINGS
 from autocrossdim.data.splits import own_splits_fault
 from autocrossdim.system.files import reading
@@ -15,11 +25,19 @@ FEW = 5  # cases or groups needed for five folds
 
 @dataclass
 class StructureCheck:
-    """Findings in dataset.json and in file names; `dataset` is None if dataset.json cannot be used."""
+    """Findings in dataset.json and in file names.
+
+    Attributes:
+        dataset: The dataset; None if dataset.json cannot be used.
+        faults: One sentence each.
+        warnings: One sentence each.
+        description: Content of dataset.json; empty if it could not be read.
+    """
 
     dataset: Dataset | None
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    description: dict[str, Any] = field(default_factory=dict)
 
 
 @reading()
@@ -29,8 +47,13 @@ def check_structure(path: Path) -> StructureCheck:
     Raises:
         UserError: A directory may not be read.
     """
-    dataset, faults = parse_dataset(Path(path))
-    structure = StructureCheck(dataset, faults)
+    description, faults = read_description(Path(path))
+    if description is None:
+        return StructureCheck(None, faults)
+    dataset, wrong = parse_description(Path(path), description)
+    faults += wrong
+    structure = StructureCheck(dataset, faults, description=description)
+    _check_case_names(Path(path), structure)
     if dataset is None:
         return structure
     cases = dataset.training_cases()
@@ -76,27 +99,64 @@ def check_structure(path: Path) -> StructureCheck:
         for name in sorted(unlabelled & names)
     ]
 
-    if unknown := sorted(set(dataset.annotated_labels) - names - {case.name for case in test}):
-        faults.append(
-            f"{dataset.path / 'dataset.json'}: annotated_labels names {listed(unknown, 10)}, but there is no such "
-            "training or test case. Correct the name."
-        )
     if cases and (fault := own_splits_fault(dataset)) is not None:
         faults.append(fault)
     structure.warnings += misspelt_keys(dataset.path / "dataset.json", dataset.description)
-    if dataset.groups:
-        if unknown := sorted(set(dataset.groups) - names - unlabelled - {case.name for case in test}):
-            structure.warnings.append(f"groups in dataset.json name cases that do not exist: {listed(unknown, 10)}.")
-        if ungrouped := sorted(names - set(dataset.groups)):
-            structure.warnings.append(
-                f"groups in dataset.json do not name {listed(ungrouped, 10)}: each is a group of its own."
-            )
+    if dataset.groups and (ungrouped := sorted(names - set(dataset.groups))):
+        structure.warnings.append(
+            f"groups in dataset.json do not name {listed(ungrouped, 10)}: each is a group of its own."
+        )
     number = len({dataset.groups.get(name, name) for name in names})
     if 0 < number < FEW:
         units = counted(number, "group" if dataset.groups else "training case")
         how = "each fold holds out one of them" if number > 1 else "no case can be held out for validation"
         structure.warnings.append(f"{dataset.path}: only {units}, fewer than {FEW}: {how}.")
     return structure
+
+
+def training_images(path: Path, description: Mapping[str, Any]) -> dict[str, list[Path]] | None:
+    """Return the image files of each training case, also of a dataset.json that has faults in other keys.
+
+    Args:
+        path: Directory of the dataset.
+        description: Content of dataset.json.
+
+    Returns:
+        Case -> files; None if the keys `file_ending` and `dataset` do not say which files these are.
+    """
+    ending, cases = declared_ending(description), description.get("dataset", {})
+    if ending not in ENDINGS or case_list_faults(path / "dataset.json", cases):
+        return None
+    if "dataset" in description:
+        return {name: [path / file for file in files["images"]] for name, files in cases.items()}
+    channels, _ = channel_files(path / "imagesTr", ending)
+    return {name: [found[channel] for channel in sorted(found)] for name, found in channels.items()}
+
+
+def _check_case_names(path: Path, structure: StructureCheck) -> None:
+    """Add what dataset.json says about cases that do not exist.
+
+    This needs file names only, so that one list has these faults together with those of the other keys.
+    """
+    description = structure.description
+    if (training := training_images(path, description)) is None:
+        return
+    test, unlabelled = (
+        set(channel_files(path / folder, declared_ending(description))[0]) for folder in ("imagesTs", "imagesUn")
+    )
+    if unknown := sorted(_keys(description, "annotated_labels") - set(training) - test):
+        structure.faults.append(
+            f"{path / 'dataset.json'}: annotated_labels names {listed(unknown, 10)}, but there is no such training or "
+            "test case. Correct the name."
+        )
+    if unknown := sorted(_keys(description, "groups") - set(training) - test - unlabelled):
+        structure.warnings.append(f"groups in dataset.json name cases that do not exist: {listed(unknown, 10)}.")
+
+
+def _keys(description: Mapping[str, Any], key: str) -> set[str]:
+    """Return the cases that a key lists; none if it is missing or malformed."""
+    content = description.get(key)
+    return set(content) if isinstance(content, dict) else set()
 
 
 def missing_channels(case: Case) -> list[str]:

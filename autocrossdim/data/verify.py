@@ -19,13 +19,21 @@ from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.geometry import Geometry, Image, same_place
 from autocrossdim.data.images import read_image, read_label
 from autocrossdim.data.pictures import spacing_file
-from autocrossdim.data.sides import missing_axes, missing_axes_fault
-from autocrossdim.data.structure import StructureCheck, check_structure, is_missing, missing_channels
+from autocrossdim.data.sides import MIRROR_AXES, missing_axes, missing_axes_fault
+from autocrossdim.data.structure import (
+    StructureCheck,
+    check_structure,
+    is_missing,
+    missing_channels,
+    training_images,
+)
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import counted, listed
 
-SPARSE_SLICES = 3  # labelled slices that are needed to see that only every k-th one is (our choice)
+# Our choice: labelled slices of one case that show that only every k-th one was annotated, and cases with the same
+# distance that show it together. Two slices of one case may also be two small structures.
+SPARSE_SLICES, SPARSE_CASES = 3, 3
 
 
 @dataclass(frozen=True)
@@ -82,9 +90,29 @@ def verify(path: str | Path, processes: int = 1) -> Report:
     if structure.faults and (layout := detect(Path(path))) is not None:
         return Report([_to_convert(Path(path), layout.name)], [])
     if structure.dataset is None:
+        structure.faults += _axes_of_first_image(Path(path), structure)
         return summarise([structure])
     cases = [*structure.dataset.training_cases(), *structure.dataset.unlabelled_cases()]
     return summarise([structure, *map_cases(partial(findings, structure.dataset), cases, processes, "Verifying cases")])
+
+
+def _axes_of_first_image(path: Path, structure: StructureCheck) -> list[str]:
+    """Return a fault about axes to mirror that 2D images lack, found without reading the cases.
+
+    They are not read if dataset.json has a fault; a single image shows whether there is an axis z. Whether volumes have
+    anatomical axes depends on all of them.
+    """
+    listing = structure.description.get("mirror_axes")
+    names = [name for name in MIRROR_AXES if name in listing] if isinstance(listing, list) else []
+    files = next(iter((training_images(path, structure.description) or {}).values()), [])
+    if not names or not files:
+        return []
+    try:
+        dims = read_image(files[:1]).geometry.dims
+    except UserError:
+        return []  # listed once dataset.json can be used
+    missing = missing_axes(names, dims=dims, oriented=False) if dims == 2 else []
+    return [f"{path / 'dataset.json'}: {missing_axes_fault(missing, dims=dims)}"] if missing else []
 
 
 def _to_convert(path: Path, layout: str) -> str:
@@ -207,7 +235,9 @@ def _sparse_slices(dataset: Dataset, cases: list[CaseCheck]) -> list[str]:
             f"{file}: unannotated_slices leaves out all slices without labels, but no case has such a slice between "
             "slices with labels. Remove the key if every slice was annotated."
         ]
-    steps = [int(np.bincount(gap).argmax()) for gap in gaps if (gap > 1).all()]
+    steps = _steps(gaps)
+    if not steps or 2 * len(steps) < len(cases):
+        steps = _common_steps([np.diff(case.labelled) for case in cases if len(case.labelled) > 1])
     if not steps or 2 * len(steps) < len(cases):
         return []
     return [
@@ -215,6 +245,22 @@ def _sparse_slices(dataset: Dataset, cases: list[CaseCheck]) -> list[str]:
         f"{max(set(steps), key=steps.count)} slices apart. If the slices between were not annotated, add "
         '"unannotated_slices": "empty".'
     ]
+
+
+def _steps(gaps: list[npt.NDArray[np.intp]]) -> list[int]:
+    """Return the most frequent distance of labelled slices of each case in which none are adjacent."""
+    return [int(np.bincount(gap).argmax()) for gap in gaps if (gap > 1).all()]
+
+
+def _common_steps(gaps: list[npt.NDArray[np.intp]]) -> list[int]:
+    """As `_steps`, also for cases with two labelled slices; empty unless the cases agree.
+
+    No case may have adjacent labelled slices, and the distance must be the same in half of these cases and in at least
+    three: small structures that occupy single slices lie at another distance in each case.
+    """
+    steps = _steps(gaps)
+    most = max(Counter(steps).values(), default=0)
+    return steps if len(steps) == len(gaps) and most >= max(SPARSE_CASES, len(steps) / 2) else []
 
 
 def _annotated(datasets: list[Dataset], cases: list[CaseCheck]) -> list[str]:

@@ -111,11 +111,17 @@ def score_cases(pairs: Sequence[Pair], labels: Labels, score: str, *, file_endin
     """Compute a score over many pairs of files, read one by one by each of `processes` workers.
 
     Raises:
-        UserError: The score does not exist or needs other labels, a label was not annotated in some reference, or as
-            for `score_case`.
+        UserError: The score does not exist or needs other labels, a label or a slice was not annotated in some
+            reference, or as for `score_case`.
     """
     challenge = find(score)
     challenge.structures(labels)  # refused before anything is read
+    if challenge.counts_lesions and labels.unannotated_slices is not None:
+        raise UserError(
+            f"--score {score}: slices without labels are left out (unannotated_slices in dataset.json), which would "
+            "cut one lesion into several. If every slice of the references was annotated, add --all-slices; otherwise, "
+            "evaluate without --score."
+        )
     partial_references = [str(pair.reference) for pair in pairs if pair.annotated_labels is not None]
     if partial_references:
         raise UserError(

@@ -60,6 +60,7 @@ class StudyRun(_Record):
         configuration: Name of the configuration that was trained, or of those that were averaged.
         cases: Metrics of each held-out case by name.
         unit: Unit of HD95.
+        scope: What the metrics were computed on, as `Summary.scope`; None if all slices count.
         training_seconds: Training time, including networks that were trained before.
         prediction_seconds: Time per held-out case, mirroring included.
         memory_bytes: Computed memory of a training step.
@@ -76,6 +77,7 @@ class StudyRun(_Record):
     configuration: str
     cases: dict[str, CaseMetrics]
     unit: str = "mm"
+    scope: str | None = None
     training_seconds: float
     prediction_seconds: float
     memory_bytes: int

@@ -147,7 +147,7 @@ def summarise(study: Study, arms: Sequence[Arm], dataset: str, runs: Sequence[St
         dataset=dataset,
         question=study.question,
         conclusion=found.conclusion,
-        notes=found.notes,
+        notes=(*_scope_notes(runs), *found.notes),
         table=found.table,
         comparisons=found.comparisons,
         numbers=dict(found.numbers),
@@ -156,6 +156,12 @@ def summarise(study: Study, arms: Sequence[Arm], dataset: str, runs: Sequence[St
     found.draw(folder / "figure.png")
     results.write(folder)
     return results
+
+
+def _scope_notes(runs: Sequence[StudyRun]) -> list[str]:
+    """Return a sentence on what the metrics were computed on, unless all slices of the held-out cases count."""
+    scopes = dict.fromkeys(run.scope for run in runs if run.scope is not None)
+    return [f"The held-out cases were evaluated on {scope}." for scope in scopes]
 
 
 def _clear(place: Path) -> None:

@@ -163,8 +163,8 @@ def test_mistakes_end_in_one_clear_line_and_exit_code_2(
 def test_an_unknown_option_is_an_error(volumes: Path, command: Command) -> None:
     for words, named in [
         (("train", volumes, "--epoch", "3"), "--epoch"),
-        (("trian", volumes), "trian"),
-        (("train",), ""),
+        (("trian", volumes), "Did you mean 'train'? See `autocrossdim --help`."),
+        (("train",), "DATASET'. See `autocrossdim train --help`."),
     ]:
         result = command(*words)
         assert result.returncode == 2

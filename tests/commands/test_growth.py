@@ -77,6 +77,24 @@ def test_new_cases_are_picked_up_by_the_same_command(growing: Growing, capfd: py
     assert (growing.space.plan.read_text(), growing.space.splits.read_text()) == (before, splits)
 
 
+def test_the_notes_of_a_kept_plan_count_the_annotated_slices_of_all_cases(growing: Growing) -> None:
+    growing.has(CASES, unannotated_slices="empty")
+    before = growing.plan(overwrite=True)
+    counted = [note for note in before.notes if "slices are annotated (unannotated_slices)" in note]
+    growing.has([*CASES, "f"], unannotated_slices="empty", numTraining=6)
+    plan = growing.plan()
+    total = 16 * len(CASES)
+    (stale,) = counted
+    assert f"of {total} slices" in stale
+    assert plan.notes == tuple(
+        note if note != stale else note.replace(note.partition(" slices")[0], f"{total + 16} of {total + 16}")
+        for note in before.notes
+    )
+    assert plan.model_copy(update={"notes": before.notes}) == before
+    assert before.differences(plan, list(before.configurations)) == []
+    assert Plan.read(growing.space.plan) == plan
+
+
 def test_the_next_command_suits_the_folds(growing: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
     def said() -> str:
         return next(present(Plan.read(growing.space.plan), dataset=str(growing.raw), work=growing.space.root.parent))

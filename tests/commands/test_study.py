@@ -12,11 +12,14 @@ import pytest
 import autocrossdim
 from autocrossdim.commands.study import _check
 from autocrossdim.commands.study_run import Performer
+from autocrossdim.commands.study_run import test_folder as study_cases
+from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.study import CaseMetrics, StudyResults, StudyRun
 from autocrossdim.studies.catalogue import STUDIES
-from autocrossdim.studies.design import Job
+from autocrossdim.studies.datasets import write_test_cases
+from autocrossdim.studies.design import Arm, Job
 from autocrossdim.system import lock
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.lock import LOCK, locked
@@ -202,6 +205,15 @@ def test_omnia_net_first_shares_the_budget_and_slices_are_averaged_before_traini
     assert run["training_seconds"] == run["curve"][-1]["seconds"]
     assert run["curve"][-1]["dice"] is not None
     assert (run["slicing"], run["anisotropy"]) == (2, 2.0)
+
+
+def test_a_run_records_that_only_annotated_slices_count(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    dataset = load_dataset(make_dataset(unannotated_slices="empty"))
+    job = Job(arm=Arm("one"), training=("a",), test=("b",), seed=0, slicing=1, plan={}, settings={})
+    cases = study_cases(tmp_path / "study", 1)
+    write_test_cases(dataset, cases, job.test)
+    found = Performer({1: dataset}, tmp_path / "study", "cpu", 1)._evaluated(job, cases / "labels")
+    assert found["scope"] == "annotated slices only (8 of 8)"
 
 
 def test_mistakes_are_found_before_the_first_run(volumes: Path, tmp_path: Path) -> None:

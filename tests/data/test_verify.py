@@ -180,6 +180,17 @@ def test_axes_to_mirror_that_the_images_do_not_have_are_faults(make_dataset):
     assert verify(make_dataset(mirror_axes=["left-right", "z"])).faults == []
 
 
+def test_axes_that_2d_images_lack_are_found_together_with_other_faults_of_dataset_json(make_dataset):
+    wrong = {"mirror_axes": ["z", "up"], "sides": [["block", "blok"]]}
+    flat = make_dataset("Dataset002_Flat", shape=(16, 16), ending=".png", **wrong)
+    faults = verify(flat).faults
+    assert len(faults) == 3
+    assert "mirror_axes names z, an axis that the images do not have. Use x and y." in faults[-1]
+    assert len(verify(make_dataset(**wrong)).faults) == 2
+    (flat / "imagesTr" / "a_0000.png").write_text("no image", encoding="utf-8")
+    assert len(verify(flat).faults) == 2
+
+
 def test_images_of_unknown_orientation_among_others_are_a_warning(make_dataset):
     dataset = make_dataset(direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
     for name in ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz"):
@@ -247,6 +258,7 @@ def test_a_misspelt_key_is_a_warning(make_dataset):
         ),
         ({"annotated_labels": {"a": ["background"]}}, "annotated_labels of case 'a' names background"),
         ({"annotated_labels": {"a": []}}, "annotated_labels of case 'a' is empty"),
+        ({"annotated_labels": {"z": ["first", "second"]}}, "annotated_labels names z, but there is no such training"),
         ({"annotated_labels": {"z": ["first"]}}, "annotated_labels names z, but there is no such training or test"),
         ({"annotated_labels": {"a": ["first"]}}, "a.nii.gz: contains the label value 2, but annotated_labels"),
     ],
@@ -255,6 +267,35 @@ def test_a_fault_in_what_was_not_annotated_is_found(make_dataset, changes: dict[
     dataset = make_dataset(labels={"background": 0, "first": 1, "second": 2}, **changes)
     (fault,) = verify(dataset).faults
     assert message in fault
+
+
+@pytest.mark.parametrize(
+    ("changes", "number"),
+    [
+        ({"sides": [["first", "third"]], "unannotated_slices": "all", "annotated_labels": {"z": ["third"]}}, 4),
+        ({"labels": {"first": 0}, "mirror_axes": ["up"], "annotated_labels": {"z": ["first"]}}, 3),
+        ({"channel_names": None, "annotated_labels": {"z": ["first", "second"]}, "groups": {"a": "p", "y": "q"}}, 2),
+    ],
+)
+def test_cases_that_do_not_exist_are_named_together_with_other_faults_of_dataset_json(
+    make_dataset, edit_json, changes: dict[str, Any], number: int
+):
+    dataset = make_dataset(labels={"background": 0, "first": 1, "second": 2})
+    edit_json(dataset, **changes)
+    report = verify(dataset)
+    assert len(report.faults) == number
+    assert "annotated_labels names z, but there is no such training or test case" in report.faults[-1]
+    assert any("groups in dataset.json name cases that do not exist: y" in each for each in report.warnings) == (
+        "groups" in changes
+    )
+
+
+@pytest.mark.parametrize("change", [{"file_ending": None}, {"dataset": ["a"]}])
+def test_cases_are_not_called_unknown_if_it_is_unclear_which_there_are(make_dataset, edit_json, change: dict[str, Any]):
+    dataset = make_dataset(annotated_labels={"z": ["block"]})
+    edit_json(dataset, **change)
+    (fault,) = verify(dataset).faults
+    assert next(iter(change)) in fault
 
 
 def test_values_that_belong_to_an_annotated_region_are_no_fault(make_dataset):
@@ -290,6 +331,45 @@ def test_labels_in_every_third_slice_only_suggest_the_key(make_dataset, edit_jso
     report = verify(dataset)
     assert report.faults == report.warnings == []
     assert "Annotated slices: 15 of 40; the others are left out (unannotated_slices)." in report.notes
+
+
+def label_slices(dataset: Path, *slices: tuple[int, ...]) -> None:
+    """Label these slices of the cases, one after the other, and no others."""
+    for file, numbers in zip(sorted((dataset / "labelsTr").iterdir()), slices, strict=True):
+        array = np.zeros((8, 12, 10), np.uint8)
+        array[list(numbers), 4:8, 4:8] = 1
+        change(file, array=array)
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [
+        ((1, 4), (2, 5), (0, 3), (4, 7), (3, 6)),
+        ((1, 4), (2, 5), (0, 3), (4,), (1, 7)),  # one case with a single slice, one with a slice left out
+        ((1, 4, 7), (2, 5), (0, 3), (2, 5), (1, 4)),
+    ],
+)
+def test_two_labelled_slices_per_case_suggest_the_key_if_the_cases_agree(make_dataset, slices: Any):
+    dataset = make_dataset()
+    label_slices(dataset, *slices)
+    (warning,) = verify(dataset).warnings
+    assert "labels occur only in separate slices, most often 3 slices apart" in warning
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [
+        ((1, 4), (2, 3), (3, 4), (1, 2), (5, 6)),  # two small structures in one case
+        ((1, 4), (2, 5), (0, 3), (3, 4), (3, 6)),  # adjacent slices in one case
+        ((1, 4), (0, 7), (2, 5), (1, 3), (2, 6)),  # small structures in every case
+        ((1, 4), (2, 5), (3,), (4,), (5,)),  # in two cases
+        ((1,), (2,), (3,), (4,), (5,)),
+    ],
+)
+def test_small_structures_do_not_suggest_the_key(make_dataset, slices: Any):
+    dataset = make_dataset()
+    label_slices(dataset, *slices)
+    assert verify(dataset).warnings == []
 
 
 def test_the_key_without_any_gap_between_labelled_slices_is_a_warning(make_dataset):

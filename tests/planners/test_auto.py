@@ -1,6 +1,5 @@
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from autocrossdim.preprocessing.fingerprint import extract
 from autocrossdim.records.plan import GIGABYTE, Plan
 from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
-from planners.annotation import annotation_notes
 from planners.auto import AutoPlanner, auto, ds, dx, omnia, unet
 from planners.trial import Outcome
 
@@ -212,17 +210,6 @@ def test_real_datasets(real_data: Path, name: str, configuration: str) -> None:
     plan = auto.plan(dataset, extract(dataset, processes=2)[0], options())
     assert plan.decision.configuration == configuration
     assert len(plan.decision.reasons) >= 2
-
-
-def test_what_was_not_annotated_is_noted(described: Described) -> None:
-    dataset, fingerprint = described(ISOTROPIC, (32, 32, 32), cases=4)
-    assert annotation_notes(dataset, fingerprint) == []
-    cases = tuple(case.model_copy(update={"annotated_slices": (8, 500)}) for case in fingerprint.cases)
-    partial = replace(dataset, annotated_labels={"case_0": ("label 2",), "case_3": ("label 2",)})
-    assert annotation_notes(partial, fingerprint.model_copy(update={"cases": cases})) == [
-        "32 of 2,000 slices are annotated (unannotated_slices). The others are excluded from the loss and all scores.",
-        "Not all labels were annotated in every case (annotated_labels): label 1 in 2 of 4 cases.",
-    ]
 
 
 @pytest.mark.parametrize(

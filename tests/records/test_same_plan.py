@@ -41,6 +41,14 @@ def test_equal_plans_agree_whatever_they_were_estimated_to_cost(make_plan: Calla
         together.add(Path(path), checkpoint(other))
 
 
+def test_notes_are_not_compared(make_plan: Callable[..., Any]) -> None:
+    """Those on annotation are renewed when cases come or go."""
+    plan = make_plan()
+    together = SamePlan()
+    for path, notes in (("one", ("32 of 120 slices are annotated.",)), ("two", ("42 of 160 slices are annotated.",))):
+        together.add(Path(path), checkpoint(plan.model_copy(update={"notes": notes})))
+
+
 @pytest.mark.parametrize(
     ("one", "other", "difference"),
     [

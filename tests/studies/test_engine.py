@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 
+from autocrossdim.commands.study import present
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.records.study import StudyResults
 from autocrossdim.studies.comparison import compare_arms
@@ -161,6 +162,18 @@ def test_results_are_written_and_read_again(jobs, performed, tmp_path):
     assert page.count("\n| ") == 2 + 6
     assert (tmp_path / "figure.png").stat().st_size
     json.loads((tmp_path / "results.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)  # strict JSON
+
+
+def test_results_say_that_only_annotated_slices_count(jobs, performed, make_runs, tmp_path):
+    run_jobs(jobs(), tmp_path, performed[0])
+    runs = read_runs(jobs(), tmp_path)
+    scope = "annotated slices only (42 of 160)"
+    assert not any("annotated" in note for note in summarise(STUDY, ARMS, "Dataset001_Tiny", runs, tmp_path).notes)
+    sparse = [run.model_copy(update={"scope": scope}) for run in runs]
+    results = summarise(STUDY, ARMS, "Dataset001_Tiny", sparse, tmp_path)
+    assert results.notes[0] == "The held-out cases were evaluated on annotated slices only (42 of 160)."
+    assert scope in (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert results.notes[0] in present(results)
 
 
 def test_a_damaged_record_is_named(tmp_path):

@@ -78,7 +78,7 @@ def report(cases: Mapping[str, Rows]) -> Score:
     )
 
 
-@score("brats", report, structures=regions)
+@score("brats", report, structures=regions, counts_lesions=True)
 def measure(case: Case) -> Rows:
     """Return the values of each region."""
     return {

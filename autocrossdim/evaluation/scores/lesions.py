@@ -26,7 +26,7 @@ def report(cases: Mapping[str, Rows]) -> Score:
     )
 
 
-@score("lesions", report, needs_mm=False)
+@score("lesions", report, needs_mm=False, counts_lesions=True)
 def measure(case: Case) -> Rows:
     """Return the numbers of lesions of each label or region, and the mean Dice over those found."""
     return {name: detection(predicted, expected) for name, predicted, expected in case.masks()}

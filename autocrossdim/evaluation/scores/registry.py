@@ -54,6 +54,8 @@ class ChallengeScore:
         report: Returns the score of all cases, given what `measure` returned by case name.
         structures: Returns the structures to score among the labels of a dataset, or raises a `UserError`.
         needs_mm: Whether the score is defined in mm, so that images without a voxel spacing are refused.
+        counts_lesions: Whether it tells connected components apart, which slices that are left out would cut into
+            several, so that datasets with `unannotated_slices` are refused.
     """
 
     name: str
@@ -61,6 +63,7 @@ class ChallengeScore:
     report: Callable[[Mapping[str, Any]], Score]
     structures: Callable[[Labels], Structures]
     needs_mm: bool
+    counts_lesions: bool
 
 
 SCORES: dict[str, ChallengeScore] = {}
@@ -78,11 +81,12 @@ def score(
     *,
     structures: Callable[[Labels], Structures] = every_label,
     needs_mm: bool = True,
+    counts_lesions: bool = False,
 ) -> Callable[[Callable[[Case], Measured]], Callable[[Case], Measured]]:
     """Register the decorated function as the `measure` of a score; see `ChallengeScore` for the arguments."""
 
     def register(measure: Callable[[Case], Measured]) -> Callable[[Case], Measured]:
-        SCORES[name] = ChallengeScore(name, measure, report, structures, needs_mm)
+        SCORES[name] = ChallengeScore(name, measure, report, structures, needs_mm, counts_lesions)
         return measure
 
     return register

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -99,9 +99,21 @@ def test_unannotated_slices_are_left_out(folders: Folders) -> None:
         array[4, 10:12, 10:12] = 1
         write_label(array, geometry, folders[0] / f"{name}.nii.gz")
     output = folders[0] / "summary.json"
-    score = evaluate_folder(*folders, labels, file_ending=".nii.gz", processes=1, output=output, score="lesions").score
+    score = evaluate_folder(*folders, labels, file_ending=".nii.gz", processes=1, output=output, score="chaos").score
     assert score is not None
-    assert score.cases["a"]["lesion"] == {"lesions": 2, "found": 2, "false positives": 0, "Dice": 1}
+    assert score.cases["a"]["lesion"]["Dice"] == 1
+
+
+@pytest.mark.parametrize("name", ["lesions", "brats"])
+def test_lesions_that_unannotated_slices_would_cut_are_refused(folders: Folders, name: str) -> None:
+    regions = {"background": 0, "WT": [1, 2, 3], "TC": [2, 3], "ET": 3}
+    labels = Labels.from_dataset_json(regions, [2, 3, 1]).model_copy(update={"unannotated_slices": "empty"})
+    options: dict[str, Any] = {"file_ending": ".nii.gz", "processes": 1, "output": folders[0] / "summary.json"}
+    with pytest.raises(UserError, match=rf"--score {name}: .*unannotated_slices in dataset\.json.*--all-slices"):
+        evaluate_folder(*folders, labels, score=name, **options)
+    assert not options["output"].exists()
+    every_slice = labels.model_copy(update={"unannotated_slices": None})
+    assert evaluate_folder(*folders, every_slice, score=name, **options).score is not None
 
 
 def test_cases_with_labels_that_were_not_annotated_are_refused(folders: Folders) -> None:

@@ -1,8 +1,12 @@
 """Sentences about what was not annotated and is therefore left out of training and scores."""
 
+from collections.abc import Sequence
+
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.system.text import listed
+
+NAMED = ("(unannotated_slices)", "(annotated_labels)")  # each of these sentences contains one of them
 
 
 def annotation_notes(dataset: Dataset, fingerprint: Fingerprint) -> list[str]:
@@ -26,3 +30,20 @@ def annotation_notes(dataset: Dataset, fingerprint: Fingerprint) -> list[str]:
         shown = listed([f"{name} in {count} of {number} cases" for name, count in drawn.items() if count < number])
         notes.append(f"Not all labels were annotated in every case (annotated_labels): {shown}.")
     return notes
+
+
+def renewed_notes(notes: Sequence[str], dataset: Dataset, fingerprint: Fingerprint) -> tuple[str, ...]:
+    """Return the notes of a plan with those on annotation replaced by what is true of the present cases.
+
+    Args:
+        notes: Notes of a plan, possibly made for other cases.
+        dataset: The raw dataset.
+        fingerprint: Its present measurements.
+    """
+    others = [note for note in notes if not _is_about_annotation(note)]
+    place = next((index for index, note in enumerate(notes) if _is_about_annotation(note)), len(notes))
+    return (*others[:place], *annotation_notes(dataset, fingerprint), *others[place:])
+
+
+def _is_about_annotation(note: str) -> bool:
+    return any(key in note for key in NAMED)

@@ -26,8 +26,8 @@ class Geometry:
         direction: ITK's direction matrix, unchanged, row by row, `dims` squared entries.
         dims: 2 or 3.
         pixel_type: Voxel type of the file, for display.
-        oriented: Whether the file states how its axes lie in the patient; pictures, and NIfTI and NRRD files without a
-            coordinate system of the patient, do not.
+        oriented: Whether the file states how its axes lie in the patient. Pictures do not, and neither do NIfTI, NRRD,
+            MHA and DICOM files whose header lacks it.
         header: Geometry in the source's format, `nifti:<base64>` or `nrrd:<lines>`. Files of the same format are
             written with it, which preserves the geometry bit by bit.
     """

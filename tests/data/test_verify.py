@@ -195,6 +195,16 @@ def test_images_of_unknown_orientation_among_others_are_a_warning(make_dataset):
     assert "the image files of a do not state their orientation. They are taken to have SPL (z, y, x)" in warning
 
 
+def test_an_mha_file_without_directions_among_others_is_a_warning(make_dataset):
+    dataset = make_dataset(direction=(1, 0, 0, 0, 1, 0, 0, 0, 1), ending=".mha")
+    image = dataset / "imagesTr" / "a_0000.mha"
+    lines = image.read_bytes().split(b"\n", 13)
+    image.write_bytes(b"\n".join(line for line in lines if not line.startswith((b"TransformM", b"Anatomical"))))
+    report = verify(dataset)
+    assert report.faults == []
+    assert "the image files of a do not state their orientation. They are taken to have SPL" in report.warnings[0]
+
+
 @pytest.mark.parametrize(
     ("folds", "message"),
     [

@@ -67,7 +67,7 @@ class AutoPlanner:
             fingerprint,
             dataset.labels,
             transpose=order,
-            axis_names=plan_axis_names(orientation, order),
+            axis_names=plan_axis_names(_shared_orientation(fingerprint), order),
             dims=dims,
             sides=dataset.sides,
             chosen=dataset.mirror_axes,
@@ -167,6 +167,12 @@ class AutoPlanner:
 @lru_cache(maxsize=8)
 def _step_memory(network: str, *, mixed: bool, regions: bool) -> StepMemory:
     return StepMemory(NetworkPlan.model_validate_json(network), mixed=mixed, regions=regions)
+
+
+def _shared_orientation(fingerprint: Fingerprint) -> str | None:
+    """Return the orientation of all images; None if it is unknown or, as images are kept as stored, differs."""
+    orientations = {case.orientation for case in fingerprint.cases}
+    return orientations.pop() if len(orientations) == 1 else None
 
 
 def _size_reason(configuration: Configuration) -> str:

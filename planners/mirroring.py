@@ -1,17 +1,18 @@
 """Which axes may be mirrored: not those along which position alone tells two labels apart."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 from autocrossdim.data.orientation import axis_name
-from autocrossdim.data.sides import missing_axes, missing_axes_fault
+from autocrossdim.data.sides import MIRROR_AXES, missing_axes, missing_axes_fault
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import counted
 
 # In which both labels occur. With few cases, an order is often kept by chance, but the two mistakes are unequal: not
 # mirroring an axis that could be mirrored was not shown to cost anything; mirroring one that tells labels apart cost
@@ -58,7 +59,8 @@ def choose_mirroring(
         fingerprint: The dataset, in its common orientation.
         labels: What label values mean.
         transpose: Axis (z, y, x) of that orientation which is each axis of the plan.
-        axis_names: Name of each axis of the plan, such as `left-right`, or `z`, `y`, `x` where directions are unknown.
+        axis_names: Name of each axis of the plan, such as `left-right`, or `z`, `y`, `x` where directions are unknown
+            or differ between images.
         dims: Number of axes of the images; the first axis of a 2D image is no axis to mirror.
         sides: Pairs of labels that are the left and right version of one structure, as declared in dataset.json.
         chosen: Names of the axes to mirror, as declared in dataset.json, in place of the planner's choice.
@@ -71,15 +73,15 @@ def choose_mirroring(
             raise UserError(f"dataset.json: {missing_axes_fault(missing, dims=dims)}")
         names = [{name, "zyx"[transpose[axis]]} for axis, name in enumerate(axis_names)]
         axes = tuple(axis for axis, known in enumerate(names) if not known.isdisjoint(chosen))
-        named = ", ".join(axis_names[axis] for axis in axes) or "none"
+        named = _listed(axis_names, axes) or "none"
         return Mirroring(axes, (f"Mirrored axes: {named}, as set in dataset.json (mirror_axes).",))
     reasons: dict[int, str] = {}
     pairs = [tuple(pair) for pair in sides] or side_pairs(labels.names)
     if pairs:
-        left_right = _left_right(axis_names)
+        left_right, named = _left_right(axis_names)
+        more = f" and {counted(len(pairs) - 1, 'more pair')}" if len(pairs) > 1 else ""
         reasons[left_right] = (
-            f"The {axis_names[left_right]} axis is not mirrored, because labels differ by their side: "
-            f"{pairs[0][0]} and {pairs[0][1]}{f' and {len(pairs) - 1} more pairs' if len(pairs) > 1 else ''}."
+            f"{named} is not mirrored, because labels differ by their side: {pairs[0][0]} and {pairs[0][1]}{more}."
         )
     for axis, name in enumerate(axis_names):
         if axis in reasons or (dims == 2 and axis == 0):
@@ -91,13 +93,14 @@ def choose_mirroring(
                 f"order along it in all {found[2]} cases that have both."
             )
     axes = tuple(axis for axis in range(len(axis_names)) if axis not in reasons)
-    sentences = [reasons[axis] for axis in sorted(reasons)]
+    existing = range(1 if dims == 2 else 0, len(axis_names))
+    sentences = [reasons[axis] for axis in sorted(reasons)] or [f"Mirrored axes: {_listed(axis_names, existing)}."]
     alone = None if pairs else _lone_side(labels.names)
-    if alone is not None and (left_right := _left_right(axis_names)) in axes:
+    left_right, named = _left_right(axis_names)
+    if alone is not None and left_right in axes:
         sentences.append(
-            f"The {axis_names[left_right]} axis is mirrored, although {alone} is named by its side, because no label "
-            "is its counterpart. If the images show a look-alike on the other side, set mirror_axes in dataset.json to "
-            "the other axes."
+            f"{named} is mirrored, although {alone} is named by its side, because no label is its counterpart. If the "
+            "images show a look-alike on the other side, set mirror_axes in dataset.json to the other axes."
         )
     return Mirroring(axes, tuple(sentences))
 
@@ -106,8 +109,8 @@ def plan_axis_names(orientation: str | None, transpose: Sequence[int]) -> tuple[
     """Return the name of each axis of a plan.
 
     Args:
-        orientation: Code of the dataset's common orientation; None if it is unknown.
-        transpose: Axis (z, y, x) of the common orientation that is each axis of the plan.
+        orientation: Code of the orientation of all arrays; None if it is unknown or differs between them.
+        transpose: Axis (z, y, x) of the arrays that is each axis of the plan.
     """
     if orientation is None:
         return tuple("zyx"[axis] for axis in transpose)
@@ -164,9 +167,19 @@ def _lone_side(names: Sequence[str]) -> str | None:
     )
 
 
-def _left_right(axis_names: Sequence[str]) -> int:
-    """Return the left-right axis; in images of unknown orientation, the horizontal one."""
-    return list(axis_names).index("left-right" if "left-right" in axis_names else "x")
+def _left_right(axis_names: Sequence[str]) -> tuple[int, str]:
+    """Return the left-right axis and how a sentence begins that names it.
+
+    If the images share no known orientation, it is taken to be the horizontal one.
+    """
+    if "left-right" in axis_names:
+        return list(axis_names).index("left-right"), "The left-right axis"
+    return list(axis_names).index("x"), "The x axis (taken to be left-right: the images share no known orientation)"
+
+
+def _listed(axis_names: Sequence[str], axes: Iterable[int]) -> str:
+    """Return the names of axes in the order of `MIRROR_AXES`, separated by commas."""
+    return ", ".join(sorted((axis_names[axis] for axis in axes), key=MIRROR_AXES.index))
 
 
 def _ordered_pair(fingerprint: Fingerprint, labels: Labels, axis: int) -> tuple[str, str, int] | None:

@@ -26,6 +26,7 @@ MAX_SEARCHED = 20_000
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")  # 4-byte lengths
 _IMPLICIT, _BIG_ENDIAN, _DEFLATED = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99"
 _PIXELS, _ITEM, _SYNTAX = (0x7FE0, 0x0010), 0xFFFE, (0x0002, 0x0010)
+_ORIENTATION = (0x0020, 0x0037)  # directions of rows and columns
 _UNDEFINED = 0xFFFFFFFF  # a length that means: until the delimiter
 _PREAMBLE = 128  # bytes before the letters DICM
 
@@ -105,6 +106,32 @@ def check_dicom(path: Path) -> None:
     Raises:
         UserError: An element is longer than the file.
     """
+    for _ in _elements(path):
+        pass
+
+
+def states_orientation(path: Path) -> bool:
+    """Whether a slice states the directions of its rows and columns. If not, GDCM reads it as an axial slice.
+
+    Files with several frames and those of nuclear medicine state them inside a sequence.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    key = f"{_ORIENTATION[0]:04x}|{_ORIENTATION[1]:04x}"
+    if reader.HasMetaDataKey(key):
+        return bool(reader.GetMetaData(key).strip())
+    return any(tag == _ORIENTATION and length > 0 for tag, length in _elements(path))
+
+
+def _elements(path: Path) -> Iterator[tuple[tuple[int, int], int]]:
+    """Yield the tag and the length of each element of a DICOM file, also of those inside sequences.
+
+    The walk ends early where the file leaves the standard, or where its content is compressed.
+
+    Raises:
+        UserError: An element is longer than the file.
+    """
     size, position, syntax, pixels = path.stat().st_size, _PREAMBLE + 4, b"", False
     with path.open("rb") as file:
         if file.read(position)[_PREAMBLE:] != b"DICM":
@@ -135,6 +162,7 @@ def check_dicom(path: Path) -> None:
             if (group, element) == _SYNTAX:
                 file.seek(position)
                 syntax = file.read(length).rstrip(b"\0 ")
+            yield (group, element), length
             pixels = pixels or (group, element) == _PIXELS
             # Sequences and items are descended into, except for fragments of compressed pixels.
             if length != _UNDEFINED and kind != b"SQ" and (group != _ITEM or pixels):

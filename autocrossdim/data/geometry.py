@@ -26,8 +26,8 @@ class Geometry:
         direction: ITK's direction matrix, unchanged, row by row, `dims` squared entries.
         dims: 2 or 3.
         pixel_type: Voxel type of the file, for display.
-        oriented: Whether the file states how its axes lie in the patient; pictures, and NIfTI and NRRD files without a
-            coordinate system of the patient, do not.
+        oriented: Whether the file states how its axes lie in the patient. Pictures do not, and neither do NIfTI, NRRD,
+            MHA and DICOM files whose header lacks it.
         header: Geometry in the source's format, `nifti:<base64>` or `nrrd:<lines>`. Files of the same format are
             written with it, which preserves the geometry bit by bit.
     """
@@ -66,12 +66,14 @@ class Image:
 
 
 def same_place(a: Geometry, b: Geometry) -> str | None:
-    """Describe how two geometries differ in shape, spacing, origin or direction; None if they agree.
+    """Describe how two geometries differ in orientation, shape, spacing, origin or direction; None if they agree.
 
     The tolerance is `TOLERANCE`: relative to the spacing for spacing and origin, absolute for the direction matrix.
     """
     if a.dims != b.dims:
         return f"{a.dims}D and {b.dims}D"
+    if _turned(a, b):  # shape, spacing and origin then differ as well, which would explain nothing
+        return f"orientation {a.orientation} and {b.orientation} (z, y, x)"
     if a.shape != b.shape:
         return f"shape {by_axis(a.shape)} and {by_axis(b.shape)} voxels (z, y, x)"
     spacing = np.array(a.spacing)
@@ -82,6 +84,30 @@ def same_place(a: Geometry, b: Geometry) -> str | None:
     if np.any(np.abs(np.subtract(a.direction, b.direction)) > TOLERANCE):
         return f"direction {by_axis(a.direction)} and {by_axis(b.direction)}"
     return None
+
+
+def label_fault(image: Geometry, label: Geometry) -> str | None:
+    """Say how the geometry of a label differs from that of its image, and what to do about it; None if they agree."""
+    difference = same_place(image, label)
+    if difference is None:
+        return None
+    if _turned(image, label):
+        return (
+            f"the label is stored as {label.orientation}, its image as {image.orientation} (z, y, x). Reorient the "
+            "label to the grid of its image, in Python: sitk.Resample(label, image, "
+            "interpolator=sitk.sitkNearestNeighbor)."
+        )
+    return f"another geometry than its image: {difference}. Resample one of them."
+
+
+def _turned(a: Geometry, b: Geometry) -> bool:
+    """Whether two 3D geometries have known, different orientations.
+
+    The codes of oblique images halfway between two axes may differ although the directions agree, so these count.
+    """
+    codes = {a.orientation, b.orientation}
+    differs = len(codes) == 2 and None not in codes
+    return differs and bool(np.any(np.abs(np.subtract(a.direction, b.direction)) > TOLERANCE))
 
 
 def three(values: Sequence[Any]) -> tuple[Any, Any, Any]:

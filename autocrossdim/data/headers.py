@@ -26,6 +26,7 @@ _MARK = "nrrd:"
 _TYPES = {"uint8": "uint8", "uint16": "uint16", "float32": "float"}
 _KEPT = ("space", "spacings", "axis mins", "axis maxs", "centering")
 _ANATOMICAL = {"right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps"}
+_MHA_MATRICES = ("TransformMatrix", "Orientation", "Rotation")  # the names that ITK reads
 _MAX_LINES, _MAX_LINE = 1000, 2**14  # lines of a header, and bytes of a line
 _MHA_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "LONG_LONG": 8, "ULONG_LONG": 8, "DOUBLE": 8}  # else 4
 
@@ -42,12 +43,21 @@ def nrrd_header(path: Path) -> str | None:
     return _MARK + "\n".join(kept)
 
 
-def states_orientation(header: str) -> bool:
-    """Whether a header has a coordinate system of the patient: in NRRD, a `space` of that kind; others always have."""
-    if not is_nrrd_header(header):
-        return True
-    fields = dict(line.lower().split(":", 1) for line in header.removeprefix(_MARK).splitlines() if ":" in line)
+def nrrd_states_orientation(path: Path) -> bool:
+    """Whether a NRRD file has a coordinate system of the patient: a `space` of that kind, and directions."""
+    fields = dict(line.lower().split(":", 1) for line in _nrrd_lines(path) if ":" in line)
     return fields.get("space", "").strip() in _ANATOMICAL and "space directions" in fields
+
+
+def mha_states_orientation(path: Path) -> bool:
+    """Whether an MHA or MHD file states its orientation.
+
+    Without a matrix, ITK reads the axes as `RAI` (MetaImage's word for x to the left, y to the back, z upwards),
+    whatever the anatomical orientation in the header says.
+    """
+    with path.open("rb") as file:
+        fields = _mha_fields(file)
+    return any(name in fields for name in _MHA_MATRICES) or fields.get("AnatomicalOrientation") == "RAI"
 
 
 def _nrrd_lines(path: Path) -> list[str]:

@@ -102,7 +102,7 @@ def read_dicom_slices(folder: Path, files: list[str]) -> Image:
         raise UserError(
             f"{folder}: cannot be read as one DICOM series ({reason(error)}). Copy it again or convert it."
         ) from error
-    array, geometry = array_from_itk(folder, image)
+    array, geometry = array_from_itk(folder, image, oriented=dicom.states_orientation(Path(files[0])))
     return Image(np.ascontiguousarray(array[:3], dtype=np.float32), geometry)
 
 
@@ -158,12 +158,13 @@ def _read(path: Path, *, is_label: bool = False) -> tuple[npt.NDArray[Any], Geom
         return pictures.read(path)
     if ending in (".nii.gz", ".nii"):
         return _read_nifti(path, is_label)
-    header = None
+    header, oriented = None, True
     if ending == ".nrrd":
         headers.check_nrrd(path)
-        header = headers.nrrd_header(path)
+        header, oriented = headers.nrrd_header(path), headers.nrrd_states_orientation(path)
     elif ending == ".mha":
         headers.check_mha(path, is_label=is_label)
+        oriented = headers.mha_states_orientation(path)
     elif ending in TIFFS:
         headers.check_tiff(path)
     try:
@@ -174,7 +175,7 @@ def _read(path: Path, *, is_label: bool = False) -> tuple[npt.NDArray[Any], Geom
         image = reader.Execute()
     except RuntimeError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)}). Replace or convert it.") from error
-    array, geometry = array_from_itk(path, image, header)
+    array, geometry = array_from_itk(path, image, header, oriented=oriented)
     return (array[:3] if len(array) == 4 and ending in PICTURES else array), geometry
 
 
@@ -194,7 +195,7 @@ def _read_nifti(path: Path, is_label: bool) -> tuple[npt.NDArray[Any], Geometry]
             reader.ReadImageInformation()
     except RuntimeError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)}). Replace or convert it.") from error
-    geometry = geometry_from_itk(path, reader, header)
+    geometry = geometry_from_itk(path, reader, header, oriented=nifti.states_orientation(header))
     channels = np.moveaxis(voxels, -1, 0) if voxels.ndim == 2 else voxels[None]
     return channels.reshape(-1, *geometry.shape), geometry
 

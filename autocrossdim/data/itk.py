@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from autocrossdim.data import headers, nifti
 from autocrossdim.data.geometry import Geometry, Image, three
 from autocrossdim.data.pictures import is_picture, picture_geometry
 from autocrossdim.system.errors import UserError
@@ -21,20 +20,23 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
 
 
-def array_from_itk(path: Path, image: sitk.Image, header: str | None = None) -> tuple[npt.NDArray[Any], Geometry]:
+def array_from_itk(
+    path: Path, image: sitk.Image, header: str | None = None, *, oriented: bool = True
+) -> tuple[npt.NDArray[Any], Geometry]:
     """Return an ITK image as (C, Z, Y, X), in its number type, and its geometry.
 
     Args:
         path: The file it was read from, for messages.
         image: The image; vector components become channels.
         header: Geometry in the format of the file, see `Geometry.header`.
+        oriented: Whether the file states its orientation, see `Geometry.oriented`.
 
     Raises:
         UserError: As `geometry_from_itk`, or the voxels are complex numbers.
     """
     if "complex" in image.GetPixelIDTypeAsString():
         raise UserError(f"{path}: complex voxels. Write the magnitude, or magnitude and phase as two channels.")
-    geometry = geometry_from_itk(path, image, header)
+    geometry = geometry_from_itk(path, image, header, oriented=oriented)
     array = sitk.GetArrayFromImage(image)
     channels = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
     return channels.reshape(-1, *geometry.shape), geometry
@@ -66,13 +68,16 @@ def to_itk(array: npt.NDArray[Any], geometry: Geometry) -> sitk.Image:
     return image
 
 
-def geometry_from_itk(path: Path, image: sitk.Image | sitk.ImageFileReader, header: str | None) -> Geometry:
+def geometry_from_itk(
+    path: Path, image: sitk.Image | sitk.ImageFileReader, header: str | None, *, oriented: bool = True
+) -> Geometry:
     """Return the geometry of an ITK image, or of a reader that has read its information.
 
     Args:
         path: The file, for messages; pictures have their spacing in a file beside them.
         image: The image or reader.
         header: Geometry in the format of the file, see `Geometry.header`.
+        oriented: Whether the file states its orientation, see `Geometry.oriented`; pictures never do.
 
     Raises:
         UserError: The image has more than three axes, or an invalid spacing, origin or direction.
@@ -101,7 +106,7 @@ def geometry_from_itk(path: Path, image: sitk.Image | sitk.ImageFileReader, head
         dims=dims,
         pixel_type=pixel_type,
         header=header,
-        oriented=header is None or (nifti.states_orientation(header) and headers.states_orientation(header)),
+        oriented=oriented,
     )
 
 

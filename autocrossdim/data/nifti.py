@@ -289,9 +289,7 @@ def _count(fields: Any) -> int:
 
 
 def states_orientation(header: str) -> bool:
-    """Whether a header has a coordinate system: in NIfTI, a qform or sform code above 0; other formats always have."""
-    if not is_header(header):
-        return True
+    """Whether a header that `read` returned has a coordinate system: a qform or sform code above 0."""
     fields = _fields(bytearray(base64.b64decode(header.removeprefix(_MARK))))
     return fields is not None and bool(fields["qform_code"] > 0 or fields["sform_code"] > 0)
 

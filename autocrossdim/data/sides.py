@@ -63,7 +63,7 @@ def missing_axes(names: Iterable[str], *, dims: int, oriented: bool) -> list[str
     Args:
         names: Names of axes, of `MIRROR_AXES`.
         dims: 2 or 3; 2D images have no axis z.
-        oriented: Whether the orientation of the images is known; if not, they have no anatomical axes.
+        oriented: Whether the images have a known orientation in common; if not, they have no anatomical axes.
     """
     existing = {*("xyz" if dims == 3 else "xy"), *(AXIS_NAMES if oriented else ())}
     return sorted(set(names) - existing)
@@ -71,6 +71,6 @@ def missing_axes(names: Iterable[str], *, dims: int, oriented: bool) -> list[str
 
 def missing_axes_fault(missing: Collection[str], *, dims: int) -> str:
     """Return the sentence on axes to mirror that images do not have, without the name of the file."""
-    unknown = "because the orientation of the images is unknown or was not used (--keep-orientation)"
+    unknown = "because the orientation of the images is unknown, or differs and is not used (--keep-orientation)"
     known = "x and y" if dims == 2 else f"x, y and z, {unknown}"
     return f"mirror_axes names {listed(missing)}, an axis that the images do not have. Use {known}."

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from autocrossdim.data.annotated_slices import labelled_slices
 from autocrossdim.data.converting.layouts import detect
 from autocrossdim.data.dataset import Case, Dataset
-from autocrossdim.data.geometry import Geometry, Image, same_place
+from autocrossdim.data.geometry import Geometry, Image, label_fault
 from autocrossdim.data.images import read_image, read_label
 from autocrossdim.data.pictures import spacing_file
 from autocrossdim.data.sides import MIRROR_AXES, missing_axes, missing_axes_fault
@@ -156,11 +156,10 @@ def check_case(dataset: Dataset, case: Case) -> CaseCheck:
                 f"{case.label}: contains no label, so no slice counts as annotated (unannotated_slices in "
                 "dataset.json). Remove the case, or annotate some of its slices."
             )
-    if image is not None and geometry is not None and (difference := same_place(image.geometry, geometry)):
+    if image is not None and geometry is not None and (fault := label_fault(image.geometry, geometry)):
         assert case.label is not None
-        remedy = "Resample one of them"
-        remedy += " (the spacing of a TIFF is read from CASE.json beside it)." if spacing_file(case.label) else "."
-        check.faults.append(f"{case.label}: another geometry than its image: {difference}. {remedy}")
+        hint = " The spacing of a TIFF is read from CASE.json beside it." if spacing_file(case.label) else ""
+        check.faults.append(f"{case.label}: {fault}{hint}")
     check.image, check.label = image, label
     return check
 

@@ -3,7 +3,9 @@
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from autocrossdim.data.dicom import check_dicom, dicom_folders
@@ -89,3 +91,49 @@ def test_an_index_beside_the_slices_is_no_slice(write_slices: Callable[..., Path
     for name in ("DICOMDIR", ".DS_Store", "notes.txt"):
         (folder / name).write_bytes(bytes(128) + b"DICM" * (name == "DICOMDIR"))
     assert read_dicom_series(folder).array.shape == (1, 4, 6, 5)
+
+
+def test_a_series_without_directions_of_rows_and_columns_has_no_orientation(
+    write_series: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    """GDCM takes such slices as axial, as which a sagittal series would be segmented wrongly."""
+    array = np.arange(4 * 5 * 6).reshape(4, 5, 6)
+    slices = write_series(tmp_path, array, direction=(0, 0, -1, 1, 0, 0, 0, -1, 0))
+    assert read_dicom_series(tmp_path).geometry.orientation == "RIP"
+    for z, content in enumerate(slices):
+        content.ImagePositionPatient = [0, 0, 4 * z]
+        if z % 2:
+            del content.ImageOrientationPatient
+        else:
+            content.ImageOrientationPatient = None
+        content.save_as(content.filename)
+    geometry = read_dicom_series(tmp_path).geometry
+    assert (geometry.shape, geometry.orientation) == ((4, 5, 6), None)
+
+
+def test_the_directions_of_a_file_with_several_frames_are_those_in_its_sequences(
+    write_series: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    (content,) = write_series(tmp_path, np.zeros((1, 5, 6)))
+    (tmp_path / content.filename).unlink()
+
+    def sequence(**elements: Any) -> Any:
+        item = pydicom.Dataset()
+        for keyword, value in elements.items():
+            setattr(item, keyword, value)
+        return pydicom.Sequence([item])
+
+    content.SOPClassUID = content.file_meta.MediaStorageSOPClassUID = pydicom.uid.EnhancedCTImageStorage
+    content.NumberOfFrames, content.PixelData = 3, bytes(3 * 5 * 6 * 2)
+    content.SharedFunctionalGroupsSequence = sequence(
+        PlaneOrientationSequence=sequence(ImageOrientationPatient=content.ImageOrientationPatient),
+        PixelMeasuresSequence=sequence(PixelSpacing=[1, 1], SliceThickness=2),
+    )
+    content.PerFrameFunctionalGroupsSequence = pydicom.Sequence(
+        sequence(PlanePositionSequence=sequence(ImagePositionPatient=[0, 0, 2 * z]))[0] for z in range(3)
+    )
+    del content.ImageOrientationPatient, content.ImagePositionPatient
+    content.save_as(tmp_path / "frames.dcm")
+    geometry = read_dicom_series(tmp_path).geometry
+    assert (geometry.shape, geometry.orientation) == ((3, 5, 6), "SPL")

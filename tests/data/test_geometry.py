@@ -15,5 +15,16 @@ def test_same_place_says_what_differs():
     assert "shape 4 × 5 × 6 and 4 × 5 × 7" in str(same_place(a, but(shape=(4, 5, 7))))
     assert "spacing" in str(same_place(a, but(spacing=(3.01, 1.0, 1.0))))
     assert "origin" in str(same_place(a, but(origin=(0.0, 0.0, 0.002))))
-    assert "direction" in str(same_place(a, but(direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1))))
+    assert "direction" in str(same_place(a, but(direction=(0.8, 0.6, 0, -0.6, 0.8, 0, 0, 0, 1))))
+    assert str(same_place(a, but(direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1)))) == "orientation SPL and SPR (z, y, x)"
     assert "2D" in str(same_place(a, Geometry((1, 5, 6), (1, 1, 1), (0, 0), (1, 0, 0, 1), 2)))
+
+
+def test_an_image_halfway_between_two_axes_has_the_orientation_of_its_label():
+    half = np.sqrt(0.5)
+    low, high = (
+        Geometry((4, 5, 6), (3.0, 1.0, 1.0), (0.0,) * 3, (half + d, half - d, 0, d - half, half + d, 0, 0, 0, 1), 3)
+        for d in (-1e-6, 1e-6)
+    )
+    assert low.orientation != high.orientation
+    assert same_place(low, high) is None

@@ -52,6 +52,7 @@ def test_real_datasets_have_no_fault(real_data: Path):
 
 IMAGE, LABEL = "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"
 TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing channel": (lambda d: (d / "imagesTr/a_0001.nii.gz").unlink(), "a_0001.nii.gz: no such file"),
@@ -80,7 +81,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "shape": (lambda d: change(d / LABEL, array=np.zeros((8, 12, 11), np.uint8)), "its image: shape"),
     "spacing": (lambda d: change(d / LABEL, spacing=(1, 1, 2.1)), "its image: spacing"),
     "origin": (lambda d: change(d / LABEL, origin=(10, -20, 5.1)), "its image: origin"),
-    "direction": (lambda d: change(d / LABEL, direction=TURNED), "its image: direction"),
+    "direction": (lambda d: change(d / LABEL, direction=UPRIGHT), "its image: direction"),
+    "orientation": (lambda d: change(d / LABEL, direction=TURNED), "the label is stored as S"),
     "channels apart": (lambda d: change(d / IMAGE, spacing=(1, 1, 2.1)), "a_0001.nii.gz: another geometry"),
     "undeclared value": (
         lambda d: change(d / LABEL, first=[7, 7, 7]),
@@ -204,6 +206,30 @@ def test_images_of_unknown_orientation_among_others_are_a_warning(make_dataset):
     )
     (warning,) = report.warnings
     assert "the image files of a do not state their orientation. They are taken to have SPL (z, y, x)" in warning
+
+
+def test_a_label_of_another_orientation_than_its_image_is_a_fault_whose_remedy_helps(make_dataset):
+    dataset = make_dataset(direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
+    image, label = (sitk.ReadImage(str(dataset / file)) for file in (IMAGE, LABEL))
+    turned = sitk.DICOMOrient(label, "PIR")
+    sitk.WriteImage(turned, str(dataset / LABEL))
+    (fault,) = verify(dataset).faults
+    assert fault.startswith(f"{dataset / LABEL}: the label is stored as RIP, its image as SPL (z, y, x). Reorient the")
+    remedy = fault.split("in Python: ")[1].rstrip(".")
+    restored = eval(remedy, {"sitk": sitk, "label": turned, "image": image})
+    assert np.array_equal(sitk.GetArrayFromImage(restored), sitk.GetArrayFromImage(label))
+    sitk.WriteImage(restored, str(dataset / LABEL))
+    assert verify(dataset).faults == []
+
+
+def test_an_mha_file_without_directions_among_others_is_a_warning(make_dataset):
+    dataset = make_dataset(direction=(1, 0, 0, 0, 1, 0, 0, 0, 1), ending=".mha")
+    image = dataset / "imagesTr" / "a_0000.mha"
+    lines = image.read_bytes().split(b"\n", 13)
+    image.write_bytes(b"\n".join(line for line in lines if not line.startswith((b"TransformM", b"Anatomical"))))
+    report = verify(dataset)
+    assert report.faults == []
+    assert "the image files of a do not state their orientation. They are taken to have SPL" in report.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,21 @@ def test_an_image_that_does_not_state_its_orientation_is_a_warning(
     assert "(SPL; z, y, x)" in warning
 
 
+def test_an_mha_file_and_a_dicom_series_without_directions_are_warnings(
+    folder: Path, write_series: Callable[..., list[Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series, file = tmp_path / "series", tmp_path / "scan.mha"
+    for content in write_series(series, np.ones((6, 7, 8)), (1, 1, 1)):
+        del content.ImageOrientationPatient
+        content.save_as(content.filename)
+    head = "ObjectType = Image\nNDims = 3\nAnatomicalOrientation = ???\nElementSpacing = 1 1 1\nDimSize = 8 7 6\n"
+    file.write_bytes(f"{head}ElementType = MET_UCHAR\nElementDataFile = LOCAL\n".encode() + bytes(6 * 7 * 8))
+    for source in (series, file):
+        autocrossdim.predict("any", source, tmp_path / source.name[:4])
+        (warning,) = [line for line in capsys.readouterr().err.splitlines() if " warning: " in line]
+        assert f"{source}: the file does not state its orientation, so it is taken to be" in warning
+
+
 def test_a_4d_image_is_named_and_nothing_is_written(folder: Path) -> None:
     image = sitk.Image(4, 5, 6, sitk.sitkFloat32)
     sitk.WriteImage(sitk.JoinSeries([image, image]), str(folder / "images" / "case0_0000.nii.gz"))

@@ -48,7 +48,8 @@ def chosen(fingerprint: Fingerprint, labels: Labels = ORGANS, **options: object)
 
 
 def test_labels_without_an_order_may_be_mirrored() -> None:
-    assert chosen(dataset((0, 0, 0), jitter=5)) == Mirroring((0, 1, 2), ())
+    mirroring = chosen(dataset((0, 0, 0), jitter=5))
+    assert mirroring == Mirroring((0, 1, 2), ("Mirrored axes: left-right, front-back, top-bottom.",))
 
 
 def test_an_axis_along_which_alike_labels_keep_their_order_is_not_mirrored() -> None:
@@ -70,7 +71,7 @@ def test_the_label_values_of_regions_are_compared_if_regions_tell_them_apart() -
     assert mirroring.axes == (0, 2)
     assert "because label value 1 and label value 2 look alike" in mirroring.reasons[0]
     together = Labels.from_dataset_json({"kidneys": [1, 2], "tumour": 3}, [1, 3])
-    assert chosen(dataset((0, 8, 0)), together) == Mirroring((0, 1, 2), ())
+    assert chosen(dataset((0, 8, 0)), together).axes == (0, 1, 2)
 
 
 def test_two_cases_are_enough_but_one_is_not() -> None:
@@ -107,18 +108,41 @@ def test_an_axis_that_the_images_do_not_have_is_refused() -> None:
 def test_without_known_directions_the_horizontal_axis_is_left_right() -> None:
     names = plan_axis_names(None, (0, 1, 2))
     assert names == ("z", "y", "x")
-    assert chosen(dataset((0, 0, 0), jitter=5), KIDNEYS, axis_names=names).axes == (0, 1)
+    mirroring = chosen(dataset((0, 0, 0), jitter=5), KIDNEYS, axis_names=names)
+    assert mirroring.axes == (0, 1)
+    assert mirroring.reasons[0].startswith(
+        "The x axis (taken to be left-right: the images share no known orientation) is not mirrored, because labels"
+    )
+
+
+def test_the_first_axis_of_2d_images_is_not_named_as_mirrored() -> None:
+    mirroring = chosen(dataset((0, 0, 0), jitter=5), axis_names=("z", "y", "x"), dims=2)
+    assert mirroring.reasons == ("Mirrored axes: x, y.",)
+
+
+@pytest.mark.parametrize(
+    ("organs", "end"),
+    [
+        (["kidney"], "left kidney and right kidney."),
+        (["kidney", "lung"], "left kidney and right kidney and 1 more pair."),
+        (["kidney", "lung", "eye"], "left kidney and right kidney and 2 more pairs."),
+    ],
+)
+def test_pairs_that_are_not_named_are_counted(organs: list[str], end: str) -> None:
+    names = ["background", *(f"{side} {organ}" for organ in organs for side in ("left", "right"))]
+    labels = Labels.from_dataset_json({name: value for value, name in enumerate(names)})
+    (reason,) = chosen(dataset((0, 0, 0), jitter=5), labels).reasons
+    assert reason.endswith(f"because labels differ by their side: {end}")
 
 
 def test_a_label_of_one_side_alone_is_pointed_out() -> None:
     """With a look-alike on the other side that is no label, a mirrored image would be wrong."""
     mirroring = chosen(dataset((0, 0, 0), jitter=5), Labels.from_dataset_json({"left kidney": 1, "spleen": 2}))
     assert mirroring.axes == (0, 1, 2)
-    (reason,) = mirroring.reasons
-    assert "left-right axis is mirrored, although left kidney is named by its side" in reason
+    assert "left-right axis is mirrored, although left kidney is named by its side" in mirroring.reasons[-1]
     assert chosen(dataset((0, 0, 0), jitter=5), KIDNEYS).axes == (0, 1)
     heart = Labels.from_dataset_json({"left ventricle": 1, "myocardium": 2})
-    assert not chosen(dataset((0, 0, 0), jitter=5), heart).reasons
+    assert not any("named by its side" in reason for reason in chosen(dataset((0, 0, 0), jitter=5), heart).reasons)
 
 
 @pytest.mark.parametrize(

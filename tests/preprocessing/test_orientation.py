@@ -87,3 +87,33 @@ def test_a_nrrd_file_without_an_anatomical_space_has_no_orientation(
     geometry = read_image([file]).geometry
     assert geometry.spacing == (3.0, 2.0, 1.0)
     assert geometry.orientation == code
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ("TransformMatrix = 1 0 0 0 1 0 0 0 1\nAnatomicalOrientation = RAI\n", "SPL"),  # as SimpleITK writes it
+        ("TransformMatrix = 1 0 0 0 1 0 0 0 1\nAnatomicalOrientation = ???\n", "SPL"),
+        ("Orientation = 0 1 0 0 0 1 1 0 0\n", "LSP"),
+        ("Rotation = 0 1 0 0 0 1 1 0 0\n", "LSP"),
+        ("AnatomicalOrientation = RAI\n", "SPL"),
+        ("AnatomicalOrientation = ASL\n", None),  # ITK reads the axes as RAI
+        ("AnatomicalOrientation = ???\nOffset = 1 2 3\n", None),
+        ("", None),
+    ],
+)
+def test_an_mha_file_without_directions_has_no_orientation(tmp_path: Path, lines: str, code: str | None) -> None:
+    file = tmp_path / "a.mha"
+    head = "ObjectType = Image\nNDims = 3\n" + lines + "ElementSpacing = 1 2 3\nDimSize = 2 3 4\n"
+    file.write_bytes(f"{head}ElementType = MET_UCHAR\nElementDataFile = LOCAL\n".encode() + bytes(24))
+    geometry = read_image([file]).geometry
+    assert geometry.spacing == (3.0, 2.0, 1.0)
+    assert geometry.orientation == code
+
+
+def test_a_colour_nrrd_file_without_an_anatomical_space_has_no_orientation(tmp_path: Path) -> None:
+    file = tmp_path / "a.nrrd"
+    head = "NRRD0004\ntype: uint8\ndimension: 4\nsizes: 3 2 3 4\nencoding: raw\nspace dimension: 3\n"
+    axes = "kinds: RGB-color domain domain domain\nspace directions: none (1,0,0) (0,2,0) (0,0,3)\n"
+    file.write_bytes(f"{head}{axes}\n".encode() + bytes(72))
+    assert read_image([file]).geometry.orientation is None

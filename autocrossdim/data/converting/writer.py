@@ -17,7 +17,7 @@ import numpy as np
 
 from autocrossdim.data.converting.description import Description, Examined, SourceCase
 from autocrossdim.data.converting.sources import Source, require_files
-from autocrossdim.data.geometry import Geometry, same_place
+from autocrossdim.data.geometry import Geometry, label_fault, same_place
 from autocrossdim.data.images import file_ending
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
@@ -242,8 +242,8 @@ def _examine(description: Description, case: SourceCase) -> Examined:
 def _label(description: Description, source: Source, geometry: Geometry | None, faults: list[str]) -> Any:
     """Return the label values (Z, Y, X) of a case after comparing them with its image and the declared values."""
     array, place = source.read()
-    if geometry is not None and (difference := same_place(geometry, place)):
-        faults.append(f"{source.files[0]}: another geometry than its image: {difference}. Resample one of them.")
+    if geometry is not None and (fault := label_fault(geometry, place)):
+        faults.append(f"{source.files[0]}: {fault}")
     declared = {v for value in description.labels.values() for v in (value if isinstance(value, list) else [value])}
     if unknown := sorted({int(value) for value in np.unique(array)} - declared):
         faults.append(

@@ -53,7 +53,7 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
         transfer(checkpoint.network, source_plan, network, name)
         provenance = {"model": name, "steps": checkpoint.run.step, "started_from": checkpoint.provenance}
         if weights == PREVIOUS:
-            provenance["cases"] = sorted(checkpoint.trained_cases)
+            provenance |= checkpoint.trained_on.provenance()
     return network, {**provenance, "report": asdict(network.load_report)}
 
 

@@ -15,7 +15,7 @@ from trainers.history import History
 from trainers.launch import launch
 from trainers.learner import Learner
 from trainers.loop import train
-from trainers.resume import existing_checkpoint, has_other_scans, is_finished, is_trained
+from trainers.resume import existing_checkpoint, has_other_scans, is_finished, is_trained, outgrown
 from trainers.run import Run
 from trainers.settings import read_settings
 from trainers.slices import run_on_slices, run_on_volumes, starts_on_slices
@@ -75,8 +75,8 @@ def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:
     is_new = bool(discarded) or (run.task.restart and run.task.weights == PREVIOUS)
     resumed = None if is_new else existing_checkpoint(run)
     if resumed is not None and is_finished(run, resumed):
-        outgrown = resumed.outgrown(run.task.split.train)
-        say(f"{run.name}: {f'{outgrown}. {CONTINUE}' if outgrown else 'already trained.'}")
+        other_cases = outgrown(run, resumed)
+        say(f"{run.name}: {f'{other_cases}. {CONTINUE}' if other_cases else 'already trained.'}")
         if has_other_scans(run, resumed):
             say(f"{run.name}: trained with other unlabelled scans than are used now; --restart uses these.")
         history = History(run.folder.history, epochs=resumed.run.epoch)

@@ -4,7 +4,7 @@ Plan, folds and preprocessed cases are kept, so that trained folds remain usable
 is measured, assigned to a fold and preprocessed. A change of what the labels or images mean is refused.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.plan_options import PlanOptions
+from autocrossdim.records.sources import content_hash, contents
+from autocrossdim.records.trained_on import Contents
 from autocrossdim.system.console import say, warn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
@@ -67,6 +69,25 @@ def find_change(project: Project) -> CaseChange:
             f"{dataset.path / 'dataset.json'}: {listed(keys)} changed since the dataset was planned. {OVERWRITE}"
         )
     return change
+
+
+def renamed_copies(before: Fingerprint, now: Fingerprint, added: Collection[str], images: int) -> dict[str, str]:
+    """Return the earlier case of each new one whose images are those of an earlier case, as after pseudonymisation.
+
+    Args:
+        before: Fingerprint before cases were added.
+        now: Present fingerprint.
+        added: Names of the new cases.
+        images: Number of image files per case.
+    """
+    # Of several earlier cases with the same images, one that is gone is rather the one that was renamed.
+    earlier = sorted(before.cases, key=lambda case: case.name not in now.names)
+    known = {content_hash(case.source[:images]): case.name for case in earlier if case.source}
+    return {
+        case.name: known[content]
+        for case in now.cases
+        if case.name in added and case.source and (content := content_hash(case.source[:images])) in known
+    }
 
 
 def incompatible_keys(before: Mapping[str, Any], now: Mapping[str, Any], changed: Iterable[str]) -> list[str]:
@@ -147,6 +168,17 @@ def remove_stored(project: Project, removed: Iterable[str]) -> None:
         Store(project.workspace.preprocessed(name)).remove(removed)
 
 
+def present_contents(project: Project) -> Contents:
+    """Return what gives the content hashes of a case's files, as they were when the dataset was planned."""
+    cases = {case.name: case for case in project.dataset.training_cases()}
+    sources = {case.name: case.source for case in project.fingerprint.cases}
+
+    def of(name: str) -> frozenset[str]:
+        return contents(sources.get(name, ()), len(cases[name].images), cases[name].annotated_labels)
+
+    return of
+
+
 def outgrown_folds(project: Project, *, dataset: str | Path, work: str | Path | None = None) -> list[str]:
     """Return which trained folds were trained on other cases than they have now, and what to run.
 
@@ -157,14 +189,14 @@ def outgrown_folds(project: Project, *, dataset: str | Path, work: str | Path | 
     """
     from autocrossdim.records.checkpoint import Checkpoint  # imports torch
 
-    found, commands = [], []
+    found, commands, of_case = [], [], present_contents(project)
     for name in project.plan.configurations:
         for fold in (*range(len(project.splits)), "all"):
             latest = project.workspace.fold(name, fold).latest
             if not latest.exists():
                 continue
             try:
-                text = Checkpoint.read(latest).outgrown(project.split(fold).train)
+                text = Checkpoint.read(latest).outgrown(project.split(fold).train, of_case)
             except UserError as error:
                 warn(str(error))
                 continue

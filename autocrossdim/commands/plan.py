@@ -138,11 +138,15 @@ def _update(project: "Project", change: "CaseChange", fingerprint: "Fingerprint"
 
     This comes before the fingerprint is written: after an interruption, the change is found again.
     """
-    from autocrossdim.commands.growth import remove_stored
+    from autocrossdim.commands.growth import remove_stored, renamed_copies
     from autocrossdim.data.splits import update_splits
     from autocrossdim.system.console import say
 
-    _, sentence = update_splits(project.dataset, project.workspace.splits, change.added, fingerprint.presence)
+    images = len(project.dataset.training_cases()[0].images)
+    copies = renamed_copies(project.fingerprint, fingerprint, change.added, images)
+    _, sentence = update_splits(
+        project.dataset, project.workspace.splits, change.added, fingerprint.presence, copies=copies
+    )
     say(sentence)
     if project.workspace.plan.exists():
         remove_stored(project, change.removed)

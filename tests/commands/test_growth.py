@@ -1,5 +1,6 @@
 """A planned dataset to which cases are added, or from which cases are removed."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,24 @@ def test_a_removed_case_leaves_its_fold_and_every_store(growing: Growing, capfd:
     assert growing.validated == [*folds[:1], ["f"], *folds[2:]]
     assert [gone in store.names() for store in stores] == [False] * len(stores)
     assert not list(growing.space.root.glob(f"preprocessed/*/{gone}.*"))
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_renamed_cases_stay_in_their_folds(
+    growing: Growing, corrected: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folds = growing.validated
+    new = dict(zip(CASES, ("p3", "p5", "p1", "p2", "p4"), strict=True))
+    for old, name in new.items():
+        (growing.raw / "imagesTr" / f"{old}_0000.nii.gz").rename(growing.raw / "imagesTr" / f"{name}_0000.nii.gz")
+        (growing.raw / "labelsTr" / f"{old}.nii.gz").rename(growing.raw / "labelsTr" / f"{name}.nii.gz")
+    if corrected:
+        label = growing.raw / "labelsTr" / "p1.nii.gz"
+        label.write_bytes(gzip.compress(gzip.decompress(label.read_bytes()), 1))
+    growing.plan()
+    assert growing.validated == [[new[name] for name in val] for val in folds]
+    said = capfd.readouterr().err
+    assert "p1, p2, p3, p4, p5 are renamed copies of c, d, a, e, b; they stay in their folds." in said
 
 
 def test_a_fold_without_cases_is_an_error_and_nothing_changes(growing: Growing) -> None:

@@ -5,14 +5,13 @@ from copy import deepcopy
 from typing import Any
 
 from autocrossdim.models.hub import covers
-from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.checkpoint import PREVIOUS, Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.records.trained_on import TrainedOn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import listed
 from trainers.run import Run
 from trainers.settings import FORMER, Settings, read_settings
-from trainers.start import PREVIOUS
 
 NEUTRAL = frozenset({"workers", "compile", "monitor"})  # settings that do not influence the result
 BUDGET = frozenset({"epochs", "max_seconds"})  # settings that may be increased once a run is complete
@@ -58,11 +57,12 @@ def outgrown(run: Run, checkpoint: Checkpoint) -> str | None:
 def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
     """Raise a UserError unless a checkpoint belongs to a run: same weights, cases, plan and settings.
 
-    A complete run may have been trained on fewer cases than the fold has now (`Checkpoint.outgrown`).
+    A complete run may have been trained on fewer cases than the fold has now (`Checkpoint.outgrown`). It may also have
+    continued from earlier weights of the fold, with other settings, after it was trained as requested.
     """
     file, task = run.folder.latest, run.task
-    started_from = checkpoint.provenance.get("asked", task.weights)
-    if not covers(task.weights, started_from):
+    started_from, continued = checkpoint.provenance.get("asked", task.weights), was_continued(run, checkpoint)
+    if not (covers(task.weights, started_from) or continued):
         raise UserError(
             f"{file}: started with --weights {started_from}, not {task.weights}. Resume with --weights {started_from}, "
             "or start over with --restart."
@@ -96,7 +96,7 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
             f"{file}: trained under another plan ({', '.join(different) or checkpoint.configuration} differs). Train "
             "again with --restart."
         )
-    changed = _changed_settings(run, checkpoint)
+    changed = {} if continued else _changed_settings(run, checkpoint)
     if changed:
         changes = ", ".join(f"{name}: {json.dumps(old)} -> {json.dumps(new)}" for name, (old, new) in changed.items())
         former = " ".join(f"--set {name}={json.dumps(old)}" for name, (old, _) in changed.items())
@@ -164,6 +164,12 @@ def state_of(checkpoint: Checkpoint | None) -> RunState:
 def _is_continued(run: Run, checkpoint: Checkpoint) -> bool:
     """Return whether the training of a checkpoint started from the weights that the run asks for."""
     return covers(run.task.weights, checkpoint.provenance.get("asked", run.task.weights))
+
+
+def was_continued(run: Run, checkpoint: Checkpoint) -> bool:
+    """Return whether a complete checkpoint continues a training from the requested weights (--weights previous)."""
+    first = checkpoint.first_weights or run.task.weights
+    return checkpoint.complete and checkpoint.is_continuation and covers(run.task.weights, first)
 
 
 def _is_outdated(run: Run, checkpoint: Checkpoint) -> bool:

@@ -21,6 +21,7 @@ from autocrossdim.system.files import written_whole
 from autocrossdim.system.text import counted, listed
 
 CHECKPOINT_VERSION = 3
+PREVIOUS = "previous"  # starting weights: those of the same fold, trained before cases were added to the dataset
 
 
 @dataclass(config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"))
@@ -76,6 +77,19 @@ class Checkpoint:
     def trained_cases(self) -> set[str]:
         """Names of `trained_on`."""
         return set(self.trained_on.names)
+
+    @property
+    def is_continuation(self) -> bool:
+        """Whether it started from earlier weights of the same fold."""
+        return self.provenance.get("asked") == PREVIOUS
+
+    @property
+    def first_weights(self) -> str | None:
+        """Starting weights requested for the first of the trainings that it continues; None if not recorded."""
+        provenance = self.provenance
+        while provenance.get("asked") == PREVIOUS:
+            provenance = provenance.get("started_from", {})
+        return provenance.get("asked")
 
     @property
     def channel_dropout(self) -> float:

@@ -111,6 +111,16 @@ def test_renamed_training_cases_are_no_other_cases(checkpoint: Checkpoint) -> No
     )
 
 
+def test_the_first_of_the_trainings_that_it_continues_names_the_weights(checkpoint: Checkpoint) -> None:
+    assert (checkpoint.is_continuation, checkpoint.first_weights) == (False, None)
+    checkpoint.provenance = {"asked": "random"}
+    for continued in (False, True, True):
+        assert (checkpoint.is_continuation, checkpoint.first_weights) == (continued, "random")
+        checkpoint.provenance = {"asked": "previous", "started_from": checkpoint.provenance}
+    checkpoint.provenance = {"asked": "previous", "started_from": {}}  # of a version that did not record it
+    assert (checkpoint.is_continuation, checkpoint.first_weights) == (True, None)
+
+
 def test_what_it_was_trained_on_includes_the_trainings_that_it_continues(checkpoint: Checkpoint) -> None:
     checkpoint.split["unlabelled"] = ["u"]
     checkpoint.provenance |= {"cases": ["z"], "contents": {"5b": "z"}}

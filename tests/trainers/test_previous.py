@@ -98,6 +98,22 @@ def test_a_fold_is_kept_until_it_is_asked_to_continue(growing: Growing, capfd: p
     assert folder.latest.stat().st_mtime_ns == written
 
 
+def test_the_commands_before_a_continued_training_find_it_done(
+    growing: Growing, capfd: pytest.CaptureFixture[str]
+) -> None:
+    growing.train(0)
+    growing.grow()
+    folder = growing.train(0, weights="previous", epochs=1)
+    written = folder.latest.stat().st_mtime_ns
+    capfd.readouterr()
+    growing.train(0, weights="random")
+    autocrossdim.train(growing.raw, work=growing.work, config="dx", fold=0, set=growing.quick)
+    assert capfd.readouterr().err.count("dx fold 0: already trained, last with --weights previous.") == 2
+    assert folder.latest.stat().st_mtime_ns == written
+    with pytest.raises(UserError, match="started with --weights previous, not imagenet"):
+        growing.train(0, weights="imagenet")
+
+
 @pytest.mark.slow
 def test_an_interruption_before_the_first_new_checkpoint_loses_nothing(
     growing: Growing, monkeypatch: pytest.MonkeyPatch

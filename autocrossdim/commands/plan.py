@@ -153,11 +153,11 @@ def _update(project: "Project", change: "CaseChange", fingerprint: "Fingerprint"
 
 
 def _name_outgrown_folds(dataset: str | Path, work: Path | str | None) -> None:
-    from autocrossdim.commands.growth import outgrown_folds
+    from autocrossdim.commands.growth import explain_outgrown, outgrown_folds
     from autocrossdim.commands.project import Project
     from autocrossdim.system.console import say
 
-    for sentence in outgrown_folds(Project.open(dataset, work=work), dataset=dataset, work=work):
+    for sentence in explain_outgrown(outgrown_folds(Project.open(dataset, work=work)), dataset=dataset, work=work):
         say(sentence)
 
 

@@ -8,6 +8,7 @@ from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.environment import Environment, extended
+from autocrossdim.records.trained_on import TrainedOn
 from autocrossdim.system.console import say
 from autocrossdim.system.device import memory_format_for, name_of, precision_name
 from autocrossdim.system.lightning import Fabric
@@ -123,7 +124,7 @@ def _network(run: Run, resumed: Checkpoint | None) -> tuple[SegmentationNetwork,
     plan = run.task.plan.network_plan(run.configuration)
     if resumed is None:
         network, provenance = starting_network(plan, run.start, run.folder)
-        require_held_out(run, provenance.get("cases", ()))
+        require_held_out(run, TrainedOn.of(provenance))
         say(f"Starting weights: {network.load_report}")
         teachers = {} if run.task.soft_labels is None else {"teachers": run.task.soft_labels.teachers}
         return network, {**provenance, "asked": run.task.weights, **teachers}

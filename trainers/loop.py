@@ -52,7 +52,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
     """
     settings, labels = run.settings, run.task.plan.labels
     state = state_of(resumed)
-    sources = {name: run.task.store.source_hash(name) for name in run.task.split.train}
+    hashes = _content_hashes(run)
     history = History(run.folder.history, epochs=state.epoch, monitor=monitor_for(run))
     validation = validation_batches(run)
     if resumed is not None:
@@ -82,7 +82,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             state.losses += values
             state.epoch_seconds += clock.tick()
             if is_stopping:
-                _write_checkpoint(run, learner, state, sources, fabric)
+                _write_checkpoint(run, learner, state, hashes, fabric)
                 raise _interrupted(run, state, stop)
 
         while not state.complete:
@@ -135,7 +135,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             _shorten_on_plateau(run, state, scores.mean_dice)
             if fabric.is_global_zero:
                 history.add(entry)
-            _write_checkpoint(run, learner, state, sources, fabric, is_best=is_best)
+            _write_checkpoint(run, learner, state, hashes, fabric, is_best=is_best)
             # After the checkpoint: a figure that cannot be written costs no training.
             if fabric.is_global_zero and (state.complete or state.epoch % EPOCHS_BETWEEN_FIGURES == 0):
                 history.draw(run.folder.progress)
@@ -227,8 +227,23 @@ def _interrupted(run: Run, state: RunState, stop: StopRequest) -> Interrupted:
     )
 
 
+def _content_hashes(run: Run) -> dict[str, dict[str, str]]:
+    """Return what a checkpoint records of the files that a run learns from (`sources` and `images`)."""
+    store, names = run.task.store, run.task.split.train
+    images = {name: store.image_hash(name) for name in names}
+    if run.task.unlabelled is not None:
+        images |= {name: run.task.unlabelled.store.image_hash(name) for name in run.unlabelled}
+    return {"sources": {name: store.source_hash(name) for name in names}, "images": images}
+
+
 def _write_checkpoint(
-    run: Run, learner: Learner, state: RunState, sources: dict[str, str], fabric: Fabric, *, is_best: bool = False
+    run: Run,
+    learner: Learner,
+    state: RunState,
+    hashes: dict[str, dict[str, str]],
+    fabric: Fabric,
+    *,
+    is_best: bool = False,
 ) -> None:
     """Write a checkpoint from the first process; the others wait for it."""
     if fabric.is_global_zero:
@@ -242,7 +257,7 @@ def _write_checkpoint(
             settings=run.requested.model_dump(),
             provenance=learner.provenance,
             run=state,
-            sources=sources,
+            **hashes,
             requested=sorted(run.requested.model_dump(exclude_defaults=True)),
             environments=extended(learner.environments, environment(fabric)),
             resume=learner.resume_state(),

@@ -1,18 +1,17 @@
 """Which checkpoint a run resumes from, whether it may, and whether anything is left to train."""
 
 import json
-from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
 from autocrossdim.models.hub import covers
-from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.checkpoint import PREVIOUS, Checkpoint
 from autocrossdim.records.run_state import RunState
+from autocrossdim.records.trained_on import TrainedOn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import listed
 from trainers.run import Run
 from trainers.settings import FORMER, Settings, read_settings
-from trainers.start import PREVIOUS
 
 NEUTRAL = frozenset({"workers", "compile", "monitor"})  # settings that do not influence the result
 BUDGET = frozenset({"epochs", "max_seconds"})  # settings that may be increased once a run is complete
@@ -34,15 +33,15 @@ def existing_checkpoint(run: Run) -> Checkpoint | None:
         if _is_outdated(run, checkpoint):
             return None
         if checkpoint.complete and (not _is_continued(run, checkpoint) or _changed_settings(run, checkpoint)):
-            require_held_out(run, checkpoint.trained_cases)
+            require_held_out(run, checkpoint.trained_on)
             return checkpoint  # there is nothing new to learn from
     require_same_run(run, checkpoint)
     return checkpoint
 
 
-def require_held_out(run: Run, trained: Collection[str]) -> None:
-    """Raise a UserError if a case that weights were trained on is a validation case of the fold now."""
-    leaked = sorted(set(trained) & set(run.task.split.val))
+def require_held_out(run: Run, trained_on: TrainedOn) -> None:
+    """Raise a UserError if a case that weights were trained on, even if renamed, is a validation case of the fold."""
+    leaked = trained_on.among(run.task.split.val, run.task.split.train, run.task.store.contents)
     if leaked:
         raise UserError(
             f"{run.folder.latest}: trained on other cases than the fold has now: {listed(leaked)}, which it was "
@@ -50,14 +49,20 @@ def require_held_out(run: Run, trained: Collection[str]) -> None:
         )
 
 
+def outgrown(run: Run, checkpoint: Checkpoint) -> str | None:
+    """Return on which cases a checkpoint was trained if not on those of the fold (`Checkpoint.outgrown`)."""
+    return checkpoint.outgrown(run.task.split.train, run.task.store.contents)
+
+
 def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
     """Raise a UserError unless a checkpoint belongs to a run: same weights, cases, plan and settings.
 
-    A complete run may have been trained on fewer cases than the fold has now (`Checkpoint.outgrown`).
+    A complete run may have been trained on fewer cases than the fold has now (`Checkpoint.outgrown`). It may also have
+    continued from earlier weights of the fold, with other settings, after it was trained as requested.
     """
     file, task = run.folder.latest, run.task
-    started_from = checkpoint.provenance.get("asked", task.weights)
-    if not covers(task.weights, started_from):
+    started_from, continued = checkpoint.provenance.get("asked", task.weights), was_continued(run, checkpoint)
+    if not (covers(task.weights, started_from) or continued):
         raise UserError(
             f"{file}: started with --weights {started_from}, not {task.weights}. Resume with --weights {started_from}, "
             "or start over with --restart."
@@ -68,7 +73,7 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
             f"{file}: learned from other teachers than `find_best` chooses now, or from their earlier versions. Start "
             "over with --restart."
         )
-    require_held_out(run, checkpoint.trained_cases)
+    require_held_out(run, checkpoint.trained_on)
     if not checkpoint.complete and checkpoint.split["train"] != list(task.split.train):
         raise UserError(
             f"{file}: interrupted while it was trained on other cases than the fold has now. Start from its weights "
@@ -91,7 +96,7 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
             f"{file}: trained under another plan (different: {', '.join(different) or checkpoint.configuration}). "
             "Train again with --restart."
         )
-    changed = _changed_settings(run, checkpoint)
+    changed = {} if continued else _changed_settings(run, checkpoint)
     if changed:
         changes = ", ".join(f"{name}: {json.dumps(old)} -> {json.dumps(new)}" for name, (old, new) in changed.items())
         former = " ".join(f"--set {name}={json.dumps(old)}" for name, (old, _) in changed.items())
@@ -125,7 +130,7 @@ def is_finished(run: Run, checkpoint: Checkpoint) -> bool:
     """
     if not checkpoint.complete:
         return False
-    if checkpoint.outgrown(run.task.split.train) or has_other_scans(run, checkpoint):
+    if outgrown(run, checkpoint) or has_other_scans(run, checkpoint):
         return True
     if not _is_continued(run, checkpoint) or (run.task.weights == PREVIOUS and _changed_settings(run, checkpoint)):
         return True
@@ -161,10 +166,16 @@ def _is_continued(run: Run, checkpoint: Checkpoint) -> bool:
     return covers(run.task.weights, checkpoint.provenance.get("asked", run.task.weights))
 
 
+def was_continued(run: Run, checkpoint: Checkpoint) -> bool:
+    """Return whether a complete checkpoint continues a training from the requested weights (--weights previous)."""
+    first = checkpoint.first_weights or run.task.weights
+    return checkpoint.complete and checkpoint.is_continuation and covers(run.task.weights, first)
+
+
 def _is_outdated(run: Run, checkpoint: Checkpoint) -> bool:
     """Return whether the training cases of the fold, their files or the plan changed since a checkpoint was written."""
     return bool(
-        checkpoint.outgrown(run.task.split.train)
+        outgrown(run, checkpoint)
         or _corrected(run, checkpoint)
         or checkpoint.plan.differences(run.task.plan, [run.configuration.name])
     )

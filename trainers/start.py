@@ -12,13 +12,12 @@ from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.transfer import transfer
 from autocrossdim.networks.weights import resolve_weights
-from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.checkpoint import PREVIOUS, Checkpoint
 from autocrossdim.records.network import NetworkPlan
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.errors import UserError
 
 OMNIA = "omnia"  # starting weights: the trained Omnia-Net of the same dataset and fold
-PREVIOUS = "previous"  # starting weights: those of the same fold, trained before cases were added to the dataset
 
 
 def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tuple[SegmentationNetwork, dict[str, Any]]:
@@ -53,7 +52,7 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
         transfer(checkpoint.network, source_plan, network, name)
         provenance = {"model": name, "steps": checkpoint.run.step, "started_from": checkpoint.provenance}
         if weights == PREVIOUS:
-            provenance["cases"] = sorted(checkpoint.trained_cases)
+            provenance |= checkpoint.trained_on.provenance()
     return network, {**provenance, "report": asdict(network.load_report)}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.evaluation.diagnosis import plan_sentences
+from autocrossdim.records.checkpoint import PREVIOUS
 from autocrossdim.system.console import is_first_process, say, warn
 from autocrossdim.system.files import remove_directory, remove_leftovers
 from autocrossdim.system.lightning import Fabric
@@ -15,11 +16,10 @@ from trainers.history import History
 from trainers.launch import launch
 from trainers.learner import Learner
 from trainers.loop import train
-from trainers.resume import existing_checkpoint, has_other_scans, is_finished, is_trained
+from trainers.resume import existing_checkpoint, has_other_scans, is_finished, is_trained, outgrown, was_continued
 from trainers.run import Run
 from trainers.settings import read_settings
 from trainers.slices import run_on_slices, run_on_volumes, starts_on_slices
-from trainers.start import PREVIOUS
 from trainers.validation import validate
 
 CONTINUE = "It is kept. To train on the present cases, continue from its weights with --weights previous."
@@ -75,8 +75,9 @@ def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:
     is_new = bool(discarded) or (run.task.restart and run.task.weights == PREVIOUS)
     resumed = None if is_new else existing_checkpoint(run)
     if resumed is not None and is_finished(run, resumed):
-        outgrown = resumed.outgrown(run.task.split.train)
-        say(f"{run.name}: {f'{outgrown}. {CONTINUE}' if outgrown else 'already trained.'}")
+        other_cases = outgrown(run, resumed)
+        trained = f"already trained{', last with --weights previous' if was_continued(run, resumed) else ''}."
+        say(f"{run.name}: {f'{other_cases}. {CONTINUE}' if other_cases else trained}")
         if has_other_scans(run, resumed):
             say(f"{run.name}: trained with other unlabelled scans than are used now; --restart uses these.")
         history = History(run.folder.history, epochs=resumed.run.epoch)

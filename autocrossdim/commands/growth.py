@@ -4,12 +4,13 @@ Plan, folds and preprocessed cases are kept, so that trained folds remain usable
 is measured, assigned to a fold and preprocessed. A change of what the labels or images mean is refused.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autocrossdim.commands.project import Project
+from autocrossdim.commands.arguments import Fold
+from autocrossdim.commands.project import ALL, Project
 from autocrossdim.data.annotation_notes import renewed_notes
 from autocrossdim.data.case_keys import KEYS
 from autocrossdim.preprocessing.fingerprint import common_orientation
@@ -17,6 +18,8 @@ from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.plan_options import PlanOptions
+from autocrossdim.records.sources import content_hash, contents
+from autocrossdim.records.trained_on import Contents
 from autocrossdim.system.console import say, warn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
@@ -68,6 +71,25 @@ def find_change(project: Project) -> CaseChange:
             f"{dataset.path / 'dataset.json'}: {listed(keys)} changed since the dataset was planned. {OVERWRITE}"
         )
     return change
+
+
+def renamed_copies(before: Fingerprint, now: Fingerprint, added: Collection[str], images: int) -> dict[str, str]:
+    """Return the earlier case of each new one whose images are those of an earlier case, as after pseudonymisation.
+
+    Args:
+        before: Fingerprint before cases were added.
+        now: Present fingerprint.
+        added: Names of the new cases.
+        images: Number of image files per case.
+    """
+    # Of several earlier cases with the same images, one that is gone is rather the one that was renamed.
+    earlier = sorted(before.cases, key=lambda case: case.name not in now.names)
+    known = {content_hash(case.source[:images]): case.name for case in earlier if case.source}
+    return {
+        case.name: known[content]
+        for case in now.cases
+        if case.name in added and case.source and (content := content_hash(case.source[:images])) in known
+    }
 
 
 def incompatible_keys(before: Mapping[str, Any], now: Mapping[str, Any], changed: Iterable[str]) -> list[str]:
@@ -150,31 +172,113 @@ def remove_stored(project: Project, removed: Iterable[str]) -> None:
         Store(project.workspace.preprocessed(name)).remove(removed)
 
 
-def outgrown_folds(project: Project, *, dataset: str | Path, work: str | Path | None = None) -> list[str]:
-    """Return which trained folds were trained on other cases than they have now, and what to run.
+def present_contents(project: Project) -> Contents:
+    """Return what gives the content hashes of a case's files, as they were when the dataset was planned."""
+    cases = {case.name: case for case in project.dataset.training_cases()}
+    sources = {case.name: case.source for case in project.fingerprint.cases}
 
-    Args:
-        project: The dataset with its present folds.
-        dataset: The dataset as the user named it, for the command.
-        work: Directory of all results as the user gave it.
+    def of(name: str) -> frozenset[str]:
+        return contents(sources.get(name, ()), len(cases[name].images), cases[name].annotated_labels)
+
+    return of
+
+
+@dataclass(frozen=True)
+class OutgrownFold:
+    """A trained fold whose cases have changed since then.
+
+    Attributes:
+        configuration: Name of its configuration.
+        fold: Number of the fold, or "all".
+        trained: On which cases it was trained (`Checkpoint.outgrown`); None if on its present training cases.
+        seen: Present validation cases that it was trained on, such as scans that were not labelled then.
+        weights: Starting weights of its first training; None if these are the default.
     """
+
+    configuration: str
+    fold: Fold
+    trained: str | None
+    seen: tuple[str, ...]
+    weights: str | None
+
+    @property
+    def sentence(self) -> str:
+        """The change in words."""
+        subject = f"{self.configuration} fold {self.fold} was"
+        if not self.seen:
+            return f"{subject} {self.trained}."
+        now = "is a validation case" if len(self.seen) == 1 else "are validation cases"
+        return f"{subject} trained on {listed(self.seen)}, which {now} now, so it cannot continue from its weights."
+
+
+def outgrown_folds(project: Project) -> list[OutgrownFold]:
+    """Return the trained folds whose cases have changed since then; `project` has the present folds."""
     from autocrossdim.records.checkpoint import Checkpoint  # imports torch
 
-    found, commands = [], []
-    for name in project.plan.configurations:
-        for fold in (*range(len(project.splits)), "all"):
-            latest = project.workspace.fold(name, fold).latest
+    found, of_case = [], present_contents(project)
+    for name, configuration in project.plan.configurations.items():
+        for fold in (*range(len(project.splits)), ALL):
+            latest, split = project.workspace.fold(name, fold).latest, project.split(fold)
             if not latest.exists():
                 continue
             try:
-                text = Checkpoint.read(latest).outgrown(project.split(fold).train)
+                checkpoint = Checkpoint.read(latest)
             except UserError as error:
                 warn(str(error))
                 continue
-            if text:
-                found.append(f"{name} fold {fold} was {text}.")
-                words = ["--config", name, *(["--fold", "all"] if fold == "all" else []), "--weights", "previous"]
-                commands.append(f"`{command_line('train', dataset, *words, work=work)}`")
-    if commands:
-        found.append(f"To continue from their weights, run {' and '.join(dict.fromkeys(commands))}.")
+            trained = checkpoint.outgrown(split.train, of_case)
+            seen = checkpoint.trained_on.among(split.val, split.train, of_case)
+            if trained or seen:
+                first = checkpoint.first_weights
+                weights = None if first == configuration.default_weights else first
+                found.append(OutgrownFold(name, fold, trained, tuple(seen), weights))
     return found
+
+
+def explain_outgrown(
+    folds: Sequence[OutgrownFold], *, dataset: str | Path, work: str | Path | None = None
+) -> list[str]:
+    """Return what to say about outgrown folds: one sentence on each, then what to run.
+
+    Args:
+        folds: The folds.
+        dataset: The dataset as the user named it, for the commands.
+        work: Directory of all results as the user gave it.
+    """
+    again: list[str] = []
+    onward: list[str] = []
+    for name in dict.fromkeys(each.configuration for each in folds):
+        for words in training_words([each for each in folds if each.configuration == name]):
+            command = f"`{command_line('train', dataset, '--config', name, *words, work=work)}`"
+            (again if "--restart" in words else onward).append(command)
+    sentences = [each.sentence for each in folds]
+    if again:
+        sentences.append(f"To train from the start what cannot continue, run {' and '.join(again)}.")
+    if onward:
+        whose = "of the other folds" if again else "they have"
+        sentences.append(f"To continue from the weights {whose}, run {' and '.join(onward)}.")
+    return sentences
+
+
+def training_words(folds: Sequence[OutgrownFold]) -> list[list[str]]:
+    """Return the options with which `train` trains outgrown folds on their present cases, one list per command.
+
+    Args:
+        folds: The outgrown folds of one configuration.
+    """
+    again = [each for each in folds if each.seen]
+    numbered = [each for each in folds if each.fold != ALL and not each.seen]
+    commands = []
+    if again:
+        weights = again[0].weights
+        commands.append([*_fold_words(again), *([] if weights is None else ["--weights", weights]), "--restart"])
+    if numbered:
+        # Without --fold, `train` would come to the folds that cannot continue, and stop.
+        commands.append([*(_fold_words(numbered) if again else []), "--weights", "previous"])
+    if any(each.fold == ALL for each in folds):
+        commands.append(["--fold", ALL, "--weights", "previous"])
+    return commands
+
+
+def _fold_words(folds: Iterable[OutgrownFold]) -> list[str]:
+    return [word for each in folds for word in ("--fold", str(each.fold))]

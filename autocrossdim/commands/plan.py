@@ -138,22 +138,26 @@ def _update(project: "Project", change: "CaseChange", fingerprint: "Fingerprint"
 
     This comes before the fingerprint is written: after an interruption, the change is found again.
     """
-    from autocrossdim.commands.growth import remove_stored
+    from autocrossdim.commands.growth import remove_stored, renamed_copies
     from autocrossdim.data.splits import update_splits
     from autocrossdim.system.console import say
 
-    _, sentence = update_splits(project.dataset, project.workspace.splits, change.added, fingerprint.presence)
+    images = len(project.dataset.training_cases()[0].images)
+    copies = renamed_copies(project.fingerprint, fingerprint, change.added, images)
+    _, sentence = update_splits(
+        project.dataset, project.workspace.splits, change.added, fingerprint.presence, copies=copies
+    )
     say(sentence)
     if project.workspace.plan.exists():
         remove_stored(project, change.removed)
 
 
 def _name_outgrown_folds(dataset: str | Path, work: Path | str | None) -> None:
-    from autocrossdim.commands.growth import outgrown_folds
+    from autocrossdim.commands.growth import explain_outgrown, outgrown_folds
     from autocrossdim.commands.project import Project
     from autocrossdim.system.console import say
 
-    for sentence in outgrown_folds(Project.open(dataset, work=work), dataset=dataset, work=work):
+    for sentence in explain_outgrown(outgrown_folds(Project.open(dataset, work=work)), dataset=dataset, work=work):
         say(sentence)
 
 

@@ -109,14 +109,13 @@ def _as_options(chosen: PlanOptions) -> dict[str, object]:
 
 def present(plan: Plan | None, *, dataset: str, work: Any, **_: object) -> Iterator[str]:
     """Yield the next command: decision and reasons were shown before preprocessing."""
-    from autocrossdim.commands.growth import outgrown_folds
+    from autocrossdim.commands.growth import outgrown_folds, training_words
     from autocrossdim.commands.next_step import next_step
     from autocrossdim.commands.project import Project
 
     if plan is None:
         return
     project = Project.open(dataset, work=work)
-    words = [] if project.splits else ["--fold", "all"]
-    if outgrown_folds(project, dataset=dataset):
-        words += ["--weights", "previous"]
+    outgrown = [each for each in outgrown_folds(project) if each.configuration == plan.decision.configuration]
+    words = next(iter(training_words(outgrown)), [] if project.splits else ["--fold", "all"])
     yield next_step("train", dataset, *words, work=work)

@@ -1,6 +1,7 @@
 """`autocrossdim train`: cross-validate a configuration, one fold after another, side by side or as cluster jobs."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 from autocrossdim.commands.arguments import (
@@ -74,7 +75,8 @@ def train(
         max_time: Training time per fold, in seconds or as text such as `30m`.
         weights: Starting weights: `imagenet`, `noisy_student`, `random`, a full timm name, a file, a trained model, or
             `previous`: the weights that each fold has, to continue after cases were added to the dataset. If None,
-            `imagenet`, or `random` for a U-Net, which has no pretrained encoder.
+            `imagenet`, or `random` for a U-Net, which has no pretrained encoder; if folds were continued with
+            `previous`, the weights that they had started from before.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         devices: Number of devices that train one fold together; under torchrun, the processes it started.
         restart: Discard existing checkpoints and start over.
@@ -119,7 +121,8 @@ def train(
     scans = _unlabelled_store(project, name, settings)
     folders = {number: workspace.fold(name, number) for number in folds}
     restarted = starting_over(folders, name, restart)
-    starts = _starting_weights(weights or configuration.default_weights, folders, restarted)
+    weights = weights or _continued_weights(folders, restarted) or configuration.default_weights
+    starts = _starting_weights(weights, folders, restarted)
     tasks = [
         FoldTask(
             plan=project.plan,
@@ -144,6 +147,23 @@ def train(
     if not train_folds(trainer, tasks, commands, workspace.root, parallel=parallel, slurm=slurm):
         return None
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
+
+
+def _continued_weights(folders: "Mapping[Fold, FoldFolder]", restarted: Collection[Fold]) -> str | None:
+    """Return the weights from which folds were first trained that --weights previous has continued; None without any.
+
+    These are the weights of all folds then, so that the command without --weights does what is left to do.
+    """
+    from autocrossdim.records.checkpoint import Checkpoint
+
+    for number, folder in folders.items():
+        if number in restarted or not folder.latest.exists():
+            continue
+        with suppress(UserError):  # the trainer reports a damaged checkpoint when it is the turn of the fold
+            checkpoint = Checkpoint.read(folder.latest)
+            if checkpoint.complete and checkpoint.is_continuation and checkpoint.first_weights:
+                return checkpoint.first_weights
+    return None
 
 
 def _starting_weights(

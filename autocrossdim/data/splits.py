@@ -81,22 +81,27 @@ def extend_splits(
     names: Collection[str],
     groups: Mapping[str, str],
     presence: Mapping[str, Collection[int]] | None = None,
+    *,
+    copies: Mapping[str, str] | None = None,
 ) -> list[Split]:
     """Return the folds of a cross-validation after cases were added to the dataset or removed from it.
 
-    No other case moves: what fold k trained on is never validated by fold k. A new case joins the fold of its group;
-    other new cases are distributed like those of `make_splits`, to the folds that have their labels least.
+    No other case moves: what fold k trained on is never validated by fold k. For this reason, a renamed case joins the
+    fold of the case that it was. A new case joins the fold of its group; other new cases are distributed like those of
+    `make_splits`, to the folds that have their labels least.
 
     Args:
         splits: one or more folds in which every case is validated exactly once (`is_cross_validation`).
         names: all present training cases.
         groups: as for `make_splits`.
         presence: as for `make_splits`, of all present cases.
+        copies: new case -> earlier case with the same images, present or not; None if there are none.
 
     Returns:
         As many folds as before. One of them may be left without cases if cases were removed.
     """
     fold_of = {name: fold for fold, split in enumerate(splits) for name in split.val}
+    fold_of |= {new: fold_of[old] for new, old in (copies or {}).items() if new not in fold_of and old in fold_of}
     cases = sorted(names)
     members = _members(cases, groups)
     fixed = np.full(len(set(members)), -1)
@@ -201,7 +206,12 @@ def load_or_make_splits(
 
 
 def update_splits(
-    dataset: Dataset, path: Path, added: Collection[str], presence: Mapping[str, Collection[int]]
+    dataset: Dataset,
+    path: Path,
+    added: Collection[str],
+    presence: Mapping[str, Collection[int]],
+    *,
+    copies: Mapping[str, str] | None = None,
 ) -> tuple[list[Split], str]:
     """Update splits.json at `path` after cases were added to the dataset or removed from it.
 
@@ -212,6 +222,7 @@ def update_splits(
         path: path of splits.json; if it does not exist or has no fold, folds are made as by `load_or_make_splits`.
         added: names of the new cases.
         presence: as for `make_splits`, of all present cases.
+        copies: as for `extend_splits`.
 
     Returns:
         The folds, and a sentence that says where the new cases are validated.
@@ -240,10 +251,13 @@ def update_splits(
                 f"{path}: some cases are not validated exactly once, so it is not known where {listed(added, 10)} "
                 "belong. Give the folds in splits_final.json in the raw dataset, or make new ones with --overwrite."
             )
-        splits = extend_splits(before, names, dataset.groups, presence)
+        splits = extend_splits(before, names, dataset.groups, presence, copies=copies)
         _checked(path, splits, names, dataset.groups, "Make new folds with --overwrite.")
     _write(path, splits)
-    return splits, f"{f'Folds of {file}.' if file else 'All other cases stay in their folds.'}{_places(splits, added)}"
+    if file is not None:
+        return splits, f"Folds of {file}.{_places(splits, added)}"
+    other = set(added) - set(copies or {})
+    return splits, f"{_kept(copies or {})}All other cases stay in their folds.{_places(splits, other)}"
 
 
 def own_splits_fault(dataset: Dataset) -> str | None:
@@ -254,6 +268,16 @@ def own_splits_fault(dataset: Dataset) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def _kept(copies: Mapping[str, str]) -> str:
+    """Return a sentence on the cases that were recognised under new names, with a space after it; empty without any."""
+    if not copies:
+        return ""
+    new, old = listed(copies, 10), listed(copies.values(), 10)
+    if len(copies) == 1:
+        return f"{new} is a renamed copy of {old}; it stays in its fold. "
+    return f"{new} are renamed copies of {old}; they stay in their folds. "
 
 
 def _places(splits: Sequence[Split], added: Collection[str]) -> str:

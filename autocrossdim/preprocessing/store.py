@@ -23,7 +23,7 @@ from autocrossdim.preprocessing.case import Placement, Preprocessed
 from autocrossdim.preprocessing.positions import read_positions, write_positions
 from autocrossdim.records.normalization import Normalization
 from autocrossdim.records.plan import Configuration, Plan
-from autocrossdim.records.sources import FileVersion, content_hash, file_versions
+from autocrossdim.records.sources import FileVersion, content_hash, contents, file_versions
 from autocrossdim.system.errors import UserError, from_os_error
 from autocrossdim.system.files import list_directory, read_json, reading, write_json
 from autocrossdim.system.lock import LOCK
@@ -57,6 +57,12 @@ class CaseRecord(BaseModel):
     annotated_labels: tuple[str, ...] | None = None
     annotated_slices: tuple[int, ...] | None = None
     has_previous_stage: bool = False
+
+    @property
+    def images(self) -> int:
+        """Number of image files, which come first in `source`; the spacing files of TIFFs come last."""
+        files = sum(not version.name.endswith(".json") for version in self.source)
+        return files - bool(self.label_path) - self.has_previous_stage
 
     def original_geometry(self) -> Geometry:
         """Return the geometry of the image as read."""
@@ -171,6 +177,28 @@ class Store:
         if not record.source:
             raise self._damaged(name)
         return content_hash(record.source, record.annotated_labels)
+
+    def image_hash(self, name: str) -> str:
+        """Return a digest of the image files that a case was preprocessed from, whatever its name and label.
+
+        Raises:
+            UserError: As `source_hash`.
+        """
+        record = self.record(name)
+        if not record.source:
+            raise self._damaged(name)
+        return content_hash(record.source[: record.images])
+
+    def contents(self, name: str) -> frozenset[str]:
+        """Return the content hashes by which a case is recognised under another name; none if it is not stored.
+
+        Raises:
+            UserError: The record of the case is damaged.
+        """
+        if not self.has(name):
+            return frozenset()
+        record = self.record(name)
+        return contents(record.source, record.images, record.annotated_labels)
 
     def changed_since(self, hashes: Mapping[str, str]) -> list[str]:
         """Return the cases whose source files have other contents now, or that are no longer stored.

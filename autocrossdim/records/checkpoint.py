@@ -15,11 +15,13 @@ from torch import Tensor
 from autocrossdim.records.environment import Environment
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.run_state import RunState
+from autocrossdim.records.trained_on import Contents, TrainedOn
 from autocrossdim.system.errors import UserError, first_fault, from_os_error
 from autocrossdim.system.files import written_whole
 from autocrossdim.system.text import counted, listed
 
 CHECKPOINT_VERSION = 3
+PREVIOUS = "previous"  # starting weights: those of the same fold, trained before cases were added to the dataset
 
 
 @dataclass(config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"))
@@ -36,6 +38,8 @@ class Checkpoint:
         provenance: Where the starting weights came from, JSON-able.
         run: How far training has come.
         sources: Content hash of the files of each training case (`Store.source_hash`), by name.
+        images: Content hash of the image files of each scan it learned from (`Store.image_hash`), labelled or not, by
+            name; empty if that was not recorded.
         requested: Names of the settings that differed from their defaults; None if that was not recorded.
         environments: Where and when it was trained; empty if that was not recorded.
         resume: Needed to resume only: the state of the network as trained (`network`), of the `optimizer`, and of the
@@ -51,6 +55,7 @@ class Checkpoint:
     provenance: dict[str, Any]
     run: RunState
     sources: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
     requested: list[str] | None = None
     environments: list[Environment] = field(default_factory=list)
     resume: dict[str, Any] = field(default_factory=dict)
@@ -61,10 +66,30 @@ class Checkpoint:
         return self.run.complete
 
     @property
+    def trained_on(self) -> TrainedOn:
+        """Scans that its weights were trained on, labelled or not, in this training and in those that it continues."""
+        before = TrainedOn.of(self.provenance)
+        names = before.names.union(self.split.get("train", ()), self.split.get("unlabelled", ()))
+        own = {content: name for hashes in (self.sources, self.images) for name, content in hashes.items()}
+        return TrainedOn(names, {**before.contents, **own})
+
+    @property
     def trained_cases(self) -> set[str]:
-        """Cases that its weights were trained on, labelled or not, in this training and in those that it continues."""
-        split = self.split
-        return {*split.get("train", ()), *split.get("unlabelled", ()), *self.provenance.get("cases", ())}
+        """Names of `trained_on`."""
+        return set(self.trained_on.names)
+
+    @property
+    def is_continuation(self) -> bool:
+        """Whether it started from earlier weights of the same fold."""
+        return self.provenance.get("asked") == PREVIOUS
+
+    @property
+    def first_weights(self) -> str | None:
+        """Starting weights requested for the first of the trainings that it continues; None if not recorded."""
+        provenance = self.provenance
+        while provenance.get("asked") == PREVIOUS:
+            provenance = provenance.get("started_from", {})
+        return provenance.get("asked")
 
     @property
     def channel_dropout(self) -> float:
@@ -80,17 +105,21 @@ class Checkpoint:
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def outgrown(self, train: Collection[str]) -> str | None:
-        """Say on which cases it was trained, to follow "fold 1 was"; None if they are those of its fold.
+    def outgrown(self, train: Collection[str], contents: Contents) -> str | None:
+        """Say on which cases it was trained, to follow "fold 1 was"; None if on these, renamed or not.
 
         Args:
             train: Present training cases of its fold.
+            contents: Gives the content hashes of a present case.
         """
         before, now = set(self.split.get("train", ())), set(train)
-        if before == now:
+        left = {content: name for hashes in (self.sources, self.images) for name, content in hashes.items()}
+        left = {content: name for content, name in left.items() if name in before - now}
+        former = {new: left[content] for new in now - before if left for content in left.keys() & contents(new)}
+        known, gone = (before & now) | former.keys(), sorted(before - now - set(former.values()))
+        if known == now and not gone:
             return None
-        text = f"trained on {len(before & now)} of the {counted(len(now), 'current training case')}"
-        gone = sorted(before - now)
+        text = f"trained on {len(known)} of the {counted(len(now), 'current training case')}"
         return f"{text} and on {listed(gone)}, no longer among them" if gone else text
 
     def write(self, path: Path) -> None:

@@ -67,6 +67,21 @@ def _version(path: Path, known: FileVersion | None) -> FileVersion:
     )
 
 
+def contents(
+    versions: Sequence[FileVersion], images: int, annotated_labels: Sequence[str] | None = None
+) -> frozenset[str]:
+    """Return the digests by which a case is recognised after it was renamed: of its images, and of all its files.
+
+    Args:
+        versions: Versions of the files of one case, the images first; empty if they are unknown.
+        images: Number of image files.
+        annotated_labels: As for `content_hash`.
+    """
+    if not versions:
+        return frozenset()
+    return frozenset({content_hash(versions[:images]), content_hash(versions, annotated_labels)})
+
+
 def content_hash(versions: Sequence[FileVersion], annotated_labels: Sequence[str] | None = None) -> str:
     """Return one digest of the contents of several files, in their order, and of the labels annotated in them.
 

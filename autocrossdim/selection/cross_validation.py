@@ -14,7 +14,7 @@ from autocrossdim.records.sources import content_hash, file_versions
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.selection.budget import Budget
-from autocrossdim.selection.folds import NOT_TRAINED, CrossValidation, Unusable, budget_of
+from autocrossdim.selection.folds import NOT_TRAINED, CrossValidation, Unusable, budget_of, present_contents
 from autocrossdim.selection.held_out import Names, predict_held_out, predicted_from, source_of
 from autocrossdim.selection.stages import preprocessed, training_cases
 from autocrossdim.system.console import track
@@ -61,8 +61,12 @@ def outgrown(work: CrossValidation, configurations: Sequence[str]) -> list[str]:
         f"{name} fold {fold} was {text}."
         for name in configurations
         for fold, split in enumerate(work.splits)
-        if (text := Checkpoint.read(work.workspace.fold(name, fold).latest).outgrown(split.train))
+        if (text := _trained(work, name, fold).outgrown(split.train, present_contents(work, name)))
     ]
+
+
+def _trained(work: CrossValidation, name: str, fold: int) -> Checkpoint:
+    return Checkpoint.read(work.workspace.fold(name, fold).latest)
 
 
 def predict_candidates(work: CrossValidation, candidates: Sequence[Names], digests: Mapping[str, str]) -> list[str]:

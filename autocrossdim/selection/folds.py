@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
-from autocrossdim.data.dataset import Dataset
+from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.splits import Split
+from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.best import folder_name
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.sources import contents, file_versions
+from autocrossdim.records.trained_on import Contents
 from autocrossdim.records.workspace import FoldFolder, Workspace, default_work
 from autocrossdim.selection.budget import Budget
 from autocrossdim.selection.held_out import Names
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.text import command_line
+from autocrossdim.system.text import command_line, listed
 
 NOT_TRAINED = "not trained"  # why a fold without a checkpoint is unusable
 
@@ -73,8 +77,32 @@ def budget_of(work: CrossValidation, name: str, fold: int) -> Budget:
         raise Unusable("not fully trained")
     if other := work.plan.differences(checkpoint.plan, [name]):
         raise Unusable(f"trained under another plan (different: {', '.join(other)}; add --restart)")
-    if not checkpoint.trained_cases.isdisjoint(work.splits[fold].val):
-        raise Unusable("trained on other cases than splits.json lists now (add --restart)")
+    split = work.splits[fold]
+    if leaked := checkpoint.trained_on.among(split.val, split.train, present_contents(work, name)):
+        raise Unusable(
+            f"trained on other cases than splits.json lists now: it would be validated with {listed(leaked)}, which it "
+            "was trained on (add --restart)"
+        )
     if not folder.summary.exists():
         raise Unusable("not validated")
     return budget
+
+
+def present_contents(work: CrossValidation, name: str) -> Contents:
+    """Return what gives the content hashes of a case's present files.
+
+    Files that are unchanged since they were preprocessed for the configuration are not read.
+    """
+    # The cases of a cascade have one file more, so the store of its previous stage is asked.
+    store = Store(work.workspace.preprocessed(work.plan.configuration(name).previous_stage or name))
+
+    @cache
+    def cases() -> dict[str, Case]:
+        return {case.name: case for case in work.dataset.training_cases()}
+
+    def of(case_name: str) -> frozenset[str]:
+        case = cases()[case_name]
+        known = store.record(case_name).source if store.has(case_name) else ()
+        return contents(file_versions(case.source_files, known), len(case.images), case.annotated_labels)
+
+    return of

@@ -1,5 +1,6 @@
 """A planned dataset to which cases are added, or from which cases are removed."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 
 import autocrossdim
-from autocrossdim.commands.growth import incompatible_keys
+from autocrossdim.commands.arguments import Fold
+from autocrossdim.commands.growth import OutgrownFold, explain_outgrown, incompatible_keys
 from autocrossdim.commands.plan_and_preprocess import present
 from autocrossdim.commands.project import Project
 from autocrossdim.preprocessing.store import Store
@@ -44,6 +46,10 @@ class Growing:
     @property
     def validated(self) -> list[list[str]]:
         return [split["val"] for split in json.loads(self.space.splits.read_text())]
+
+
+def outgrown(fold: Fold, *seen: str, configuration: str = "dx", weights: str | None = None) -> OutgrownFold:
+    return OutgrownFold(configuration, fold, "trained on 4 of the 5 current training cases", seen, weights)
 
 
 @pytest.fixture
@@ -100,8 +106,14 @@ def test_the_next_command_suits_the_folds(growing: Growing, monkeypatch: pytest.
         return next(present(Plan.read(growing.space.plan), dataset=str(growing.raw), work=growing.space.root.parent))
 
     assert said().endswith(str(growing.space.root.parent))
-    monkeypatch.setattr("autocrossdim.commands.growth.outgrown_folds", lambda *_, **__: ["dx fold 0 was trained on 4"])
+    name = Plan.read(growing.space.plan).decision.configuration
+    folds = [outgrown(0, configuration=name), outgrown(1, configuration=name), outgrown(2, configuration="other")]
+    monkeypatch.setattr("autocrossdim.commands.growth.outgrown_folds", lambda _: folds)
     assert said().endswith(" --weights previous")
+    folds[1] = outgrown(1, "f", configuration=name)
+    assert said().endswith(" --fold 1 --restart")
+    folds[:2] = []
+    assert said().endswith(str(growing.space.root.parent))
     monkeypatch.undo()
     monkeypatch.setattr(Project, "splits", [])  # of a single case
     assert said().endswith(" --fold all")
@@ -119,6 +131,24 @@ def test_a_removed_case_leaves_its_fold_and_every_store(growing: Growing, capfd:
     assert growing.validated == [*folds[:1], ["f"], *folds[2:]]
     assert [gone in store.names() for store in stores] == [False] * len(stores)
     assert not list(growing.space.root.glob(f"preprocessed/*/{gone}.*"))
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_renamed_cases_stay_in_their_folds(
+    growing: Growing, corrected: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folds = growing.validated
+    new = dict(zip(CASES, ("p3", "p5", "p1", "p2", "p4"), strict=True))
+    for old, name in new.items():
+        (growing.raw / "imagesTr" / f"{old}_0000.nii.gz").rename(growing.raw / "imagesTr" / f"{name}_0000.nii.gz")
+        (growing.raw / "labelsTr" / f"{old}.nii.gz").rename(growing.raw / "labelsTr" / f"{name}.nii.gz")
+    if corrected:
+        label = growing.raw / "labelsTr" / "p1.nii.gz"
+        label.write_bytes(gzip.compress(gzip.decompress(label.read_bytes()), 1))
+    growing.plan()
+    assert growing.validated == [[new[name] for name in val] for val in folds]
+    said = capfd.readouterr().err
+    assert "p1, p2, p3, p4, p5 are renamed copies of c, d, a, e, b; they stay in their folds." in said
 
 
 def test_a_fold_without_cases_is_an_error_and_nothing_changes(growing: Growing) -> None:
@@ -145,6 +175,28 @@ def test_other_options_plan_anew(growing: Growing, capfd: pytest.CaptureFixture[
     plan = growing.plan(batch_size=3)
     assert plan.configuration().batch_size == 3
     assert "batch_size: default -> 3), so a new plan is created" in capfd.readouterr().err
+
+
+def test_the_folds_that_have_learned_from_a_validation_case_are_trained_from_the_start() -> None:
+    folds = [outgrown(0), outgrown(2, "f"), outgrown(3), outgrown("all")]
+    sentences = explain_outgrown(folds, dataset="DS", work="w")
+    assert sentences[1] == (
+        "dx fold 2 was trained on f, which is a validation case now, so it cannot continue from its weights."
+    )
+    assert sentences[-2:] == [
+        "To train from the start what cannot continue, run "
+        "`autocrossdim train DS --work w --config dx --fold 2 --restart`.",
+        "To continue from the weights of the other folds, run "
+        "`autocrossdim train DS --work w --config dx --fold 0 --fold 3 --weights previous` and "
+        "`autocrossdim train DS --work w --config dx --fold all --weights previous`.",
+    ]
+    assert explain_outgrown([outgrown(2, "f", weights="random")], dataset="DS")[-1].endswith(
+        "--fold 2 --weights random --restart`."
+    )
+    assert explain_outgrown([outgrown(0), outgrown(1)], dataset="DS")[-1] == (
+        "To continue from the weights they have, run `autocrossdim train DS --config dx --weights previous`."
+    )
+    assert explain_outgrown([], dataset="DS") == []
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,19 @@ def test_a_fold_left_without_cases_gets_the_first_new_one():
     assert [split.val for split in extend_splits(splits, ["a", "c", "x"], {})] == [("a",), ("x",), ("c",)]
 
 
+def test_renamed_cases_stay_in_their_folds(make_dataset, tmp_path: Path):
+    dataset = load_dataset(make_dataset())
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps([{"train": ["x", "y"], "val": ["v", "w"]}, {"train": ["v", "w"], "val": ["x", "y"]}]))
+    copies = {"a": "w", "b": "x", "c": "y", "d": "v"}
+    splits, sentence = update_splits(dataset, path, list("abcde"), dict.fromkeys("abcde", (1,)), copies=copies)
+    assert [set(split.val) - {"e"} for split in splits] == [{"a", "d"}, {"b", "c"}]
+    assert sentence.startswith(
+        "a, b, c, d are renamed copies of w, x, y, v; they stay in their folds. All other cases stay in their folds. "
+        "New cases are validated: e by fold "
+    )
+
+
 def test_own_folds_are_taken_over_if_they_cover_the_new_cases(make_dataset, tmp_path: Path):
     dataset = load_dataset(make_dataset())
     path = tmp_path / "splits.json"

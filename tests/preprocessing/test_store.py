@@ -212,6 +212,19 @@ def test_unchanged_files_are_not_read(copied: tuple[Path, Store], plan: Plan, mo
     assert read == [str(file)], "the new time is recorded"
 
 
+def test_the_images_of_a_case_are_told_from_its_other_files(preprocessed: tuple[Path, Store]) -> None:
+    _, store = preprocessed
+    record, name = store.record("case_00"), "case_00"
+    assert record.images == 1
+    assert store.contents(name) == {store.image_hash(name), store.source_hash(name)}
+    assert store.contents("missing") == frozenset()
+    image, label = record.source
+    spacing = image.model_copy(update={"name": "case_00.json"})
+    cascade = {"source": (image, image, label, label, spacing, spacing), "has_previous_stage": True}
+    assert record.model_copy(update=cascade).images == 2
+    assert record.model_copy(update={"source": (image, spacing), "label_path": ""}).images == 1
+
+
 def test_cases_removed_from_the_dataset_disappear(copied: tuple[Path, Store], plan: Plan) -> None:
     raw, store = copied
     before = {name: store.source_hash(name) for name in NAMES}

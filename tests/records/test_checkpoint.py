@@ -25,6 +25,7 @@ def checkpoint(make_plan: Callable[..., Any]) -> Checkpoint:
         provenance={"weights": "random"},
         run=RunState(epoch=2, step=7, seconds=1.5, best=0.25, losses=[0.5], shortened_step=6, shortened_progress=0.75),
         sources={"a": "0f", "b": "1e"},
+        images={"a": "2d"},
         requested=["epochs"],
         environments=[Environment.now("A GPU", devices=1, precision="bf16")],
         resume={"network": {"weight": torch.zeros(3)}},
@@ -98,3 +99,30 @@ def test_a_damaged_or_missing_file_is_named(checkpoint: Checkpoint, tmp_path: Pa
 def test_a_new_run_has_done_nothing() -> None:
     state = RunState()
     assert (state.epoch, state.step, state.seconds, state.complete, state.losses) == (0, 0, 0.0, False, [])
+
+
+def test_renamed_training_cases_are_no_other_cases(checkpoint: Checkpoint) -> None:
+    checkpoint.split["train"] = ["a", "b"]
+    files = {"p1": {"2d", "0f"}, "p2": {"1e"}, "p3": {"9a"}}
+    assert checkpoint.outgrown(["p1", "p2"], files.__getitem__) is None
+    assert checkpoint.outgrown(["p1", "p2", "p3"], files.__getitem__) == "trained on 2 of the 3 current training cases"
+    assert checkpoint.outgrown(["p1"], files.__getitem__) == (
+        "trained on 1 of the 1 current training case and on b, no longer among them"
+    )
+
+
+def test_the_first_of_the_trainings_that_it_continues_names_the_weights(checkpoint: Checkpoint) -> None:
+    assert (checkpoint.is_continuation, checkpoint.first_weights) == (False, None)
+    checkpoint.provenance = {"asked": "random"}
+    for continued in (False, True, True):
+        assert (checkpoint.is_continuation, checkpoint.first_weights) == (continued, "random")
+        checkpoint.provenance = {"asked": "previous", "started_from": checkpoint.provenance}
+    checkpoint.provenance = {"asked": "previous", "started_from": {}}  # of a version that did not record it
+    assert (checkpoint.is_continuation, checkpoint.first_weights) == (True, None)
+
+
+def test_what_it_was_trained_on_includes_the_trainings_that_it_continues(checkpoint: Checkpoint) -> None:
+    checkpoint.split["unlabelled"] = ["u"]
+    checkpoint.provenance |= {"cases": ["z"], "contents": {"5b": "z"}}
+    assert checkpoint.trained_on.names == {"a", "u", "z"}
+    assert checkpoint.trained_on.contents == {"0f": "a", "1e": "b", "2d": "a", "5b": "z"}

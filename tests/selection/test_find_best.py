@@ -11,6 +11,7 @@ import autocrossdim
 from autocrossdim.cli import app
 from autocrossdim.data.images import read_label
 from autocrossdim.inference.predictor import Predictor
+from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.best import Best
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.normalization import Normalization
@@ -118,6 +119,19 @@ def test_a_fold_that_does_not_belong_to_the_others_is_detected(
     with pytest.raises(UserError):
         trained.find_best()
     assert said in capsys.readouterr().err
+
+
+def test_a_fold_is_not_compared_on_a_case_that_it_was_trained_on_under_another_name(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained.train("dx", RIGHT)
+    latest = trained.space.fold("dx", 2).latest
+    checkpoint = Checkpoint.read(latest)
+    checkpoint.images["old"] = Store(trained.space.preprocessed("dx")).image_hash("e")
+    checkpoint.write(latest)
+    with pytest.raises(UserError):
+        trained.find_best()
+    assert "it would be validated with e (then named old), which it was trained on" in capsys.readouterr().err
 
 
 def changed(plan: Plan) -> Plan:

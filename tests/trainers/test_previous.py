@@ -98,6 +98,43 @@ def test_a_fold_is_kept_until_it_is_asked_to_continue(growing: Growing, capfd: p
     assert folder.latest.stat().st_mtime_ns == written
 
 
+def test_the_commands_before_a_continued_training_find_it_done(
+    growing: Growing, capfd: pytest.CaptureFixture[str]
+) -> None:
+    growing.train(0)
+    growing.grow()
+    folder = growing.train(0, weights="previous", epochs=1)
+    written = folder.latest.stat().st_mtime_ns
+    capfd.readouterr()
+    growing.train(0, weights="random")
+    autocrossdim.train(growing.raw, work=growing.work, config="dx", fold=0, set=growing.quick)
+    assert capfd.readouterr().err.count("dx fold 0: already trained, last with --weights previous.") == 2
+    assert folder.latest.stat().st_mtime_ns == written
+    with pytest.raises(UserError, match="started with --weights previous, not imagenet"):
+        growing.train(0, weights="imagenet")
+
+
+@pytest.mark.parametrize("name", [NEW[0], "renamed"])
+def test_a_fold_that_learned_from_its_validation_case_before_it_was_annotated_has_to_start_over(
+    growing: Growing, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scans = growing.raw / "imagesUn"
+    scans.mkdir()
+    shutil.copy(growing.raw / "imagesTs" / f"{NEW[0]}_0000.nii.gz", scans / f"{name}_0000.nii.gz")
+    growing.train(0, unlabelled=1)
+    shutil.rmtree(scans)
+    capfd.readouterr()
+    growing.grow()
+    said = capfd.readouterr().err
+    known = name if name == NEW[0] else f"{NEW[0]} (then named {name})"
+    assert f"dx fold 0 was trained on {known}, which is a validation case now" in said
+    command = f"autocrossdim train {growing.raw} --work {growing.work} --config dx --fold 0 --weights random --restart"
+    assert f"`{command}`" in said
+    assert "--weights previous" not in said
+    with pytest.raises(UserError, match=r"would validate it\. Train again with --restart"):
+        growing.train(0, weights="previous")
+
+
 @pytest.mark.slow
 def test_an_interruption_before_the_first_new_checkpoint_loses_nothing(
     growing: Growing, monkeypatch: pytest.MonkeyPatch

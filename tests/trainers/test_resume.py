@@ -109,6 +109,22 @@ def test_a_run_is_resumed_with_the_weights_it_started_from(make_run: MakeRun) ->
         require_same_run(make_run(weights="imagenet"), checkpoint)
 
 
+def test_a_fold_that_was_continued_is_trained_as_it_was_first_requested(make_run: MakeRun) -> None:
+    first = {"asked": "random"}
+    second = {"asked": "previous", "started_from": first}
+    checkpoint = checkpoint_of(make_run(weights="random", epochs=3, augmentation="strong"))
+    run = make_run(weights="random", epochs=9, augmentation="standard")
+    for provenance in (second, {"asked": "previous", "started_from": second}):
+        continued = replace(checkpoint, provenance=provenance)
+        require_same_run(run, continued)
+        assert is_finished(run, continued)
+        with pytest.raises(UserError, match="started with --weights previous, not imagenet"):
+            require_same_run(make_run(weights="imagenet"), continued)
+    interrupted = replace(checkpoint, provenance=second, run=replace(checkpoint.run, complete=False))
+    with pytest.raises(UserError, match="started with --weights previous, not random"):
+        require_same_run(run, interrupted)
+
+
 def test_a_model_of_the_hub_without_a_revision_means_the_one_that_the_run_started_from(make_run: MakeRun) -> None:
     checkpoint = checkpoint_of(make_run(weights="hf://clinic/heart@abc"))
     for weights in ("hf://clinic/heart", "hf://clinic/heart@abc"):

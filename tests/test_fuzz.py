@@ -360,7 +360,7 @@ def test_checkpoints_with_other_contents(model: Path, checkpoint: Path) -> None:
         if only_user_errors(lambda: load(model), str(content)[:200]):
             # These say nothing that prediction needs.
             assert {name for name in sound if content.get(name) != sound[name]} <= {
-                *("fold", "split", "settings", "provenance", "sources", "resume", "environments")
+                *("fold", "split", "settings", "provenance", "sources", "images", "resume", "environments")
             }
 
 

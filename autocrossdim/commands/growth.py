@@ -121,14 +121,21 @@ def kept_plan(project: Project, fingerprint: Fingerprint, options: PlanOptions, 
         UserError: The new cases do not fit it.
     """
     workspace = project.workspace
-    if not fingerprint.grown or not workspace.plan.exists():
+    if not workspace.plan.exists():
         return None
-    plan = project.plan
+    try:
+        plan = project.plan
+    except UserError:
+        if fingerprint.grown:
+            raise
+        return None  # a new plan is made
     before, now = plan.overrides, options.overrides(None if planner == "auto" else planner)
     if before != now:
         names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
         changes = [f"{name}: {before.get(name, 'default')} -> {now.get(name, 'default')}" for name in names]
         say(f"The options differ from those of the existing plan ({listed(changes)}), so a new plan is created.")
+        return None
+    if not fingerprint.grown:
         return None
     if plan.dims != fingerprint.dims:
         raise UserError(
@@ -190,7 +197,7 @@ class OutgrownFold:
     Attributes:
         configuration: Name of its configuration.
         fold: Number of the fold, or "all".
-        trained: On which cases it was trained (`Checkpoint.outgrown`); None if on its present training cases.
+        trained: On which cases, or versions of them, it was trained; None if on its present training cases.
         seen: Present validation cases that it was trained on, such as scans that were not labelled then.
         weights: Starting weights of its first training; None if these are the default.
     """
@@ -227,6 +234,8 @@ def outgrown_folds(project: Project) -> list[OutgrownFold]:
                 warn(str(error))
                 continue
             trained = checkpoint.outgrown(split.train, of_case)
+            if trained is None and (corrected := checkpoint.corrected(split.train, of_case)):
+                trained = f"trained on earlier versions of {listed(corrected)}"
             seen = checkpoint.trained_on.among(split.val, split.train, of_case)
             if trained or seen:
                 first = checkpoint.first_weights

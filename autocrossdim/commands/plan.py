@@ -77,6 +77,7 @@ def plan(
     with locked(workspace.lock, workspace.root):
         change = CaseChange() if overwrite else find_change(project)
         fingerprint = _fingerprint(project, change, processes or default_processes(), overwrite)
+        corrected = _is_corrected(project, fingerprint)
         made_from = _made_from(project, fingerprint, chosen, planner)
         kept = kept_plan(project, fingerprint, chosen, planner)
         ours = type(planning).__module__.partition(".")[0] == "planners"  # the code of a plug-in may have changed
@@ -106,7 +107,7 @@ def plan(
         _, folds = load_or_make_splits(project.dataset, workspace.splits, fingerprint.presence)
         result.write(workspace.plan)
         say(folds)
-        if change:
+        if change or corrected:
             _name_outgrown_folds(dataset, work)
     say(f"Decision: {result.decision.configuration}. The plan was written to {workspace.plan}.")
     return result
@@ -131,6 +132,20 @@ def _current_plan(project: "Project", made_from: str) -> Plan | None:
         if project.plan.made_from == made_from:
             return project.plan
     return None
+
+
+def _is_corrected(project: "Project", fingerprint: "Fingerprint") -> bool:
+    """Return whether a case that was measured before has other files now."""
+    if not project.workspace.fingerprint.exists():
+        return False
+    with suppress(UserError):  # a damaged fingerprint has been replaced
+        before = {case.name: [version.content for version in case.source] for case in project.fingerprint.cases}
+        return any(
+            before.get(case.name, now) != now
+            for case in fingerprint.cases
+            if (now := [version.content for version in case.source])
+        )
+    return False
 
 
 def _update(project: "Project", change: "CaseChange", fingerprint: "Fingerprint") -> None:

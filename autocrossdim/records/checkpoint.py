@@ -122,6 +122,16 @@ class Checkpoint:
         text = f"trained on {len(known)} of the {counted(len(now), 'current training case')}"
         return f"{text} and on {listed(gone)}, no longer among them" if gone else text
 
+    def corrected(self, train: Collection[str], contents: Contents) -> list[str]:
+        """Return the training cases whose files have changed since it was trained on them, sorted.
+
+        Args:
+            train: Present training cases of its fold.
+            contents: Gives the content hashes of a present case.
+        """
+        known = {name: contents(name) for name in train if name in self.sources}
+        return sorted(name for name, found in known.items() if found and self.sources[name] not in found)
+
     def write(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""
         content = {entry.name: getattr(self, entry.name) for entry in fields(self)}

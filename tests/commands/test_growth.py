@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import autocrossdim
@@ -13,6 +14,7 @@ from autocrossdim.commands.arguments import Fold
 from autocrossdim.commands.growth import OutgrownFold, explain_outgrown, incompatible_keys
 from autocrossdim.commands.plan_and_preprocess import present
 from autocrossdim.commands.project import Project
+from autocrossdim.data.images import read_label, write_label
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
@@ -117,6 +119,29 @@ def test_the_next_command_suits_the_folds(growing: Growing, monkeypatch: pytest.
     monkeypatch.undo()
     monkeypatch.setattr(Project, "splits", [])  # of a single case
     assert said().endswith(" --fold all")
+
+
+def test_folds_trained_on_earlier_versions_are_named_after_a_correction(
+    growing: Growing, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fold = OutgrownFold("dx", 0, "trained on earlier versions of a", (), None)
+    monkeypatch.setattr("autocrossdim.commands.growth.outgrown_folds", lambda _: [fold])
+    growing.plan()
+    assert "earlier versions" not in capfd.readouterr().err
+    label = growing.raw / "labelsTr" / "a.nii.gz"
+    array, geometry = read_label(label)
+    write_label(np.where(array == array.max(), 0, array), geometry, label)
+    growing.plan()
+    assert "dx fold 0 was trained on earlier versions of a." in capfd.readouterr().err
+
+
+def test_a_plan_with_other_options_is_not_replaced_silently(
+    growing: Growing, capfd: pytest.CaptureFixture[str]
+) -> None:
+    growing.plan(memory=2.0)
+    assert "The options differ from those of the existing plan (memory: 1.0 -> 2.0)" in capfd.readouterr().err
+    growing.plan(memory=2.0)
+    assert "options differ" not in capfd.readouterr().err
 
 
 def test_a_removed_case_leaves_its_fold_and_every_store(growing: Growing, capfd: pytest.CaptureFixture[str]) -> None:

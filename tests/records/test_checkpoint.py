@@ -126,3 +126,9 @@ def test_what_it_was_trained_on_includes_the_trainings_that_it_continues(checkpo
     checkpoint.provenance |= {"cases": ["z"], "contents": {"5b": "z"}}
     assert checkpoint.trained_on.names == {"a", "u", "z"}
     assert checkpoint.trained_on.contents == {"0f": "a", "1e": "b", "2d": "a", "5b": "z"}
+
+
+def test_corrected_cases_are_those_whose_files_have_other_contents_now(checkpoint: Checkpoint) -> None:
+    assert checkpoint.corrected(["a"], {"a": {"2d", "0f"}}.__getitem__) == []
+    assert checkpoint.corrected(["a"], {"a": {"2d", "99"}}.__getitem__) == ["a"]
+    assert checkpoint.corrected(["a", "c"], {"a": set[str](), "c": {"99"}}.__getitem__) == []  # not known, and new

@@ -325,7 +325,7 @@ def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(tra
     cases = {"c": Familiarity(score=1.25, differs_in="size"), "a": Familiarity(score=0.5, differs_in="features")}
     HeldOutCases(cases=cases).write(space.familiarity("dx"))
     page = page_of(path, space)
-    assert "Cases unlike the training data" in page
+    assert "Least like the training data" in page
     assert "1 of the cases below would be flagged" in page
     assert '<td>c</td><td>size in mm (flagged)</td><td class="n">1.25</td>' in page
     assert '<td>a</td><td>features of the network</td><td class="n">0.50</td>' in page

@@ -61,7 +61,7 @@ def test_no_jobs_are_submitted_that_would_refuse_the_model_its_options_or_existi
     submitted.clear()
     with pytest.raises(UserError, match=r"case_01\.nii\.gz: made by another model .*\(different: mirroring\)"):
         predict(mirroring=False)
-    with pytest.raises(UserError, match=r"--image-statistics 1\.5: use a share from 0 to 1"):
+    with pytest.raises(UserError, match=r"image_statistics=1\.5: must be at most 1"):
         predict(tmp_path / "new", image_statistics=1.5)
     with pytest.raises(UserError, match="this is the directory of the images"):
         predict(images)

@@ -143,7 +143,7 @@ def test_with_too_few_cases_or_patients_the_score_stays_uncalibrated(groups: lis
     score = fit_case_score(values, values, groups)
     assert not score.calibrated
     assert score.expected(0.3) == 0.3
-    assert "not calibrated: 7 held-out" in score.sentence
+    assert "patients (available: 7)" in score.sentence
 
 
 def test_a_confidence_that_falls_with_dice_gives_the_mean() -> None:

@@ -35,7 +35,7 @@ def test_the_better_configuration_is_chosen_and_everything_is_recorded(trained: 
     assert costs == {"omnia": 10**6, "dx": 10**9, "omnia + dx": 10**9 + 10**6}
     assert best.folds == (0, 1, 2)
     assert any("omnia is cheaper, but" in reason for reason in best.reasons)
-    assert any("not calibrated: 6 held-out" in reason for reason in best.reasons)
+    assert any("patients (available: 6)" in reason for reason in best.reasons)
     assert best.calibration.error_before is not None
     assert read_json(trained.space.model("dx") / "summary.json")["calibration"]["temperature"] > 0
     merged = read_json(trained.space.model("ensemble_omnia_dx") / "summary.json")

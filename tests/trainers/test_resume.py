@@ -140,7 +140,7 @@ def test_another_split_or_plan_is_refused(make_run: MakeRun) -> None:
     with pytest.raises(UserError, match="trained on other cases"):
         require_same_run(run, replace(checkpoint, split={"train": ["b"], "val": ["a"]}))
     plan = run.task.plan.model_copy(update={"channel_names": ("other",)})
-    with pytest.raises(UserError, match=r"trained under another plan \(channels differs\)"):
+    with pytest.raises(UserError, match=r"trained under another plan \(different: channels\)"):
         require_same_run(run, replace(checkpoint, plan=plan))
 
 

@@ -60,9 +60,12 @@ def evaluate(
     from autocrossdim.data.dataset import load_dataset
     from autocrossdim.data.find import find_dataset
     from autocrossdim.evaluation.folder import evaluate_folder, labels_from
+    from autocrossdim.system.files import check_output
     from autocrossdim.system.processes import default_processes
 
     predictions, references = Path(predictions), Path(references)
+    summary = predictions / "summary.json" if output is None else Path(output)
+    check_output(summary)
     processes = processes or default_processes()
     raw = None if dataset is None else load_dataset(find_dataset(dataset))
     ending = _ending(references) if raw is None else raw.file_ending
@@ -76,7 +79,7 @@ def evaluate(
         labels,
         file_ending=ending,
         processes=processes,
-        output=predictions / "summary.json" if output is None else Path(output),
+        output=summary,
         groups=None if raw is None else raw.groups,
         annotated_labels=None if raw is None else raw.annotated_labels,
         skip_missing=skip_missing,

@@ -34,10 +34,12 @@ def report(
     from autocrossdim.commands.growth import find_change
     from autocrossdim.commands.project import Project
     from autocrossdim.report.page import write_report
+    from autocrossdim.system.files import check_output
 
     project = Project.open(dataset, work=work)
     find_change(project)  # fails if labels or images have another meaning now
     page = project.workspace.report if output is None else Path(output)
+    check_output(page)
     write_report(project.dataset, project.workspace, splits=project.splits, output=page, work=work)
     return page
 

@@ -143,6 +143,20 @@ def written_whole(path: Path, *failures: type[Exception]) -> Iterator[Path]:
                 temporary.unlink()
 
 
+def check_output(path: Path) -> None:
+    """Check before long work that `path` can be the name of a file to write.
+
+    Raises:
+        UserError: It is a directory, device, pipe or socket, or no possible name.
+    """
+    try:
+        _refuse_special(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and not is_name_error(error):
+            raise
+        raise from_os_error(error, path, "written") from error
+
+
 def _refuse_special(path: Path) -> None:
     """Refuse to replace anything but a regular file: renaming a file onto /dev/null would replace the device."""
     if not path.name or path.is_dir():

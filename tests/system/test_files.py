@@ -8,6 +8,7 @@ import pytest
 from autocrossdim.system import files
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import (
+    check_output,
     read_json,
     remove_directory,
     remove_leftovers,
@@ -143,3 +144,11 @@ def test_damaged_json_is_named(tmp_path: Path, content: bytes) -> None:
 def test_missing_json_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", [".", "x" * 300])
+def test_an_output_is_checked_before_long_work(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        check_output(tmp_path / name)
+    check_output(tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []

@@ -49,6 +49,19 @@ def require_held_out(run: Run, trained_on: TrainedOn) -> None:
         )
 
 
+def require_scans_held_out(run: Run) -> None:
+    """Raise a UserError if an unlabelled scan is the image of a validation case under another name."""
+    if run.task.unlabelled is None:
+        return
+    scans = {run.task.unlabelled.store.image_hash(name): name for name in run.unlabelled}
+    for case in run.task.split.val if scans else ():
+        for content in scans.keys() & run.task.store.contents(case):
+            raise UserError(
+                f"imagesUn: {scans[content]} is the same image as {case}, a validation case of {run.name}. Remove it "
+                "from imagesUn."
+            )
+
+
 def outgrown(run: Run, checkpoint: Checkpoint) -> str | None:
     """Return on which cases a checkpoint was trained if not on those of the fold (`Checkpoint.outgrown`)."""
     return checkpoint.outgrown(run.task.split.train, run.task.store.contents)
@@ -87,7 +100,7 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
     outdated = _corrected(run, checkpoint)
     if outdated:
         raise UserError(
-            f"{file}: trained on earlier versions of {listed(outdated)}, whose files have changed"
+            f"{file}: trained on earlier versions of {listed(outdated)}, whose files or annotated labels have changed"
             f"{_or_stage(run)}. Train again with --restart, or with --weights previous to start from its weights."
         )
     different = checkpoint.plan.differences(task.plan, [run.configuration.name])
@@ -136,6 +149,16 @@ def is_finished(run: Run, checkpoint: Checkpoint) -> bool:
         return True
     before, now = _saved_settings(run, checkpoint), run.requested
     return not any(_is_longer(getattr(now, name), getattr(before, name)) for name in BUDGET)
+
+
+def settings_not_applied(run: Run, checkpoint: Checkpoint) -> list[str]:
+    """Return the settings that are requested for a fold that was continued with other ones."""
+    if not was_continued(run, checkpoint):
+        return []
+    before, now = _saved_settings(run, checkpoint), run.requested
+    return sorted(
+        name for name in Settings.model_fields.keys() - NEUTRAL if getattr(before, name) != getattr(now, name)
+    )
 
 
 def is_trained(run: Run) -> bool:

@@ -11,12 +11,22 @@ from autocrossdim.records.checkpoint import PREVIOUS
 from autocrossdim.system.console import is_first_process, say, warn
 from autocrossdim.system.files import remove_directory, remove_leftovers
 from autocrossdim.system.lightning import Fabric
+from autocrossdim.system.text import listed
 from trainers.forecast import outline
 from trainers.history import History
 from trainers.launch import launch
 from trainers.learner import Learner
 from trainers.loop import train
-from trainers.resume import existing_checkpoint, has_other_scans, is_finished, is_trained, outgrown, was_continued
+from trainers.resume import (
+    existing_checkpoint,
+    has_other_scans,
+    is_finished,
+    is_trained,
+    outgrown,
+    require_scans_held_out,
+    settings_not_applied,
+    was_continued,
+)
 from trainers.run import Run
 from trainers.settings import read_settings
 from trainers.slices import run_on_slices, run_on_volumes, starts_on_slices
@@ -78,6 +88,11 @@ def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:
         other_cases = outgrown(run, resumed)
         trained = f"already trained{', last with --weights previous' if was_continued(run, resumed) else ''}."
         say(f"{run.name}: {f'{other_cases}. {CONTINUE}' if other_cases else trained}")
+        if ignored := settings_not_applied(run, resumed):
+            say(
+                f"{run.name}: it was continued with other settings than requested now ({listed(ignored)}); these are "
+                "not applied. Add --weights previous to train further with them, or --restart to start over."
+            )
         if has_other_scans(run, resumed):
             say(f"{run.name}: trained with other unlabelled scans than are used now; --restart uses these.")
         history = History(run.folder.history, epochs=resumed.run.epoch)
@@ -86,6 +101,7 @@ def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:
         return
     if run.task.prepare is not None:
         run.task.prepare()
+    require_scans_held_out(run)
     learner = Learner(run, fabric, resumed)
     fabric.barrier()  # every process has read the checkpoint
     if fabric.is_global_zero:

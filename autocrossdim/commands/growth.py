@@ -234,7 +234,9 @@ def outgrown_folds(project: Project) -> list[OutgrownFold]:
                 warn(str(error))
                 continue
             trained = checkpoint.outgrown(split.train, of_case)
-            if trained is None and (corrected := checkpoint.corrected(split.train, of_case)):
+            # What a cascade was trained on includes the segmentations by its previous stage, which are not known here.
+            is_cascade = configuration.previous_stage is not None
+            if trained is None and not is_cascade and (corrected := checkpoint.corrected(split.train, of_case)):
                 trained = f"trained on earlier versions of {listed(corrected)}"
             seen = checkpoint.trained_on.among(split.val, split.train, of_case)
             if trained or seen:

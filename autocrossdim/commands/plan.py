@@ -135,10 +135,15 @@ def _current_plan(project: "Project", made_from: str) -> Plan | None:
 
 
 def _is_corrected(project: "Project", fingerprint: "Fingerprint") -> bool:
-    """Return whether a case that was measured before has other files now."""
+    """Return whether a case that was measured before has other files or other annotated labels now."""
+    from autocrossdim.system.files import read_json
+
     if not project.workspace.fingerprint.exists():
         return False
-    with suppress(UserError):  # a damaged fingerprint has been replaced
+    with suppress(UserError):  # a damaged file is replaced
+        described = read_json(project.workspace.dataset_json)
+        if described.get("annotated_labels", {}) != project.dataset.description.get("annotated_labels", {}):
+            return True
         before = {case.name: [version.content for version in case.source] for case in project.fingerprint.cases}
         return any(
             before.get(case.name, now) != now

@@ -66,6 +66,7 @@ def command(
                 if name not in signature.parameters:
                     raise TypeError(_unknown(function.__name__, name, signature, renamed or {}))
             check_positional(function.__name__, signature, len(args))
+            kwargs = {name: _plain_number(value) for name, value in kwargs.items()}
             for name, value in kwargs.items():
                 _check_value(signature.parameters[name], value)
             return function(*args, **kwargs)
@@ -75,6 +76,11 @@ def command(
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def _plain_number(value: Any) -> Any:
+    """Return a number of numpy, which is not imported here, as Python's; anything else unchanged."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0 else value
 
 
 def _check_value(parameter: inspect.Parameter, value: Any) -> None:

@@ -39,6 +39,7 @@ def next_step(
     validated: bool,
     missing: Sequence[str],
     failed: Sequence[str] = (),
+    configuration: str | None = None,
     epochs: int = 0,
     work: str | Path | None,
 ) -> Next:
@@ -53,6 +54,7 @@ def next_step(
         validated: Whether a configuration was validated.
         missing: Folds of that configuration that are not among the results.
         failed: Labels that it hardly segments.
+        configuration: Its name, or the first of an ensemble; None if nothing was validated.
         epochs: Most epochs that a fold of it was trained for.
         work: Directory of all results as the user gave it; the command calls it WORK.
     """
@@ -64,7 +66,8 @@ def next_step(
     predict = command("predict", "-i", "IMAGES", "-o", "SEGMENTED")
     if failed and not missing:
         names = listed([f"'{name}'" for name in failed])
-        longer = command("train", "--epochs", str(max(EPOCHS, 2 * epochs)))
+        words = [] if configuration in (None, planned) else ["--config", str(configuration)]
+        longer = command("train", *words, "--epochs", str(max(EPOCHS, 2 * epochs)))
         return Next(f"Train for longer: the model hardly segments {names}.", longer)
     if best is not None and not outdated:
         return Next("Segment new images, and look at the cases below first.", predict)

@@ -106,6 +106,7 @@ def write_report(
             validated=results is not None,
             missing=results.missing if results is not None else [],
             failed=list(hardly_segmented(results.summary)) if results is not None else [],
+            configuration=next(iter(configurations), None),
             epochs=max((fold.epochs for fold in results.folds), default=0) if results is not None else 0,
             work=work,
         ),

@@ -35,8 +35,9 @@ def freed_memory_kept() -> Iterator[None]:
     except (TypeError, AttributeError):  # Windows; macOS, musl
         yield
         return
-    for parameter in USUAL:
-        mallopt(parameter, UNLIMITED)
+    for parameter, value in USUAL.items():
+        if not mallopt(parameter, UNLIMITED):  # older versions allow no more than the usual
+            mallopt(parameter, value)
     try:
         yield
     finally:

@@ -11,13 +11,15 @@ import pytest
 
 import autocrossdim
 from autocrossdim.commands.arguments import Fold
-from autocrossdim.commands.growth import OutgrownFold, explain_outgrown, incompatible_keys
+from autocrossdim.commands.growth import OutgrownFold, explain_outgrown, incompatible_keys, outgrown_folds
 from autocrossdim.commands.plan_and_preprocess import present
 from autocrossdim.commands.project import Project
 from autocrossdim.data.images import read_label, write_label
 from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.run_state import RunState
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
 
@@ -133,6 +135,29 @@ def test_folds_trained_on_earlier_versions_are_named_after_a_correction(
     write_label(np.where(array == array.max(), 0, array), geometry, label)
     growing.plan()
     assert "dx fold 0 was trained on earlier versions of a." in capfd.readouterr().err
+
+
+def test_a_fold_is_compared_with_the_versions_that_it_was_trained_on(growing: Growing) -> None:
+    project = Project.open(growing.raw, work=growing.space.root.parent)
+    name, split = project.plan.decision.configuration, project.splits[0]
+    store = project.store(name, processes=1)
+    latest = growing.space.fold(name, 0).latest
+    known = {
+        "plan": project.plan,
+        "configuration": name,
+        "fold": 0,
+        "split": {"train": list(split.train), "val": list(split.val)},
+        "network": {},
+        "settings": {},
+        "provenance": {},
+        "run": RunState(complete=True),
+    }
+    sources = {case: store.source_hash(case) for case in split.train}
+    Checkpoint(**known, sources=sources).write(latest)
+    assert outgrown_folds(project) == []
+    Checkpoint(**known, sources={**sources, split.train[0]: "another"}).write(latest)
+    (fold,) = outgrown_folds(project)
+    assert fold.sentence == f"{name} fold 0 was trained on earlier versions of {split.train[0]}."
 
 
 def test_a_plan_with_other_options_is_not_replaced_silently(

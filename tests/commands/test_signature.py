@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 
@@ -88,6 +89,7 @@ def test_a_former_name_is_answered_with_the_present_one(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ({"devices": 0}, "devices=0: must be at least 1"),
+        ({"devices": np.int64(0), "restart": np.True_}, "devices=0: must be at least 1"),
         ({"devices": "2"}, "devices='2': must be a whole number"),
         ({"epochs": True}, "epochs=True: must be a whole number"),
         ({"restart": "yes"}, "restart='yes': must be true or false"),

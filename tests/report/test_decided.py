@@ -51,8 +51,9 @@ def test_a_model_that_hardly_segments_a_label_is_trained_further(make_plan: Call
         validated=True,
         missing=[],
         failed=["organ"],
+        configuration="other",
         epochs=80,
         work=None,
     )
     assert step.why == "Train for longer: the model hardly segments 'organ'."
-    assert step.command == "autocrossdim train Dataset001_Tiny --epochs 160"
+    assert step.command == "autocrossdim train Dataset001_Tiny --config other --epochs 160"

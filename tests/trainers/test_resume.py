@@ -8,7 +8,7 @@ import pytest
 
 from autocrossdim.system.errors import UserError
 from tests.trainers.conftest import checkpoint_of
-from trainers.resume import existing_checkpoint, is_finished, require_same_run, state_of
+from trainers.resume import existing_checkpoint, is_finished, require_same_run, settings_not_applied, state_of
 from trainers.run import Run
 from trainers.slices import run_on_slices
 
@@ -118,6 +118,7 @@ def test_a_fold_that_was_continued_is_trained_as_it_was_first_requested(make_run
         continued = replace(checkpoint, provenance=provenance)
         require_same_run(run, continued)
         assert is_finished(run, continued)
+        assert settings_not_applied(run, continued) == ["augmentation", "epochs"]
         with pytest.raises(UserError, match="started with --weights previous, not imagenet"):
             require_same_run(make_run(weights="imagenet"), continued)
     interrupted = replace(checkpoint, provenance=second, run=replace(checkpoint.run, complete=False))

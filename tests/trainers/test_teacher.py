@@ -148,6 +148,15 @@ def test_a_scan_that_was_learned_from_never_validates_the_fold(
     assert Checkpoint.read(folder.latest).trained_cases >= {"case_05", "case_06"}
 
 
+def test_a_copy_of_a_validation_case_under_another_name_is_never_learned_from(
+    scans: Path, train: Train, planned: tuple[Path, Path]
+) -> None:
+    (validated, *_) = Project.open(planned[0], work=planned[1]).splits[0].val
+    shutil.copy(planned[0] / "imagesTr" / f"{validated}_0000.nii.gz", scans / "other_0000.nii.gz")
+    with pytest.raises(UserError, match=f"imagesUn: other is the same image as {validated}, a validation case"):
+        train(epochs=1, unlabelled=1)
+
+
 def test_a_complete_fold_does_not_go_on_with_other_scans(
     scans: Path, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:

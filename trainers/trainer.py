@@ -90,8 +90,8 @@ def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:
         say(f"{run.name}: {f'{other_cases}. {CONTINUE}' if other_cases else trained}")
         if ignored := settings_not_applied(run, resumed):
             say(
-                f"{run.name}: it was continued with other settings than requested now ({listed(ignored)}); these are "
-                "not applied. Add --weights previous to train further with them, or --restart to start over."
+                f"{run.name}: the requested settings differ from those of its last training ({listed(ignored)}) and "
+                "are not applied. Add --weights previous to train further with them, or --restart to start over."
             )
         if has_other_scans(run, resumed):
             say(f"{run.name}: trained with other unlabelled scans than are used now; --restart uses these.")

@@ -179,7 +179,7 @@ def remove_stored(project: Project, removed: Iterable[str]) -> None:
         Store(project.workspace.preprocessed(name)).remove(removed)
 
 
-def present_contents(project: Project) -> Contents:
+def planned_contents(project: Project) -> Contents:
     """Return what gives the content hashes of a case's files, as they were when the dataset was planned."""
     cases = {case.name: case for case in project.dataset.training_cases()}
     sources = {case.name: case.source for case in project.fingerprint.cases}
@@ -222,7 +222,7 @@ def outgrown_folds(project: Project) -> list[OutgrownFold]:
     """Return the trained folds whose cases have changed since then; `project` has the present folds."""
     from autocrossdim.records.checkpoint import Checkpoint  # imports torch
 
-    found, of_case = [], present_contents(project)
+    found, of_case = [], planned_contents(project)
     for name, configuration in project.plan.configurations.items():
         for fold in (*range(len(project.splits)), ALL):
             latest, split = project.workspace.fold(name, fold).latest, project.split(fold)

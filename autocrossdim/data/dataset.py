@@ -131,16 +131,13 @@ def load_dataset(path: str | Path) -> Dataset:
     Raises:
         UserError: No such directory, or dataset.json has errors; the message lists all of them.
     """
-    dataset, faults = parse_dataset(Path(path))
+    content, faults = read_description(Path(path))
+    dataset = None
+    if content is not None:
+        dataset, faults = parse_description(Path(path), content)
     if dataset is None:
         raise UserError("\n".join(faults))
     return dataset
-
-
-def parse_dataset(path: Path) -> tuple[Dataset | None, list[str]]:
-    """Read dataset.json; return the dataset, or None and every error of the file, one sentence each."""
-    content, faults = read_description(path)
-    return (None, faults) if content is None else parse_description(path, content)
 
 
 def read_description(path: Path) -> tuple[dict[str, Any] | None, list[str]]:

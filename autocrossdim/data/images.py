@@ -51,7 +51,8 @@ def read_image(paths: Sequence[Path]) -> Image:
         arrays.append(array)
         geometries.append(geometry)
         if difference := same_place(geometries[0], geometry):
-            raise UserError(f"{path}: another geometry than {Path(paths[0]).name}: {difference}. Resample it to match.")
+            first = Path(paths[0]).name
+            raise UserError(f"{path}: its geometry differs from that of {first}: {difference}. Resample it to match.")
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which `verify` reports
         array = np.concatenate(arrays, dtype=np.float32, casting="unsafe")
     return Image(np.ascontiguousarray(array), geometries[0])

@@ -70,13 +70,12 @@ class Checkpoint:
         """Scans that its weights were trained on, labelled or not, in this training and in those that it continues."""
         before = TrainedOn.of(self.provenance)
         names = before.names.union(self.split.get("train", ()), self.split.get("unlabelled", ()))
-        own = {content: name for hashes in (self.sources, self.images) for name, content in hashes.items()}
-        return TrainedOn(names, {**before.contents, **own})
+        return TrainedOn(names, {**before.contents, **self._names_by_content})
 
     @property
-    def trained_cases(self) -> set[str]:
-        """Names of `trained_on`."""
-        return set(self.trained_on.names)
+    def _names_by_content(self) -> dict[str, str]:
+        """Names of the cases by the content hashes of their files."""
+        return {content: name for hashes in (self.sources, self.images) for name, content in hashes.items()}
 
     @property
     def is_continuation(self) -> bool:
@@ -113,8 +112,7 @@ class Checkpoint:
             contents: Gives the content hashes of a present case.
         """
         before, now = set(self.split.get("train", ())), set(train)
-        left = {content: name for hashes in (self.sources, self.images) for name, content in hashes.items()}
-        left = {content: name for content, name in left.items() if name in before - now}
+        left = {content: name for content, name in self._names_by_content.items() if name in before - now}
         former = {new: left[content] for new in now - before if left for content in left.keys() & contents(new)}
         known, gone = (before & now) | former.keys(), sorted(before - now - set(former.values()))
         if known == now and not gone:

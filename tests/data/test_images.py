@@ -135,7 +135,7 @@ def test_an_mha_spacing_of_zero_or_nan_is_an_error(tmp_path: Path, write_image: 
 def test_channels_that_lie_elsewhere_are_an_error(tmp_path: Path, write_image: Writer):
     a = write_image(tmp_path / "x_0000.nii.gz", RAMP, (1, 1, 1))
     b = write_image(tmp_path / "x_0001.nii.gz", RAMP, (1, 1, 1.5))
-    with pytest.raises(UserError, match=r"x_0001\.nii\.gz: another geometry than x_0000\.nii\.gz: spacing"):
+    with pytest.raises(UserError, match=r"x_0001\.nii\.gz: its geometry differs from that of x_0000\.nii\.gz: spacing"):
         read_image([a, b])
 
 

@@ -83,7 +83,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "origin": (lambda d: change(d / LABEL, origin=(10, -20, 5.1)), "its image: origin"),
     "direction": (lambda d: change(d / LABEL, direction=UPRIGHT), "its image: direction"),
     "orientation": (lambda d: change(d / LABEL, direction=TURNED), "the label is stored as S"),
-    "channels apart": (lambda d: change(d / IMAGE, spacing=(1, 1, 2.1)), "a_0001.nii.gz: another geometry"),
+    "channels apart": (lambda d: change(d / IMAGE, spacing=(1, 1, 2.1)), "a_0001.nii.gz: its geometry differs"),
     "undeclared value": (
         lambda d: change(d / LABEL, first=[7, 7, 7]),
         "a.nii.gz: contains label values that dataset.json does not declare: 7 (3 voxels)",

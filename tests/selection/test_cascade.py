@@ -98,7 +98,7 @@ def test_each_case_is_stored_with_the_segmentation_by_the_fold_that_did_not_see_
         placement = store.record(case).placement
         assert placement.cropped_shape == placement.shape  # nothing was resampled
         np.testing.assert_array_equal(placement.restore(stored[:]), expected)
-        assert Checkpoint.read(trained.space.fold("dx_lowres", fold).latest).trained_cases.isdisjoint({case})
+        assert Checkpoint.read(trained.space.fold("dx_lowres", fold).latest).trained_on.names.isdisjoint({case})
     assert Store(trained.space.preprocessed("dx")).open("a").previous_stage is None
 
 

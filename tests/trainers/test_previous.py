@@ -88,7 +88,7 @@ def test_a_fold_is_kept_until_it_is_asked_to_continue(growing: Growing, capfd: p
     assert second.provenance["started_from"] == first.provenance
     assert second.provenance["report"]["parameters"]["new"] == 0
     assert sorted(second.split["train"]) == sorted([*first.split["train"], NEW[1]])
-    assert second.trained_cases == set(second.split["train"])
+    assert second.trained_on.names == set(second.split["train"])
     assert second.run.step == 2
     assert Checkpoint.read(folder.best).provenance == second.provenance
 

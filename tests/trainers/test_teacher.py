@@ -145,7 +145,7 @@ def test_a_scan_that_was_learned_from_never_validates_the_fold(
     scans: Path, train: Train, planned: tuple[Path, Path]
 ) -> None:
     folder = train(epochs=2, unlabelled=1)
-    assert Checkpoint.read(folder.latest).trained_cases >= {"case_05", "case_06"}
+    assert Checkpoint.read(folder.latest).trained_on.names >= {"case_05", "case_06"}
 
 
 def test_a_copy_of_a_validation_case_under_another_name_is_never_learned_from(

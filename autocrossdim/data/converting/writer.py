@@ -211,7 +211,8 @@ def _examine(description: Description, case: SourceCase) -> Examined:
             faults.append(str(error))
             continue
         if geometry is not None and (difference := same_place(geometry, place)):
-            faults.append(f"{source.files[0]}: another geometry than {case.channels[0].files[0].name}: {difference}.")
+            first = case.channels[0].files[0].name
+            faults.append(f"{source.files[0]}: its geometry differs from that of {first}: {difference}.")
         if len(array) > 1 and file_ending(source.files[0]) != description.file_ending:
             faults.append(
                 f"{source.files[0]}: a colour image keeps its format, so its label needs the same format. "

@@ -134,7 +134,7 @@ def edit_json() -> Callable[..., None]:
 
     def edit(dataset: Path, /, **changes: Any) -> None:
         file = dataset / "dataset.json"
-        content = {**json.loads(file.read_text()), **changes}
+        content = {**json.loads(file.read_text(encoding="utf-8")), **changes}
         file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
     return edit

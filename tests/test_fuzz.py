@@ -262,7 +262,7 @@ def test_mutated_plans(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
     accepted = []
     for number in range(500):
         path.write_text(json.dumps(mutated(chance.choice(sound), chance)))
-        accepted.append(only_user_errors(attempt, f"plan {number}: {path.read_text()}"))
+        accepted.append(only_user_errors(attempt, f"plan {number}: {path.read_text(encoding='utf-8')}"))
     assert 0.05 < np.mean(accepted) < 0.5
 
 

@@ -49,7 +49,7 @@ class Growing:
 
     @property
     def validated(self) -> list[list[str]]:
-        return [split["val"] for split in json.loads(self.space.splits.read_text())]
+        return [split["val"] for split in json.loads(self.space.splits.read_text(encoding="utf-8"))]
 
 
 def outgrown(fold: Fold, *seen: str, configuration: str = "dx", weights: str | None = None) -> OutgrownFold:
@@ -62,7 +62,7 @@ def growing(make_dataset: Callable[..., Path], tmp_path: Path) -> Growing:
 
 
 def test_new_cases_are_picked_up_by_the_same_command(growing: Growing, capfd: pytest.CaptureFixture[str]) -> None:
-    before, folds = growing.space.plan.read_text(), growing.validated
+    before, folds = growing.space.plan.read_text(encoding="utf-8"), growing.validated
     plan = Plan.read(growing.space.plan)
     store = Store(growing.space.preprocessed(plan.decision.configuration))
     stored = {file: file.stat().st_mtime_ns for file in store.root.glob("*.b2nd")}
@@ -74,17 +74,20 @@ def test_new_cases_are_picked_up_by_the_same_command(growing: Growing, capfd: py
     assert "The plan is kept" in said
     assert "CT intensities are still normalised with the statistics of the originally planned cases." in said
     assert "numTraining is 5, but there are 7 training cases" in said
-    assert growing.space.plan.read_text() == before
+    assert growing.space.plan.read_text(encoding="utf-8") == before
     assert store.names() == [*CASES, "f", "g"]
     assert {file: file.stat().st_mtime_ns for file in stored} == stored
     assert Fingerprint.read(growing.space.fingerprint).names == [*CASES, "f", "g"]
-    assert json.loads(growing.space.dataset_json.read_text())["numTraining"] == 7
+    assert json.loads(growing.space.dataset_json.read_text(encoding="utf-8"))["numTraining"] == 7
     assert [val[: len(old)] for val, old in zip(growing.validated, folds, strict=True)] == folds
     assert sorted(name for val in growing.validated for name in val) == [*CASES, "f", "g"]
     # Once more: nothing is left to do, and the plan is still kept.
-    splits = growing.space.splits.read_text()
+    splits = growing.space.splits.read_text(encoding="utf-8")
     growing.plan()
-    assert (growing.space.plan.read_text(), growing.space.splits.read_text()) == (before, splits)
+    assert (growing.space.plan.read_text(encoding="utf-8"), growing.space.splits.read_text(encoding="utf-8")) == (
+        before,
+        splits,
+    )
 
 
 def test_the_notes_of_a_kept_plan_count_the_annotated_slices_of_all_cases(growing: Growing) -> None:
@@ -202,21 +205,24 @@ def test_renamed_cases_stay_in_their_folds(
 
 
 def test_a_fold_without_cases_is_an_error_and_nothing_changes(growing: Growing) -> None:
-    before = growing.space.splits.read_text(), growing.space.fingerprint.read_text()
+    before = growing.space.splits.read_text(encoding="utf-8"), growing.space.fingerprint.read_text(encoding="utf-8")
     growing.has(CASES[1:], numTraining=4)
     with pytest.raises(UserError, match=r"has an empty 'val'. Make new folds with --overwrite"):
         growing.plan()
-    assert (growing.space.splits.read_text(), growing.space.fingerprint.read_text()) == before
+    assert (
+        growing.space.splits.read_text(encoding="utf-8"),
+        growing.space.fingerprint.read_text(encoding="utf-8"),
+    ) == before
     growing.plan(overwrite=True)
     assert sorted(name for val in growing.validated for name in val) == CASES[1:]
 
 
 def test_other_labels_are_refused_with_what_overwrite_would_do(growing: Growing) -> None:
-    before = growing.space.plan.read_text()
+    before = growing.space.plan.read_text(encoding="utf-8")
     growing.has([*CASES, "f"], labels={"background": 0, "block": 1, "other": 2})
     with pytest.raises(UserError, match=r"labels changed since the dataset was planned\. .*--overwrite.*--restart"):
         growing.plan()
-    assert growing.space.plan.read_text() == before
+    assert growing.space.plan.read_text(encoding="utf-8") == before
     assert growing.plan(overwrite=True).labels.names == ("block", "other")
 
 

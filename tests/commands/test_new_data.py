@@ -38,7 +38,7 @@ def test_a_growing_dataset(raw: Path, tmp_path: Path) -> None:
     work = ["--work", tmp_path / "work"]
     succeed("plan_and_preprocess", raw, *work, *SMALL)
     succeed("train", raw, *work, *QUICK, "--weights", "random")
-    plan = (tmp_path / "work" / raw.name / "plan.json").read_text()
+    plan = (tmp_path / "work" / raw.name / "plan.json").read_text(encoding="utf-8")
     scans = tmp_path / "scans"
     scans.mkdir()
     for name in ("case_05", "case_06"):
@@ -49,7 +49,7 @@ def test_a_growing_dataset(raw: Path, tmp_path: Path) -> None:
     said = succeed("plan_and_preprocess", raw, *work, *SMALL)
     assert "omnia fold 0 was trained on 4 of the 5 current training cases." in said
     assert f"Next: autocrossdim train {raw} --work {tmp_path / 'work'} --weights previous" in said
-    assert (tmp_path / "work" / raw.name / "plan.json").read_text() == plan
+    assert (tmp_path / "work" / raw.name / "plan.json").read_text(encoding="utf-8") == plan
     succeed("train", raw, *work, *QUICK, "--weights", "previous")
     checkpoint = Checkpoint.read(Workspace(tmp_path / "work" / raw.name).fold("omnia", 0).latest)
     assert checkpoint.provenance["steps"] == 2

@@ -71,7 +71,7 @@ def test_splits_are_made_once_and_kept(make_dataset, tmp_path: Path):
     dataset = load_dataset(make_dataset())
     path = tmp_path / "work/splits.json"
     made, _ = load_or_make_splits(dataset, path)
-    assert [set(entry) for entry in json.loads(path.read_text())] == [{"train", "val"}] * 5
+    assert [set(entry) for entry in json.loads(path.read_text(encoding="utf-8"))] == [{"train", "val"}] * 5
     kept = [{"train": ["a", "b"], "val": ["c"]}]
     assert load_or_make_splits(dataset, path)[0] == made
     path.write_text(json.dumps(kept))
@@ -85,7 +85,9 @@ def test_splits_of_the_raw_dataset_are_taken_over(make_dataset, tmp_path: Path, 
     splits, sentence = load_or_make_splits(dataset, tmp_path / "work/splits.json")
     assert splits[0].train == ("a", "b")
     assert name in sentence
-    assert json.loads((tmp_path / "work/splits.json").read_text()) == [{"train": ["a", "b"], "val": ["c"]}]
+    assert json.loads((tmp_path / "work/splits.json").read_text(encoding="utf-8")) == [
+        {"train": ["a", "b"], "val": ["c"]}
+    ]
 
 
 @pytest.mark.parametrize(

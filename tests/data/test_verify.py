@@ -582,6 +582,6 @@ def test_the_template_is_a_whole_dataset():
     assert len(report.warnings) == 1
     assert "only 2" in report.warnings[0]
     assert sum(file.stat().st_size for file in template.rglob("*")) < 40_000
-    explained = (template.parent / "README.md").read_text()
+    explained = (template.parent / "README.md").read_text(encoding="utf-8")
     for key in load_dataset(template).description:
         assert f"`{key}`" in explained

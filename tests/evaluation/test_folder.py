@@ -106,7 +106,7 @@ def test_cases_without_a_prediction_are_skipped_on_request_and_listed(folders: F
     summary = evaluate(folders, tmp_path / "summary.json", skip_missing=True)
     assert summary.skipped == ("c.nii.gz",)
     assert [case.file for case in summary.metric_per_case] == ["a.nii.gz", "b.nii.gz"]
-    assert json.loads((tmp_path / "summary.json").read_text())["skipped"] == ["c.nii.gz"]
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["skipped"] == ["c.nii.gz"]
 
 
 def test_a_prediction_without_a_reference_is_never_skipped(folders: Folders, tmp_path: Path) -> None:
@@ -155,13 +155,15 @@ def test_only_annotated_slices_count(tmp_path: Path) -> None:
         assert (metrics["Dice"], metrics["HD95"], metrics["FP"], metrics["n_ref"]) == (1, 0, 0, 9)
         assert metrics["TN"] == 2 * 6 * 7 - 9
     assert summary.metric_per_case[0].annotated_slices == (2, 4)
-    assert json.loads((tmp_path / "sparse.json").read_text())["scope"] == "annotated slices only (2 of 4)"
+    assert (
+        json.loads((tmp_path / "sparse.json").read_text(encoding="utf-8"))["scope"] == "annotated slices only (2 of 4)"
+    )
     assert Summary.read(tmp_path / "sparse.json").metric_per_case == summary.metric_per_case
 
     dense = evaluate(folders, tmp_path / "dense.json")
     assert dense.metric_per_case[0].metrics["2"]["FP"] == 42
     assert dense.scope is None
-    written = json.loads((tmp_path / "dense.json").read_text())
+    written = json.loads((tmp_path / "dense.json").read_text(encoding="utf-8"))
     assert "scope" not in written
     assert "annotated_slices" not in written["metric_per_case"][0]
 

@@ -72,7 +72,7 @@ def test_maps_are_on_the_grid_of_the_image_and_the_least_certain_cases_come_firs
         "missing_channels": "T2; FLAIR",
     }
     assert rows[0]["expected_dice"] == ""
-    assert json.loads((tmp_path / "uncertainty.json").read_text())[1]["case"] == "torn"
+    assert json.loads((tmp_path / "uncertainty.json").read_text(encoding="utf-8"))[1]["case"] == "torn"
     assert "Review these cases first: none, torn, doubt and 1 more" in explain_list(cases, score=score, members=5)[-1]
     assert "single fold" in explain_list(cases, score=score, members=1)[1]
 

@@ -135,7 +135,7 @@ PARENT = """if True:
 def is_alive(process: int) -> bool:
     stat = Path(f"/proc/{process}/stat")
     try:
-        return stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return stat.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
 
@@ -151,7 +151,7 @@ def test_no_process_is_left_behind(tmp_path: Path, number: signal.Signals) -> No
     parent = subprocess.Popen(python(PARENT, json.dumps(commands)), stderr=subprocess.PIPE, encoding="utf-8")
     files = [tmp_path / n / f"process_{n}" for n in "01"]
     eventually(lambda: all(file.exists() for file in files))
-    processes = [int(file.read_text()) for file in files]
+    processes = [int(file.read_text(encoding="utf-8")) for file in files]
     assert all(map(is_alive, processes))
     parent.send_signal(number)
     _, errors = parent.communicate(timeout=60)
@@ -181,4 +181,4 @@ def test_two_folds_are_trained_at_a_time(tmp_path: Path, write_nodules: Callable
         assert f"fold {fold}: dx fold {fold}: epoch 1" in result.stderr
     model = tmp_path / "work" / raw.name / "models" / "dx"
     assert {file.name for file in model.iterdir()} == {"fold_0", "fold_1", "summary.json"}
-    assert len(json.loads((model / "summary.json").read_text())["metric_per_case"]) == 2
+    assert len(json.loads((model / "summary.json").read_text(encoding="utf-8"))["metric_per_case"]) == 2

@@ -189,7 +189,9 @@ def log(work: Path, job: str) -> str:
 
 def epochs_of(fold: Path) -> list[int]:
     file = fold / "history.jsonl"
-    return [json.loads(line)["epoch"] for line in file.read_text().splitlines()] if file.exists() else []
+    return (
+        [json.loads(line)["epoch"] for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    )
 
 
 def test_a_dataset_is_planned_and_preprocessed_as_a_job(cluster: Path, raw: Path, tmp_path: Path) -> None:
@@ -210,8 +212,8 @@ def test_folds_train_as_jobs_and_their_summaries_are_merged(cluster: Path, raw: 
         assert state(job) == "COMPLETED", log(work, job)
     model = work / raw.name / "models" / "dx"
     assert {file.name for file in model.iterdir()} == {"fold_0", "fold_1", "summary.json"}
-    cases = json.loads((model / "summary.json").read_text())["metric_per_case"]
-    splits = json.loads((work / raw.name / "splits.json").read_text())
+    cases = json.loads((model / "summary.json").read_text(encoding="utf-8"))["metric_per_case"]
+    splits = json.loads((work / raw.name / "splits.json").read_text(encoding="utf-8"))
     validated = {Path(case["prediction_file"]).name.removesuffix(".nii.gz") for case in cases}
     assert validated == {*splits[0]["val"], *splits[1]["val"]}
 

@@ -40,7 +40,7 @@ def test_a_file_written_by_nnunet_is_read_and_its_cases_are_counted(tmp_path: Pa
 def test_what_nnunet_reads_is_written_as_nnunet_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     Summary.read(written(NNUNET, path)).write(path)
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert '"Dice": NaN' in text
     content = json.loads(text)
     assert content["foreground_mean"] == NNUNET["foreground_mean"]

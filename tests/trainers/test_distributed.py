@@ -49,7 +49,7 @@ def train(
 
 
 def losses(folder: FoldFolder) -> list[float]:
-    return [json.loads(line)["loss"] for line in folder.history.read_text().splitlines()]
+    return [json.loads(line)["loss"] for line in folder.history.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.slow

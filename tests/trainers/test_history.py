@@ -31,7 +31,7 @@ def test_lines_after_the_resumed_epoch_are_dropped(tmp_path: Path) -> None:
         first.add(entry(epoch))
     resumed = History(path, epochs=2)
     resumed.add(entry(3) | {"loss": 0.25})
-    assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1, 0.5, 0.25]
+    assert [json.loads(line)["loss"] for line in path.read_text(encoding="utf-8").splitlines()] == [1, 0.5, 0.25]
 
 
 def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_run_killed_at_random_ends_with_bitwise_the_weights_of_an_undisturbed_
         f"--set={name}={json.dumps(value)}" for name, value in settings.items() if name not in ("workers", "epochs")
     ]
     expected, found = (Workspace.of(raw.name, work).fold("dx", 0) for work in (undisturbed, killed))
-    history = [json.loads(line) for line in expected.history.read_text().splitlines()]
+    history = [json.loads(line) for line in expected.history.read_text(encoding="utf-8").splitlines()]
     epoch = median(line["seconds"] for line in history)
     delays = random.Random(1)
     for _ in range(KILLS):
@@ -48,7 +48,7 @@ def test_a_run_killed_at_random_ends_with_bitwise_the_weights_of_an_undisturbed_
     assert other.complete
     for name, tensor in one.network.items():
         assert torch.equal(tensor, other.network[name]), name
-    losses = [json.loads(line)["loss"] for line in found.history.read_text().splitlines()]
+    losses = [json.loads(line)["loss"] for line in found.history.read_text(encoding="utf-8").splitlines()]
     assert losses == [line["loss"] for line in history]
     # Files that were being written had hidden names and were removed by the last run; the others are complete.
     assert not list(found.root.glob(".*"))

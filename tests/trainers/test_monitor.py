@@ -25,7 +25,7 @@ def test_tensorboard_receives_what_the_file_holds(make_run: Callable[..., Run]) 
     events = reading.EventAccumulator(str(run.folder.root / "tensorboard"))
     events.Reload()
     assert events.Scalars("pseudo_dice/liver")[0].value == pytest.approx(0.75)
-    assert events.Scalars("loss")[0].step == json.loads(run.folder.history.read_text())["step"]
+    assert events.Scalars("loss")[0].step == json.loads(run.folder.history.read_text(encoding="utf-8"))["step"]
 
 
 def test_mlflow_receives_one_run_per_fold(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ class Growing:
 
     @property
     def splits(self) -> list[dict[str, list[str]]]:
-        content: list[dict[str, list[str]]] = json.loads(self.space.splits.read_text())
+        content: list[dict[str, list[str]]] = json.loads(self.space.splits.read_text(encoding="utf-8"))
         return content
 
     def of_new(self) -> int:

@@ -61,7 +61,7 @@ def test_only_corrected_validation_cases_are_validated_again(
     folder = train(own, quick)
     (case,) = split_of(own, 0).val
     trained, result = folder.latest.stat().st_mtime_ns, folder.validation / f"{case}.nii.gz"
-    before = folder.summary.read_text()
+    before = folder.summary.read_text(encoding="utf-8")
     written = result.stat().st_mtime_ns
     train(own, quick)
     assert result.stat().st_mtime_ns == written
@@ -71,4 +71,4 @@ def test_only_corrected_validation_cases_are_validated_again(
     assert f"{case} changed since validation" in capfd.readouterr().err
     assert folder.latest.stat().st_mtime_ns == trained
     assert result.stat().st_mtime_ns > written
-    assert folder.summary.read_text() != before
+    assert folder.summary.read_text(encoding="utf-8") != before

@@ -73,7 +73,7 @@ def scans(planned: tuple[Path, Path]) -> Iterator[Path]:
 
 
 def history(folder: FoldFolder) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in folder.history.read_text().splitlines()]
+    return [json.loads(line) for line in folder.history.read_text(encoding="utf-8").splitlines()]
 
 
 class PowerCut(Exception):

@@ -32,7 +32,7 @@ Train = Callable[..., FoldFolder]
 def history(folder: FoldFolder) -> list[dict[str, Any]]:
     """Return the history of a fold without what depends on the speed of the machine."""
     timed = ("seconds", "waited_for_data")
-    lines = [json.loads(line) for line in folder.history.read_text().splitlines()]
+    lines = [json.loads(line) for line in folder.history.read_text(encoding="utf-8").splitlines()]
     return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 
 
@@ -231,7 +231,7 @@ def test_a_restart_that_fails_to_start_leaves_the_trained_fold(train: Train) -> 
 def test_a_fold_trained_on_other_cases_is_refused(planned: tuple[Path, Path], work: Path, train: Train) -> None:
     train()
     splits = Workspace.of(planned[0].name, work).splits
-    splits.write_text(json.dumps(list(reversed(json.loads(splits.read_text())))))
+    splits.write_text(json.dumps(list(reversed(json.loads(splits.read_text(encoding="utf-8"))))))
     with pytest.raises(UserError, match="trained on other cases"):
         train()
 
@@ -246,7 +246,7 @@ def test_folds_of_another_plan_are_left_out_of_the_summary(
     plan.model_copy(update={"configurations": {**plan.configurations, "dx": dx}}).write(workspace.plan)
     train(1)
     assert "left out" in capfd.readouterr().err
-    assert len(json.loads((workspace.model("dx") / "summary.json").read_text())["metric_per_case"]) == 1
+    assert len(json.loads((workspace.model("dx") / "summary.json").read_text(encoding="utf-8"))["metric_per_case"]) == 1
 
 
 def test_losses_that_are_read_once_per_epoch_give_the_same_run(

@@ -28,7 +28,7 @@ def convert(tmp_path: Path) -> Convert:
         assert digest(source) == before
         report = autocrossdim.verify(converted.path, processes=1)
         assert report.faults == []
-        content = json.loads((converted.path / "dataset.json").read_text())
+        content = json.loads((converted.path / "dataset.json").read_text(encoding="utf-8"))
         assert content["numTraining"] == converted.training
         assert content["converted_from"]["layout"] == converted.layout
         return converted.path, content

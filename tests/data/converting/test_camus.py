@@ -75,7 +75,7 @@ def test_the_present_layout_keeps_its_division_of_patients(present: Path, conver
     assert content["groups"]["patient0005_2CH_ED"] == "patient0005"  # of the test, whose intervals are over patients
     assert not any("do not exist" in warning for warning in autocrossdim.verify(dataset, processes=1).warnings)
     assert content["labels"] == {"background": 0, "LV endocardium": 1, "LV myocardium": 2, "left atrium": 3}
-    (fold,) = json.loads((dataset / "splits_final.json").read_text())
+    (fold,) = json.loads((dataset / "splits_final.json").read_text(encoding="utf-8"))
     assert fold["val"] == [f"patient0004_{view}_{phase}" for view in ("2CH", "4CH") for phase in ("ED", "ES")]
     assert len(fold["train"]) == 12
     assert sorted(file.name for file in (dataset / "labelsTs").iterdir()) == [
@@ -84,7 +84,7 @@ def test_the_present_layout_keeps_its_division_of_patients(present: Path, conver
     source = present / "database_nifti" / "patient0001" / "patient0001_2CH_ED.nii.gz"
     assert (dataset / "imagesTr" / "patient0001_2CH_ED_0000.nii.gz").read_bytes() == source.read_bytes()
     assert read_image([dataset / "imagesTr" / "patient0001_2CH_ED_0000.nii.gz"]).geometry.dims == 2
-    record = json.loads((dataset / "sources" / "patient0001_2CH_ED.json").read_text())
+    record = json.loads((dataset / "sources" / "patient0001_2CH_ED.json").read_text(encoding="utf-8"))
     assert record["facts"]["ImageQuality"] == "Good"
     assert next(file["path"] for file in record["files"]) == str(source)
 
@@ -92,7 +92,7 @@ def test_the_present_layout_keeps_its_division_of_patients(present: Path, conver
 def test_the_older_layout_becomes_2d_with_its_divisions_as_folds(older: Path, convert) -> None:
     dataset, content = convert(older)
     assert content["numTraining"] == 12
-    folds = json.loads((dataset / "splits_final.json").read_text())
+    folds = json.loads((dataset / "splits_final.json").read_text(encoding="utf-8"))
     assert [fold["val"][0] for fold in folds] == [f"patient{number:04d}_2CH_ED" for number in (3, 1, 2)]
     assert all(len(fold["train"]) == 8 for fold in folds)
     assert len(list((dataset / "imagesTs").iterdir())) == 4

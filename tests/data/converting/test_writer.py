@@ -43,7 +43,7 @@ def test_keys_added_by_hand_outlive_another_conversion(
         with pytest.raises(ZeroDivisionError):
             autocrossdim.convert(source, tmp_path / "out", processes=1)
     autocrossdim.convert(source, tmp_path / "out", processes=1)
-    content = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    content = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
     assert content["unannotated_slices"] == "empty"
     assert content["numTraining"] == 4
     assert not list((tmp_path / "out").glob("*former*"))

@@ -72,7 +72,7 @@ def test_two_dimensional_files_are_scored_with_their_spacing(tmp_path: Path, wri
 def test_a_summary_without_a_score_says_nothing_of_it(folders: Folders) -> None:
     summary = autocrossdim.evaluate(*folders, processes=1)
     assert summary.score is None
-    assert '"score"' not in (folders[0] / "summary.json").read_text()
+    assert '"score"' not in (folders[0] / "summary.json").read_text(encoding="utf-8")
 
 
 def test_a_score_that_cannot_be_computed_is_one_clear_error(

@@ -53,6 +53,7 @@ class Job:
         tuning: Whether a setting is to be chosen by the result, see `select`.
         device: Device that computes, `cpu` or `cuda`.
         workers: Processes that augment; None: one less than threads for ours, one for nnU-Net.
+        folds: Whether each fold of our cross-validation is trained for the budget, and all of them segment together.
     """
 
     dataset: str
@@ -69,6 +70,7 @@ class Job:
     tuning: bool = False
     device: str = "cpu"
     workers: int | None = None
+    folds: bool = False
 
     @property
     def name(self) -> str:
@@ -76,7 +78,8 @@ class Job:
         budget = f"{self.steps}steps" if self.steps else f"{self.seconds:g}s"
         tuning = "tuning" if self.tuning else None
         device = None if self.device == "cpu" else self.device
-        parts = [self.dataset, f"{self.cases}cases", self.config, self.variant, tuning, device, budget]
+        folds = "folds" if self.folds else None
+        parts = [self.dataset, f"{self.cases}cases", self.config, self.variant, folds, tuning, device, budget]
         parts.append(f"seed{self.seed}")
         return "_".join(part for part in parts if part)
 
@@ -92,6 +95,7 @@ def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
             settings = {name: json.loads(value) for name, value in (item.split("=", 1) for item in arguments.set)}
             ours = {"variant": arguments.variant, "encoder": arguments.encoder, "set": settings}
             ours["weights"] = Path(arguments.weights).name
+            ours["folds"] = arguments.folds
         usual: dict[str, Any] = {key: getattr(arguments, key) for key in ("threads", "tuning", "device", "workers")}
         yield Job(dataset, cases, config, steps, seconds, seed, **usual, **ours)
 
@@ -184,6 +188,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="tf_efficientnetv2_b0")
     parser.add_argument("--weights", default="random", help="file with encoder weights, or `random`")
     parser.add_argument("--variant", help="name of a run of ours with other options")
+    parser.add_argument("--folds", action="store_true", help="train every fold for the budget and combine them (ours)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="training setting of ours")
     parser.add_argument("--dataset", nargs="+", choices=DATASETS, required=True)
     parser.add_argument("--cases", nargs="+", type=int, required=True, help="training cases")

@@ -34,7 +34,8 @@ def main() -> None:
             dataset, folder / "images", folder / "segmented", work=work, config=job["config"], device=job["device"]
         )
     configuration = plan.configurations[job["config"]]
-    history = work / dataset.name / "models" / job["config"] / "fold_all" / "history.jsonl"
+    fold = 0 if job["folds"] else "all"
+    history = work / dataset.name / "models" / job["config"] / f"fold_{fold}" / "history.jsonl"
     epochs = [json.loads(line) for line in history.read_text().splitlines()]
     run = {
         "version": f"{autocrossdim.__version__} {commit()}",
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def train(dataset: Path, work: Path, job: dict[str, Any]) -> None:
-    """Train one model on all cases, its schedule stretched over the job's steps or seconds.
+    """Train one model on all cases, or each fold, its schedule stretched over the job's steps or seconds.
 
     The steps are those of the configuration itself; DX-Net's 2D twin is trained before them, and its time counts.
     Batches are loaded in the training process: one core leaves no room for workers.
@@ -61,7 +62,7 @@ def train(dataset: Path, work: Path, job: dict[str, Any]) -> None:
         dataset,
         work=work,
         config=job["config"],
-        fold="all",
+        fold=() if job["folds"] else "all",
         epochs=max(1, round(job["steps"] / STEPS_PER_EPOCH)) if job["steps"] else UNLIMITED_EPOCHS,
         max_time=job["seconds"],
         weights=job["weights"],

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 RESULTS = Path(__file__).parent / "results" / "train"
 DRAWS = 2000
-OLDER = {"tuning": False, "device": "cpu", "workers": None}  # what older records leave out
+OLDER = {"tuning": False, "device": "cpu", "workers": None, "folds": False}  # what older records leave out
 MARKS = ("<!-- tables of train_table.py -->", "<!-- end of tables -->")
 
 Record = dict[str, Any]
@@ -52,11 +52,12 @@ class Arm:
     @property
     def name(self) -> str:
         """Tool, configuration, variant and budget."""
-        job = self.first["job"]
+        job = {**OLDER, **self.first["job"]}
         budget = f"{job['steps']} steps" if job["steps"] else f"{job['seconds'] / 60:g} min"
         variant = f" ({job['variant']})" if job["variant"] else ""
         device = f", {self.first['gpu']}" if self.device != "cpu" else ""
-        return f"{self.first['tool']} {job['config']}{variant}, {budget}{device}"
+        folds = " per fold" if job["folds"] else ""
+        return f"{self.first['tool']} {job['config']}{variant}, {budget}{folds}{device}"
 
     @property
     def device(self) -> str:

@@ -4,6 +4,7 @@ from autocrossdim.records.run_state import RunState
 from autocrossdim.system.console import Bars, say
 from trainers.forecast import Left, forecast, seconds_before
 from trainers.run import Run
+from trainers.schedule import last_epoch
 
 WARM_UP = 2  # steps that are not measured: the first ones allocate memory and wait for the first batches
 MEASURED = 10  # steps after which the time is estimated
@@ -47,11 +48,10 @@ class Display:
             left.short(folds) if steps > WARM_UP else "measuring the time",
         )
         score, shown = ("-" if value is None else f"{value:.3f}" for value in (self._score, loss))
-        # A time limit ends a run before its last epoch.
-        last = f"/{settings.epochs}" if settings.max_seconds is None else ""
+        last = last_epoch(state, settings)
         self._bars.update(
             "epoch",
-            f"epoch {state.epoch + 1}{last}",
+            f"epoch {state.epoch + 1}" + (f"/{last}" if last else ""),
             len(state.losses) / settings.steps_per_epoch,
             f"step {len(state.losses)}/{settings.steps_per_epoch}, loss {shown}, pseudo-Dice {score}",
         )

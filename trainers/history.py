@@ -78,15 +78,17 @@ class History:
             figure.savefig(temporary, format="png", dpi=100)
 
 
-def epoch_line(name: str, entry: dict[str, Any], *, left: str) -> str:
+def epoch_line(name: str, entry: dict[str, Any], *, last: int | None, left: str) -> str:
     """Return an epoch of the history as a line for the user.
 
     Args:
         name: Name of the run.
         entry: The epoch.
+        last: Number of the last epoch, if it is known.
         left: Time that is left, in words; empty if it is shown elsewhere.
     """
-    parts = [f"{name}: epoch {entry['epoch']}", f"loss {entry['loss']:.3f}"]
+    of = f" of {last}" if last else ""
+    parts = [f"{name}: epoch {entry['epoch']}{of}", f"loss {entry['loss']:.3f}"]
     if entry["pseudo_dice"]:
         parts.append(f"pseudo-Dice {_in_words(entry['pseudo_dice'], entry['mean_pseudo_dice'])}")
     waited = 100 * entry["waited_for_data"] / entry["seconds"]

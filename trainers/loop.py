@@ -28,7 +28,7 @@ from trainers.monitor import monitor_for
 from trainers.pseudo_dice import Scores, score
 from trainers.resume import split_of, state_of
 from trainers.run import Run
-from trainers.schedule import Clock, learning_rate_factor, progress, reaches_plateau, shorten
+from trainers.schedule import Clock, last_epoch, learning_rate_factor, progress, reaches_plateau, shorten
 from trainers.settings import Settings
 from trainers.signals import StopRequest, noting_requests
 from trainers.step import set_learning_rate, training_step
@@ -139,7 +139,8 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             # After the checkpoint: a figure that cannot be written costs no training.
             if fabric.is_global_zero and (state.complete or state.epoch % EPOCHS_BETWEEN_FIGURES == 0):
                 history.draw(run.folder.progress)
-            say(epoch_line(run.name, entry, left=display.epoch(scores.mean_dice)))
+            left = display.epoch(scores.mean_dice)
+            say(epoch_line(run.name, entry, last=last_epoch(state, settings), left=left))
     for sentence in history_sentences(history.lines):
         warn(f"{run.name}: {sentence}")
 

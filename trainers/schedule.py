@@ -56,11 +56,22 @@ def seconds_left(state: RunState, settings: Settings, *, seconds_per_step: float
         settings: Settings of the run.
         seconds_per_step: Training time per step.
     """
-    last = settings.epochs * settings.steps_per_epoch
-    if state.shortened_step is not None:
-        last = min(last, state.shortened_step + settings.cooldown * settings.steps_per_epoch)
-    left = max(0, last - state.step) * seconds_per_step
+    left = max(0, _last_step(state, settings) - state.step) * seconds_per_step
     return left if settings.max_seconds is None else min(left, max(0.0, settings.max_seconds - state.seconds))
+
+
+def last_epoch(state: RunState, settings: Settings) -> int | None:
+    """Return the number of the run's last epoch, from 1, or None if a time limit decides which one it will be."""
+    if settings.max_seconds is not None:
+        return None
+    return math.ceil(_last_step(state, settings) / settings.steps_per_epoch)
+
+
+def _last_step(state: RunState, settings: Settings) -> int:
+    last = settings.epochs * settings.steps_per_epoch
+    if state.shortened_step is None:
+        return last
+    return min(last, state.shortened_step + settings.cooldown * settings.steps_per_epoch)
 
 
 def learning_rate_factor(progress: float, warmup: float) -> float:

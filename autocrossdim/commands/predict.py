@@ -171,12 +171,20 @@ def predict(
     return []
 
 
-def present(segmentations: Sequence[Path], *, output: Path, slurm: str | None, **_: object) -> Iterator[str]:
-    """Yield what the command line prints: how many segmentations there are, and where. Jobs have none yet."""
+def present(
+    segmentations: Sequence[Path], *, output: Path, format: str, slurm: str | None, **_: object
+) -> Iterator[str]:
+    """Yield what the command line prints: how many segmentations there are, where, and the next command.
+
+    Jobs have no segmentations yet, and `evaluate` reads those of the default format only.
+    """
+    from autocrossdim.commands.next_step import next_step
     from autocrossdim.system.text import counted
 
     if slurm is None:
         yield f"{output}: {counted(len(segmentations), 'segmentation')}."
+        if format == DEFAULT:
+            yield next_step("evaluate", output, "REFERENCES")
 
 
 @contextmanager

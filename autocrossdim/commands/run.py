@@ -1,6 +1,6 @@
 """`autocrossdim run`: everything from a raw dataset to a report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,12 +72,17 @@ def run(
     from autocrossdim.commands.project import Project
     from autocrossdim.commands.report import report
     from autocrossdim.commands.train import UNLABELLED, train
+    from autocrossdim.system.console import say
 
     settings, time_limit = assignments(set), seconds(max_time)  # a wrong value is reported before anything is done
+    say("Step 1: verify, plan and preprocess.")
     plan_and_preprocess(dataset, work=work, planner=planner, processes=processes, **options)
     project = Project.open(dataset, work=work)
     # Without folds, no case is held out for the second stage of a cascade.
-    for config in project.plan.trained_by_run if project.splits else (project.plan.decision.configuration,):
+    configs = project.plan.trained_by_run if project.splits else (project.plan.decision.configuration,)
+    steps = _announced([*(f"train {config}" for config in configs), *(["find_best"] if project.splits else []), "report"])
+    for config in configs:
+        say(next(steps))
         # The second stage of a cascade cannot learn from scans that the first one has not segmented.
         is_second = project.plan.configuration(config).previous_stage is not None
         train(
@@ -95,8 +100,16 @@ def run(
             parallel=parallel,
         )
     if project.splits:
+        say(next(steps))
         find_best(dataset, work=work, device=device, processes=processes)
+    say(next(steps))
     return report(dataset, work=work)
+
+
+def _announced(steps: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each step after the first, which plans them."""
+    for number, step in enumerate(steps, 2):
+        yield f"Step {number} of {len(steps) + 1}: {step}."
 
 
 def present(page: Path, *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":

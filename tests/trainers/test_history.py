@@ -62,17 +62,16 @@ def test_every_label_can_be_drawn(tmp_path: Path, label: str) -> None:
 
 
 def test_an_epoch_in_one_line() -> None:
-    assert epoch_line("dx fold 0", entry(2), left="90 s left") == (
-        "dx fold 0: epoch 2, loss 0.500, pseudo-Dice organ 0.500, rare -, 2.0 patches/s (10 % waiting for data), "
+    assert epoch_line("dx fold 0", entry(2), last=8, left="90 s left") == (
+        "dx fold 0: epoch 2 of 8, loss 0.500, pseudo-Dice organ 0.500, rare -, 2.0 patches/s (10 % waiting for data), "
         "90 s left"
     )
 
 
 def test_many_labels_and_little_waiting_are_summarised() -> None:
     dice = {**{f"rib {number}": 0.9 for number in range(11)}, "gallbladder": 0.3, "rare": None}
-    line = epoch_line(
-        "dx fold 0", {**entry(2), "pseudo_dice": dice, "mean_pseudo_dice": 0.85, "waited_for_data": 1.0}, left=""
-    )
+    many = entry(2) | {"pseudo_dice": dice, "mean_pseudo_dice": 0.85, "waited_for_data": 1.0}
+    line = epoch_line("dx fold 0", many, last=None, left="")
     assert line == (
         "dx fold 0: epoch 2, loss 0.500, pseudo-Dice 0.850 (mean of 12 labels; lowest: gallbladder 0.300), "
         "2.0 patches/s"

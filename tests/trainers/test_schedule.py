@@ -3,7 +3,7 @@ import time
 import pytest
 
 from autocrossdim.records.run_state import RunState
-from trainers.schedule import BETTER, Clock, learning_rate_factor, progress, reaches_plateau, shorten
+from trainers.schedule import BETTER, Clock, last_epoch, learning_rate_factor, progress, reaches_plateau, shorten
 from trainers.settings import Settings
 
 
@@ -25,6 +25,14 @@ def test_a_run_ends_with_its_time_including_that_before_an_interruption() -> Non
     settings = Settings(epochs=10, max_seconds=1000)
     assert progress(RunState(step=1, seconds=900), settings) == 0.9
     assert progress(RunState(step=1, seconds=1001), settings) == 1
+
+
+def test_the_last_epoch_is_known_unless_time_decides_and_earlier_after_a_plateau() -> None:
+    settings = Settings(epochs=20, steps_per_epoch=5, cooldown=3)
+    assert last_epoch(RunState(step=50), settings) == 20
+    assert last_epoch(RunState(step=52, shortened_step=50), settings) == 13
+    assert last_epoch(RunState(step=96, shortened_step=95), settings) == 20
+    assert last_epoch(RunState(step=50), Settings(epochs=20, max_seconds=60)) is None
 
 
 def test_the_clock_adds_to_the_time_before() -> None:

@@ -37,11 +37,19 @@ class SourceCase:
 
 @dataclass(frozen=True)
 class Examined:
-    """Findings in one case, one sentence each: faults prevent the conversion, warnings do not."""
+    """Findings in one case, one sentence each: faults prevent the conversion, warnings do not.
+
+    Attributes:
+        faults: What prevents the conversion.
+        warnings: What may be intended but should be known.
+        dims: 2 or 3; None if the image could not be read.
+        assumed: Orientation code that the converted image will state although its source states none; None otherwise.
+    """
 
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     dims: int | None = None
+    assumed: str | None = None
 
 
 Examination = Callable[[SourceCase, list[Array], Array, Geometry], Examined]

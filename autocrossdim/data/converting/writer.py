@@ -19,6 +19,7 @@ from autocrossdim.data.converting.description import Description, Examined, Sour
 from autocrossdim.data.converting.sources import Source, require_files
 from autocrossdim.data.geometry import Geometry, label_fault, same_place
 from autocrossdim.data.images import file_ending
+from autocrossdim.data.orientation import orientation_code
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import (
@@ -86,7 +87,7 @@ def write_dataset(
         if folder.endswith("Ts") and not (output / folder).is_dir():
             continue
         make_directory(output / folder)
-    warnings = [warning for each in found for warning in each.warnings]
+    warnings = [warning for each in found for warning in each.warnings] + _assumed_orientations(due, found)
     # Put aside first: without dataset.json, a dataset that is only partly rewritten is not taken for a complete one.
     with reading(output), suppress(FileNotFoundError):
         (output / "dataset.json").replace(output / FORMER)
@@ -233,11 +234,32 @@ def _examine(description: Description, case: SourceCase) -> Examined:
             f"{case.channels[0].files[0]}: {counted(number, 'channel')}, but {len(description.channel_names)} "
             f"are named: {', '.join(description.channel_names)}. Remove the case, or name the channels it has."
         )
-    dims = None if geometry is None else geometry.dims
-    if faults or label is None or geometry is None or description.examine is None:
-        return Examined(faults, dims=dims)
+    if geometry is None:
+        return Examined(faults)
+    examined = Examined(faults, dims=geometry.dims, assumed=_assumed_orientation(description, case, geometry))
+    if faults or label is None or description.examine is None:
+        return examined
     own = description.examine(case, channels, label, geometry)
-    return Examined(own.faults, own.warnings, dims)
+    return replace(examined, faults=own.faults, warnings=own.warnings)
+
+
+def _assumed_orientation(description: Description, case: SourceCase, geometry: Geometry) -> str | None:
+    """Return the orientation that a converted file states although its source does not; a copy states none either."""
+    is_copied = case.channels[0].files[0].name.lower().endswith(description.file_ending)
+    return None if geometry.dims == 2 or geometry.oriented or is_copied else orientation_code(geometry.direction)
+
+
+def _assumed_orientations(cases: Sequence[SourceCase], found: Sequence[Examined]) -> list[str]:
+    """Return a warning for each orientation that is assumed."""
+    assumed: dict[str, list[str]] = {}
+    for case, each in zip(cases, found, strict=True):
+        if each.assumed is not None:
+            assumed.setdefault(each.assumed, []).append(case.name)
+    return [
+        f"the image files of {listed(names, 10)} do not state their orientation. Their converted files state {code} "
+        "(z, y, x). Correct their headers if that is wrong."
+        for code, names in assumed.items()
+    ]
 
 
 def _label(description: Description, source: Source, geometry: Geometry | None, faults: list[str]) -> Any:

@@ -129,6 +129,19 @@ def test_an_unknown_layout_lists_those_that_are_known(tmp_path: Path) -> None:
         autocrossdim.convert(tmp_path / "gone", tmp_path / "out")
 
 
+@pytest.mark.parametrize(("space", "number"), [("space: LPS", 0), ("space dimension: 3", 1)])
+def test_an_orientation_that_only_the_converted_file_states_is_pointed_out(
+    source: Path, tmp_path: Path, space: str, number: int
+) -> None:
+    image = source / "images" / "c1.nii.gz"
+    head = f"NRRD0004\ntype: uint8\ndimension: 3\n{space}\nsizes: 6 8 4\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n"
+    image.with_name("c1.nrrd").write_bytes(f"{head}kinds: domain domain domain\nencoding: raw\n\n".encode() + bytes(192))
+    image.unlink()
+    warnings = autocrossdim.convert(source, tmp_path / "out", processes=1).warnings
+    found = [warning for warning in warnings if "the image files of c1 do not state their orientation" in warning]
+    assert len(found) == number
+
+
 def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["convert", str(source), "-o", str(tmp_path / "out"), "--label", "organ=1", "--processes", "1"]
     app(words, standalone_mode=False)

@@ -97,6 +97,7 @@ def _check_and_measure(dataset: Dataset, max_samples: int, case: Case) -> _Measu
     label = mark_unannotated(label, image.geometry, dataset.labels)
     values, counts = np.unique(label, return_counts=True)
     declared = set(dataset.labels.values)
+    scale = image.array.std(axis=(1, 2, 3), dtype=np.float64)
     fingerprint = CaseFingerprint(
         name=case.name,
         shape=image.geometry.shape,
@@ -104,9 +105,10 @@ def _check_and_measure(dataset: Dataset, max_samples: int, case: Case) -> _Measu
         spacing=image.geometry.spacing,
         orientation=image.geometry.orientation,
         label_voxels={int(v): int(n) for v, n in zip(values, counts, strict=True) if int(v) in declared},
-        labels=_measure_labels(image.array, label, dataset.labels.unannotated),
+        labels=_measure_labels(image.array, label, scale, dataset.labels.unannotated),
         source=source,
         annotated_slices=(len(check.labelled), check.slices) if dataset.labels.unannotated_slices else None,
+        intensity_std=tuple(scale),
     )
     cropped = crop(label, box)
     foreground = np.isin(cropped, [v for values in dataset.labels.foreground.values() for v in values])
@@ -148,9 +150,17 @@ def _turned(case: CaseFingerprint, orientation: str | None) -> CaseFingerprint:
     )
 
 
-def _measure_labels(image: np.ndarray, label: np.ndarray, ignore: int | None) -> dict[int, LabelMeasurement]:
-    """Measure position and intensities of each label value of an image (C, Z, Y, X) with its label (Z, Y, X)."""
-    scale = image.std(axis=(1, 2, 3), dtype=np.float64)
+def _measure_labels(
+    image: np.ndarray, label: np.ndarray, scale: np.ndarray, ignore: int | None
+) -> dict[int, LabelMeasurement]:
+    """Measure position and intensities of each label value.
+
+    Args:
+        image: Shape (C, Z, Y, X).
+        label: Label values, shape (Z, Y, X).
+        scale: Standard deviation of each channel, shape (C,).
+        ignore: Label value that is left out.
+    """
     regions = regionprops(label.astype(np.int32), np.moveaxis(image, 0, -1))
     return {
         int(region.label): LabelMeasurement(

@@ -53,6 +53,8 @@ class CaseFingerprint(BaseModel):
         labels: Label value -> what was measured on its voxels, background left out.
         source: Versions of the files that were measured; empty if written by version 0.1.
         annotated_slices: Number of annotated slices and of all slices; None if every slice was annotated.
+        intensity_std: Standard deviation of each channel over the whole image, in its own unit; empty if measured by an
+            earlier version.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,6 +68,7 @@ class CaseFingerprint(BaseModel):
     labels: dict[int, LabelMeasurement] = {}
     source: tuple[FileVersion, ...] = ()
     annotated_slices: tuple[int, int] | None = None
+    intensity_std: tuple[float, ...] = ()
 
 
 class Fingerprint(BaseModel):

@@ -91,7 +91,7 @@ def write_report(
         grouped=results is not None and any(row.group for row in results.rows),
         methods=paragraph,
         facts=facts,
-        histograms=fingerprint_chart(fingerprint, plan.labels, unit),
+        histograms=fingerprint_chart(fingerprint, plan.labels, unit, ct=plan.normalization[0].scheme == "ct"),
         presence={name: fingerprint.cases_with(values) for name, values in plan.labels.foreground.items()},
         splits=splits,
         best=best,

@@ -23,6 +23,8 @@ from autocrossdim.commands import COMMANDS
 from autocrossdim.commands.signature import declared
 from autocrossdim.system.errors import Interrupted, UserError, from_os_error, in_words
 
+VERBOSITY = ("-q", "--quiet", "-v", "--verbose")
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -42,8 +44,8 @@ def _global_options(
     _: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show warnings and results only.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also show messages for debugging.")] = False,
+    quiet: Annotated[bool, typer.Option(*VERBOSITY[:2], help="Show warnings and results only.")] = False,
+    verbose: Annotated[bool, typer.Option(*VERBOSITY[2:], help="Also show messages for debugging.")] = False,
 ) -> None:
     """Options of every command."""
     if quiet or verbose:
@@ -172,7 +174,7 @@ def main() -> NoReturn:
         sys.stdout.reconfigure(errors="replace")
     code = 0
     try:
-        code = app(standalone_mode=False, prog_name="autocrossdim") or 0
+        code = app(_global_options_first(sys.argv[1:]), standalone_mode=False, prog_name="autocrossdim") or 0
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except UserError as error:
@@ -197,6 +199,12 @@ def main() -> NoReturn:
     if code == 130:  # Ctrl-C, which typer turns into an exit code or an exception, depending on its version
         sys.stderr.write(f"Stopped. {_how_to_resume(sys.argv[1:])}\n")
     sys.exit(code)
+
+
+def _global_options_first(words: list[str]) -> list[str]:
+    """Return the words with `-q` and `-v`, which users also write behind the command, before it."""
+    ahead = [word for word in words if word in VERBOSITY]
+    return ahead + [word for word in words if word not in VERBOSITY]
 
 
 def _how_to_resume(words: list[str]) -> str:

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 import autocrossdim
-from autocrossdim.cli import app
+from autocrossdim.cli import VERBOSITY, app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -60,7 +60,7 @@ def calls() -> list[Shown]:
 @pytest.mark.parametrize("shown", commands(), ids=lambda shown: f"{shown.page}: {shown.text}")
 def test_a_command_parses(shown: Shown) -> None:
     group = typer.main.get_command(app)
-    _, name, *words = shlex.split(shown.text)
+    _, name, *words = (word for word in shlex.split(shown.text) if word not in VERBOSITY)
     command = group.commands[name]  # type: ignore[attr-defined]
     try:
         command.make_context(name, words)  # parses without running anything

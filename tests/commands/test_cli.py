@@ -173,6 +173,16 @@ def test_an_unknown_option_is_an_error(volumes: Path, command: Command) -> None:
         assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
+@pytest.mark.parametrize("words", [("-q", "plan"), ("plan", "-q"), ("plan", "--quiet")])
+def test_output_is_limited_before_or_after_the_name_of_the_command(
+    words: tuple[str, ...], volumes: Path, tmp_path: Path, command: Command
+) -> None:
+    result = command(*words, volumes, "--work", tmp_path, "--no-trial", "--processes", "1")
+    assert result.returncode == 0, result.stderr
+    assert "Decision: dx" in result.stdout
+    assert "Decision: dx" not in result.stderr
+
+
 def test_every_fault_is_printed_at_once_and_nothing_is_written(volumes: Path, tmp_path: Path, command: Command) -> None:
     raw = tmp_path / volumes.name
     for file in volumes.rglob("*.*"):

@@ -45,6 +45,15 @@ def test_what_twice_as_many_cases_bring_lies_in_the_interval(make_runs):
     assert [row[0] for row in found.table.rows] == ["2", "4", "8", "16"]
 
 
+def test_a_curve_that_has_flattened_is_pointed_out(make_runs):
+    runs = [run for run in curve(make_runs) if run.size != 16]
+    runs += [run.model_copy(update={"size": 16}) for run in runs if run.size == 8]  # no gain from the last doubling
+    note = next(note for note in learning_curve(["DX-Net"], runs).notes if note.startswith("From 8 to 16"))
+    measured, fitted = map(float, re.search(r"changed by (\S+); on the curve, by (\S+)\. ", note).groups())
+    assert measured == 0
+    assert fitted > 0.02
+
+
 def test_a_flat_curve_shows_no_difference(make_runs, tmp_path):
     found = learning_curve(["DX-Net"], curve(make_runs, b=0.0))
     assert found.conclusion.startswith("No difference shown between 16 training cases and twice as many")

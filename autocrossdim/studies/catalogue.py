@@ -17,9 +17,18 @@ RULES = ("center", "average", "replicate", "acs")
 
 
 def _weights(request: Request) -> list[Arm]:
-    """Random weights, each of the pretrained ones, for DX-Net a trained Omnia-Net, and a plain U-Net as a baseline."""
-    arms = [Arm(RANDOM, request.config, RANDOM)]
-    arms += [Arm(_short(weights), request.config, weights) for weights in request.weights if weights != RANDOM]
+    """Random weights, each of the pretrained ones, for DX-Net a trained Omnia-Net, and a plain U-Net as a baseline.
+
+    DX-Net starts from random weights or from the inflated encoder itself. Otherwise it would train its 2D twin first,
+    and all arms would start from a trained 2D network.
+    """
+    settings = {"slices_first": False} if request.config.startswith("dx") else {}
+    arms = [Arm(RANDOM, request.config, RANDOM, settings=settings)]
+    arms += [
+        Arm(_short(weights), request.config, weights, settings=settings)
+        for weights in request.weights
+        if weights != RANDOM
+    ]
     if request.config == "dx":
         # Both trainings share the budget, so that this arm gets as much as the others.
         first = next((arm.weights for arm in arms[1:]), RANDOM)

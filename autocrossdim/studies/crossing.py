@@ -14,7 +14,7 @@ from autocrossdim.records.study import Comparison, StudyRun, Table
 from autocrossdim.studies.comparison import compared, dice_text, reading_notes, with_ends
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import COLOURS, mean_dice, save
-from autocrossdim.studies.statistics import case_groups, crossed_mean, dice_matrix, finite, paired
+from autocrossdim.studies.statistics import case_groups, crossed_difference, dice_matrix, finite, paired
 
 GRID = 61  # ratios at which the fitted line is examined
 NEEDED = 3  # ratios
@@ -41,15 +41,16 @@ class Crossing:
     signs: tuple[int, ...]
 
 
-def find_crossing(ratios: Sequence[float], differences: Sequence[Floats], groups: Sequence[str]) -> Crossing:
-    """Fit a line to the mean difference against the logarithm of the ratio, and return where it is 0.
+def find_crossing(ratios: Sequence[float], pairs: Sequence[tuple[Floats, Floats]], groups: Sequence[str]) -> Crossing:
+    """Fit a line to the difference in mean Dice against the logarithm of the ratio, and return where it is 0.
 
     The interval holds the ratios at which the 95 % interval of the line contains 0 (Fieller's method), so it is open
     where the measured ratios do not limit it.
 
     Args:
         ratios: Anisotropies, at least two different ones.
-        differences: For each of them, differences of the same seeds and cases, (S, C).
+        pairs: For each of them, the Dice of two networks with the same seeds and cases, (S, C), from
+            whose difference (first minus second) the line is fitted.
         groups: Group of each case.
     """
     x = np.log(np.asarray(ratios, dtype=np.float64))
@@ -59,11 +60,11 @@ def find_crossing(ratios: Sequence[float], differences: Sequence[Floats], groups
     weights = 1 / len(x) + np.outer(grid - x.mean(), centred) / (centred**2).sum()
 
     def line(point: int, of_seeds: Floats, of_cases: Floats) -> Floats:
-        means = np.stack([crossed_mean(each, of_seeds, of_cases) for each in differences], axis=-1)
-        value: Floats = means @ weights[point]
+        differences = np.stack([crossed_difference(*pair, of_seeds, of_cases) for pair in pairs], axis=-1)
+        value: Floats = differences @ weights[point]
         return value
 
-    found = [estimate(partial(line, point), seeds=len(differences[0]), groups=groups) for point in range(len(grid))]
+    found = [estimate(partial(line, point), seeds=len(pairs[0][0]), groups=groups) for point in range(len(grid))]
     values = np.array([each.value for each in found])
     signs = tuple(sign for sign, _ in groupby(1 if each.value > 0 else -1 for each in found if each.excludes_zero))
     zero = float(np.exp(np.interp(0.0, -values, grid))) if signs == (1, -1) else None
@@ -105,11 +106,10 @@ def compare_ratios(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
     cases, groups = case_groups(runs[0])
     crossing = None
     if len(complete) >= NEEDED and seeds:
-        differences = [
-            np.subtract(*(dice_matrix([run for run in side if run.seed in seeds], cases) for side in pairs[each]))
-            for each in complete
-        ]
-        crossing = find_crossing(ratios, differences, groups)
+        common = [[[run for run in side if run.seed in seeds] for side in pairs[slicing]] for slicing in complete]
+        crossing = find_crossing(
+            ratios, [(dice_matrix(ours, cases), dice_matrix(theirs, cases)) for ours, theirs in common], groups
+        )
     return Finding(
         conclusion=_conclusion(flat, deep, ratios, crossing),
         table=_table(arms, of, dict(zip(complete, comparisons, strict=True))),
@@ -127,6 +127,8 @@ def compare_ratios(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
 
 
 def _conclusion(flat: str, deep: str, ratios: Sequence[float], crossing: Crossing | None) -> str:
+    if crossing is None and len(ratios) >= NEEDED:
+        return "A crossing needs a seed with runs at every slice spacing; no seed has all of them yet."
     if crossing is None:
         return f"A crossing needs {NEEDED} slice spacings with runs of both networks; there are {len(ratios)}."
     measured = f"between an anisotropy of {min(ratios):.1f} and {max(ratios):.1f}"

@@ -77,14 +77,14 @@ def learning_curve(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
         means = np.array([np.nanmean(each) for each in values])
         fitted = tuple(float(number) for number in power_law(sizes, means))
         gain = gain_of_twice(sizes, values, groups)
-        expected = 1 - fitted[0] * (2 * largest) ** -fitted[1]
+        before, now, expected = (1 - fitted[0] * size ** -fitted[1] for size in (sizes[-2], largest, 2 * largest))
         numbers = {"a": fitted[0], "b": fitted[1], "twice": expected, "gain": gain.value}
         numbers |= {"gain low": finite(gain.low), "gain high": finite(gain.high)}
         ends = f"{gain.value:+.3f} Dice ({gain.low:+.3f} to {gain.high:+.3f})"
         if gain.excludes_zero:
             said = (
-                f"With {largest} training cases, mean Dice is {means[-1]:.3f}; twice as many would change it by "
-                f"{ends}, to about {expected:.3f}."
+                f"According to the fitted curve, twice as many training cases as {largest} would change mean Dice by "
+                f"{ends}, from {now:.3f} to {expected:.3f}."
             )
         elif np.isnan(gain.low):
             said = (
@@ -95,6 +95,8 @@ def learning_curve(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
         notes += [
             f"Power law fitted to the means: 1 - Dice = {fitted[0]:.3f} × n^{-fitted[1]:.3f}. It "
             "assumes that Dice can reach 1; where the annotation itself limits the Dice, the gain is overestimated.",
+            f"From {sizes[-2]} to {largest} training cases, mean Dice changed by {means[-1] - means[-2]:+.3f}; on the "
+            f"curve, by {now - before:+.3f}. The interval does not include how far the curve is from the truth.",
             "Where nearly all available cases are used, the seeds share most of their training cases.",
         ]
     return Finding(

@@ -1,6 +1,7 @@
 """Estimates with intervals from runs that share seeds and held-out cases; see `evaluation.interval`."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -28,6 +29,15 @@ def mean_of(values: Floats, groups: Sequence[str], level: float = LEVEL) -> Esti
         groups=groups,
         level=level,
     )
+
+
+def crossed_difference(first: Floats, second: Floats, of_seeds: Floats, of_cases: Floats) -> Floats:
+    """Return the mean of the first values minus that of the second; for shapes, see `crossed_mean`.
+
+    Each mean leaves out its own NaN, as the table does. A case without annotated labels thus counts against an arm that
+    segments something in it, even if the other arm segments nothing and has no Dice there.
+    """
+    return crossed_mean(first, of_seeds, of_cases) - crossed_mean(second, of_seeds, of_cases)
 
 
 def dice_matrix(runs: Sequence[StudyRun], cases: Sequence[str]) -> Floats:
@@ -63,4 +73,5 @@ def difference(first: Sequence[StudyRun], second: Sequence[StudyRun], level: flo
     """
     ours, theirs = paired(first, second)
     names, groups = case_groups(ours[0])
-    return mean_of(dice_matrix(ours, names) - dice_matrix(theirs, names), groups, level)
+    statistic = partial(crossed_difference, dice_matrix(ours, names), dice_matrix(theirs, names))
+    return estimate(statistic, seeds=len(ours), groups=groups, level=level)

@@ -19,6 +19,17 @@ def test_weights_are_named_by_their_file_and_compared_with_random_ones():
     assert names("weights", Request(config="omnia", weights=("imagenet",))) == ["random", "imagenet", "U-Net"]
 
 
+@pytest.mark.parametrize("study", ["weights", "convergence"])
+def test_only_the_arm_that_is_called_so_starts_dx_from_a_trained_2d_network(study):
+    arms = choose_arms(STUDIES[study], DX)
+    from_2d = [arm.name for arm in arms if arm.config == "dx" and arm.settings.get("slices_first") is not False]
+    assert from_2d == ["Omnia-Net first"]
+    with pytest.raises(UserError, match=rf"--set slices_first: the study '{study}' sets this value itself"):
+        choose_arms(STUDIES[study], DX, settings=["slices_first"])
+    flat = choose_arms(STUDIES[study], Request(config="omnia", weights=("imagenet",)), settings=["slices_first"])
+    assert not any("slices_first" in arm.settings for arm in flat)
+
+
 def test_the_papers_network_can_be_compared_with_a_plain_unet():
     network, unet = choose_arms(STUDIES["weights"], DX, options=["network"], wanted=["imagenet", "U-Net"])
     assert (network.planner, network.config, network.weights) == ("auto", "dx", "imagenet")

@@ -12,6 +12,11 @@ def few_draws(monkeypatch):
     monkeypatch.setattr("autocrossdim.evaluation.interval.DRAWS_OF_COMPARISONS", 400)
 
 
+def crossing_of(found):
+    pairs = [(0.7 + each, np.full(each.shape, 0.7)) for each in found]
+    return find_crossing(RATIOS, pairs, [str(case) for case in range(10)])
+
+
 def differences(crossing, slope=-0.05, noise=0.01, seeds=3, cases=10):
     random = np.random.default_rng(0)
     return [slope * np.log(ratio / crossing) + random.normal(0, noise, (seeds, cases)) for ratio in RATIOS]
@@ -27,7 +32,7 @@ def studied(make_runs, found):
 
 
 def test_a_known_crossing_is_found_with_an_interval_around_it():
-    found = find_crossing(RATIOS, differences(2.5), [str(case) for case in range(10)])
+    found = crossing_of(differences(2.5))
     assert found.value == pytest.approx(2.5, rel=0.1)
     assert found.low < 2.5 < found.high
     assert found.low > 1
@@ -35,14 +40,21 @@ def test_a_known_crossing_is_found_with_an_interval_around_it():
 
 
 def test_noise_opens_the_interval():
-    found = find_crossing(RATIOS, differences(2.5, noise=0.5), [str(case) for case in range(10)])
+    found = crossing_of(differences(2.5, noise=0.5))
     assert (found.low, found.high) == (-np.inf, np.inf)
 
 
 def test_without_noise_the_interval_is_the_crossing():
-    found = find_crossing(RATIOS, differences(2.5, noise=0.0), [str(case) for case in range(10)])
+    found = crossing_of(differences(2.5, noise=0.0))
     assert found.low == pytest.approx(2.5, rel=0.05)
     assert found.high == pytest.approx(2.5, rel=0.05)
+
+
+def test_false_alarms_in_cases_without_labels_count():
+    false_alarms = [(0.7 + each, np.full(each.shape, 0.7)) for each in differences(2.5)]
+    for deep, flat in false_alarms:
+        deep[:, :2], flat[:, :2] = np.nan, 0.0  # nothing to segment: the 3D network does not, the 2D network does
+    assert find_crossing(RATIOS, false_alarms, [str(case) for case in range(10)]).signs == (1,)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +89,13 @@ def test_two_ratios_are_too_few_for_a_crossing(make_runs, tmp_path):
     found.draw(tmp_path / "figure.png")
     alone = compare_ratios(["Omnia-Net", "DX-Net"], flat)
     assert "there are 0" in alone.conclusion
+
+
+def test_slice_spacings_without_a_common_seed_are_named(make_runs):
+    runs = []
+    for slicing, seed in ((1, 0), (2, 0), (3, 1)):
+        fields = {"slicing": slicing, "anisotropy": float(slicing)}
+        for arm in ("Omnia-Net", "DX-Net"):
+            runs.append(make_runs(arm, [[0.5, 0.6]] * 2, **fields)[seed])
+    found = compare_ratios(["Omnia-Net", "DX-Net"], runs)
+    assert found.conclusion == "A crossing needs a seed with runs at every slice spacing; no seed has all of them yet."

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -27,13 +29,29 @@ def test_a_perfect_dice_has_no_infinite_logarithm():
 
 
 def test_what_twice_as_many_cases_bring_lies_in_the_interval(make_runs):
-    found = learning_curve(["DX-Net"], curve(make_runs))
+    runs = curve(make_runs)
+    last = [run for run in runs if run.size == 16]
+    for run in last:
+        for name, case in run.cases.items():
+            run.cases[name] = case.model_copy(update={"dice": case.dice - 0.01})
+    found = learning_curve(["DX-Net"], runs)
     true_gain = 0.4 * (16**-0.5 - 32**-0.5)
     assert found.numbers["gain low"] < true_gain < found.numbers["gain high"]
     assert found.numbers["gain low"] > 0
     assert found.numbers["twice"] == pytest.approx(1 - 0.4 * 32**-0.5, abs=0.01)
-    assert found.conclusion.startswith("With 16 training cases, mean Dice is 0.9")
+    gain, now, twice = map(float, re.search(r"by (\S+) Dice .* from (\S+) to (\S+)\.$", found.conclusion).groups())
+    assert now + gain == pytest.approx(twice, abs=0.0015)  # although the measured mean lies beside the curve
+    assert now != pytest.approx(np.mean([case.dice for run in last for case in run.cases.values()]), abs=0.002)
     assert [row[0] for row in found.table.rows] == ["2", "4", "8", "16"]
+
+
+def test_a_curve_that_has_flattened_is_pointed_out(make_runs):
+    runs = [run for run in curve(make_runs) if run.size != 16]
+    runs += [run.model_copy(update={"size": 16}) for run in runs if run.size == 8]  # no gain from the last doubling
+    note = next(note for note in learning_curve(["DX-Net"], runs).notes if note.startswith("From 8 to 16"))
+    measured, fitted = map(float, re.search(r"changed by (\S+); on the curve, by (\S+)\. ", note).groups())
+    assert measured == 0
+    assert fitted > 0.02
 
 
 def test_a_flat_curve_shows_no_difference(make_runs, tmp_path):

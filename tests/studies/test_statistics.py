@@ -81,6 +81,15 @@ def test_differences_are_paired_by_seed_and_case(make_runs):
     assert [run.seed for run in ours] == [run.seed for run in theirs] == [1, 2, 3]
 
 
+def test_a_difference_is_that_of_the_means_where_only_one_arm_segments_what_is_not_there(make_runs):
+    """The last two of ten cases have no labels; the reference segments something in them."""
+    arm, reference = make_runs("arm", [[0.8] * 8 + [None] * 2] * 3), make_runs("reference", [[0.8] * 8 + [0.0] * 2] * 3)
+    found = difference(arm, reference)
+    cases, groups = case_groups(arm[0])
+    means = [mean_of(dice_matrix(runs, cases), groups).value for runs in (arm, reference)]
+    assert found.value == pytest.approx(means[0] - means[1]) == pytest.approx(0.16)
+
+
 def test_cases_without_any_label_are_missing(make_runs):
     (run,) = make_runs("arm", [[0.5, None]], groups={0: "patient"})
     cases, groups = case_groups(run)

@@ -89,6 +89,7 @@ def _contours(path: Path, name: str, geometry: Geometry) -> Mask:
     for region in content.get("ROIContourSequence", []):
         if int(region.ReferencedROINumber) not in numbers:
             continue
+        inside = np.zeros(geometry.shape, np.bool_)
         for contour in region.get("ContourSequence", []):
             points = np.asarray(contour.ContourData, float).reshape(-1, 3)
             if not str(contour.ContourGeometricType).startswith("CLOSED_PLANAR"):
@@ -100,7 +101,8 @@ def _contours(path: Path, name: str, geometry: Geometry) -> Mask:
                     f"{path}: a contour of '{name}' does not lie in a slice of the image (it is at slice "
                     f"{index[:, 0].mean():.2f}, counted from 0). Check that they belong together."
                 )
-            mask[z] ^= polygon2mask(geometry.shape[1:], index[:, 1:])
+            inside[z] ^= polygon2mask(geometry.shape[1:], index[:, 1:])
+        mask |= inside  # a region never cuts a hole into another one of the same name
     return mask
 
 

@@ -159,6 +159,24 @@ def test_a_hole_is_a_contour_inside_another(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask, expected() == 1)
 
 
+def test_regions_and_files_with_the_same_structure_are_joined(tmp_path: Path) -> None:
+    """A file has the organ as two regions of one name; another file has it once more, as an earlier version would."""
+    slices = write_series(tmp_path / "dicom" / "p0", 0)
+    path = tmp_path / "dicom" / "p0" / "rt.dcm"
+    write_contours(path, slices, organ=ORGAN, again=TUMOUR)
+    content = pydicom.dcmread(path)
+    content.StructureSetROISequence[1].ROIName = "organ"
+    content.save_as(path)
+    beside = (slice(1, 4), slice(4, 12), slice(9, 10))
+    write_contours(tmp_path / "dicom" / "p0" / "earlier.dcm", slices, organ=beside, other=TUMOUR)
+    converted = autocrossdim.convert(tmp_path / "dicom", tmp_path / "out", label={"organ": 1}, processes=1)
+    (warning,) = converted.warnings
+    assert warning.startswith(f"{tmp_path}/dicom/p0: several files annotate organ in the same series; their masks")
+    mask = np.zeros(SHAPE, np.bool_)
+    mask[ORGAN] = mask[beside] = True
+    np.testing.assert_array_equal(read_label(tmp_path / "out" / "labelsTr" / "p0.nii.gz")[0], mask)
+
+
 def test_annotations_that_do_not_fit_are_faults(tmp_path: Path) -> None:
     slices = write_series(tmp_path / "dicom" / "between", 0)
     write_contours(tmp_path / "dicom" / "between" / "rt.dcm", slices, organ=ORGAN)

@@ -176,6 +176,8 @@ def test_the_modality_has_to_be_chosen(train_sets: Path, tmp_path: Path) -> None
         autocrossdim.convert(train_sets, tmp_path / "out", processes=1)
     with pytest.raises(UserError, match="--modality t3: no such modality"):
         autocrossdim.convert(train_sets, tmp_path / "out", modality="t3", processes=1)
+    with pytest.raises(UserError, match="1: contains no scans of CHAOS, such as"):
+        autocrossdim.convert(train_sets / "Train_Sets" / "MR" / "1", tmp_path / "out", layout="chaos", processes=1)
 
 
 def test_a_patient_is_not_passed_over_because_a_channel_is_missing(tmp_path: Path) -> None:

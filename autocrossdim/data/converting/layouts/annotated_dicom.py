@@ -125,7 +125,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
         cases=cases,
         about=unknown_about(source),
         faults=faults,
-        warnings=_rare(labels, found),
+        warnings=[*_rare(labels, found), *_repeated(labels, found)],
         examine=examine,
     )
 
@@ -153,6 +153,23 @@ def _rare(labels: dict[str, int], found: dict[Path, Found]) -> list[str]:
         for name in labels
         if any(name not in names for names in annotated)
     ]
+
+
+def _repeated(labels: dict[str, int], found: dict[Path, Found]) -> list[str]:
+    """Return a warning for each directory in which several files annotate one structure of a series."""
+    warnings = []
+    for folder, each in found.items():
+        only = next(iter(each.images), "")
+        counts = Counter(
+            (each.annotations[file] or only, name) for file, names in each.names.items() for name in set(names)
+        )
+        names = sorted({name for (_, name), count in counts.items() if count > 1 and name in labels})
+        if names:
+            warnings.append(
+                f"{folder}: several files annotate {listed(names)} in the same series; their masks are joined. If they "
+                "are versions of one annotation, keep one of the files."
+            )
+    return warnings
 
 
 def _search(folder: Path) -> Found:

@@ -192,14 +192,18 @@ def describe(source: Path, wishes: Wishes) -> Description:
         UserError: The modality is unknown, or has to be chosen, or has no scans here.
     """
     present = {name: found for name, each in MODALITIES.items() if (found := _patients(source, each))}
+    if not present:
+        raise UserError(
+            f"{source}: contains no scans of CHAOS, such as CT/1/DICOM_anon or MR/1/T2SPIR. Give the directory that "
+            "was unpacked."
+        )
     wanted = wishes.modality or (next(iter(present)) if len(present) == 1 else None)
     if wanted not in MODALITIES:
         problem = "choose one, because each is a dataset of its own" if wanted is None else "no such modality"
-        raise UserError(f"--modality{f' {wanted}' if wanted else ''}: {problem}: {', '.join(present or MODALITIES)}.")
+        raise UserError(f"--modality{f' {wanted}' if wanted else ''}: {problem}: {', '.join(present)}.")
     if wanted not in present:
         raise UserError(
-            f"{source}: contains no scans of modality {wanted} (found: {', '.join(present) or 'none'}). Give the "
-            "directory that was unpacked, or another --modality."
+            f"{source}: contains no scans of modality {wanted} (found: {', '.join(present)}). Give another --modality."
         )
     modality = MODALITIES[wanted]
     faults: list[str] = []

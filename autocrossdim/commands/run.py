@@ -80,7 +80,9 @@ def run(
     project = Project.open(dataset, work=work)
     # Without folds, no case is held out for the second stage of a cascade.
     configs = project.plan.trained_by_run if project.splits else (project.plan.decision.configuration,)
-    steps = _announced([*(f"train {config}" for config in configs), *(["find_best"] if project.splits else []), "report"])
+    steps = _announced(
+        [*(f"train {config}" for config in configs), *(["find_best"] if project.splits else []), "report"]
+    )
     for config in configs:
         say(next(steps))
         # The second stage of a cascade cannot learn from scans that the first one has not segmented.

@@ -20,11 +20,16 @@ SHARE = 0.95  # of the final Dice of the reference
 
 
 def compare_starts(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
-    """Compare the final Dice of all arms, and the time in which each reaches most of the reference's final Dice."""
+    """Compare the final Dice of all arms, and the time in which each reaches most of the reference's final Dice.
+
+    The conclusion answers both with the largest number of training cases, the notes the latter with smaller ones.
+    """
     found = compare_arms(arms, runs)
     arms = [arm for arm in arms if any(run.arm == arm for run in runs)]
+    times: list[str] = []
     notes, numbers = [], {}
     for size in sorted({run.size for run in runs}):
+        notes, times = notes + times, []
         of = {arm: [run for run in runs if (run.arm, run.size) == (arm, size)] for arm in arms}
         for arm in arms[1:]:
             ratio, (pairs, references) = time_ratio(of[arm], of[arms[0]]), paired(of[arm], of[arms[0]])
@@ -39,12 +44,14 @@ def compare_starts(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
                 ends = f" (95 % interval over seeds {ratio.low:.2f} to {ratio.high:.2f})" if known else ""
                 numbers[f"{arm}, {size} cases: time ratio"] = ratio.value
                 said = f"{arm} takes {ratio.value:.2f} times as long as {arms[0]}{ends}."
-            notes.append(
+            times.append(
                 f"Time to reach {SHARE:.0%} of the final pseudo-Dice of {arms[0]}, with {size} training cases: {said}"
             )
+    conclusion = " ".join([found.conclusion, *times])
     if len(numbers) > 1:
         notes.append(f"Intervals of the {len(numbers)} ratios of times are not adjusted for their number.")
-    return replace(found, draw=partial(_draw, arms=arms, runs=runs), notes=(*notes, *found.notes), numbers=numbers)
+    draw = partial(_draw, arms=arms, runs=runs)
+    return replace(found, conclusion=conclusion, draw=draw, notes=(*notes, *found.notes), numbers=numbers)
 
 
 def time_ratio(arm: Sequence[StudyRun], reference: Sequence[StudyRun]) -> Estimate | None:

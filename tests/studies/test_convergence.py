@@ -33,18 +33,29 @@ def test_a_start_that_never_arrives_has_no_time(make_runs):
 
 def test_the_reason_why_there_is_no_time_is_named(make_runs):
     slow, fast = trained(make_runs, "random", 100, seeds=2), trained(make_runs, "fast", 50, seeds=2)
-    (note, *_) = compare_starts(["random", "fast"], [slow[0], fast[1]]).notes
-    assert note.endswith("fast and random have no runs with the same seed.")
+    conclusion = compare_starts(["random", "fast"], [slow[0], fast[1]]).conclusion
+    assert conclusion.endswith("fast and random have no runs with the same seed.")
     blind = [run.model_copy(update={"curve": ()}) for run in slow]
-    (note, *_) = compare_starts(["random", "fast"], [*blind, *fast]).notes
-    assert note.endswith("a run of random has no pseudo-Dice.")
+    conclusion = compare_starts(["random", "fast"], [*blind, *fast]).conclusion
+    assert conclusion.endswith("a run of random has no pseudo-Dice.")
 
 
 def test_earlier_and_higher_are_told_apart(make_runs, tmp_path):
     runs = trained(make_runs, "random", 100) + trained(make_runs, "same", 50) + trained(make_runs, "bad", 50, dice=0.4)
     found = compare_starts(["random", "same", "bad"], runs)
     assert "no difference shown from random: same" in found.conclusion
-    assert any("same takes 0.50 times as long as random" in note for note in found.notes)
-    assert any("bad does not reach it" in note for note in found.notes)
+    assert "same takes 0.50 times as long as random" in found.conclusion
+    assert "bad does not reach it" in found.conclusion
     found.draw(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size
+
+
+def test_the_conclusion_is_about_the_largest_number_of_training_cases(make_runs):
+    few, many = (
+        [run.model_copy(update={"size": size}) for arm in ("random", "same") for run in trained(make_runs, arm, 50)]
+        for size in (2, 4)
+    )
+    found = compare_starts(["random", "same"], few + many)
+    assert "with 4 training cases: same takes 1.00 times" in found.conclusion
+    assert "with 2 training cases: same" not in found.conclusion
+    assert "with 2 training cases: same takes 1.00 times" in found.notes[0]

@@ -135,7 +135,9 @@ def test_an_orientation_that_only_the_converted_file_states_is_pointed_out(
 ) -> None:
     image = source / "images" / "c1.nii.gz"
     head = f"NRRD0004\ntype: uint8\ndimension: 3\n{space}\nsizes: 6 8 4\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n"
-    image.with_name("c1.nrrd").write_bytes(f"{head}kinds: domain domain domain\nencoding: raw\n\n".encode() + bytes(192))
+    image.with_name("c1.nrrd").write_bytes(
+        f"{head}kinds: domain domain domain\nencoding: raw\n\n".encode() + bytes(192)
+    )
     image.unlink()
     warnings = autocrossdim.convert(source, tmp_path / "out", processes=1).warnings
     found = [warning for warning in warnings if "the image files of c1 do not state their orientation" in warning]

@@ -27,7 +27,8 @@ def compare_starts(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
     found = compare_arms(arms, runs)
     arms = [arm for arm in arms if any(run.arm == arm for run in runs)]
     times: list[str] = []
-    notes, numbers = [], {}
+    notes: list[str] = []
+    numbers = {}
     for size in sorted({run.size for run in runs}):
         notes, times = notes + times, []
         of = {arm: [run for run in runs if (run.arm, run.size) == (arm, size)] for arm in arms}

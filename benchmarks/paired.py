@@ -55,8 +55,9 @@ def estimated(values: Floats, groups: Sequence[str]) -> Estimate:
         values: Metric per seed and case, shape `(seeds, cases)`; NaN is left out.
         groups: Group (patient) of each case.
     """
-    tests = (~np.isnan(values)).sum(axis=0)
-    if tests.max() == 1:
-        # Every seed has cases of its own, such as another patient left out: other cases mean other seeds, too.
-        values = np.where(tests == 1, np.nansum(values, axis=0), np.nan)[None]
+    known = ~np.isnan(values)
+    if len(values) > 1 and known.sum(axis=0).max() == 1:
+        # Every seed has cases of its own, such as those of another patient left out: a seed is drawn with its cases.
+        groups = [str(seed) for seed in known.argmax(axis=0)]
+        values = np.where(known.any(axis=0), np.nansum(values, axis=0), np.nan)[None]
     return mean_of(values, groups)

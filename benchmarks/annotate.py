@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from clock import Clock
-from paired import mean_difference, scores
+from paired import differences, mean_difference, scores
 from runs import Runs
 
 import autocrossdim
@@ -94,7 +94,7 @@ def measure(
 def table(records: list[dict[str, Any]]) -> str:
     """Return the curves of both arms as Markdown tables: each seed, and the mean difference with its interval."""
     runs = {(r["epochs"], r["seed"], r["round"], r["arm"]): r for r in records}
-    rows, differences = [], defaultdict(list)
+    rows, found = [], defaultdict(list)
     for epochs, seed, number in sorted({key[:3] for key in runs}):
         if number == 0:
             rows.append(f"| {epochs} | {seed} | {START} | {runs[epochs, seed, 0, 'both']['dice']:.3f} | | |")
@@ -106,16 +106,14 @@ def table(records: list[dict[str, Any]]) -> str:
         cases = START + number * PER_ROUND
         common = len(set(random["annotated"]) & set(chosen["annotated"])) - START
         rows.append(f"| {epochs} | {seed} | {cases} | {random['dice']:.3f} | {chosen['dice']:.3f} | {common} |")
-        differences[epochs, cases].append(
-            [np.mean(chosen["per_case"][case]) - np.mean(scores) for case, scores in random["per_case"].items()]
-        )
+        found[epochs, cases].append(differences(chosen["per_case"], random["per_case"]))
     each = [
         "| epochs | seed | annotated cases | Dice, random | Dice, stratified | chosen by both |",
         "|---|---|---|---|---|---|",
         *rows,
     ]
     mean = ["| epochs | annotated cases | seeds | difference in Dice, 95 % interval |", "|---|---|---|---|"]
-    for (epochs, cases), per_seed in sorted(differences.items()):
+    for (epochs, cases), per_seed in sorted(found.items()):
         mean.append(f"| {epochs} | {cases} | {len(per_seed)} | {mean_difference(per_seed)} |")
     return "\n".join([*each, "", *mean])
 

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from clock import Clock
 from lightning_fabric import Fabric
-from paired import mean_difference, scores
+from paired import differences, mean_difference, scores
 from runs import Runs, run_parser
 from torch import Tensor, nn
 from train_cases import DATASETS
@@ -252,9 +252,8 @@ def table(records: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
         for one, other in pairs:
             seeds = sorted(methods[one].keys() & methods[other].keys())
             if seeds:
-                results = [(methods[one][seed]["per_case"], methods[other][seed]["per_case"]) for seed in seeds]
-                differences = [[float(np.mean(a[case]) - np.mean(b[case])) for case in a] for a, b in results]
-                cells = [cases, epochs, f"{one} − {other}", len(seeds), mean_difference(differences)]
+                per_seed = [differences(*(methods[each][seed]["per_case"] for each in (one, other))) for seed in seeds]
+                cells = [cases, epochs, f"{one} − {other}", len(seeds), mean_difference(per_seed)]
                 lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

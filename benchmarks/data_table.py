@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from paired import estimated, patient
 
-from autocrossdim.studies.statistics import Estimate, Floats, mean_of
+from autocrossdim.evaluation.interval import Estimate, Floats
 
 Record = dict[str, Any]
 """A run: `arm`, `seed`, `per_case` {case: {label: Dice}} and, for incomplete annotation, `slices`."""
@@ -43,7 +44,8 @@ def _estimate(runs: Sequence[Record], labels: Sequence[str], others: Sequence[Re
     """Return the mean Dice over seeds, cases and labels, or how much larger it is than that of other runs."""
     cases = sorted({case for run in runs for case in run["per_case"]})
     values = _values(runs, cases, labels)
-    return mean_of(values if others is None else values - _values(others, cases, labels), cases)
+    values = values if others is None else values - _values(others, cases, labels)
+    return estimated(values, [patient(case) for case in cases])
 
 
 def _values(runs: Sequence[Record], cases: Sequence[str], labels: Sequence[str]) -> Floats:

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from clock import Clock
-from paired import mean_difference, scores
+from paired import differences, mean_difference, scores
 from runs import Runs, run_parser
 from train_cases import DATASETS
 from unlabelled import STEPS_PER_EPOCH, prepare
@@ -118,11 +118,8 @@ def table(records: list[dict[str, Any]]) -> str:
         lines.append(f"| {name} | {dice:.3f} | {each} | {hd95:.2f} | {seconds:.2f} |")
     lines += ["", "| compared | difference in Dice, 95 % interval |", "|---|---|"]
     for first, second in COMPARED:
-        differences = []
-        for record in records:
-            one, other = (record["found"][name]["per_case"] for name in (first, second))
-            differences.append([float(np.mean(one[case]) - np.mean(other[case])) for case in one])
-        lines.append(f"| {first} − {second} | {mean_difference(differences)} |")
+        per_seed = [differences(*(record["found"][each]["per_case"] for each in (first, second))) for record in records]
+        lines.append(f"| {first} − {second} | {mean_difference(per_seed)} |")
     return "\n".join(lines)
 
 

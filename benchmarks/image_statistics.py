@@ -15,9 +15,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import numpy as np
 from clock import Clock
-from paired import mean_difference, scores
+from paired import differences, mean_difference, scores
 from runs import Runs
 
 import autocrossdim
@@ -52,17 +51,16 @@ def table(records: list[dict[str, Any]]) -> str:
         by_run[record["run"]][record["share"]] = record
     shares = sorted({record["share"] for record in records})
     lines = ["| run | " + " | ".join(f"{share:g}" for share in shares) + " |", "|---" * (len(shares) + 1) + "|"]
-    differences: dict[tuple[str, float], list[list[float]]] = defaultdict(list)
+    found_by_seed: dict[tuple[str, float], list[dict[str, float]]] = defaultdict(list)
     for run, found in sorted(by_run.items()):
         lines.append(f"| {run} | " + " | ".join(f"{found[s]['dice']:.3f}" if s in found else "" for s in shares) + " |")
         for share in shares[1:]:
             if 0 in found and share in found:
-                one, other = found[share]["per_case"], found[0]["per_case"]
-                differences[run.rpartition("_seed")[0], share].append(
-                    [float(np.mean(one[case]) - np.mean(other[case])) for case in one]
+                found_by_seed[run.rpartition("_seed")[0], share].append(
+                    differences(found[share]["per_case"], found[0]["per_case"])
                 )
     lines += ["", "| runs | share | seeds | difference in Dice, 95 % interval |", "|---|---|---|---|"]
-    for (run, share), each in sorted(differences.items()):
+    for (run, share), each in sorted(found_by_seed.items()):
         lines.append(f"| {run} | {share:g} | {len(each)} | {mean_difference(each)} |")
     return "\n".join(lines)
 

@@ -3,8 +3,8 @@
     python benchmarks/train_table.py [--update benchmarks/results/train.md]
 
 prints Markdown, or replaces the tables in a page. Everything is recomputed from the metrics per case in
-`benchmarks/results/train`. A case's value is the mean over its labels. Intervals are 95 % percentile intervals of a
-hierarchical bootstrap over groups (patients), cases within a group, and seeds.
+`benchmarks/results/train`. A case's value is the mean over its labels. Intervals are those of the studies: a bootstrap
+of seeds and of groups (patients) of cases, expanded for their small number (`autocrossdim.evaluation.interval`).
 """
 
 import argparse
@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from paired import estimated
+
+from autocrossdim.evaluation.interval import Floats
 
 RESULTS = Path(__file__).parent / "results" / "train"
-DRAWS = 2000
 OLDER = {"tuning": False, "device": "cpu", "workers": None, "folds": False}  # what older records leave out
 MARKS = ("<!-- tables of train_table.py -->", "<!-- end of tables -->")
 
 Record = dict[str, Any]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -85,56 +85,6 @@ def _case_value(labels: dict[str, dict[str, float | None]] | None, metric: str) 
     return float(np.mean(known)) if known else np.nan
 
 
-def mean(values: Floats) -> float:
-    """Return the mean over cases of the mean over seeds of `values`, shape `(seeds, cases)`, without NaN."""
-    seeds, cases = values.shape
-    return float(_means(values, np.ones((1, seeds)), np.ones((1, cases)))[0])
-
-
-def interval(values: Floats, groups: Sequence[str]) -> tuple[float, float] | None:
-    """Return the 95 % interval of `mean(values)`, or None for fewer than two groups.
-
-    Seeds are crossed with cases: a draw takes the same seeds for all cases, so that what a seed does to all cases
-    alike widens the interval.
-
-    Args:
-        values: Metric per seed and case, shape `(seeds, cases)`.
-        groups: Group of each case.
-    """
-    members = [np.flatnonzero(np.asarray(groups) == group) for group in sorted(set(groups))]
-    if len(members) < 2:
-        return None
-    random = np.random.default_rng(0)
-    cases = np.zeros((DRAWS, len(groups)))
-    for times, of_group in zip(random.multinomial(len(members), _even(len(members)), DRAWS).T, members, strict=True):
-        # A group drawn k times brings k times its number of cases, drawn from its cases.
-        cases[:, of_group] = random.multinomial(times * len(of_group), _even(len(of_group)))
-    seeds = random.multinomial(len(values), _even(len(values)), DRAWS)
-    low, high = np.nanquantile(_means(values, seeds, cases), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _even(count: int) -> Floats:
-    return np.full(count, 1 / count)
-
-
-def _means(values: Floats, seeds: NDArray[Any], cases: NDArray[Any]) -> Floats:
-    """Return the mean of each draw, given how often it has each seed, `(draws, seeds)`, and case, `(draws, cases)`.
-
-    A case that none of the drawn seeds tested keeps its own seeds.
-    """
-    known = ~np.isnan(values)
-    filled = np.where(known, values, 0)
-    weight = seeds @ known
-    total = np.where(weight > 0, seeds @ filled, filled.sum(axis=0))
-    weight = np.where(weight > 0, weight, known.sum(axis=0))
-    per_case = np.divide(total, weight, out=np.zeros_like(total, dtype=float), where=weight > 0)
-    counted = np.where(weight > 0, cases, 0)
-    with np.errstate(invalid="ignore"):
-        means: Floats = (counted * per_case).sum(axis=1) / counted.sum(axis=1)
-    return means
-
-
 def read(folder: Path) -> list[Arm]:
     """Return the arms of all results, sorted by task, tool and training time."""
     arms: dict[str, dict[int, Record]] = defaultdict(dict)
@@ -152,8 +102,11 @@ def accuracy(arms: Sequence[Arm]) -> Iterator[str]:
     for arm in arms:
         first, (dataset, cases) = arm.first, arm.task
         tests = sorted(arm.groups)
-        scores = [_score(arm.values(metric, list(arm.runs), tests), [arm.groups[case] for case in tests], digits)
-                  for metric, digits in (("Dice", 3), ("HD95", 2), ("ASSD", 2))]  # fmt: skip
+        groups = [arm.groups[case] for case in tests]
+        scores = [
+            _score(arm.values(metric, list(arm.runs), tests), groups, digits, largest=largest)
+            for metric, digits, largest in (("Dice", 3, 1.0), ("HD95", 2, np.inf), ("ASSD", 2, np.inf))
+        ]
         size = f"{first['steps']} × {first['batch_size']}, {' × '.join(map(str, first['patch_size']))}"
         time = f"{arm.minutes('cpu'):.0f} ({arm.minutes('wall'):.0f})"
         yield f"| {dataset} | {cases} | {arm.name} | {len(arm.runs)} | {size} | {time} | {' | '.join(scores)} |"
@@ -209,10 +162,13 @@ def curves(arms: Sequence[Arm]) -> Iterator[str]:
         yield f"| {arm.task[0]} | {arm.task[1]} | {arm.name} | {shown} |"
 
 
-def _score(values: Floats, groups: Sequence[str], digits: int, sign: str = "") -> str:
-    ends = interval(values, groups)
-    shown = f"{mean(values):{sign}.{digits}f}"
-    return shown if ends is None else f"{shown} ({ends[0]:{sign}.{digits}f} to {ends[1]:{sign}.{digits}f})"
+def _score(values: Floats, groups: Sequence[str], digits: int, sign: str = "", largest: float = np.inf) -> str:
+    """Return a mean with its interval; without a sign, the ends are limited to what the metric can be."""
+    found = estimated(values, groups)
+    ends = np.array([found.low, found.high])
+    low, high = ends if sign else ends.clip(0, largest)
+    shown = f"{found.value:{sign}.{digits}f}"
+    return shown if np.isnan(low) else f"{shown} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
 
 
 def tables(arms: Sequence[Arm]) -> str:
@@ -223,7 +179,10 @@ def tables(arms: Sequence[Arm]) -> str:
             "Paired differences, ours minus nnU-Net (95 % interval); a negative HD95 is in our favour.",
             differences(arms),
         ),
-        ("Paired differences, default settings minus others (95 % interval).", variants(arms)),
+        (
+            "Paired differences, the default settings of the time (see the notes below) minus others (95 % interval).",
+            variants(arms),
+        ),
         ("Pseudo-Dice during training, as each tool logs it on patches of training cases.", curves(arms)),
     ]
     return "\n\n".join(f"{caption}\n\n" + "\n".join(lines) for caption, lines in parts)

@@ -23,9 +23,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import numpy as np
 from clock import Clock
-from paired import mean_difference, scores
+from paired import differences, mean_difference, scores
 from runs import Runs, run_parser
 from train_cases import DATASETS, images_of, slices, volumes, without_one_patient, write
 
@@ -107,7 +106,7 @@ def table(records: list[dict[str, Any]]) -> str:
     for record in records:
         key = (record["dataset"], "imagesTs" if record["test"] else "other cases", record["config"], record["cases"])
         pairs[(*key, record["epochs"], record["seed"])][record["arm"]] = record
-    rows, differences = [], defaultdict(list)
+    rows, found = [], defaultdict(list)
     for key, arms in sorted(pairs.items()):
         if set(arms) != set(ARMS):
             continue
@@ -117,9 +116,7 @@ def table(records: list[dict[str, Any]]) -> str:
         ]
         seconds = [f"{each['training']['cpu_seconds']:.0f}" for each in (without, taught)]
         rows.append(f"| {' | '.join(map(str, (*key, *cells, *seconds)))} |")
-        differences[key[:-1]].append(
-            [np.mean(taught["per_case"][case]) - np.mean(scores) for case, scores in without["per_case"].items()]
-        )
+        found[key[:-1]].append(differences(taught["per_case"], without["per_case"]))
     each = [
         "| dataset | tested on | network | cases | epochs | seed "
         "| Dice without | with | HD95 without | with | CPU s without | with |",
@@ -130,7 +127,7 @@ def table(records: list[dict[str, Any]]) -> str:
         "| dataset | tested on | network | cases | epochs | seeds | difference in Dice, 95 % interval |",
         "|---|---|---|---|---|---|---|",
     ]
-    for key, per_seed in sorted(differences.items()):
+    for key, per_seed in sorted(found.items()):
         mean.append(f"| {' | '.join(map(str, key))} | {len(per_seed)} | {mean_difference(per_seed)} |")
     return "\n".join([*each, "", *mean])
 

@@ -49,7 +49,6 @@ class Learner:
         self.network, self.provenance = _network(run, resumed)
         self.environments = extended(_environments(run, resumed), environment(fabric))
         self.network.to(memory_format=memory_format_for(configuration.dims))
-        self.network.freeze_statistics = settings.freeze_statistics
         self.average = Average(self.network, settings.averaging) if settings.averaging else None
         if self.average is not None:
             self.average.network.to(fabric.device)

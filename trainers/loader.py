@@ -119,7 +119,9 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         self.settings = settings
         self.augmentation = settings.augmentation or configuration.augmentation
         self.next_batch = first
-        self.foreground = max(1, round(configuration.batch_size * settings.foreground_share))
+        # At least one patch, so that small batches have a label to learn from (nnU-Net), unless none is wanted.
+        least = 1 if settings.foreground_share else 0
+        self.foreground = max(least, round(configuration.batch_size * settings.foreground_share))
         self.share = share
         self.unlabelled = unlabelled
         self._cases: dict[str, StoredCase] = {}

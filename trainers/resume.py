@@ -229,6 +229,8 @@ def _is_longer(budget: float | None, other: float | None) -> bool:
 
 def _saved_settings(run: Run, checkpoint: Checkpoint) -> Settings:
     saved = dict(checkpoint.settings)
+    if saved.get("freeze_statistics") is False:  # former setting, at its default
+        del saved["freeze_statistics"]
     former = {name: saved.pop(name) for name in FORMER if name in saved}
     if former.get("augment") is False:
         saved["augmentation"] = "none"

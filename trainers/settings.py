@@ -52,7 +52,6 @@ class Settings(BaseModel):
     frozen_epochs: int = Field(
         0, ge=0, le=MAX_EPOCHS, description="Epochs at the beginning during which the encoder is frozen."
     )
-    freeze_statistics: bool = Field(False, description="Keep the loaded batch-norm statistics of the encoder.")
     warmup: float = Field(0.02, ge=0, lt=1, description="Fraction of the run over which the learning rate rises.")
     gradient_clip: float = Field(12.0, gt=0, le=1e6, description="Maximum norm of the gradient (nnU-Net: 12).")
     slices_first: bool = Field(

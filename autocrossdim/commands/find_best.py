@@ -22,8 +22,8 @@ def find_best(
 ) -> "Best":
     """Compare all trained configurations and pairs on held-out cases, and choose the model that predict uses.
 
-    The cheapest candidate whose Dice is not distinguishable from that of the best one is chosen. Post-processing is
-    then tested on it, and its probabilities are calibrated.
+    The cheapest candidate is chosen whose Dice is not distinguishable from that of the best one and lower by at most
+    0.01. Post-processing is then tested on it, and its probabilities are calibrated.
 
     Args:
         dataset: Dataset directory, name or number; at least one configuration must be trained in all folds.

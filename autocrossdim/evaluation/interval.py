@@ -59,17 +59,30 @@ def means(values: Floats, weights: Floats | None = None) -> Floats:
     return mean
 
 
-def interval(draws: Floats) -> Floats:
-    """Return the ends of the 95 % percentile interval of `draws`, shape `(draws, ...)` -> `(2, ...)`.
+def interval(draws: Floats, values: Floats, number: int) -> Floats:
+    """Return the ends of the 95 % intervals of means, (2, ...), expanded to Student's t as in `estimate`.
 
-    Draws that are NaN are left out; if all are NaN, so are the ends. With fewer than ten groups, the percentile
-    bootstrap is known to be too narrow and should be read as a lower bound of the uncertainty.
+    The percentile interval of the bootstrap alone contained the mean of simulated cases in 75 % of the trials with
+    three cases, in 83 % with five and in 88 % with eight.
+
+    Args:
+        draws: Means of the resamples, shape `(draws, ...)`. Those that are NaN are left out; if all are, so are the
+            ends.
+        values: Means of all cases, shape (...).
+        number: Number of groups, at least two.
     """
     tail = (1 - LEVEL) / 2
     ends = np.full((2, *draws.shape[1:]), np.nan)
     known = ~np.isnan(draws).all(axis=0)
     ends[:, known] = np.nanquantile(draws[:, known], [tail, 1 - tail], axis=0)
-    return ends
+    expanded: Floats = values + _expansion(LEVEL, number - 1) * np.sqrt(number / (number - 1)) * (ends - values)
+    return expanded
+
+
+def _expansion(level: float, freedom: float) -> float:
+    """Return by how much an interval of a normal distribution is widened to that of Student's t."""
+    tail = (1 + level) / 2
+    return float(t.ppf(tail, freedom) / norm.ppf(tail))
 
 
 @dataclass(frozen=True)
@@ -127,8 +140,7 @@ def estimate(
     factor = 1.0
     if expanded and variance > 0 and draws.var() > 0:
         freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-        tail = (1 + level) / 2
-        factor = t.ppf(tail, freedom) / norm.ppf(tail) * np.sqrt(max(1.0, variance / draws.var()))
+        factor = _expansion(level, freedom) * np.sqrt(max(1.0, variance / draws.var()))
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value, float(value + factor * (low - value)), float(value + factor * (high - value)))
 

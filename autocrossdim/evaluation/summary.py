@@ -19,12 +19,15 @@ A missed label counts as the image diagonal in HD95 and ASSD, so a few misses ca
 """
 
 
+SHARES = frozenset({"Dice", "IoU", "NSD"})  # metrics that are 1 at most; the others have no upper limit
+
+
 def summarise(cases: Sequence[CaseResult], labels: Labels, *, skipped: Iterable[str] = ()) -> Summary:
     """Return the summary of `cases`, sorted by file name.
 
     As in nnU-Net, means are taken over cases, then over labels, and leave out NaN. Two metrics are added to each mean:
-    `HD95_found` and `ASSD_found`, see `FOUND`. Intervals are 95 % percentile bootstrap intervals that resample groups
-    of cases.
+    `HD95_found` and `ASSD_found`, see `FOUND`. Intervals are 95 % bootstrap intervals that resample groups of cases,
+    expanded for few groups.
 
     Args:
         cases: Metrics of each case.
@@ -85,7 +88,7 @@ def _summarise(cases: Sequence[CaseResult], names: Mapping[str, str], skipped: I
     ]
     values = metric_array(cases, keys, metrics)
     mean = means(values)
-    ends, ends_of_foreground = _intervals(values, [case.cluster for case in cases])
+    ends, ends_of_foreground = _intervals(values, [case.cluster for case in cases], metrics)
 
     def named(row: Iterable[float]) -> Metrics:
         return {metric: float(value) for metric, value in zip(metrics, row, strict=True)}
@@ -98,7 +101,7 @@ def _summarise(cases: Sequence[CaseResult], names: Mapping[str, str], skipped: I
         mean={key: named(mean[index]) for index, key in enumerate(keys)},
         interval=Intervals(
             level=LEVEL,
-            method="percentile bootstrap over groups of cases",
+            method="bootstrap over groups of cases, expanded to Student's t",
             foreground_mean=named_ends(ends_of_foreground),
             mean={key: named_ends(ends[:, index]) for index, key in enumerate(keys)},
         ),
@@ -118,10 +121,16 @@ def _metric(case: CaseResult, key: str, metric: str) -> float:
     return case.metrics[key][FOUND[metric]] if both else np.nan
 
 
-def _intervals(values: Floats, clusters: Sequence[str]) -> tuple[Floats, Floats]:
-    """Return the intervals of the means, shape `(2, labels, metrics)`, and of their means over labels."""
-    if len(set(clusters)) < 2:
-        _, *shape = values.shape
-        return np.full((2, *shape), np.nan), np.full((2, shape[-1]), np.nan)
+def _intervals(values: Floats, clusters: Sequence[str], metrics: Sequence[str]) -> tuple[Floats, Floats]:
+    """Return the intervals of the means, shape `(2, labels, metrics)`, and of their means over labels.
+
+    Their ends are limited to the values that a metric can have.
+    """
+    mean, number = means(values), len(set(clusters))
+    if number < 2:
+        return np.full((2, *mean.shape), np.nan), np.full((2, mean.shape[-1]), np.nan)
     draws = means(values, resampling_weights(clusters))
-    return interval(draws), interval(foreground(draws))
+    largest = np.array([1.0 if metric in SHARES else np.inf for metric in metrics])
+    by_label = interval(draws, mean, number)
+    of_foreground = interval(foreground(draws), foreground(mean), number)
+    return by_label.clip(0, largest), of_foreground.clip(0, largest)

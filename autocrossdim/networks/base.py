@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from autocrossdim.networks.architecture import arch_of, architecture
 from autocrossdim.networks.report import LoadReport
@@ -21,7 +20,6 @@ class SegmentationNetwork(nn.Module):
         plan: Plan that the network was built from.
         load_report: Where its parameters came from.
         encoder_prefix: Prefix of the names of the encoder's parameters.
-        freeze_statistics: Whether the batch-norm statistics of the encoder stay as they were loaded, in training too.
     """
 
     encoder_prefix = "encoder."
@@ -30,16 +28,6 @@ class SegmentationNetwork(nn.Module):
     def __init__(self, plan: NetworkPlan) -> None:
         super().__init__()
         self.plan = plan
-        self.freeze_statistics = False
-
-    def train(self, mode: bool = True) -> "SegmentationNetwork":
-        """Switch to training; with `freeze_statistics` the encoder's batch norms stay in evaluation."""
-        super().train(mode)
-        if self.freeze_statistics:
-            for module in self.get_submodule(self.encoder_prefix[:-1]).modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
 
     def to(self, *args: Any, memory_format: torch.memory_format | None = None, **kwargs: Any) -> "SegmentationNetwork":
         """As `nn.Module.to`, but a channels-last format is each weight's own.

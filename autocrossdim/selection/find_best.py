@@ -61,8 +61,8 @@ class Candidate:
 def find_best(work: CrossValidation) -> Best:
     """Compare all configurations trained in every fold and all their pairs, choose one, and write best.json.
 
-    The cheapest candidate whose Dice is within noise of the best is chosen, by the cost of prediction. Results of an
-    earlier call with the same checkpoints are reused.
+    The cheapest candidate that is about as good as the best is chosen, see `choose`, by the cost of prediction. Results
+    of an earlier call with the same checkpoints are reused.
 
     Raises:
         UserError: No configuration is trained and validated in all folds. The message names the command to run.

@@ -94,6 +94,8 @@ def choose_postprocessing(summary: Summary, labels: Labels, *, processes: int) -
             f"Keeping only the largest component of {listed(rejected)} is not applied, because it does not raise the "
             f"Dice of a label by {LEAST_GAIN} or more beyond noise."
         )
+    if kept:
+        reasons.append("Post-processing was chosen on the same cases, so its effect on new cases tends to be smaller.")
     return PostprocessingChoice(kept, together, reasons)
 
 

@@ -69,7 +69,8 @@ def test_misses_and_false_alarms_are_counted_and_distances_are_given_without_the
     assert summary.mean["1"]["HD95_found"] == pytest.approx(3)
     assert summary.mean["1"]["ASSD_found"] == pytest.approx(1.5)
     assert summary.foreground_mean["HD95_found"] == pytest.approx(3)
-    assert summary.ends("HD95_found", "1") == (pytest.approx(2), pytest.approx(4))
+    low, high = summary.ends("HD95_found", "1")
+    assert 0 <= low < 3 < high
 
 
 def test_a_label_that_is_never_found_has_no_distance_without_misses() -> None:
@@ -102,7 +103,7 @@ def test_cases_of_one_patient_are_not_independent() -> None:
     alone = summarise([case(name, dice) for name, dice, _ in slices], TWO)
     grouped = summarise([case(name, dice, group=group) for name, dice, group in slices], TWO)
     assert (alone.n_groups, grouped.n_groups, grouped.n_cases) == (40, 2, 40)
-    assert grouped.ends("Dice", "1") == pytest.approx([0.5, 0.9])
+    assert grouped.ends("Dice", "1") == (0, 1)  # two patients say nothing about others
     assert np.ptp(alone.ends("Dice", "1")) < 0.2
 
 

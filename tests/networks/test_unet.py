@@ -121,19 +121,6 @@ def test_parameters_come_in_two_groups() -> None:
     assert len(encoder) + len(others) == len(list(network.parameters()))
 
 
-def test_frozen_statistics_survive_train() -> None:
-    network = build_network(small_plan(), None)
-    network.freeze_statistics = True
-    network.train()
-    encoder, decoder = network.encoder.bn1, network.decoder["level0"].conv1.norm
-    before = encoder.running_mean.clone(), decoder.running_mean.clone()
-    network(torch.randn(2, 1, 32, 32))
-    assert torch.equal(encoder.running_mean, before[0])
-    assert not torch.equal(decoder.running_mean, before[1])
-    network.freeze_statistics = False
-    assert network.train().encoder.bn1.training
-
-
 def test_a_plan_survives_json_and_a_state_dict_its_network() -> None:
     plan = small_plan(3, inflation="acs")
     again = NetworkPlan.model_validate_json(plan.model_dump_json())

@@ -54,12 +54,12 @@ def test_folds_that_were_trained_alike_are_one_command(make_plan: Build, trained
     (command,) = training_commands(plan, alike, folds=2)
     assert command == f"{train} --weights random --devices 2 --epochs 3 --max-time 5400.5s"
     assert seconds("5400.5s") == 5400.5
-    other = trained(2, freeze_statistics=True, monitor="tensorboard")
+    other = trained(2, compile=True, monitor="tensorboard")
     assert training_commands(plan, [*alike, other], folds=3) == [
         f"{command} --fold 0 --fold 1",
-        f"{train} --set freeze_statistics=true --set monitor=tensorboard --fold 2",
+        f"{train} --set compile=true --set monitor=tensorboard --fold 2",
     ]
-    assert assignments(["freeze_statistics=true"]) == {"freeze_statistics": True}
+    assert assignments(["compile=true"]) == {"compile": True}
 
 
 def test_what_was_not_recorded_is_no_command(make_plan: Build, trained: Build) -> None:

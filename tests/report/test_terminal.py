@@ -48,7 +48,7 @@ def summary_of(names: Labels, *dices: tuple[float, ...], **options: object) -> S
 def test_the_table_has_a_row_per_label_with_intervals() -> None:
     text = printed(summary_text(summary_of(TWO, (0.5, NAN), (0.7, NAN))))
     assert "Means over 2 cases" in text
-    assert "0.600 (0.500–0.700)" in row(text, "liver")
+    assert "0.600 (0.000–1.000)" in row(text, "liver")
     assert "–" in row(text, "tumour")
     assert "all labels" in text
     assert "missed" not in text
@@ -63,7 +63,7 @@ def test_no_interval_is_cut_off_at_80_columns() -> None:
 def test_on_a_narrow_terminal_tables_become_lists_of_unbroken_numbers() -> None:
     text = printed(summary_text(summary_of(TWO, (0.5, 0.6), (0.7, 0.8))), width=60)
     assert len(re.findall(r"\(\d+\.\d+–\d+\.\d+\)", text)) == 3 * 4
-    assert re.search(r"liver *\n *cases with it +2 *\n *Dice +0\.600 \(0\.500–0\.700\)", text)
+    assert re.search(r"liver *\n *cases with it +2 *\n *Dice +0\.600 \(0\.000–1\.000\)", text)
     assert max(map(len, text.splitlines())) <= 60
 
 

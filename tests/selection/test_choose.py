@@ -77,6 +77,15 @@ def test_the_better_model_is_chosen_if_the_difference_is_real() -> None:
     assert choice.reasons[1].startswith("omnia is cheaper, but")
 
 
+@pytest.mark.parametrize("group", ["one patient", None])
+def test_with_few_cases_a_much_worse_model_is_not_chosen_because_it_is_cheaper(group: str | None) -> None:
+    candidates = {"omnia": summary([0.8, 0.7, 0.85], group=group), "dx": summary([0.9, 0.88, 0.87], group=group)}
+    assert compare(candidates["dx"], candidates["omnia"]).within_noise
+    choice = choose(candidates, {"omnia": 1, "dx": 2})
+    assert choice.name == "dx"
+    assert choice.reasons[1].endswith("; a loss of more than 0.01 is not accepted, even within noise.")
+
+
 def test_more_expensive_models_with_a_lower_dice_are_not_mentioned() -> None:
     candidates = {"omnia": summary(HARDNESS + 0.05), "dx": summary(HARDNESS)}
     assert choose(candidates, {"omnia": 1, "dx": 2}).reasons == [

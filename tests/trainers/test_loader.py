@@ -179,6 +179,20 @@ def test_foreground_patches_are_centred_on_a_class(planned: tuple[Path, Path]) -
     assert all((loader.batch(number).target > 0).reshape(6, -1).any(1).all() for number in range(10))
 
 
+@pytest.mark.parametrize(
+    ("share", "batch", "centred"), [(0, 2, 0), (0.01, 2, 1), (0.33, 2, 1), (0.33, 12, 4), (1, 2, 2)]
+)
+def test_a_batch_has_a_foreground_patch_unless_the_share_is_0(
+    planned: tuple[Path, Path], share: float, batch: int, centred: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = make_loader(planned, configuration={"batch_size": batch}, foreground_share=share)
+    asked: list[bool] = []
+    patch = loader._patch(NAMES[0], False, np.random.default_rng(0))
+    monkeypatch.setattr(loader, "_patch", lambda _, on_class, __: (asked.append(on_class), patch)[1])
+    loader.batch(0)
+    assert asked.count(True) == centred
+
+
 def test_only_what_a_patch_needs_is_read(planned: tuple[Path, Path]) -> None:
     loader = make_loader(planned, configuration={"patch_size": (4, 6, 8), "batch_size": 2})
     read: list[tuple[int, ...]] = []

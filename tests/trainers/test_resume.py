@@ -55,6 +55,13 @@ def test_a_fold_from_before_strong_augmentation_is_resumed_with_its_own(
         require_same_run(make_run(), unknown)
 
 
+def test_a_former_setting_at_its_default_does_not_prevent_resuming(make_run: MakeRun) -> None:
+    checkpoint = checkpoint_of(make_run())
+    require_same_run(make_run(), replace(checkpoint, settings={**checkpoint.settings, "freeze_statistics": False}))
+    with pytest.raises(UserError, match="Unknown setting 'freeze_statistics'"):
+        require_same_run(make_run(), replace(checkpoint, settings={**checkpoint.settings, "freeze_statistics": True}))
+
+
 def test_settings_left_out_that_were_given_before_are_refused(make_run: MakeRun) -> None:
     with pytest.raises(UserError, match=r"learning_rate: 0\.5 -> 0\.001"):
         require_same_run(make_run(), checkpoint_of(make_run(learning_rate=0.5)))

@@ -326,12 +326,15 @@ def test_one_image_is_segmented_from_python(train: Train) -> None:
         predictor(np.zeros((2, 9, 9, 9)), spacing=(1.0, 1.0, 1.0))
 
 
+BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")  # adapt to the images of the training
+
+
 def test_a_frozen_encoder_does_not_change(train: Train) -> None:
     start = train(0)
-    end = train(1, weights=str(start.root), frozen_epochs=2, freeze_statistics=True, seed=7)
+    end = train(1, weights=str(start.root), frozen_epochs=2, seed=7)
     before, after = Checkpoint.read(start.latest).network, Checkpoint.read(end.latest).network
     for name, tensor in before.items():
-        if name.startswith("encoder."):
+        if name.startswith("encoder.") and not name.endswith(BATCH_NORM):
             assert torch.equal(tensor, after[name]), name
     assert any(not torch.equal(before[name], after[name]) for name in before)
 

@@ -88,8 +88,8 @@ def test_under_torchrun(planned: tuple[Path, Path], work: Path) -> None:
     assert (folder.validation / "summary.json").exists()
 
 
-@pytest.mark.slow
-def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path) -> None:
+def on_two_nodes(*python: str) -> tuple[str, str]:
+    """Run Python with these arguments in two processes that train together, and return what each printed."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     # What torchrun sets on each node; that it starts processes is tested above.
@@ -97,11 +97,7 @@ def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path)
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "run"}
     nodes = [
         subprocess.Popen(
-            [
-                *(sys.executable, "-m", "autocrossdim", "train", str(planned[0]), "--work", str(work), "--fold", "4"),
-                *("--weights", "random", "--device", "cpu", "--epochs", "1", "--set", "steps_per_epoch=2"),
-                *("--set", "workers=0", "--set", "validation_batches=1", "--set", "slices_first=false"),
-            ],
+            [sys.executable, *python],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
@@ -109,13 +105,50 @@ def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path)
         )
         for node in ("0", "1")
     ]
-    first, second = (node.communicate(timeout=200)[0] for node in nodes)
+    try:
+        first, second = (node.communicate(timeout=200)[0] for node in nodes)
+    finally:
+        for node in nodes:
+            node.kill()
     assert [node.returncode for node in nodes] == [0, 0], first + second
+    return first, second
+
+
+@pytest.mark.slow
+def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path) -> None:
+    first, second = on_two_nodes(
+        *("-m", "autocrossdim", "train", str(planned[0]), "--work", str(work), "--fold", "4"),
+        *("--weights", "random", "--device", "cpu", "--epochs", "1", "--set", "steps_per_epoch=2"),
+        *("--set", "workers=0", "--set", "validation_batches=1", "--set", "slices_first=false"),
+    )
     assert first.count("epoch 1,") == 1
     assert "epoch 1," not in second
     folder = Workspace.of(planned[0].name, work).fold("dx", 4)
     assert Checkpoint.read(folder.latest).complete
     assert (folder.validation / "summary.json").exists()
+
+
+SCORED_DIFFERENTLY = """
+import json, os, sys
+import autocrossdim, trainers.loop
+from trainers.pseudo_dice import Scores
+
+scores = iter(0.1 * epoch * (os.environ["RANK"] == "0") for epoch in range(99))
+trainers.loop.score = lambda *_, **__: Scores(1.0, {"organ": next(scores)})
+raw, work, settings = sys.argv[1:]
+autocrossdim.train(raw, work=work, fold=3, weights="random", device="cpu", set=json.loads(settings))
+"""
+
+
+@pytest.mark.slow
+def test_processes_agree_on_the_end_although_their_devices_round_differently(
+    planned: tuple[Path, Path], work: Path
+) -> None:
+    """By its own score, the second process would be on a plateau, and end before the first one."""
+    settings = {**SETTINGS, "epochs": 4, "steps_per_epoch": 1, "patience": 1, "cooldown": 1}
+    first, _ = on_two_nodes("-c", SCORED_DIFFERENTLY, str(planned[0]), str(work), json.dumps(settings))
+    assert first.count("epoch 4,") == 1
+    assert "schedule is shortened" not in first
 
 
 @pytest.mark.parametrize(("started_here", "expected"), [("4", 1), ("2", 3)])

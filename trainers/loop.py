@@ -81,6 +81,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             values, is_stopping = losses.read(stopping=stop.received is not None)
             state.losses += values
             state.epoch_seconds += clock.tick()
+            clock.agree()
             if is_stopping:
                 _write_checkpoint(run, learner, state, hashes, fabric)
                 raise _interrupted(run, state, stop)

@@ -103,7 +103,7 @@ def test_memory_is_known_where_the_gpu_has_its_own(install: Any) -> None:
     for kind in ("cuda", "xpu"):
         install(kind, 1)
         device = torch.device(kind, 0)
-        # 5 GB are free, and torch keeps 9 GB that it can use again: after training, validation has room for its network.
+        # 5 GB are free, and torch keeps 9 GB that it can use again. After training, validation needs them.
         assert (total_memory(device), free_memory(device)) == (24 * GIGABYTE, 14 * GIGABYTE)
         assert name_of(device) == f"Fake {kind}"
     for device in (CPU, torch.device("mps")):

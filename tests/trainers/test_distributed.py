@@ -128,6 +128,46 @@ def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path)
     assert (folder.validation / "summary.json").exists()
 
 
+UNEQUAL_SHARES = """
+import torch
+import torch.distributed as dist
+from trainers.loss import DiceCrossEntropy
+from trainers.soft import SoftLoss
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+torch.manual_seed(0)
+logits = torch.randn(3, 3, 4, 4, 4)
+classes, regions = torch.randint(-1, 3, (3, 4, 4, 4)), torch.randint(-1, 2, (3, 3, 4, 4, 4))
+classes[0, 1:], regions[0, :, 1:] = -1, -1
+soft = torch.rand(3, 3, 4, 4, 4)
+usual = [DiceCrossEntropy(False), DiceCrossEntropy(False, class_sets=[(0, 2)]), DiceCrossEntropy(True)]
+targets = classes, classes + (classes == 0) * 3, regions
+cases = [*zip(usual, targets), *((SoftLoss(loss), soft) for loss in usual[1:])]
+found = []
+for loss, target in cases:
+    own = logits[rank::2].clone().requires_grad_()
+    value = loss(own, target[rank::2])
+    value.backward()
+    mean = value.detach().clone()
+    dist.all_reduce(mean)
+    found.append((mean / 2, own.grad / 2))  # gradients are averaged, too
+dist.destroy_process_group()
+for (loss, target), (value, gradient) in zip(cases, found):
+    whole = logits.clone().requires_grad_()
+    expected = loss(whole, target)
+    expected.backward()
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(gradient, whole.grad[rank::2])
+"""
+
+
+@pytest.mark.slow
+def test_the_loss_does_not_depend_on_how_a_batch_is_divided() -> None:
+    """Three patches for two processes, and most voxels of one patch are ignored."""
+    on_two_nodes("-c", UNEQUAL_SHARES)
+
+
 SCORED_DIFFERENTLY = """
 import json, os, sys
 import autocrossdim, trainers.loop

@@ -1,5 +1,6 @@
 """Processes and devices of a run: one process, one per device, or those that torchrun has started."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -7,10 +8,12 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from multiprocessing.queues import SimpleQueue
 from typing import Literal
 
 import torch
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch.multiprocessing.spawn import ProcessException
 
 from autocrossdim.system.device import choose_device, precision_for, require_training
 from autocrossdim.system.errors import Interrupted, UserError
@@ -21,6 +24,8 @@ from trainers.run import Run
 
 # torch reports that channels-last gradients are copied, which concerns nobody.
 warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+# Nor that it ends the other processes after an error.
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
 
 
 def launch(job: Callable[[Fabric], None], run: Run) -> None:
@@ -45,11 +50,18 @@ def launch(job: Callable[[Fabric], None], run: Run) -> None:
         fabric.launch()
         job(fabric)
         return
-    with on_request(_forward):
-        # Bound to its arguments, because fabric moves arguments to a device and fails for frozen dataclasses.
-        failure = _fabric(run, world, "spawn").launch(partial(_in_spawned_process, job=job))
-    if failure is not None:
-        raise failure
+    errors: SimpleQueue[UserError] = multiprocessing.get_context("spawn").SimpleQueue()
+    # Bound to its arguments, because fabric moves arguments to a device and fails for frozen dataclasses.
+    bound = partial(_in_spawned_process, job=job, errors=errors)
+    try:
+        with on_request(_forward):
+            interrupted = _fabric(run, world, "spawn").launch(bound)
+    except ProcessException:  # holds the error as text only
+        if errors.empty():
+            raise
+        raise errors.get() from None
+    if interrupted is not None:
+        raise interrupted
 
 
 def _world(run: Run) -> int:
@@ -79,14 +91,22 @@ def _fabric(run: Run, world: int, start_method: Literal["popen", "spawn"]) -> Fa
         )
 
 
-def _in_spawned_process(fabric: Fabric, job: Callable[[Fabric], None]) -> Exception | None:
-    """Run the job; return errors for the user, because exceptions reach the parent process as text only."""
+def _in_spawned_process(
+    fabric: Fabric, job: Callable[[Fabric], None], errors: "SimpleQueue[UserError]"
+) -> Interrupted | None:
+    """Run the job; return a request to stop, on which all processes agree, and hand over errors for the user.
+
+    Errors are raised as well: torch then ends the other processes, which may be waiting for this one.
+    """
     os.environ["RANK"] = str(fabric.global_rank)
     torch.set_num_threads(max(1, default_processes() // fabric.world_size))
     try:
         job(fabric)
-    except (UserError, Interrupted) as error:
-        return error
+    except Interrupted as request:
+        return request
+    except UserError as error:
+        errors.put(error)
+        raise
     return None
 
 

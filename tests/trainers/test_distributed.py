@@ -225,6 +225,17 @@ def test_an_error_in_the_processes_is_one_clear_message(planned: tuple[Path, Pat
         train(planned, work, 2, devices=2, weights="nowhere.pth")
 
 
+@pytest.mark.slow
+def test_an_error_in_one_of_the_processes_ends_the_others_with_its_message(
+    planned: tuple[Path, Path], work: Path
+) -> None:
+    """Only the first process writes checkpoints; the other one waits for it."""
+    folder = Workspace.of(planned[0].name, work).fold("dx", 2)
+    folder.best.mkdir(parents=True)
+    with pytest.raises(UserError, match="checkpoint_best: is a directory"):
+        train(planned, work, 2, devices=2)
+
+
 def test_a_batch_cannot_be_divided_among_more_devices_than_it_has_patches(
     planned: tuple[Path, Path], work: Path
 ) -> None:

@@ -112,6 +112,9 @@ def test_find_best_compares_the_cascade_and_counts_the_cost_of_both_stages(train
     both = cost["dx_lowres"] + cost["dx_cascade"]
     assert contenders[frozenset({"dx_cascade"})].multiply_adds == both
     assert contenders[frozenset({"dx_cascade", "dx_lowres"})].multiply_adds == both
+    steps = {names: each.steps_per_fold for names, each in contenders.items()}
+    assert steps[frozenset({"dx"})] == 1
+    assert steps[frozenset({"dx_cascade"})] == steps[frozenset({"dx_cascade", "dx_lowres"})] == 2
     assert plan_digest(trained.plan, ["dx_cascade"]) != plan_digest(
         trained.plan.model_copy(
             update={

@@ -157,6 +157,9 @@ def test_prediction_hands_the_low_resolution_on_to_the_cascade(trained: Cascade,
 
     together = Predictor.load(trained.raw, work=trained.work, config=["dx_lowres", "dx_cascade"], device="cpu")
     assert together.stages["dx_lowres"] is together.models[0]
+    # The same networks, but another result: `predict` must not skip what the other one has segmented.
+    (difference,) = predictor.origin.differences(together.origin, calibration=False)
+    assert "dx_lowres/fold_0 (previous stage)" in difference
     folder = Predictor.load(trained.space.model("dx_cascade"), device="cpu")
     np.testing.assert_array_equal(folder(image, probabilities=True).probabilities, found.probabilities)
 

@@ -15,11 +15,12 @@ import torch
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.multiprocessing.spawn import ProcessException
 
-from autocrossdim.system.device import choose_device, precision_for, require_training
+from autocrossdim.system.device import choose_device, count, precision_for, require_training
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.lightning import Fabric
 from autocrossdim.system.processes import default_processes, processes_here, under_torchrun
 from autocrossdim.system.signals import on_request
+from autocrossdim.system.text import counted
 from trainers.run import Run
 
 # torch reports that channels-last gradients are copied, which concerns nobody.
@@ -36,10 +37,12 @@ def launch(job: Callable[[Fabric], None], run: Run) -> None:
         run: The run, which says what devices to use.
 
     Raises:
-        UserError: The device is not available, there are more devices than patches in a batch, or the job raised it.
+        UserError: The devices are not available, there are more of them than patches in a batch, or the job raised it.
         Interrupted: The job raised it.
     """
     world = _world(run)
+    if world > 1 and not under_torchrun():
+        _require_several(choose_device(run.task.device), world)
     if world > run.configuration.batch_size:
         raise UserError(
             f"--devices {world}: a batch of {run.configuration.batch_size} patches cannot be divided among that many. "
@@ -62,6 +65,19 @@ def launch(job: Callable[[Fabric], None], run: Run) -> None:
         raise errors.get() from None
     if interrupted is not None:
         raise interrupted
+
+
+def _require_several(device: torch.device, world: int) -> None:
+    """Refuse to train on more GPUs than there are, or on several where one was named."""
+    if device.type == "cpu":
+        return
+    if str(device) != device.type:
+        raise UserError(
+            f"--devices {world}: --device {device} names a single GPU. Use --device {device.type}; the environment "
+            "variable CUDA_VISIBLE_DEVICES selects GPUs."
+        )
+    if world > count(device.type):
+        raise UserError(f"--devices {world}: this machine has {counted(count(device.type), 'usable GPU')}. Use fewer.")
 
 
 def _world(run: Run) -> int:

@@ -243,6 +243,21 @@ def test_a_batch_cannot_be_divided_among_more_devices_than_it_has_patches(
         train(planned, work, 3, devices=5)
 
 
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "--devices 3: this machine has 2 usable GPUs"), ("cuda:1", "--device cuda:1 names a single GPU")],
+)
+def test_gpus_that_do_not_exist_or_were_not_meant_are_refused(
+    device: str, message: str, planned: tuple[Path, Path], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=message):
+        autocrossdim.train(
+            planned[0], work=work, fold=3, weights="random", device=device, devices=3, set=SETTINGS, restart=True
+        )
+
+
 @pytest.mark.parametrize("shape", [(4, 3, 5, 6), (2, 3, 4, 5, 6)])
 def test_synced_batch_norm_of_one_process_is_batch_norm(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)

@@ -17,6 +17,16 @@ def summed(value: Tensor) -> Tensor:
     return _Sum.apply(value)  # type: ignore[no-any-return]
 
 
+@torch.no_grad()
+def averaged(value: Tensor) -> Tensor:
+    """Return the mean over all processes, without gradients; `value` itself if there is one process.
+
+    A sum over the voxels of a process, divided by their mean number in all processes, gives the mean over all voxels
+    when gradients are averaged: processes may have different numbers of patches and of ignored voxels.
+    """
+    return value if (total := summed(value)) is value else total / dist.get_world_size()
+
+
 class _Sum(torch.autograd.Function):
     """Sum over all processes; the gradient of every summand is the sum of the gradients of all processes."""
 

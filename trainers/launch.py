@@ -1,5 +1,6 @@
 """Processes and devices of a run: one process, one per device, or those that torchrun has started."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -7,20 +8,25 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from multiprocessing.queues import SimpleQueue
 from typing import Literal
 
 import torch
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch.multiprocessing.spawn import ProcessException
 
-from autocrossdim.system.device import choose_device, precision_for, require_training
+from autocrossdim.system.device import choose_device, count, precision_for, require_training
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.lightning import Fabric
 from autocrossdim.system.processes import default_processes, processes_here, under_torchrun
 from autocrossdim.system.signals import on_request
+from autocrossdim.system.text import counted
 from trainers.run import Run
 
 # torch reports that channels-last gradients are copied, which concerns nobody.
 warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+# Nor that it ends the other processes after an error.
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
 
 
 def launch(job: Callable[[Fabric], None], run: Run) -> None:
@@ -31,10 +37,12 @@ def launch(job: Callable[[Fabric], None], run: Run) -> None:
         run: The run, which says what devices to use.
 
     Raises:
-        UserError: The device is not available, there are more devices than patches in a batch, or the job raised it.
+        UserError: The devices are not available, there are more of them than patches in a batch, or the job raised it.
         Interrupted: The job raised it.
     """
     world = _world(run)
+    if world > 1 and not under_torchrun():
+        _require_several(choose_device(run.task.device), world)
     if world > run.configuration.batch_size:
         raise UserError(
             f"--devices {world}: a batch of {run.configuration.batch_size} patches cannot be divided among that many. "
@@ -45,11 +53,31 @@ def launch(job: Callable[[Fabric], None], run: Run) -> None:
         fabric.launch()
         job(fabric)
         return
-    with on_request(_forward):
-        # Bound to its arguments, because fabric moves arguments to a device and fails for frozen dataclasses.
-        failure = _fabric(run, world, "spawn").launch(partial(_in_spawned_process, job=job))
-    if failure is not None:
-        raise failure
+    errors: SimpleQueue[UserError] = multiprocessing.get_context("spawn").SimpleQueue()
+    # Bound to its arguments, because fabric moves arguments to a device and fails for frozen dataclasses.
+    bound = partial(_in_spawned_process, job=job, errors=errors)
+    try:
+        with on_request(_forward):
+            interrupted = _fabric(run, world, "spawn").launch(bound)
+    except ProcessException:  # holds the error as text only
+        if errors.empty():
+            raise
+        raise errors.get() from None
+    if interrupted is not None:
+        raise interrupted
+
+
+def _require_several(device: torch.device, world: int) -> None:
+    """Refuse to train on more GPUs than there are, or on several where one was named."""
+    if device.type == "cpu":
+        return
+    if str(device) != device.type:
+        raise UserError(
+            f"--devices {world}: --device {device} names a single GPU. Use --device {device.type}; the environment "
+            "variable CUDA_VISIBLE_DEVICES selects GPUs."
+        )
+    if world > count(device.type):
+        raise UserError(f"--devices {world}: this machine has {counted(count(device.type), 'usable GPU')}. Use fewer.")
 
 
 def _world(run: Run) -> int:
@@ -79,14 +107,22 @@ def _fabric(run: Run, world: int, start_method: Literal["popen", "spawn"]) -> Fa
         )
 
 
-def _in_spawned_process(fabric: Fabric, job: Callable[[Fabric], None]) -> Exception | None:
-    """Run the job; return errors for the user, because exceptions reach the parent process as text only."""
+def _in_spawned_process(
+    fabric: Fabric, job: Callable[[Fabric], None], errors: "SimpleQueue[UserError]"
+) -> Interrupted | None:
+    """Run the job; return a request to stop, on which all processes agree, and hand over errors for the user.
+
+    Errors are raised as well: torch then ends the other processes, which may be waiting for this one.
+    """
     os.environ["RANK"] = str(fabric.global_rank)
     torch.set_num_threads(max(1, default_processes() // fabric.world_size))
     try:
         job(fabric)
-    except (UserError, Interrupted) as error:
-        return error
+    except Interrupted as request:
+        return request
+    except UserError as error:
+        errors.put(error)
+        raise
     return None
 
 

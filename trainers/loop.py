@@ -81,6 +81,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             values, is_stopping = losses.read(stopping=stop.received is not None)
             state.losses += values
             state.epoch_seconds += clock.tick()
+            clock.agree()
             if is_stopping:
                 _write_checkpoint(run, learner, state, hashes, fabric)
                 raise _interrupted(run, state, stop)
@@ -115,14 +116,17 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
             read_losses()
             state.complete = progress(state, settings) >= 1
             state.epoch += 1
-            scores = score(
-                learner.evaluated,
-                validation,
-                loss=learner.loss,
-                labels=labels,
-                class_sets=run.class_sets,
-                device=fabric.device,
-                autocast=fabric.autocast,
+            # Those of the first process in all: devices round differently, but have to agree on where training ends.
+            scores = fabric.broadcast(
+                score(
+                    learner.evaluated,
+                    validation,
+                    loss=learner.loss,
+                    labels=labels,
+                    class_sets=run.class_sets,
+                    device=fabric.device,
+                    autocast=fabric.autocast,
+                )
             )
             collapses = has_mean_teacher and not state.untaught and has_collapsed(state, scores.mean_dice)
             state.untaught |= collapses

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.distributed import summed
+from trainers.distributed import averaged, summed
 
 IGNORED = -1  # target of a voxel with the ignore label
 
@@ -56,11 +56,11 @@ class DiceCrossEntropy(nn.Module):
             known = (target != IGNORED).float()
             wanted = target.clamp(min=0).float()
             entropy = functional.binary_cross_entropy_with_logits(logits, wanted, weight=known, reduction="sum")
-            entropy = entropy / known.sum().clamp(min=1)
+            entropy = entropy / averaged(known.sum()).clamp(min=1)
             dice = soft_dice(logits.sigmoid() * known, wanted * known)
         else:
             known = (target != IGNORED)[:, None]
-            entropy = self._cross_entropy(logits, target) / known.sum().clamp(min=1)
+            entropy = self._cross_entropy(logits, target) / averaged(known.sum()).clamp(min=1)
             if self.class_sets:
                 known = known & ~open_classes(target, self.class_sets, logits.shape[1])
                 target = target.masked_fill(target >= logits.shape[1], 0)

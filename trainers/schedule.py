@@ -16,21 +16,28 @@ class Clock:
     Args:
         state: State of the run.
         share: Returns the first process's value of a number in every process. Needed where several train together
-            within a time limit: all have to agree after which step it is over.
+            within a time limit: all have to agree after which step it is over. The state then changes in `agree` only,
+            because sharing a number waits for the devices.
     """
 
     def __init__(self, state: RunState, share: Callable[[float], float] | None = None) -> None:
         self.state = state
         self._share = share
         self._last = time.monotonic()
+        self._added = 0.0
 
     def tick(self) -> float:
         """Add the seconds since the last call (or since the clock was created), and return them."""
         last, self._last = self._last, time.monotonic()
-        self.state.seconds += self._last - last
-        if self._share is not None:
-            self.state.seconds = self._share(self.state.seconds)
+        self._added += self._last - last
+        if self._share is None:
+            self.agree()
         return self._last - last
+
+    def agree(self) -> None:
+        """Let the state contain all seconds that were added, in every process those of the first one."""
+        seconds, self._added = self.state.seconds + self._added, 0.0
+        self.state.seconds = seconds if self._share is None else self._share(seconds)
 
 
 def progress(state: RunState, settings: Settings) -> float:

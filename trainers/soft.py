@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.distributed import summed
+from trainers.distributed import averaged, summed
 from trainers.loss import DiceCrossEntropy
 
 TEACHERS = 0.5  # weight of the teachers where the label is known; not tuned
@@ -61,6 +61,8 @@ class SoftLoss(nn.Module):
         else:
             entropy = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
             dice = semimetric_dice(logits.softmax(dim=1)[:, 1:], target[:, 1:])
+        patches = logits.new_full((), len(logits))
+        entropy = entropy * (patches / averaged(patches))
         return self.usual.cross_entropy_weight * entropy + self.usual.dice_weight * (1 - dice.mean())
 
 

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import library_path, list_directory, reading
-from autocrossdim.system.text import counted
+from autocrossdim.system.text import counted, listed
 
 # Scanners round positions to about 0.1 mm: a gap of 1.25 mm may read 1.2 or 1.3. A missing slice doubles the gap.
 _UNEVEN = 0.1
@@ -90,6 +90,10 @@ def _series(folder: Path) -> list[str]:
     for file in marked:
         check_dicom(file)
     return list(sitk.ImageSeriesReader.GetGDCMSeriesIDs(library_path(folder))) if marked else []
+
+
+def _slices_of(folder: Path, series: str) -> list[str]:
+    return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(library_path(folder), series))
 
 
 def _marked(folder: Path) -> list[Path]:
@@ -183,10 +187,13 @@ def series_files(folder: Path) -> list[str]:
     if not series:
         raise UserError(f"{folder}: contains no DICOM series. Choose a directory with DICOM slices.")
     if len(series) > 1:
+        # Not the series UIDs: with access to the hospital's archive, they lead to the patient.
+        first = sorted(Path(_slices_of(folder, uid)[0]).name for uid in series)
         raise UserError(
-            f"{folder}: contains {len(series)} DICOM series ({', '.join(series)}). Move each to a directory of its own."
+            f"{folder}: contains {len(series)} DICOM series (first slices: {listed(first)}). Move each to a directory "
+            "of its own."
         )
-    files = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(library_path(folder), series[0]))
+    files = _slices_of(folder, series[0])
     names, endings = {Path(file).name for file in files}, {Path(file).suffix for file in files}
     # A slice truncated within its first bytes is recognised by its ending alone.
     slices = {file.name for file in _files(folder) if file.suffix in endings} | {file.name for file in _marked(folder)}

@@ -27,7 +27,10 @@ def require_packages(user: str) -> None:
 
 @contextmanager
 def lenient() -> Iterator[None]:
-    """Read and copy values that violate the standard, such as anonymised identifiers, without warnings."""
+    """Read and copy values that violate the standard, such as anonymised identifiers, without warnings.
+
+    The warnings would quote the values. pydicom interprets a value when it is first used, not when the file is read.
+    """
     from pydicom import config
 
     settings = config.settings

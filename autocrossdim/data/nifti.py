@@ -100,7 +100,7 @@ def read(path: Path, *, is_label: bool = False) -> tuple[Array, str]:
 
     Returns:
         The voxels in the order of the file (x fastest), shape (n,), or (n, 3) in colour, scaled as the header says;
-        and the header as text, for `Geometry.header` and `write`.
+        and as text, for `Geometry.header` and `write`, the header without descriptions, which may name the patient.
 
     Raises:
         UserError: Not a NIfTI file, truncated, damaged, larger than it can be, or with a spacing of zero or NaN.
@@ -110,7 +110,7 @@ def read(path: Path, *, is_label: bool = False) -> tuple[Array, str]:
     slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
     if math.isfinite(slope) and math.isfinite(inter) and slope != 0 and (slope, inter) != (1, 0):
         voxels = voxels * slope + inter
-    return voxels, _MARK + base64.b64encode(header).decode()
+    return voxels, _MARK + base64.b64encode(_without_texts(header)).decode()
 
 
 def volumes(path: Path) -> list[bytes]:
@@ -229,6 +229,18 @@ def _check_rest(path: Path, stream: BinaryIO | gzip.GzipFile, most: int) -> None
         rest += len(block)
         if rest > most:
             raise UserError(f"{path}: contains far more data than its header declares. Fix or replace the file.")
+
+
+def _without_texts(header: bytearray) -> bytearray:
+    """Return a header with the fields in use only: without texts, and without the range in which viewers display."""
+    kept = bytearray(len(header))
+    magic = slice(4, 4 + len(_MAGIC_2)) if len(header) == _BYTES_2 else slice(-len(_MAGIC_1), None)
+    kept[magic] = header[magic]
+    source = _fields(header)
+    target = np.frombuffer(kept, source.dtype)[0]
+    for name in source.dtype.names:
+        target[name] = source[name]
+    return kept
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from autocrossdim.records.best import Best, KeepLargest
 from autocrossdim.records.calibration import CaseScore
 from autocrossdim.records.codes import LabelCode
 from autocrossdim.records.likeness import Familiarity
-from autocrossdim.records.origin import Origin
+from autocrossdim.records.origin import STAGE_ONLY, Origin
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.same_plan import SamePlan
 from autocrossdim.system.console import warn
@@ -209,10 +209,11 @@ class Predictor:
     @property
     def origin(self) -> Origin:
         """What is recorded beside each segmentation."""
+        averaged = {model.configuration.name for model in self.models}
         return Origin(
             networks={
-                f"{model.configuration.name}/fold_{fold}": digest
-                for model in self._all_models
+                f"{name}/fold_{fold}{'' if name in averaged else STAGE_ONLY}": digest
+                for name, model in ((model.configuration.name, model) for model in self._all_models)
                 for fold, digest in zip(model.folds, model.digests, strict=False)
             },
             mirroring=self.mirroring,

@@ -47,8 +47,9 @@ class Contender(BaseModel):
         dice_interval: 95 % interval of the Dice over cases or groups; None with fewer than two groups.
         hd95: Mean foreground HD95.
         unit: Unit of HD95.
-        steps_per_fold: Optimiser steps of training, summed over the members of an ensemble; None if unknown.
-        minutes_per_fold: Training time in minutes, summed over the members of an ensemble; None if unknown.
+        steps_per_fold: Optimiser steps of training, summed over the members of an ensemble and the stages of a cascade;
+            None if unknown.
+        minutes_per_fold: Training time in minutes, summed likewise; None if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -10,6 +10,7 @@ from autocrossdim.system.files import read_record, write_json
 from autocrossdim.system.text import listed
 
 DIRECTORY = "origin"  # inside the output directory, so that segmentations can be evaluated as a directory
+STAGE_ONLY = " (previous stage)"  # after the name of a network that is not averaged
 
 
 class Origin(BaseModel):
@@ -17,7 +18,7 @@ class Origin(BaseModel):
 
     Attributes:
         networks: SHA-256 of the weights of each network as trained, by `CONFIGURATION/fold_K`. Previous stages of
-            cascades are among them.
+            cascades are among them; `STAGE_ONLY` follows the names of those that are not averaged as well.
         mirroring: Whether mirrored versions of the image were averaged.
         image_statistics: Share of the image's own statistics in batch norms.
         postprocessing: Steps of post-processing.
@@ -57,7 +58,7 @@ class Origin(BaseModel):
         """
         found = []
         if self.networks.keys() != other.networks.keys():
-            found.append(f"networks: {listed(self.networks)}, not {listed(other.networks)}")
+            found.append(f"networks: {listed(self.networks, 10)}, not {listed(other.networks, 10)}")
         changed = [name for name, digest in self.networks.items() if other.networks.get(name, digest) != digest]
         if changed:
             found.append(f"weights of {listed(changed)}")

@@ -33,7 +33,7 @@ class Candidate:
         names: Configurations that are averaged.
         summary: Cross-validation summary.
         multiply_adds: Cost of predicting a case of the median shape with one fold.
-        budgets: Training budgets of each configuration's folds.
+        budgets: Training budgets of the folds of each configuration, previous stages of cascades included.
     """
 
     names: Names
@@ -133,13 +133,12 @@ def find_best(work: CrossValidation) -> Best:
 
 
 def _candidate(work: CrossValidation, names: Names, budgets: Mapping[str, Sequence[Budget]]) -> Candidate:
+    needed = work.plan.with_stages(names)
     return Candidate(
         names=names,
         summary=summarise_candidate(work, names),
-        multiply_adds=sum(
-            work.plan.configuration(name).cost.multiply_adds_per_case for name in work.plan.with_stages(names)
-        ),
-        budgets=[budgets[name] for name in names],
+        multiply_adds=sum(work.plan.configuration(name).cost.multiply_adds_per_case for name in needed),
+        budgets=[budgets[name] for name in needed],
     )
 
 

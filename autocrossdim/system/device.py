@@ -120,10 +120,15 @@ def total_memory(device: torch.device) -> int | None:
 
 
 def free_memory(device: torch.device) -> float:
-    """Return the free memory of a GPU in bytes; infinite where `total_memory` is None, because it is not checked."""
+    """Return the free memory of a GPU in bytes; infinite where `total_memory` is None, because it is not checked.
+
+    It includes what torch keeps for further tensors of this process, which after training is most of the GPU.
+    """
     if not BACKENDS[device.type].memory:
         return float("inf")
-    return float(_module(device).mem_get_info(device)[0])
+    module = _module(device)
+    kept = module.memory_reserved(device) - module.memory_allocated(device)
+    return float(module.mem_get_info(device)[0] + kept)
 
 
 def reset_peak_memory(device: torch.device) -> None:

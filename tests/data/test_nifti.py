@@ -115,6 +115,29 @@ def test_labels_are_written_with_the_header_of_their_image(
     np.testing.assert_array_equal(read_image([tmp_path / "map.nii"]).array[0], (RAMP / 7).astype(np.float32))
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_no_text_and_no_display_range_of_an_image_is_written_to_its_segmentation(
+    pair: Convert, tmp_path: Path, version: int
+) -> None:
+    """Programs write names and numbers of patients into these fields."""
+    texts = {14: 18, 148: 80, 228: 24, 328: 16} if version == 1 else {240: 80, 320: 24, 508: 16}  # start: length
+    ranges = (124, "<2f", (3000.0, -1000.0)) if version == 1 else (192, "<2d", (3000.0, -1000.0))  # cal_max, cal_min
+    source = tmp_path / "planted.nii"
+    one, two = pair()
+    content = bytearray(one.read_bytes() if version == 1 else gzip.decompress(two.read_bytes()))
+    for start, length in texts.items():
+        content[start : start + length] = b"Zyxname^Planted 4711".ljust(length)[:length]
+    struct.pack_into(ranges[1], content, ranges[0], *ranges[2])
+    source.write_bytes(content)
+    geometry = read_image([source]).geometry
+    write_label(RAMP, geometry, tmp_path / "label.nii")
+    written = (tmp_path / "label.nii").read_bytes()
+    assert b"Zyxname" in content
+    assert b"Zyx" not in written
+    assert struct.unpack_from(ranges[1], written, ranges[0]) == (0, 0)
+    assert read_label(tmp_path / "label.nii")[1] == geometry
+
+
 def test_voxels_are_scaled_as_the_header_says(pair: Convert) -> None:
     _, two = pair(o176=("2d", 0.5, -3.0))
     np.testing.assert_allclose(read_image([two]).array[0], RAMP * 0.5 - 3)

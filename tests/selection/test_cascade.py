@@ -112,6 +112,9 @@ def test_find_best_compares_the_cascade_and_counts_the_cost_of_both_stages(train
     both = cost["dx_lowres"] + cost["dx_cascade"]
     assert contenders[frozenset({"dx_cascade"})].multiply_adds == both
     assert contenders[frozenset({"dx_cascade", "dx_lowres"})].multiply_adds == both
+    steps = {names: each.steps_per_fold for names, each in contenders.items()}
+    assert steps[frozenset({"dx"})] == 1
+    assert steps[frozenset({"dx_cascade"})] == steps[frozenset({"dx_cascade", "dx_lowres"})] == 2
     assert plan_digest(trained.plan, ["dx_cascade"]) != plan_digest(
         trained.plan.model_copy(
             update={
@@ -154,6 +157,9 @@ def test_prediction_hands_the_low_resolution_on_to_the_cascade(trained: Cascade,
 
     together = Predictor.load(trained.raw, work=trained.work, config=["dx_lowres", "dx_cascade"], device="cpu")
     assert together.stages["dx_lowres"] is together.models[0]
+    # The same networks, but another result: `predict` must not skip what the other one has segmented.
+    (difference,) = predictor.origin.differences(together.origin, calibration=False)
+    assert "dx_lowres/fold_0 (previous stage)" in difference
     folder = Predictor.load(trained.space.model("dx_cascade"), device="cpu")
     np.testing.assert_array_equal(folder(image, probabilities=True).probabilities, found.probabilities)
 

@@ -88,8 +88,8 @@ def test_under_torchrun(planned: tuple[Path, Path], work: Path) -> None:
     assert (folder.validation / "summary.json").exists()
 
 
-@pytest.mark.slow
-def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path) -> None:
+def on_two_nodes(*python: str) -> tuple[str, str]:
+    """Run Python with these arguments in two processes that train together, and return what each printed."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     # What torchrun sets on each node; that it starts processes is tested above.
@@ -97,11 +97,7 @@ def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path)
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "run"}
     nodes = [
         subprocess.Popen(
-            [
-                *(sys.executable, "-m", "autocrossdim", "train", str(planned[0]), "--work", str(work), "--fold", "4"),
-                *("--weights", "random", "--device", "cpu", "--epochs", "1", "--set", "steps_per_epoch=2"),
-                *("--set", "workers=0", "--set", "validation_batches=1", "--set", "slices_first=false"),
-            ],
+            [sys.executable, *python],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
@@ -109,13 +105,90 @@ def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path)
         )
         for node in ("0", "1")
     ]
-    first, second = (node.communicate(timeout=200)[0] for node in nodes)
+    try:
+        first, second = (node.communicate(timeout=200)[0] for node in nodes)
+    finally:
+        for node in nodes:
+            node.kill()
     assert [node.returncode for node in nodes] == [0, 0], first + second
+    return first, second
+
+
+@pytest.mark.slow
+def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path) -> None:
+    first, second = on_two_nodes(
+        *("-m", "autocrossdim", "train", str(planned[0]), "--work", str(work), "--fold", "4"),
+        *("--weights", "random", "--device", "cpu", "--epochs", "1", "--set", "steps_per_epoch=2"),
+        *("--set", "workers=0", "--set", "validation_batches=1", "--set", "slices_first=false"),
+    )
     assert first.count("epoch 1,") == 1
     assert "epoch 1," not in second
     folder = Workspace.of(planned[0].name, work).fold("dx", 4)
     assert Checkpoint.read(folder.latest).complete
     assert (folder.validation / "summary.json").exists()
+
+
+UNEQUAL_SHARES = """
+import torch
+import torch.distributed as dist
+from trainers.loss import DiceCrossEntropy
+from trainers.soft import SoftLoss
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+torch.manual_seed(0)
+logits = torch.randn(3, 3, 4, 4, 4)
+classes, regions = torch.randint(-1, 3, (3, 4, 4, 4)), torch.randint(-1, 2, (3, 3, 4, 4, 4))
+classes[0, 1:], regions[0, :, 1:] = -1, -1
+soft = torch.rand(3, 3, 4, 4, 4)
+usual = [DiceCrossEntropy(False), DiceCrossEntropy(False, class_sets=[(0, 2)]), DiceCrossEntropy(True)]
+targets = classes, classes + (classes == 0) * 3, regions
+cases = [*zip(usual, targets), *((SoftLoss(loss), soft) for loss in usual[1:])]
+found = []
+for loss, target in cases:
+    own = logits[rank::2].clone().requires_grad_()
+    value = loss(own, target[rank::2])
+    value.backward()
+    mean = value.detach().clone()
+    dist.all_reduce(mean)
+    found.append((mean / 2, own.grad / 2))  # gradients are averaged, too
+dist.destroy_process_group()
+for (loss, target), (value, gradient) in zip(cases, found):
+    whole = logits.clone().requires_grad_()
+    expected = loss(whole, target)
+    expected.backward()
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(gradient, whole.grad[rank::2])
+"""
+
+
+@pytest.mark.slow
+def test_the_loss_does_not_depend_on_how_a_batch_is_divided() -> None:
+    """Three patches for two processes, and most voxels of one patch are ignored."""
+    on_two_nodes("-c", UNEQUAL_SHARES)
+
+
+SCORED_DIFFERENTLY = """
+import json, os, sys
+import autocrossdim, trainers.loop
+from trainers.pseudo_dice import Scores
+
+scores = iter(0.1 * epoch * (os.environ["RANK"] == "0") for epoch in range(99))
+trainers.loop.score = lambda *_, **__: Scores(1.0, {"organ": next(scores)})
+raw, work, settings = sys.argv[1:]
+autocrossdim.train(raw, work=work, fold=3, weights="random", device="cpu", set=json.loads(settings))
+"""
+
+
+@pytest.mark.slow
+def test_processes_agree_on_the_end_although_their_devices_round_differently(
+    planned: tuple[Path, Path], work: Path
+) -> None:
+    """By its own score, the second process would be on a plateau, and end before the first one."""
+    settings = {**SETTINGS, "epochs": 4, "steps_per_epoch": 1, "patience": 1, "cooldown": 1}
+    first, _ = on_two_nodes("-c", SCORED_DIFFERENTLY, str(planned[0]), str(work), json.dumps(settings))
+    assert first.count("epoch 4,") == 1
+    assert "schedule is shortened" not in first
 
 
 @pytest.mark.parametrize(("started_here", "expected"), [("4", 1), ("2", 3)])
@@ -152,11 +225,37 @@ def test_an_error_in_the_processes_is_one_clear_message(planned: tuple[Path, Pat
         train(planned, work, 2, devices=2, weights="nowhere.pth")
 
 
+@pytest.mark.slow
+def test_an_error_in_one_of_the_processes_ends_the_others_with_its_message(
+    planned: tuple[Path, Path], work: Path
+) -> None:
+    """Only the first process writes checkpoints; the other one waits for it."""
+    folder = Workspace.of(planned[0].name, work).fold("dx", 2)
+    folder.best.mkdir(parents=True)
+    with pytest.raises(UserError, match="checkpoint_best: is a directory"):
+        train(planned, work, 2, devices=2)
+
+
 def test_a_batch_cannot_be_divided_among_more_devices_than_it_has_patches(
     planned: tuple[Path, Path], work: Path
 ) -> None:
     with pytest.raises(UserError, match="--devices 5: a batch of 4"):
         train(planned, work, 3, devices=5)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "--devices 3: this machine has 2 usable GPUs"), ("cuda:1", "--device cuda:1 names a single GPU")],
+)
+def test_gpus_that_do_not_exist_or_were_not_meant_are_refused(
+    device: str, message: str, planned: tuple[Path, Path], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=message):
+        autocrossdim.train(
+            planned[0], work=work, fold=3, weights="random", device=device, devices=3, set=SETTINGS, restart=True
+        )
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 5, 6), (2, 3, 4, 5, 6)])

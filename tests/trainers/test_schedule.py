@@ -44,11 +44,23 @@ def test_the_clock_adds_to_the_time_before() -> None:
     assert 100.01 <= state.seconds < 101
 
 
-def test_processes_that_train_together_have_the_time_of_the_first_one() -> None:
+def test_processes_that_train_together_have_the_time_of_the_first_one_and_share_it_only_when_asked() -> None:
     first, second = RunState(seconds=100), RunState(seconds=90)
     Clock(first).tick()
-    Clock(second, share=lambda _: first.seconds).tick()
+    shared: list[float] = []
+
+    def share(seconds: float) -> float:
+        shared.append(seconds)
+        return first.seconds
+
+    clock = Clock(second, share=share)
+    clock.tick()
+    clock.tick()
+    assert second.seconds == 90, "every step of a GPU would wait for it"
+    clock.agree()
     assert second.seconds == first.seconds
+    assert len(shared) == 1
+    assert shared[0] > 90
 
 
 def test_a_shortened_schedule_still_reaches_1_and_not_later_than_planned() -> None:

@@ -52,6 +52,7 @@ def require_series(cases: Sequence[Case], *, format: str) -> None:
                 )
 
 
+@lenient()
 def read_headers(folder: Path) -> "list[Dataset]":
     """Return the headers of a series, reduced to what may be copied, in the order of the array's slices.
 
@@ -67,11 +68,10 @@ def read_headers(folder: Path) -> "list[Dataset]":
 
     headers = []
     for file in series_files(folder):
-        with lenient():
-            try:
-                content = dcmread(file, stop_before_pixels=True)
-            except Exception as error:  # pydicom raises exceptions of every kind on damaged files
-                raise UserError(f"{file}: cannot be read as DICOM ({error}). Copy the file again.") from error
+        try:
+            content = dcmread(file, stop_before_pixels=True)
+        except Exception as error:  # pydicom raises exceptions of every kind on damaged files
+            raise UserError(f"{file}: cannot be read as DICOM ({error}). Copy the file again.") from error
         if int(content.get("NumberOfFrames") or 1) > 1:
             raise UserError(f"{file}: several frames in one file. Convert it to single slices, or use --format image.")
         headers.append(_reduced(file, content))

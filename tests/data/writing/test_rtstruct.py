@@ -1,5 +1,6 @@
 """RTSTRUCT: contours that become the same masks again, on axial and oblique series."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,21 @@ def test_labels_that_were_not_found_have_no_contours(
     content = pydicom.dcmread(path)
     assert len(content.StructureSetROISequence) == len(content.ROIContourSequence) == 2
     assert all("ContourSequence" not in region for region in content.ROIContourSequence)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom, which writes the series below
+@pytest.mark.parametrize("format", ["rtstruct", "dicom-seg"])
+def test_values_against_the_standard_are_copied_without_a_warning_that_quotes_them(
+    format: str, blob: np.ndarray, write_series: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom")
+    write_series(tmp_path / "series", blob, StudyInstanceUID="1.2.Zyxstudy", AccessionNumber="Zyx" * 9)
+    geometry = read_dicom_series(tmp_path / "series").geometry
+    results = Results(tmp_path, Labels.from_dataset_json({"background": 0, "comb": 1}), ".nii.gz", format)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        results.write(Case("case", (tmp_path / "series",), None), np.ones(geometry.shape, np.uint8), geometry)
+    assert [str(warning.message) for warning in shown if "VR" in str(warning.message)] == []
 
 
 def test_a_contour_of_many_points_keeps_its_type(write_series: Callable[..., list[Any]], tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def _repeated(labels: dict[str, int], found: dict[Path, Found]) -> list[str]:
     return warnings
 
 
+@lenient()
 def _search(folder: Path) -> Found:
     """Read the headers of all DICOM files below a directory."""
     from pydicom import dcmread
@@ -184,9 +185,8 @@ def _search(folder: Path) -> Found:
             continue
         try:
             dicom.check_dicom(file)
-            with lenient():
-                header = dcmread(file, specific_tags=tags, stop_before_pixels=True)
-                modality, series = str(header.Modality), str(header.SeriesInstanceUID)
+            header = dcmread(file, specific_tags=tags, stop_before_pixels=True)
+            modality, series = str(header.Modality), str(header.SeriesInstanceUID)
             if modality in KINDS:
                 found.annotations[file] = _referenced(header)
                 found.names[file] = structure_names(file)

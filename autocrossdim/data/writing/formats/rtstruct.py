@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autocrossdim.data.dicom_objects import lenient
 from autocrossdim.data.writing.registry import Finished, output_format
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def _file(case: str, ending: str) -> str:
 
 
 @output_format("rtstruct", "contours on the slices of a DICOM series", file=_file, check=_check)
+@lenient()
 def write(finished: Finished, path: Path) -> None:
     """Write a structure set with closed contours halfway between voxels inside and outside; holes are contours, too.
 
@@ -40,7 +42,6 @@ def write(finished: Finished, path: Path) -> None:
     import numpy as np
     from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
-    from autocrossdim.data.dicom_objects import lenient
     from autocrossdim.data.writing.series import read_headers
     from autocrossdim.records.colours import colours, rgb
     from autocrossdim.system.files import written_whole
@@ -72,7 +73,7 @@ def write(finished: Finished, path: Path) -> None:
     content.file_meta.MediaStorageSOPInstanceUID = content.SOPInstanceUID
     # With explicit VRs, contours of more than 64 kB could only be written as VR UN, which viewers may not read.
     content.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    with lenient(), written_whole(path) as temporary:
+    with written_whole(path) as temporary:
         content.save_as(temporary, enforce_file_format=True)
 
 

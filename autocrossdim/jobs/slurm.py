@@ -96,9 +96,9 @@ def submit(jobs: Mapping[str, Job], folder: Path, options: Mapping[str, str]) ->
     Raises:
         UserError: SLURM or submitit is missing, or `sbatch` does not accept an option.
     """
-    if shutil.which("sbatch") is None:
+    if missing := [program for program in ("sbatch", "srun") if shutil.which(program) is None]:
         raise UserError(
-            "--slurm: `sbatch` was not found. Run this command on a login node of the cluster, or without --slurm."
+            f"--slurm: `{missing[0]}` was not found. Run this command on a login node of the cluster, or without --slurm."
         )
     try:
         from submitit import SlurmExecutor

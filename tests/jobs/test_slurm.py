@@ -331,8 +331,13 @@ def test_options_sbatch_does_not_take_are_one_clear_line(
     assert output("squeue", "-h") == ""
 
 
-def test_without_sbatch_it_says_so(raw: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
+@pytest.mark.parametrize(("present", "missing"), [((), "sbatch"), (("sbatch",), "srun")])
+def test_without_sbatch_or_srun_it_says_so(
+    raw: Path, work: Path, tmp_path: Path, present: tuple[str, ...], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in present:
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     result = submit(raw, work, "--slurm", "time=10")
     assert result.returncode == 2
-    assert "`sbatch` was not found" in result.stderr
+    assert f"`{missing}` was not found" in result.stderr

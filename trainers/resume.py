@@ -39,13 +39,20 @@ def existing_checkpoint(run: Run) -> Checkpoint | None:
     return checkpoint
 
 
-def require_held_out(run: Run, trained_on: TrainedOn) -> None:
-    """Raise a UserError if a case that weights were trained on, even if renamed, is a validation case of the fold."""
+def require_held_out(run: Run, trained_on: TrainedOn, source: object = None) -> None:
+    """Raise a UserError if a case that weights were trained on, even if renamed, is a validation case of the fold.
+
+    Args:
+        run: The run.
+        trained_on: What the weights were trained on.
+        source: Where the weights come from, for the message; the checkpoint of the run if None.
+    """
     leaked = trained_on.among(run.task.split.val, run.task.split.train, run.task.store.contents)
     if leaked:
         raise UserError(
-            f"{run.folder.latest}: trained on other cases than the fold has now: {listed(leaked)}, which it was "
-            "trained on, would validate it. Train again with --restart, and with weights that were not trained on them."
+            f"{source or run.folder.latest}: trained on other cases than the fold has now: "
+            f"{listed(leaked)}, which it was trained on, would validate it. Train again with --restart, and with "
+            "weights that were not trained on them."
         )
 
 

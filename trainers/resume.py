@@ -47,7 +47,8 @@ def require_held_out(run: Run, trained_on: TrainedOn, source: object = None) -> 
         trained_on: What the weights were trained on.
         source: Where the weights come from, for the message; the checkpoint of the run if None.
     """
-    leaked = trained_on.among(run.task.split.val, run.task.split.train, run.task.store.contents)
+    task = run.task
+    leaked = trained_on.among(task.split.val, task.split.train, task.store.contents, task.groups)
     if leaked:
         raise UserError(
             f"{source or run.folder.latest}: trained on other cases than the fold has now: "

@@ -140,8 +140,11 @@ def split_of(run: Run) -> dict[str, list[str]]:
 
 
 def has_other_scans(run: Run, checkpoint: Checkpoint) -> bool:
-    """Return whether a checkpoint learned from other unlabelled scans than the run would."""
-    return checkpoint.split.get("unlabelled", []) != list(run.unlabelled)
+    """Return whether a checkpoint learned from other unlabelled scans than the run would, or earlier images of them."""
+    scans = run.task.unlabelled
+    if scans is None:
+        return bool(checkpoint.split.get("unlabelled"))
+    return not checkpoint.learned_from(scans.names, scans.store.image_hash)
 
 
 def is_finished(run: Run, checkpoint: Checkpoint) -> bool:

@@ -170,6 +170,17 @@ def test_a_student_of_other_scans_is_not_compared(taught: tuple[Path, Path], stu
     assert "No comparison" in kept.sentence
 
 
+def test_a_student_of_earlier_images_of_the_scans_is_not_compared(
+    taught: tuple[Path, Path], student: Student, tmp_path: Path
+) -> None:
+    raw, work = (Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in taught)
+    first, second = sorted((raw / "imagesUn").iterdir())
+    shutil.copy(second, first)
+    kept = autocrossdim.distil(raw, work=work, **QUICK)
+    assert kept.held_out is None
+    assert "No comparison" in kept.sentence
+
+
 def test_cases_added_since_find_best_are_named_before_anything_is_trained(
     taught: tuple[Path, Path], tmp_path: Path
 ) -> None:

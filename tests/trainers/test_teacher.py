@@ -110,6 +110,24 @@ def test_an_interrupted_run_learns_the_same_from_unlabelled_scans(
     assert any(not torch.equal(tensor, three[name]) for name, tensor in one.items())
 
 
+def test_an_interrupted_run_does_not_go_on_with_another_image_of_a_scan(
+    scans: Path, work: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = loop._write_checkpoint
+
+    def power_cut(*arguments: Any, **named: Any) -> None:
+        write(*arguments, **named)
+        raise PowerCut
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(loop, "_write_checkpoint", power_cut)
+        train(epochs=2, unlabelled=1)
+    first, second = sorted(scans.iterdir())
+    shutil.copy(second, first)
+    with pytest.raises(UserError, match="learned from other unlabelled scans than imagesUn contains now"):
+        train(epochs=2, unlabelled=1)
+
+
 def test_scans_are_used_on_request_only(
     scans: Path, planned: tuple[Path, Path], train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:

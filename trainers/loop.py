@@ -60,6 +60,8 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         say(f"{run.name}: resuming after step {state.step} (started from {source}).")
     if run.unlabelled:
         say(f"{run.name}: also learns from {counted(len(run.unlabelled), 'unlabelled scan')}.")
+    elif run.task.unlabelled is not None:
+        say(f"{run.name}: no unlabelled scan to learn from, because all are of patients (groups) that it validates.")
     with ExitStack() as stack:
         if fabric.world_size > 1:
             stack.enter_context(SyncedBatchNorm())

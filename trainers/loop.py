@@ -68,9 +68,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         # Workers start inside: a SIGTERM to all processes must not end them before the last step.
         stop = stack.enter_context(noting_requests())
         training = stack.enter_context(training_batches(run, state, fabric))
-        # A distilled network draws its unlabelled patches from the training batches.
-        has_mean_teacher = bool(run.unlabelled) and run.task.soft_labels is None
-        unlabelled = stack.enter_context(unlabelled_batches(run, state, fabric)) if has_mean_teacher else None
+        unlabelled = stack.enter_context(unlabelled_batches(run, state, fabric)) if run.has_mean_teacher else None
         # After the workers, because they are forked: the display must not be in use at that time.
         display = Display(run, state, stack.enter_context(bars()))
         if fabric.device.type == "cpu":
@@ -126,7 +124,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                 device=fabric.device,
                 autocast=fabric.autocast,
             )
-            collapses = has_mean_teacher and not state.untaught and has_collapsed(state, scores.mean_dice)
+            collapses = run.has_mean_teacher and not state.untaught and has_collapsed(state, scores.mean_dice)
             state.untaught |= collapses
             entry = _entry(run, state, scores, learner.optimizer.param_groups[-1]["lr"])
             is_best = scores.mean_dice is not None and (state.best is None or scores.mean_dice > state.best)

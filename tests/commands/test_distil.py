@@ -112,6 +112,7 @@ def test_a_2d_student_learns_what_2d_and_3d_teachers_say_together(
     quick += [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
     said = succeed("distil", raw, "--work", work, "--fold", 0, *quick)
     assert "omnia_distilled: one network that learned from omnia + dx" in " ".join(said.split())
+    assert f"Next: autocrossdim distil {raw} --work {tmp_path / 'work'} --epochs 1" in " ".join(said.split())
 
     spoken = {}
     for config in (["omnia"], ["dx"], ["omnia", "dx"]):

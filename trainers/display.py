@@ -5,6 +5,7 @@ from autocrossdim.system.console import Bars, say
 from trainers.forecast import Left, forecast, seconds_before
 from trainers.run import Run
 from trainers.schedule import last_epoch
+from trainers.teacher import work_done
 
 WARM_UP = 2  # steps that are not measured: the first ones allocate memory and wait for the first batches
 MEASURED = 10  # steps after which the time is estimated
@@ -21,7 +22,8 @@ class Display:
 
     def __init__(self, run: Run, state: RunState, shown: Bars) -> None:
         self._run, self._state, self._bars = run, state, shown
-        self._start = self._warm = (state.step, state.seconds)
+        self._first = state.step
+        self._start = self._warm = (work_done(state), state.seconds)
         self._before = seconds_before(run)
         self._score: float | None = None
 
@@ -32,9 +34,9 @@ class Display:
             loss: The newest loss that is known; None if there is none yet in this epoch.
         """
         state, settings, folds = self._state, self._run.settings, self._run.task.turn[1]
-        steps, left = state.step - self._start[0], self._left()
+        steps, left = state.step - self._first, self._left()
         if steps == WARM_UP:
-            self._warm = (state.step, state.seconds)
+            self._warm = (work_done(state), state.seconds)
         if steps == WARM_UP + MEASURED:
             say(
                 f"{self._run.name}: about {left.sentence(folds)}, estimated from {MEASURED} steps on this machine. "
@@ -67,7 +69,7 @@ class Display:
 
     def _left(self) -> Left:
         """Return the time that is left, from the steps after the warm-up or, before there are any, from its steps."""
-        state = self._state
-        step, seconds = self._warm if state.step > self._warm[0] else self._start
-        seconds_per_step = (state.seconds - seconds) / max(1, state.step - step)
+        state, now = self._state, work_done(self._state)
+        before, seconds = self._warm if now > self._warm[0] else self._start
+        seconds_per_step = (state.seconds - seconds) / max(1, now - before)
         return forecast(self._run, state, seconds_per_step=seconds_per_step, seconds_before=self._before)

@@ -10,6 +10,7 @@ from trainers.resume import existing_checkpoint, is_trained
 from trainers.run import Run
 from trainers.schedule import seconds_left
 from trainers.slices import SUFFIX, TIME, follows_slices, is_on_slices, run_on_slices, run_on_volumes, starts_on_slices
+from trainers.teacher import work_per_step
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,20 @@ def forecast(run: Run, state: RunState, *, seconds_per_step: float, seconds_befo
     Args:
         run: The run.
         state: Its state.
-        seconds_per_step: Training time per step, as measured.
+        seconds_per_step: Training time per step without unlabelled scans, as measured.
         seconds_before: Training time of the network that the run starts from, see `seconds_before`.
     """
     position, folds = run.task.turn
-    own = seconds_left(state, run.settings, seconds_per_step=seconds_per_step)
+    own = seconds_left(state, run.settings, seconds_per_step=seconds_per_step * _work_per_step(run, state))
     after = _seconds_on_volumes(run, state.seconds + own) if is_on_slices(run) else 0.0
     fold = seconds_before + state.seconds + own + after
     left = own + after
     return Left(left, left + (folds - position) * fold, done=1 - left / fold if fold > 0 else 0.0)
+
+
+def _work_per_step(run: Run, state: RunState) -> float:
+    settings = run.settings
+    return work_per_step(state, settings.epochs * settings.steps_per_epoch) if run.has_mean_teacher else 1.0
 
 
 def outline(run: Run) -> str:
@@ -127,4 +133,5 @@ def _seconds_on_volumes(run: Run, on_slices: float) -> float:
         expected = on_slices * (1 - TIME) / TIME
     else:
         expected = measured * settings.epochs * settings.accumulate * settings.steps_per_epoch / STEPS_PER_EPOCH
+        expected *= _work_per_step(run, RunState())
     return expected if settings.max_seconds is None else min(expected, (1 - TIME) * settings.max_seconds)

@@ -123,7 +123,7 @@ def _network(run: Run, resumed: Checkpoint | None) -> tuple[SegmentationNetwork,
     plan = run.task.plan.network_plan(run.configuration)
     if resumed is None:
         network, provenance = starting_network(plan, run.start, run.folder)
-        require_held_out(run, TrainedOn.of(provenance))
+        require_held_out(run, TrainedOn.of(provenance), provenance.get("model"))
         say(f"Starting weights: {network.load_report}")
         teachers = {} if run.task.soft_labels is None else {"teachers": run.task.soft_labels.teachers}
         return network, {**provenance, "asked": run.task.weights, **teachers}

@@ -60,15 +60,15 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
         say(f"{run.name}: resuming after step {state.step} (started from {source}).")
     if run.unlabelled:
         say(f"{run.name}: also learns from {counted(len(run.unlabelled), 'unlabelled scan')}.")
+    elif run.task.unlabelled is not None:
+        say(f"{run.name}: no unlabelled scan to learn from, because all are of patients (groups) that it validates.")
     with ExitStack() as stack:
         if fabric.world_size > 1:
             stack.enter_context(SyncedBatchNorm())
         # Workers start inside: a SIGTERM to all processes must not end them before the last step.
         stop = stack.enter_context(noting_requests())
         training = stack.enter_context(training_batches(run, state, fabric))
-        # A distilled network draws its unlabelled patches from the training batches.
-        has_mean_teacher = bool(run.unlabelled) and run.task.soft_labels is None
-        unlabelled = stack.enter_context(unlabelled_batches(run, state, fabric)) if has_mean_teacher else None
+        unlabelled = stack.enter_context(unlabelled_batches(run, state, fabric)) if run.has_mean_teacher else None
         # After the workers, because they are forked: the display must not be in use at that time.
         display = Display(run, state, stack.enter_context(bars()))
         if fabric.device.type == "cpu":
@@ -128,7 +128,7 @@ def train(run: Run, learner: Learner, fabric: Fabric, resumed: Checkpoint | None
                     autocast=fabric.autocast,
                 )
             )
-            collapses = has_mean_teacher and not state.untaught and has_collapsed(state, scores.mean_dice)
+            collapses = run.has_mean_teacher and not state.untaught and has_collapsed(state, scores.mean_dice)
             state.untaught |= collapses
             entry = _entry(run, state, scores, learner.optimizer.param_groups[-1]["lr"])
             is_best = scores.mean_dice is not None and (state.best is None or scores.mean_dice > state.best)

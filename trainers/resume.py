@@ -39,13 +39,21 @@ def existing_checkpoint(run: Run) -> Checkpoint | None:
     return checkpoint
 
 
-def require_held_out(run: Run, trained_on: TrainedOn) -> None:
-    """Raise a UserError if a case that weights were trained on, even if renamed, is a validation case of the fold."""
-    leaked = trained_on.among(run.task.split.val, run.task.split.train, run.task.store.contents)
+def require_held_out(run: Run, trained_on: TrainedOn, source: object = None) -> None:
+    """Raise a UserError if a case that weights were trained on, even if renamed, is a validation case of the fold.
+
+    Args:
+        run: The run.
+        trained_on: What the weights were trained on.
+        source: Where the weights come from, for the message; the checkpoint of the run if None.
+    """
+    task = run.task
+    leaked = trained_on.among(task.split.val, task.split.train, task.store.contents, task.groups)
     if leaked:
         raise UserError(
-            f"{run.folder.latest}: trained on other cases than the fold has now: {listed(leaked)}, which it was "
-            "trained on, would validate it. Train again with --restart, and with weights that were not trained on them."
+            f"{source or run.folder.latest}: trained on other cases than the fold has now: "
+            f"{listed(leaked)}, which it was trained on, would validate it. Train again with --restart, and with "
+            "weights that were not trained on them."
         )
 
 
@@ -132,8 +140,11 @@ def split_of(run: Run) -> dict[str, list[str]]:
 
 
 def has_other_scans(run: Run, checkpoint: Checkpoint) -> bool:
-    """Return whether a checkpoint learned from other unlabelled scans than the run would."""
-    return checkpoint.split.get("unlabelled", []) != list(run.unlabelled)
+    """Return whether a checkpoint learned from other unlabelled scans than the run would, or earlier images of them."""
+    scans = run.task.unlabelled
+    if scans is None:
+        return bool(checkpoint.split.get("unlabelled"))
+    return not checkpoint.learned_from(scans.names, scans.store.image_hash)
 
 
 def is_finished(run: Run, checkpoint: Checkpoint) -> bool:

@@ -64,6 +64,11 @@ class Run:
         return () if self.task.unlabelled is None else self.task.unlabelled.names
 
     @property
+    def has_mean_teacher(self) -> bool:
+        """Whether its average teaches it on unlabelled scans; a distilled network draws them like labelled cases."""
+        return bool(self.unlabelled) and self.task.soft_labels is None
+
+    @property
     def learning_rate(self) -> float:
         """Peak learning rate: that of the settings, else that of the configuration."""
         rate = self.settings.learning_rate

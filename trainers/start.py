@@ -51,7 +51,7 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
         network = build_network(plan, None)
         transfer(checkpoint.network, source_plan, network, name)
         provenance = {"model": name, "steps": checkpoint.run.step, "started_from": checkpoint.provenance}
-        if weights == PREVIOUS:
+        if checkpoint.plan.dataset == folder.workspace.dataset:  # elsewhere, the same names are other cases
             provenance |= checkpoint.trained_on.provenance()
     return network, {**provenance, "report": asdict(network.load_report)}
 

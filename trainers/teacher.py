@@ -7,6 +7,7 @@ the elements that UniMatch (Yang et al. 2023) found to matter in segmentation. T
 so it has never seen the fold's validation cases.
 """
 
+import math
 from types import EllipsisType
 
 import torch
@@ -18,12 +19,31 @@ from trainers.loss import IGNORED
 START = 0.25  # progress of the run at which the teacher begins; before, it knows less than the labelled cases show
 CONFIDENCE = 0.95  # probability from which on the teacher's answer counts (FixMatch, UniMatch: 0.95)
 COLLAPSE = 0.05  # fall of the validation pseudo-Dice below its last value without the teaching that ends it
+DURATION = 2.0  # of a step with unlabelled scans, relative to one without; a little more on a CPU, see the docs
 BOX = (0.3, 0.7)  # edge length of the pasted box relative to the patch
 
 
 def is_teaching(state: RunState, progress: float) -> bool:
     """Return whether the unlabelled scans are used in the next step."""
     return progress >= START and not state.untaught
+
+
+def work_done(state: RunState) -> float:
+    """Return the number of steps so far; one with unlabelled scans counts as often as it takes longer."""
+    return state.step + (DURATION - 1) * state.taught_steps
+
+
+def work_per_step(state: RunState, steps: int) -> float:
+    """Return the mean duration of the steps that are left, relative to one without unlabelled scans.
+
+    Args:
+        state: State of the run.
+        steps: Number of steps of the whole run.
+    """
+    if state.untaught:
+        return 1.0
+    taught = steps - max(state.step, math.ceil(START * steps))
+    return 1 + (DURATION - 1) * taught / max(1, steps - state.step)
 
 
 @torch.no_grad()

@@ -170,9 +170,17 @@ def _cases(
     return cases
 
 
-def present(student: "Student | None", *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":
-    """Yield what the command line prints: the comparison with the ensemble, and the next command."""
+def present(
+    student: "Student | None", *, dataset: str, work: Any, config: str | None, **options: Any
+) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: the comparison with the ensemble, and the next command.
+
+    Without the network that was trained on all cases, `predict` would average the folds, which is as slow as the
+    ensemble; the remaining folds are then trained with the same options.
+    """
     from autocrossdim.commands.next_step import next_step
+    from autocrossdim.commands.project import ALL, Project
+    from autocrossdim.jobs import option_words
     from autocrossdim.system.console import is_relayed
 
     if is_relayed():
@@ -181,4 +189,9 @@ def present(student: "Student | None", *, dataset: str, work: Any, **_: object) 
         yield "When all jobs are finished, this command without --slurm writes the comparison with the ensemble."
         return
     yield student.sentence
-    yield next_step("predict", dataset, "-i", "IMAGES", "-o", "SEGMENTED", "--config", student.name, work=work)
+    if Project.open(dataset, work=work).workspace.fold(student.name, ALL).latest.exists():
+        yield next_step("predict", dataset, "-i", "IMAGES", "-o", "SEGMENTED", "--config", student.name, work=work)
+        return
+    same = {name: options[name] for name in ("epochs", "max_time", "weights", "set")}
+    device = None if options["device"] == "auto" else options["device"]
+    yield next_step("distil", dataset, *option_words(config=config, **same, device=device), work=work)

@@ -238,7 +238,7 @@ def outgrown_folds(project: Project) -> list[OutgrownFold]:
             is_cascade = configuration.previous_stage is not None
             if trained is None and not is_cascade and (corrected := checkpoint.corrected(split.train, of_case)):
                 trained = f"trained on earlier versions of {listed(corrected)}"
-            seen = checkpoint.trained_on.among(split.val, split.train, of_case)
+            seen = checkpoint.trained_on.among(split.val, split.train, of_case, project.dataset.groups)
             if trained or seen:
                 first = checkpoint.first_weights
                 weights = None if first == configuration.default_weights else first

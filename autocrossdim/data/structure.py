@@ -106,6 +106,11 @@ def check_structure(path: Path) -> StructureCheck:
         structure.warnings.append(
             f"groups in dataset.json do not name {listed(ungrouped, 10)}: each is a group of its own."
         )
+    if dataset.groups and (ungrouped := sorted(unlabelled - set(dataset.groups))):
+        structure.warnings.append(
+            f"groups in dataset.json do not name {listed(ungrouped, 10)} of imagesUn: each is a group of its own. Add "
+            "those whose patient has other scans, so that no fold learns from patients that it validates."
+        )
     number = len({dataset.groups.get(name, name) for name in names})
     if 0 < number < FEW:
         units = counted(number, "group" if dataset.groups else "training case")

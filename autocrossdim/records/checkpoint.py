@@ -2,7 +2,7 @@
 
 import hashlib
 import zipfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, field, fields
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,17 @@ class Checkpoint:
         """
         known = {name: contents(name) for name in train if name in self.sources}
         return sorted(name for name, found in known.items() if found and self.sources[name] not in found)
+
+    def learned_from(self, scans: Collection[str], image_hash: Callable[[str], str]) -> bool:
+        """Return whether it learned from just these unlabelled scans, and from their present images.
+
+        Args:
+            scans: Names of the scans.
+            image_hash: Gives the content hash of the present image files of a scan (`Store.image_hash`).
+        """
+        if set(self.split.get("unlabelled", ())) != set(scans):
+            return False
+        return all(self.images[name] == image_hash(name) for name in scans if name in self.images)
 
     def write(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""

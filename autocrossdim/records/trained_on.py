@@ -29,17 +29,34 @@ class TrainedOn:
         """Return what `of` reads, JSON-able."""
         return {"cases": sorted(self.names), "contents": dict(self.contents)}
 
-    def among(self, validated: Collection[str], trained: Collection[str], contents: Contents) -> list[str]:
-        """Return the validation cases that are among these scans, each with its former name if it was renamed.
+    def among(
+        self, validated: Collection[str], trained: Collection[str], contents: Contents, groups: Mapping[str, str]
+    ) -> list[str]:
+        """Return the validation cases that are among these scans, or of the same group (patient) as one of them.
+
+        A case that was renamed is followed by its former name, and one of a known group by the scan of this group.
 
         Args:
             validated: Present validation cases.
             trained: Present training cases. What the dataset holds twice, in both, was copied and not renamed.
             contents: Gives the content hashes of a present case.
+            groups: Case or scan -> group; one without is a group of its own.
         """
+        known = sorted(self.names.intersection(validated))
+        former = self._former_names(set(validated) - set(known), trained, contents)
+        scan_of = {groups.get(name, name): name for name in sorted(self.names, reverse=True)}
+        others = sorted(set(validated) - set(known) - former.keys())
+        of_group = {name: scan_of[group] for name in others if (group := groups.get(name, name)) in scan_of}
+        return [
+            *known,
+            *(f"{new} (then named {old})" for new, old in former.items()),
+            *(f"{name} (through {scan}, of the same group)" for name, scan in of_group.items()),
+        ]
+
+    def _former_names(self, validated: Collection[str], trained: Collection[str], contents: Contents) -> dict[str, str]:
+        """Return the former names of validation cases that are among these scans under another name."""
         if not self.contents:
-            return sorted(self.names.intersection(validated))
-        copies = {name: self.contents.keys() & contents(name) for name in validated if name not in self.names}
+            return {}
+        copies = {name: self.contents.keys() & contents(name) for name in sorted(validated)}
         twice = set[str]().union(*map(contents, trained)) if any(copies.values()) else set[str]()
-        former = {name: self.contents[min(found - twice)] for name, found in copies.items() if found - twice}
-        return sorted(self.names.intersection(validated)) + [f"{new} (then named {old})" for new, old in former.items()]
+        return {name: self.contents[min(found - twice)] for name, found in copies.items() if found - twice}

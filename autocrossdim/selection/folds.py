@@ -78,7 +78,8 @@ def budget_of(work: CrossValidation, name: str, fold: int) -> Budget:
     if other := work.plan.differences(checkpoint.plan, [name]):
         raise Unusable(f"trained under another plan (different: {', '.join(other)}; add --restart)")
     split = work.splits[fold]
-    if leaked := checkpoint.trained_on.among(split.val, split.train, present_contents(work, name)):
+    of_case, groups = present_contents(work, name), work.dataset.groups
+    if leaked := checkpoint.trained_on.among(split.val, split.train, of_case, groups):
         raise Unusable(
             f"trained on other cases than splits.json lists now: it would be validated with {listed(leaked)}, which it "
             "was trained on (add --restart)"

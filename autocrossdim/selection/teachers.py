@@ -229,7 +229,8 @@ def _is_current(
     except Unusable:
         return False
     known = Checkpoint.read(work.workspace.fold(student.name, fold).latest)
-    same_scans = set(known.split.get("unlabelled", ())) == set(unlabelled)
+    scans = Store(work.workspace.unlabelled(student.name.removesuffix(DISTILLED)))
+    same_scans = known.learned_from(unlabelled, scans.image_hash)
     return same_scans and known.provenance.get("teachers") == teachers_digest(best, (fold,))
 
 

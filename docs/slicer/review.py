@@ -2,9 +2,10 @@
 
     Slicer --python-script review.py IMAGES SEGMENTATIONS DATASET
 
-IMAGES and SEGMENTATIONS are the `-i` and `-o` of `autocrossdim predict`, preferably with `--uncertainty`. DATASET is
-the directory of the training data, with dataset.json. "Save" copies the images of a case to imagesTr and writes its
-segmentation to labelsTr. Cases that have a label there are not shown again. This file needs nothing but 3D Slicer.
+IMAGES and SEGMENTATIONS are the `-i` and `-o` of `autocrossdim predict`, preferably with `--uncertainty`, or imagesUn
+and the drafts of `autocrossdim annotate_next`, of which the suggested ones are shown first. DATASET is the directory of
+the training data, with dataset.json. "Save" copies the images of a case to imagesTr and writes its segmentation to
+labelsTr. Cases that have a label there are not shown again. This file needs nothing but 3D Slicer.
 """
 
 import csv
@@ -73,9 +74,8 @@ class Folders:
         return self.dataset / "labelsTr" / f"{case.name}{self.ending()}"
 
     def cases(self) -> list[Case]:
-        """Return the cases without a label in labelsTr, in the order of uncertainty.csv, else by name."""
-        ending = self.ending()
-        table = self.segmentations / "uncertainty.csv"
+        """Return the cases without a label in labelsTr: those of the list in its order, then the others by name."""
+        ending, table = self.ending(), self._table()
         expected: dict[str, str] = {}
         if table.exists():
             with table.open(encoding="utf-8", newline="") as file:
@@ -94,6 +94,12 @@ class Folders:
             if case.images and case.segmentation.exists() and not self.label(case).exists():
                 found.append(case)
         return found
+
+    def _table(self) -> Path:
+        """Return the list: annotate_next.csv beside its drafts, or uncertainty.csv of `predict`."""
+        if self.segmentations.resolve().name == "annotate_next":
+            return self.segmentations.resolve().with_suffix(".csv")
+        return self.segmentations / "uncertainty.csv"
 
     def _images(self, name: str, ending: str) -> list[Path]:
         numbered = sorted(self.images.glob(f"{name}_[0-9][0-9][0-9][0-9]{ending}"))

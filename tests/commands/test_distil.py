@@ -112,6 +112,7 @@ def test_a_2d_student_learns_what_2d_and_3d_teachers_say_together(
     quick += [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
     said = succeed("distil", raw, "--work", work, "--fold", 0, *quick)
     assert "omnia_distilled: one network that learned from omnia + dx" in " ".join(said.split())
+    assert f"Next: autocrossdim distil {raw} --work {tmp_path / 'work'} --epochs 1" in " ".join(said.split())
 
     spoken = {}
     for config in (["omnia"], ["dx"], ["omnia", "dx"]):
@@ -166,6 +167,17 @@ def test_a_student_of_other_scans_is_not_compared(taught: tuple[Path, Path], stu
     shutil.copytree(work, tmp_path / "work")
     kept = autocrossdim.distil(raw, work=tmp_path / "work", **{**QUICK, "set": {**SETTINGS, "unlabelled": "off"}})
     assert kept.unlabelled == 2  # it is not trained again
+    assert kept.held_out is None
+    assert "No comparison" in kept.sentence
+
+
+def test_a_student_of_earlier_images_of_the_scans_is_not_compared(
+    taught: tuple[Path, Path], student: Student, tmp_path: Path
+) -> None:
+    raw, work = (Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in taught)
+    first, second = sorted((raw / "imagesUn").iterdir())
+    shutil.copy(second, first)
+    kept = autocrossdim.distil(raw, work=work, **QUICK)
     assert kept.held_out is None
     assert "No comparison" in kept.sentence
 

@@ -552,6 +552,13 @@ def test_few_cases_groups_that_do_not_fit_and_unused_labels_are_warnings(make_da
     assert "name cases that do not exist: z" in warnings
     assert "do not name c, d, e" in warnings
     assert "only 4 groups, fewer than 5: each fold holds out one of them" in warnings
+    (dataset / "imagesUn").mkdir()
+    for name in "bz":
+        shutil.copy(dataset / "imagesTr" / "a_0000.nii.gz", dataset / "imagesUn" / f"scan_{name}_0000.nii.gz")
+    edit_json(dataset, groups={**dict.fromkeys("abcde", "p"), "scan_b": "p"})
+    assert "groups in dataset.json do not name scan_z of imagesUn: each is a group of its own." in " ".join(
+        verify(dataset).warnings
+    )
     dataset = make_dataset("Dataset004_One", groups=dict.fromkeys("abcde", "p"))
     assert "only 1 group, fewer than 5: no case can be held out" in "\n".join(verify(dataset).warnings)
     dataset = make_dataset("Dataset003_Unused")

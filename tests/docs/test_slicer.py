@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,6 +52,14 @@ def test_cases_come_in_the_order_of_the_list_without_those_that_are_done(folders
     assert [case.expected_dice for case in cases] == ["0.5", "", ""]
     (folders.segmentations / "uncertainty.csv").unlink()
     assert [case.name for case in folders.cases()] == ["a", "b", "unlisted"]
+
+
+def test_of_the_drafts_of_annotate_next_the_suggested_ones_come_first(folders: Any) -> None:
+    drafts = folders.segmentations.rename(folders.segmentations.with_name("annotate_next"))
+    (drafts / "uncertainty.csv").unlink()
+    drafts.with_suffix(".csv").write_text("rank,case,expected_dice\n1,unlisted,0.7\n2,b,\n", encoding="utf-8")
+    cases = replace(folders, segmentations=drafts).cases()
+    assert [(case.name, case.expected_dice) for case in cases] == [("unlisted", "0.7"), ("b", ""), ("a", "")]
 
 
 def test_a_correction_becomes_a_training_case(folders: Any) -> None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from autocrossdim.commands.plugins import Unlabelled
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.files import write_text
 from tests.trainers.conftest import checkpoint_of
@@ -10,6 +11,7 @@ from trainers.forecast import Left, forecast, outline, seconds_before
 from trainers.run import Run
 from trainers.schedule import seconds_left, shorten
 from trainers.slices import run_on_slices, run_on_volumes
+from trainers.teacher import DURATION, work_done
 from trainers.trainer import DefaultTrainer
 
 MakeRun = Callable[..., Run]
@@ -38,6 +40,19 @@ def test_folds_that_follow_take_as_long_as_this_one(make_run: MakeRun) -> None:
     assert left == Left(fold=80, all=80 + 3 * 100, done=pytest.approx(0.2))
     assert left.sentence(5) == "80 s left in this fold, 6 min in all 5 folds"
     assert left.sentence(1) == "80 s left"
+
+
+def test_steps_with_unlabelled_scans_take_longer(make_run: MakeRun) -> None:
+    run = make_run(dims=2, epochs=10, steps_per_epoch=4)
+    scans = Unlabelled(run.task.store, ("scan",))
+    run = in_turn(replace(run, task=replace(run.task, unlabelled=scans)), 1, 2)
+    first = forecast(run, RunState(step=4, seconds=4), seconds_per_step=1)
+    assert first.fold == 6 + 30 * DURATION  # a quarter of the steps come without them
+    assert first.all == first.fold + 4 + 6 + 30 * DURATION
+    assert forecast(run, RunState(step=20, taught_steps=10), seconds_per_step=1).fold == 20 * DURATION
+    assert forecast(run, RunState(step=20, taught_steps=5, untaught=True), seconds_per_step=1).fold == 20
+    state = RunState(step=20, taught_steps=10)
+    assert work_done(state) == 10 + 10 * DURATION
 
 
 def test_a_fold_of_dx_includes_both_networks(make_run: MakeRun) -> None:

@@ -1,6 +1,7 @@
 """Training after cases were added: each fold continues from its own weights, and never validates what it has seen."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,24 @@ def test_a_fold_that_learned_from_its_validation_case_before_it_was_annotated_ha
     assert f"`{command}`" in said
     assert "--weights previous" not in said
     with pytest.raises(UserError, match=r"would validate it\. Train again with --restart"):
+        growing.train(0, weights="previous")
+
+
+def test_a_fold_that_learned_from_another_scan_of_a_patient_it_validates_now_has_to_start_over(
+    growing: Growing, edit_json: Callable[..., None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    scans = growing.raw / "imagesUn"
+    scans.mkdir()
+    shutil.copy(growing.raw / "imagesTs" / f"{NEW[1]}_0000.nii.gz", scans / "earlier_0000.nii.gz")
+    growing.train(0, unlabelled=1)
+    shutil.rmtree(scans)
+    edit_json(growing.raw, groups={"earlier": "patient", NEW[0]: "patient"})
+    capfd.readouterr()
+    growing.grow()
+    seen = f"{NEW[0]} (through earlier, of the same group)"
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"dx fold 0 was trained on {seen}, which is a validation case now" in said
+    with pytest.raises(UserError, match=re.escape(f"than the fold has now: {seen}")):
         growing.train(0, weights="previous")
 
 

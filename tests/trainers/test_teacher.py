@@ -17,6 +17,7 @@ from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import read_json, write_json
 from trainers import loop
 from trainers.loss import IGNORED
 from trainers.teacher import COLLAPSE, has_collapsed, is_teaching, pseudo_labelled, pseudo_labels
@@ -108,6 +109,24 @@ def test_an_interrupted_run_learns_the_same_from_unlabelled_scans(
     supervised = train(work=another_work("supervised"), **{**settings, "unlabelled": 0})
     three = Checkpoint.read(supervised.latest).network
     assert any(not torch.equal(tensor, three[name]) for name, tensor in one.items())
+
+
+def test_an_interrupted_run_does_not_go_on_with_another_image_of_a_scan(
+    scans: Path, work: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = loop._write_checkpoint
+
+    def power_cut(*arguments: Any, **named: Any) -> None:
+        write(*arguments, **named)
+        raise PowerCut
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(loop, "_write_checkpoint", power_cut)
+        train(epochs=2, unlabelled=1)
+    first, second = sorted(scans.iterdir())
+    shutil.copy(second, first)
+    with pytest.raises(UserError, match="learned from other unlabelled scans than imagesUn contains now"):
+        train(epochs=2, unlabelled=1)
 
 
 def test_scans_are_used_on_request_only(
@@ -204,9 +223,7 @@ def test_after_a_collapse_training_goes_back_to_the_best_weights_without_the_sca
     assert [line.get("collapsed_from") for line in history(folder)] == [None, 0.7, 0.7, 0.7]
 
 
-def test_scans_of_a_patient_who_is_validated_are_left_out(
-    scans: Path, planned: tuple[Path, Path], edit_json: Callable[..., None]
-) -> None:
+def test_scans_of_a_patient_who_is_validated_are_left_out(scans: Path, planned: tuple[Path, Path]) -> None:
     raw, work = planned
     names = sorted(file.name.removesuffix("_0000.nii.gz") for file in scans.iterdir())
     project = Project.open(raw, work=work)
@@ -215,3 +232,20 @@ def test_scans_of_a_patient_who_is_validated_are_left_out(
     project = Project(grouped, Workspace.of(raw.name, work))
     assert project.unlabelled(0) == tuple(names[1:])
     assert project.unlabelled("all") == tuple(names)
+
+
+def test_a_fold_without_scans_of_other_patients_says_so(
+    scans: Path, planned: tuple[Path, Path], work: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = planned[0]
+    (held_out,) = Project.open(raw, work=work).splits[0].val
+    file = raw / "dataset.json"
+    before = file.read_bytes()
+    names = (scan.name.removesuffix("_0000.nii.gz") for scan in scans.iterdir())
+    try:
+        write_json(file, {**read_json(file), "groups": dict.fromkeys([held_out, *names], "patient")})
+        folder = train(epochs=1, unlabelled=1)
+    finally:
+        file.write_bytes(before)
+    assert "no unlabelled scan to learn from" in " ".join(capsys.readouterr().err.split())
+    assert "unlabelled" not in Checkpoint.read(folder.latest).split

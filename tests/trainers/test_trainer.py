@@ -19,6 +19,7 @@ from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.errors import Interrupted, UserError
+from autocrossdim.system.files import read_json, write_json
 from trainers import loop
 from trainers.loss import DiceCrossEntropy
 from trainers.losses import Losses
@@ -293,6 +294,22 @@ def test_dx_starts_from_omnia_of_the_same_dataset_and_fold(train: Train) -> None
     provenance = Checkpoint.read(train(weights="omnia").latest).provenance
     assert "omnia/fold_0" in provenance["model"]
     assert provenance["report"]["parameters"]["new"] == 0
+
+
+def test_a_fold_never_starts_from_weights_that_were_trained_on_its_validation_cases(
+    train: Train, planned: tuple[Path, Path], work: Path
+) -> None:
+    space = Workspace.of(planned[0].name, work)
+    other = train(1, epochs=1)
+    with pytest.raises(UserError, match=r"fold_1.checkpoint_latest: trained on other cases than the fold has now"):
+        train(0, weights=str(other.root))
+    train(config="omnia", epochs=1)
+    folds = read_json(space.splits)
+    write_json(space.splits, [folds[1], folds[0], *folds[2:]])
+    (case,) = folds[1]["val"]
+    with pytest.raises(UserError, match=rf"omnia.fold_0.checkpoint_latest: .* now: {case}, which it was trained on"):
+        train(weights="omnia")
+    assert not space.fold("dx", 0).latest.exists()
 
 
 def test_slices_and_volumes_are_ensembled_on_the_original_grid(

@@ -98,7 +98,8 @@ def submit(jobs: Mapping[str, Job], folder: Path, options: Mapping[str, str]) ->
     """
     if missing := [program for program in ("sbatch", "srun") if shutil.which(program) is None]:
         raise UserError(
-            f"--slurm: `{missing[0]}` was not found. Run this command on a login node of the cluster, or without --slurm."
+            f"--slurm: `{missing[0]}` was not found. Run this command on a login node of the cluster, or without "
+            "--slurm."
         )
     try:
         from submitit import SlurmExecutor

@@ -200,6 +200,7 @@ class OutgrownFold:
         trained: On which cases, or versions of them, it was trained; None if on its present training cases.
         seen: Present validation cases that it was trained on, such as scans that were not labelled then.
         weights: Starting weights of its first training; None if these are the default.
+        settings: Options of `train` for the settings with which it was trained.
     """
 
     configuration: str
@@ -207,6 +208,14 @@ class OutgrownFold:
     trained: str | None
     seen: tuple[str, ...]
     weights: str | None
+    settings: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Options with which `train` trains it on its present cases, without `--fold`."""
+        if not self.seen:
+            return ("--weights", "previous", *self.settings)
+        return (*(() if self.weights is None else ("--weights", self.weights)), *self.settings, "--restart")
 
     @property
     def sentence(self) -> str:
@@ -221,6 +230,7 @@ class OutgrownFold:
 def outgrown_folds(project: Project) -> list[OutgrownFold]:
     """Return the trained folds whose cases have changed since then; `project` has the present folds."""
     from autocrossdim.records.checkpoint import Checkpoint  # imports torch
+    from autocrossdim.report.commands import setting_words
 
     found, of_case = [], planned_contents(project)
     for name, configuration in project.plan.configurations.items():
@@ -242,7 +252,8 @@ def outgrown_folds(project: Project) -> list[OutgrownFold]:
             if trained or seen:
                 first = checkpoint.first_weights
                 weights = None if first == configuration.default_weights else first
-                found.append(OutgrownFold(name, fold, trained, tuple(seen), weights))
+                settings = tuple(setting_words(checkpoint))
+                found.append(OutgrownFold(name, fold, trained, tuple(seen), weights, settings))
     return found
 
 
@@ -274,22 +285,14 @@ def explain_outgrown(
 def training_words(folds: Sequence[OutgrownFold]) -> list[list[str]]:
     """Return the options with which `train` trains outgrown folds on their present cases, one list per command.
 
+    Folds that start over come first, and the model of all cases last.
+
     Args:
         folds: The outgrown folds of one configuration.
     """
-    again = [each for each in folds if each.seen]
-    numbered = [each for each in folds if each.fold != ALL and not each.seen]
-    commands = []
-    if again:
-        weights = again[0].weights
-        commands.append([*_fold_words(again), *([] if weights is None else ["--weights", weights]), "--restart"])
-    if numbered:
-        # Without --fold, `train` would come to the folds that cannot continue, and stop.
-        commands.append([*(_fold_words(numbered) if again else []), "--weights", "previous"])
-    if any(each.fold == ALL for each in folds):
-        commands.append(["--fold", ALL, "--weights", "previous"])
-    return commands
-
-
-def _fold_words(folds: Iterable[OutgrownFold]) -> list[str]:
-    return [word for each in folds for word in ("--fold", str(each.fold))]
+    alike: dict[tuple[bool, tuple[str, ...]], list[str]] = {}
+    for each in sorted(folds, key=lambda each: (not each.seen, each.fold == ALL)):
+        alike.setdefault((each.fold == ALL, each.words), []).extend(("--fold", str(each.fold)))
+    # Without --fold, `train` would also come to the folds that need another command, and stop.
+    is_one = sum(not is_all for is_all, _ in alike) == 1 and not any(each.seen for each in folds)
+    return [[*([] if is_one and not is_all else named), *words] for (is_all, words), named in alike.items()]

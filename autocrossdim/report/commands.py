@@ -52,6 +52,11 @@ def _training_words(plan: Plan, checkpoint: Checkpoint) -> Iterator[str]:
         yield from ("--weights", _without_directory(weights))
     if checkpoint.environments and (devices := checkpoint.environments[-1].devices) > 1:
         yield from ("--devices", str(devices))
+    yield from setting_words(checkpoint)
+
+
+def setting_words(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield the options of `train` for the settings that were requested; none if these were not recorded."""
     for name in checkpoint.requested or ():
         value = checkpoint.settings.get(name)
         if name == "epochs":

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ import pytest
 
 import autocrossdim
 from autocrossdim.commands.arguments import Fold
-from autocrossdim.commands.growth import OutgrownFold, explain_outgrown, incompatible_keys, outgrown_folds
+from autocrossdim.commands.growth import (
+    OutgrownFold,
+    explain_outgrown,
+    incompatible_keys,
+    outgrown_folds,
+    training_words,
+)
 from autocrossdim.commands.plan_and_preprocess import present
 from autocrossdim.commands.project import Project
 from autocrossdim.data.images import read_label, write_label
@@ -124,6 +131,21 @@ def test_the_next_command_suits_the_folds(growing: Growing, monkeypatch: pytest.
     monkeypatch.undo()
     monkeypatch.setattr(Project, "splits", [])  # of a single case
     assert said().endswith(" --fold all")
+
+
+def test_the_next_commands_repeat_the_settings_of_the_folds() -> None:
+    few, many = ("--epochs", "4"), ("--epochs", "8", "--set", "unlabelled=1")
+    again = [replace(outgrown(fold, "f", weights="random"), settings=few) for fold in (0, 1)]
+    onward = [replace(outgrown(fold), settings=settings) for fold, settings in ((2, few), (3, many), (4, many))]
+    everything = replace(outgrown("all"), settings=few)
+    previous = ["--weights", "previous"]
+    assert training_words([*onward, everything, *again]) == [
+        ["--fold", "0", "--fold", "1", "--weights", "random", *few, "--restart"],
+        ["--fold", "2", *previous, *few],
+        ["--fold", "3", "--fold", "4", *previous, *many],
+        ["--fold", "all", *previous, *few],
+    ]
+    assert training_words(onward[1:]) == [[*previous, *many]]
 
 
 def test_folds_trained_on_earlier_versions_are_named_after_a_correction(

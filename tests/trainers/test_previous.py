@@ -13,6 +13,7 @@ import autocrossdim
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.summary import Summary
 from autocrossdim.records.workspace import FoldFolder, Workspace
+from autocrossdim.report.commands import setting_words
 from autocrossdim.system.errors import UserError
 from trainers import loop
 
@@ -60,6 +61,10 @@ def growing(planned: tuple[Path, Path], tmp_path: Path, quick: dict[str, object]
     return Growing(planned, tmp_path, quick)
 
 
+def settings_of(folder: FoldFolder) -> str:
+    return " ".join(setting_words(Checkpoint.read(folder.latest)))
+
+
 def validated(folder: FoldFolder) -> list[str]:
     return [case.file.removesuffix(".nii.gz") for case in Summary.read(folder.summary).metric_per_case]
 
@@ -74,7 +79,7 @@ def test_a_fold_is_kept_until_it_is_asked_to_continue(growing: Growing, capfd: p
     assert growing.of_new() == 0
     assert "dx fold 0 was trained on 4 of the 5 current training cases." in said
     command = f"autocrossdim train {growing.raw} --work {growing.work} --config dx --weights previous"
-    assert f"`{command}`" in said
+    assert f"`{command} {settings_of(folder)}`" in said
 
     growing.train(0)
     assert "dx fold 0: trained on 4 of the 5 current training cases. It is kept." in capfd.readouterr().err
@@ -122,15 +127,16 @@ def test_a_fold_that_learned_from_its_validation_case_before_it_was_annotated_ha
     scans = growing.raw / "imagesUn"
     scans.mkdir()
     shutil.copy(growing.raw / "imagesTs" / f"{NEW[0]}_0000.nii.gz", scans / f"{name}_0000.nii.gz")
-    growing.train(0, unlabelled=1)
+    folder = growing.train(0, unlabelled=1)
     shutil.rmtree(scans)
     capfd.readouterr()
     growing.grow()
     said = capfd.readouterr().err
     known = name if name == NEW[0] else f"{NEW[0]} (then named {name})"
     assert f"dx fold 0 was trained on {known}, which is a validation case now" in said
-    command = f"autocrossdim train {growing.raw} --work {growing.work} --config dx --fold 0 --weights random --restart"
-    assert f"`{command}`" in said
+    command = f"autocrossdim train {growing.raw} --work {growing.work} --config dx --fold 0 --weights random"
+    assert "--set unlabelled=1" in settings_of(folder)
+    assert f"`{command} {settings_of(folder)} --restart`" in said
     assert "--weights previous" not in said
     with pytest.raises(UserError, match=r"would validate it\. Train again with --restart"):
         growing.train(0, weights="previous")

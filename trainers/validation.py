@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autocrossdim.data.splits import Split
+from autocrossdim.evaluation.diagnosis import history_sentences
 from autocrossdim.evaluation.folder import Pair, evaluate_case
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.inference.model import Model
 from autocrossdim.preprocessing.store import Store
+from autocrossdim.records.history import read_history
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.selection.calibration import Evidence
 from autocrossdim.selection.held_out import evidence_file, predict_held_out, uncertainty_file
@@ -64,7 +66,8 @@ def validate(folder: FoldFolder, store: Store, split: Split, groups: Mapping[str
         record = store.record(name)
         pair = Pair(output, Path(record.label_path), groups.get(name), record.annotated_labels)
         results.append(evaluate_case(pair, model.plan.labels))
-    summarise(results, model.plan.labels).write(folder.summary)
+    warnings = tuple(history_sentences(read_history(folder.history)))
+    summarise(results, model.plan.labels).model_copy(update={"warnings": warnings}).write(folder.summary)
 
 
 def _validated(folder: FoldFolder) -> list[str]:

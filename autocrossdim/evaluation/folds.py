@@ -40,22 +40,27 @@ def _merge(workspace: Workspace, configuration: str, folders: Mapping[FoldFolder
     from autocrossdim.records.checkpoint import Checkpoint  # imports torch, which evaluating files does not need
 
     plan = Plan.read(workspace.plan)
-    summaries = []
+    summaries = {}
     for folder, cases in folders.items():
         if not folder.summary.exists():
             continue
         other = plan.differences(Checkpoint.read(folder.latest).plan, [configuration])
         if not other:
-            summaries.append(_of_cases(folder, cases, plan))
+            summaries[folder] = _of_cases(folder, cases, plan)
         else:
             say(
                 f"{folder.root}: trained under another plan (different: {', '.join(other)}), so it is left out of the "
                 "summary. Train it again with --restart."
             )
-    summaries = [summary for summary in summaries if summary.metric_per_case]
+    summaries = {folder: summary for folder, summary in summaries.items() if summary.metric_per_case}
     if not summaries:
         return None
-    summary = merge(summaries)
+    warnings = [
+        f"{folder.root.name.replace('_', ' ')}: {sentence}"
+        for folder, summary in summaries.items()
+        for sentence in summary.warnings
+    ]
+    summary = merge(list(summaries.values())).model_copy(update={"warnings": tuple(warnings)})
     summary.write(workspace.summary(configuration))
     dice = summary.foreground_mean["Dice"]
     scope = "" if summary.scope is None else f", {summary.scope}"

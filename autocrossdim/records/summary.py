@@ -125,6 +125,8 @@ class Summary(Concise, _Record):
         interval: Confidence intervals of both.
         labels: Label names by label key.
         skipped: File names of cases that were left out because they have no prediction.
+        warnings: What the training of the folds shows that may affect the results, such as a fall-back to the weights
+            before unlabelled scans.
         calibration: Calibration of the chosen model's probabilities.
         score: Score requested with `autocrossdim evaluate --score`.
         metric_per_case: Metrics of every case, sorted by file name.
@@ -135,6 +137,7 @@ class Summary(Concise, _Record):
     interval: Intervals = Intervals()
     labels: dict[str, str] = {}
     skipped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     calibration: SummaryCalibration | None = None
     score: Score | None = None
     metric_per_case: Annotated[tuple[CaseResult, ...], Field(min_length=1)]

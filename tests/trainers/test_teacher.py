@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from autocrossdim.commands.project import Project
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.run_state import RunState
+from autocrossdim.records.summary import Summary
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
@@ -213,7 +214,8 @@ def test_after_a_collapse_training_goes_back_to_the_best_weights_without_the_sca
     said = " ".join(capsys.readouterr().err.split())
     assert "fell from 0.700 to 0.500 while learning from unlabelled scans" in said
     assert "starts from the weights of epoch 1, the best so far" in said
-    folder = Workspace.of(scans.parent.name, work).fold("dx", 0)
+    space = Workspace.of(scans.parent.name, work)
+    folder = space.fold("dx", 0)
     latest, best = Checkpoint.read(folder.latest), Checkpoint.read(folder.best)
     assert (latest.run.step, best.run.step) == (4, 2)
     for name, tensor in best.network.items():
@@ -221,6 +223,9 @@ def test_after_a_collapse_training_goes_back_to_the_best_weights_without_the_sca
     train(work=work, epochs=4, patience=0, unlabelled=1)
     assert [line["unlabelled_steps"] for line in history(folder)] == [0, 2, 2, 2]
     assert [line.get("collapsed_from") for line in history(folder)] == [None, 0.7, 0.7, 0.7]
+    (warning,) = Summary.read(folder.summary).warnings
+    assert warning.startswith("Unlabelled scans: by epoch 2, the pseudo-Dice had fallen from 0.700 to 0.500")
+    assert Summary.read(space.summary("dx")).warnings == (f"fold 0: {warning}",)
 
 
 def test_scans_of_a_patient_who_is_validated_are_left_out(scans: Path, planned: tuple[Path, Path]) -> None:

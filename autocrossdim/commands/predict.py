@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -133,7 +133,7 @@ def predict(
         if is_on_hub(model):
             model = fetch(str(model)).name  # all jobs use the same revision
     part_of((), part)  # fails if it is wrong
-    with _claimed(input, output, part):
+    with _claimed(input, output, part, is_submission=slurm is not None):
         from autocrossdim.inference.folder import require_suitable, segment_folder
         from autocrossdim.inference.inputs import find_inputs
         from autocrossdim.inference.predictor import Predictor
@@ -188,8 +188,11 @@ def present(
 
 
 @contextmanager
-def _claimed(input: Path, output: Path, part: str) -> Iterator[None]:
+def _claimed(input: Path, output: Path, part: str, *, is_submission: bool) -> Iterator[None]:
     """Create the output directory and lock it, or this part of it; a new directory that stays empty is removed.
+
+    Several parts are segmented side by side, and jobs may be submitted meanwhile, but not beside a process that segments
+    everything.
 
     Raises:
         UserError: The input does not exist, the output cannot be written to, or another process writes to it.
@@ -199,9 +202,9 @@ def _claimed(input: Path, output: Path, part: str) -> Iterator[None]:
 
     created = not os.path.lexists(output)  # false, rather than an error, for an impossible path
     check_paths(input, output)
-    lock = output / (LOCK if part == WHOLE else f".part-{part.replace('/', '-of-')}{LOCK}")
+    own = nullcontext() if part == WHOLE else locked(output / f".part-{part.replace('/', '-of-')}{LOCK}", output)
     try:
-        with locked(lock, output):
+        with locked(output / LOCK, output, shared=is_submission or part != WHOLE), own:
             yield
     except UserError:
         if created:

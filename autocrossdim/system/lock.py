@@ -27,8 +27,8 @@ _ATTEMPTS = 100  # to create the lock file, while other processes remove and cre
 
 
 @contextmanager
-def locked(lock: Path, subject: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a lock during the block; only one process can hold it at a time.
+def locked(lock: Path, subject: Path, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
+    """Hold a lock during the block; only one process can hold it at a time, or several that share it.
 
     The operating system releases the lock when the process ends in any way, so a lock file that a killed process left
     behind does not matter. A directory that cannot be written to is not locked, nor is one on a file system without
@@ -38,16 +38,17 @@ def locked(lock: Path, subject: Path, *, wait: bool = False) -> Iterator[None]:
         lock: Lock file; it exists while the block runs. Its directory is created, and removed if it stays empty.
         subject: Directory or file to name in messages.
         wait: Wait until the other process has finished, instead of failing.
+        shared: Share the lock with other processes that share it.
 
     Raises:
-        UserError: Another process holds the lock, or the file cannot be created or opened.
+        UserError: Another process holds the lock and does not share it, or the file cannot be created or opened.
     """
     if sys.platform == "win32":
         yield
         return
     created = [folder for folder in lock.parents if not folder.exists()]
     try:
-        file = _acquire(lock, subject, wait)
+        file = _acquire(lock, subject, wait, shared)
     except OSError as error:
         raise from_os_error(error, lock, "written") from error
     try:
@@ -55,14 +56,16 @@ def locked(lock: Path, subject: Path, *, wait: bool = False) -> Iterator[None]:
     finally:
         if file is not None:
             with suppress(OSError):
-                lock.unlink()  # while it is held: another process must not lose the file it has just locked
+                # While it is held: another process must not lose the file it has just locked, or still shares.
+                if not shared or _lock(file):
+                    lock.unlink()
             os.close(file)
         with suppress(OSError):  # nothing was written to the directory, or something else stays in it
             for folder in created:
                 folder.rmdir()
 
 
-def _acquire(lock: Path, subject: Path, wait: bool) -> int | None:
+def _acquire(lock: Path, subject: Path, wait: bool, shared: bool) -> int | None:
     """Return the descriptor of the locked file, which names this process; None if the directory is read-only."""
     start, is_said = time.monotonic(), False
     while True:
@@ -70,7 +73,7 @@ def _acquire(lock: Path, subject: Path, wait: bool) -> int | None:
         if file is None:
             return None
         try:
-            if _lock(file) and _is_present(lock, file):
+            if _lock(file, shared=shared) and _is_present(lock, file):
                 with suppress(OSError):  # on a full disk, or in a file of another user, the lock works without a name
                     os.ftruncate(file, 0)
                     os.write(file, f"process {os.getpid()} on {platform.node()}".encode())
@@ -115,11 +118,11 @@ def _open(lock: Path) -> int | None:
     raise UserError(f"{shown_path(lock)}: cannot be created. Check the permissions of its directory.")
 
 
-def _lock(file: int) -> bool:
+def _lock(file: int, *, shared: bool = False) -> bool:
     """Lock an open file, unless another process holds it; return whether it is locked, as far as that is possible."""
     assert sys.platform != "win32"
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

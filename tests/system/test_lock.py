@@ -147,7 +147,43 @@ def test_predict_refuses_a_directory_that_another_process_writes_to(
         assert refused.returncode == 2
         assert f"{output}: process {process.pid} on {platform.node()} is writing to it" in refused.stderr
         assert not (output / "a.nii.gz").exists()
-        # Each part has its own cases, so that machines can share a directory.
-        assert command(*predict, "--part", "1/2").returncode == 0
+        part = command(*predict, "--part", "1/2")
+        assert part.returncode == 2
+        assert f"{output}: process {process.pid} on" in part.stderr
     assert command(*predict).returncode == 0
     assert not list(output.glob(".*"))
+
+
+def test_parts_of_a_directory_are_segmented_side_by_side_but_not_beside_all_of_it(
+    write_model: Callable[..., Path], write_image: Callable[..., Path], command: Callable[..., object], tmp_path: Path
+) -> None:
+    model, output = write_model(tmp_path / "model"), tmp_path / "out"
+    import numpy as np
+
+    write_image(tmp_path / "in" / "a_0000.nii.gz", np.zeros((8, 8, 8), np.float32))
+    predict = ("predict", model, "-i", tmp_path / "in", "-o", output, "--device", "cpu")
+    with locked(output / ".lock", output, shared=True), locked(output / ".part-0-of-2.lock", output):
+        assert command(*predict, "--part", "1/2").returncode == 0
+        for words in ((), ("--part", "0/2")):
+            refused = command(*predict, *words)
+            assert refused.returncode == 2
+            assert "is writing to it" in refused.stderr
+    assert command(*predict).returncode == 0
+    assert not list(output.glob(".*"))
+
+
+def test_the_last_one_to_share_a_lock_removes_it(tmp_path: Path) -> None:
+    file = tmp_path / ".lock"
+    with locked(file, tmp_path, shared=True):
+        with locked(file, tmp_path, shared=True):
+            pass
+        assert file.exists()
+        with pytest.raises(UserError, match="is writing to it"), locked(file, tmp_path):
+            pass
+    assert not file.exists()
+    with (
+        locked(file, tmp_path),
+        pytest.raises(UserError, match="is writing to it"),
+        locked(file, tmp_path, shared=True),
+    ):
+        pass

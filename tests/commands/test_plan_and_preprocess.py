@@ -24,6 +24,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sbatch.parent.mkdir()
     sbatch.write_text(SBATCH.format(script=script), encoding="utf-8")
     sbatch.chmod(0o755)
+    sbatch.with_name("srun").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(sbatch.parent), prepend=":")
     return script
 

@@ -346,9 +346,9 @@ def test_one_image_is_segmented_from_python(train: Train) -> None:
 BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")  # adapt to the images of the training
 
 
-def test_a_frozen_encoder_does_not_change(train: Train) -> None:
+def test_a_frozen_encoder_does_not_change(train: Train, another_work: Callable[[str], Path]) -> None:
     start = train(0)
-    end = train(1, weights=str(start.root), frozen_epochs=2, seed=7)
+    end = train(0, work=another_work("frozen"), weights=str(start.root), frozen_epochs=2, seed=7)
     before, after = Checkpoint.read(start.latest).network, Checkpoint.read(end.latest).network
     for name, tensor in before.items():
         if name.startswith("encoder.") and not name.endswith(BATCH_NORM):

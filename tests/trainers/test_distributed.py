@@ -82,7 +82,7 @@ def test_under_torchrun(planned: tuple[Path, Path], work: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("epoch 1,") == 1, "only the first process reports"
+    assert done.stderr.count("epoch 1 of 1,") == 1, "only the first process reports"
     folder = Workspace.of(planned[0].name, work).fold("dx", 1)
     assert Checkpoint.read(folder.latest).complete
     assert (folder.validation / "summary.json").exists()
@@ -121,8 +121,8 @@ def test_two_nodes_train_a_fold_together(planned: tuple[Path, Path], work: Path)
         *("--weights", "random", "--device", "cpu", "--epochs", "1", "--set", "steps_per_epoch=2"),
         *("--set", "workers=0", "--set", "validation_batches=1", "--set", "slices_first=false"),
     )
-    assert first.count("epoch 1,") == 1
-    assert "epoch 1," not in second
+    assert first.count("epoch 1 of 1,") == 1
+    assert "epoch 1 of 1," not in second
     folder = Workspace.of(planned[0].name, work).fold("dx", 4)
     assert Checkpoint.read(folder.latest).complete
     assert (folder.validation / "summary.json").exists()
@@ -187,7 +187,7 @@ def test_processes_agree_on_the_end_although_their_devices_round_differently(
     """By its own score, the second process would be on a plateau, and end before the first one."""
     settings = {**SETTINGS, "epochs": 4, "steps_per_epoch": 1, "patience": 1, "cooldown": 1}
     first, _ = on_two_nodes("-c", SCORED_DIFFERENTLY, str(planned[0]), str(work), json.dumps(settings))
-    assert first.count("epoch 4,") == 1
+    assert first.count("epoch 4 of 4,") == 1
     assert "schedule is shortened" not in first
 
 

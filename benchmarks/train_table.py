@@ -180,7 +180,7 @@ def tables(arms: Sequence[Arm]) -> str:
             differences(arms),
         ),
         (
-            "Paired differences, the default settings of the time (see the notes below) minus others (95 % interval).",
+            "Paired differences, the default settings minus others (95 % interval).",
             variants(arms),
         ),
         ("Pseudo-Dice during training, as each tool logs it on patches of training cases.", curves(arms)),

@@ -174,7 +174,9 @@ def main() -> NoReturn:
         sys.stdout.reconfigure(errors="replace")
     code = 0
     try:
-        code = app(_global_options_first(sys.argv[1:]), standalone_mode=False, prog_name="autocrossdim") or 0
+        # Not as an argument of `app`, which then would not expand `*` and `~` on Windows.
+        sys.argv[1:] = _global_options_first(sys.argv[1:])
+        code = app(standalone_mode=False, prog_name="autocrossdim") or 0
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except UserError as error:

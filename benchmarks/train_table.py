@@ -179,10 +179,7 @@ def tables(arms: Sequence[Arm]) -> str:
             "Paired differences, ours minus nnU-Net (95 % interval); a negative HD95 is in our favour.",
             differences(arms),
         ),
-        (
-            "Paired differences, the default settings minus others (95 % interval).",
-            variants(arms),
-        ),
+        ("Paired differences, the default settings minus others (95 % interval).", variants(arms)),
         ("Pseudo-Dice during training, as each tool logs it on patches of training cases.", curves(arms)),
     ]
     return "\n\n".join(f"{caption}\n\n" + "\n".join(lines) for caption, lines in parts)

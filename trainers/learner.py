@@ -6,7 +6,7 @@ import torch
 
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
-from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.checkpoint import PREVIOUS, Checkpoint
 from autocrossdim.records.environment import Environment, extended
 from autocrossdim.records.trained_on import TrainedOn
 from autocrossdim.system.console import say
@@ -123,7 +123,8 @@ def _network(run: Run, resumed: Checkpoint | None) -> tuple[SegmentationNetwork,
     plan = run.task.plan.network_plan(run.configuration)
     if resumed is None:
         network, provenance = starting_network(plan, run.start, run.folder)
-        require_held_out(run, TrainedOn.of(provenance), provenance.get("model"))
+        source = None if run.task.weights == PREVIOUS else provenance.get("model")
+        require_held_out(run, TrainedOn.of(provenance), source)
         say(f"Starting weights: {network.load_report}")
         teachers = {} if run.task.soft_labels is None else {"teachers": run.task.soft_labels.teachers}
         return network, {**provenance, "asked": run.task.weights, **teachers}

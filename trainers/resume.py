@@ -45,15 +45,19 @@ def require_held_out(run: Run, trained_on: TrainedOn, source: object = None) -> 
     Args:
         run: The run.
         trained_on: What the weights were trained on.
-        source: Where the weights come from, for the message; the checkpoint of the run if None.
+        source: Where starting weights come from; None for the weights that the fold already has.
     """
     task = run.task
     leaked = trained_on.among(task.split.val, task.split.train, task.store.contents, task.groups)
+    if leaked and source is not None:
+        raise UserError(
+            f"{source}: was trained on {listed(leaked)}, which would validate {run.name}. Choose weights that were not "
+            "trained on them, or train those again on the present folds."
+        )
     if leaked:
         raise UserError(
-            f"{source or run.folder.latest}: trained on other cases than the fold has now: "
-            f"{listed(leaked)}, which it was trained on, would validate it. Train again with --restart, and with "
-            "weights that were not trained on them."
+            f"{run.folder.latest}: trained on other cases than the fold has now: {listed(leaked)}, which it was "
+            "trained on, would validate it. Train again with --restart, and with weights that were not trained on them."
         )
 
 

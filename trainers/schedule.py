@@ -35,7 +35,7 @@ class Clock:
         return self._last - last
 
     def agree(self) -> None:
-        """Let the state contain all seconds that were added, in every process those of the first one."""
+        """Add the seconds since the last call to the state; every process takes the first one's value."""
         seconds, self._added = self.state.seconds + self._added, 0.0
         self.state.seconds = seconds if self._share is None else self._share(seconds)
 

@@ -29,7 +29,7 @@ def is_teaching(state: RunState, progress: float) -> bool:
 
 
 def work_done(state: RunState) -> float:
-    """Return the number of steps so far; one with unlabelled scans counts as often as it takes longer."""
+    """Return the number of steps so far; a step with unlabelled scans counts as `DURATION` steps."""
     return state.step + (DURATION - 1) * state.taught_steps
 
 

@@ -172,27 +172,27 @@ def predict(
 
 
 def present(
-    segmentations: Sequence[Path], *, output: Path, format: str, slurm: str | None, **_: object
+    segmentations: Sequence[Path], *, output: Path, format: str, part: str, slurm: str | None, **_: object
 ) -> Iterator[str]:
     """Yield what the command line prints: how many segmentations there are, where, and the next command.
 
-    Jobs have no segmentations yet, and `evaluate` reads those of the default format only.
+    Jobs have no segmentations yet, and `evaluate` reads only those of the default format, and of all parts.
     """
     from autocrossdim.commands.next_step import next_step
     from autocrossdim.system.text import counted
 
     if slurm is None:
         yield f"{output}: {counted(len(segmentations), 'segmentation')}."
-        if format == DEFAULT:
-            yield next_step("evaluate", output, "REFERENCES")
+        if format == DEFAULT and part == WHOLE:
+            yield next_step("evaluate", output, "REFERENCES", "--dataset", "DATASET")
 
 
 @contextmanager
 def _claimed(input: Path, output: Path, part: str, *, is_submission: bool) -> Iterator[None]:
     """Create the output directory and lock it, or this part of it; a new directory that stays empty is removed.
 
-    Several parts are segmented side by side, and jobs may be submitted meanwhile, but not beside a process that segments
-    everything.
+    Several parts are segmented side by side, and jobs may be submitted meanwhile, but not beside a process that
+    segments everything.
 
     Raises:
         UserError: The input does not exist, the output cannot be written to, or another process writes to it.

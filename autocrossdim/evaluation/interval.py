@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, t
 
 Floats = NDArray[np.float64]
@@ -59,7 +59,7 @@ def means(values: Floats, weights: Floats | None = None) -> Floats:
     return mean
 
 
-def interval(draws: Floats, values: Floats, number: int) -> Floats:
+def interval(draws: Floats, values: Floats, number: ArrayLike) -> Floats:
     """Return the ends of the 95 % intervals of means, (2, ...), expanded to Student's t as in `estimate`.
 
     The percentile interval of the bootstrap alone contained the mean of simulated cases in 75 % of the trials with
@@ -69,20 +69,23 @@ def interval(draws: Floats, values: Floats, number: int) -> Floats:
         draws: Means of the resamples, shape `(draws, ...)`. Those that are NaN are left out; if all are, so are the
             ends.
         values: Means of all cases, shape (...).
-        number: Number of groups, at least two.
+        number: Number of groups in which a value is known, shape (...) or the same for all; with fewer than two, the
+            ends are NaN.
     """
+    number = np.asarray(number)
+    freedom = np.maximum(number - 1, 1)
     tail = (1 - LEVEL) / 2
     ends = np.full((2, *draws.shape[1:]), np.nan)
     known = ~np.isnan(draws).all(axis=0)
     ends[:, known] = np.nanquantile(draws[:, known], [tail, 1 - tail], axis=0)
-    expanded: Floats = values + _expansion(LEVEL, number - 1) * np.sqrt(number / (number - 1)) * (ends - values)
-    return expanded
+    expanded: Floats = values + _expansion(LEVEL, freedom) * np.sqrt(number / freedom) * (ends - values)
+    return np.where(number < 2, np.nan, expanded)
 
 
-def _expansion(level: float, freedom: float) -> float:
+def _expansion(level: float, freedom: ArrayLike) -> Floats:
     """Return by how much an interval of a normal distribution is widened to that of Student's t."""
     tail = (1 + level) / 2
-    return float(t.ppf(tail, freedom) / norm.ppf(tail))
+    return np.asarray(t.ppf(tail, freedom) / norm.ppf(tail))
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def estimate(
     factor = 1.0
     if expanded and variance > 0 and draws.var() > 0:
         freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-        factor = _expansion(level, freedom) * np.sqrt(max(1.0, variance / draws.var()))
+        factor = float(_expansion(level, freedom) * np.sqrt(max(1.0, variance / draws.var())))
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value, float(value + factor * (low - value)), float(value + factor * (high - value)))
 

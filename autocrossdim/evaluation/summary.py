@@ -18,8 +18,8 @@ FOUND = {"HD95_found": "HD95", "ASSD_found": "ASSD"}
 A missed label counts as the image diagonal in HD95 and ASSD, so a few misses can outweigh all other cases.
 """
 
-
-SHARES = frozenset({"Dice", "IoU", "NSD"})  # metrics that are 1 at most; the others have no upper limit
+SHARES = frozenset({"Dice", "IoU", "NSD"})
+"""Metrics that are 1 at most; the others have no upper limit."""
 
 
 def summarise(cases: Sequence[CaseResult], labels: Labels, *, skipped: Iterable[str] = ()) -> Summary:
@@ -124,13 +124,13 @@ def _metric(case: CaseResult, key: str, metric: str) -> float:
 def _intervals(values: Floats, clusters: Sequence[str], metrics: Sequence[str]) -> tuple[Floats, Floats]:
     """Return the intervals of the means, shape `(2, labels, metrics)`, and of their means over labels.
 
-    Their ends are limited to the values that a metric can have.
+    Only groups in which a metric is known count for it. The ends are limited to the values that a metric can have.
     """
-    mean, number = means(values), len(set(clusters))
-    if number < 2:
-        return np.full((2, *mean.shape), np.nan), np.full((2, mean.shape[-1]), np.nan)
+    mean, (groups, of_case) = means(values), np.unique(np.asarray(clusters), return_inverse=True)
+    known = np.zeros((len(groups), *mean.shape), bool)
+    np.logical_or.at(known, of_case, ~np.isnan(values))
     draws = means(values, resampling_weights(clusters))
     largest = np.array([1.0 if metric in SHARES else np.inf for metric in metrics])
-    by_label = interval(draws, mean, number)
-    of_foreground = interval(foreground(draws), foreground(mean), number)
+    by_label = interval(draws, mean, known.sum(axis=0))
+    of_foreground = interval(foreground(draws), foreground(mean), known.any(axis=1).sum(axis=0))
     return by_label.clip(0, largest), of_foreground.clip(0, largest)

@@ -44,9 +44,9 @@ class TrainedOn:
         """
         known = sorted(self.names.intersection(validated))
         former = self._former_names(set(validated) - set(known), trained, contents)
-        scan_of = {groups.get(name, name): name for name in sorted(self.names, reverse=True)}
+        scan_of = {groups[name]: name for name in sorted(self.names, reverse=True) if name in groups}
         others = sorted(set(validated) - set(known) - former.keys())
-        of_group = {name: scan_of[group] for name in others if (group := groups.get(name, name)) in scan_of}
+        of_group = {name: scan_of[groups[name]] for name in others if groups.get(name) in scan_of}
         return [
             *known,
             *(f"{new} (then named {old})" for new, old in former.items()),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import autocrossdim
+from autocrossdim.commands.predict import present
 from autocrossdim.system.errors import UserError
 
 
@@ -73,3 +74,10 @@ def test_probabilities_need_segmentations_that_ensemble_can_read(tmp_path: Path)
     message = "--probabilities cannot be combined with --format bids: `ensemble` takes the grid"
     with pytest.raises(UserError, match=message):
         autocrossdim.predict("any", tmp_path, tmp_path / "out", format="bids", probabilities=True)
+
+
+@pytest.mark.parametrize(("format", "part", "lines"), [("image", "0/1", 2), ("image", "0/2", 1), ("bids", "0/1", 1)])
+def test_the_next_command_evaluates_what_is_complete(tmp_path: Path, format: str, part: str, lines: int) -> None:
+    said = list(present([tmp_path / "a.nii.gz"], output=tmp_path, format=format, part=part, slurm=None))
+    assert said[0] == f"{tmp_path}: 1 segmentation."
+    assert said[1:] == [f"Next: autocrossdim evaluate {tmp_path} REFERENCES --dataset DATASET"][: lines - 1]

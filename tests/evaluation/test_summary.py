@@ -48,6 +48,16 @@ def test_means_leave_out_nan() -> None:
     assert summary.labels == {"1": "liver", "2": "tumour"}
 
 
+def test_only_cases_that_have_a_label_count_for_its_interval() -> None:
+    def ends(*rare: float) -> tuple[float, float]:
+        cases = [case(str(number), 0.8, dice) for number, dice in enumerate([*rare, *[NAN] * (10 - len(rare))])]
+        return summarise(cases, TWO).ends("Dice", "2")
+
+    assert all(math.isnan(end) for end in ends(0.5))
+    low, high = ends(0.5, 0.6, 0.7)
+    assert high - low > 0.35  # Student's t of three cases: 0.50; as if there were ten: 0.23
+
+
 def test_a_label_that_is_nowhere_is_left_out_of_the_foreground_mean() -> None:
     summary = summarise([case("a", 0.5, NAN), case("b", 0.7, NAN)], TWO)
     assert math.isnan(summary.mean["2"]["Dice"])

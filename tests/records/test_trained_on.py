@@ -35,6 +35,7 @@ def test_another_scan_of_a_patient_who_was_trained_on_is_recognised_by_its_group
     trained_on = TrainedOn(frozenset({"a", "b"}))
     assert among(trained_on, ["c", "p2"], ["b"], groups) == ["c (through a, of the same group)"]
     assert among(trained_on, ["c", "p2"], ["b"]) == []
+    assert among(TrainedOn(frozenset({"a"})), ["c"], [], {"c": "a"}) == [], "a group may be named as a case"
 
 
 def test_what_earlier_trainings_have_seen_is_passed_on() -> None:

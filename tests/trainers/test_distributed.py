@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -182,11 +183,12 @@ autocrossdim.train(raw, work=work, fold=3, weights="random", device="cpu", set=j
 
 @pytest.mark.slow
 def test_processes_agree_on_the_end_although_their_devices_round_differently(
-    planned: tuple[Path, Path], work: Path
+    planned: tuple[Path, Path], work: Path, tmp_path: Path
 ) -> None:
     """By its own score, the second process would be on a plateau, and end before the first one."""
     settings = {**SETTINGS, "epochs": 4, "steps_per_epoch": 1, "patience": 1, "cooldown": 1}
-    first, _ = on_two_nodes("-c", SCORED_DIFFERENTLY, str(planned[0]), str(work), json.dumps(settings))
+    own = shutil.copytree(work, tmp_path / "own")  # other settings than those of the other tests
+    first, _ = on_two_nodes("-c", SCORED_DIFFERENTLY, str(planned[0]), str(own), json.dumps(settings))
     assert first.count("epoch 4 of 4,") == 1
     assert "schedule is shortened" not in first
 

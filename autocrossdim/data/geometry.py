@@ -97,7 +97,7 @@ def label_fault(image: Geometry, label: Geometry) -> str | None:
             "label to the grid of its image, in Python: sitk.Resample(label, image, "
             "interpolator=sitk.sitkNearestNeighbor)."
         )
-    return f"its geometry differs from that of its image: {difference}. Resample one of them."
+    return f"the label's geometry differs from the image's: {difference}. Resample one of them."
 
 
 def _turned(a: Geometry, b: Geometry) -> bool:

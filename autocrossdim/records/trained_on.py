@@ -32,9 +32,9 @@ class TrainedOn:
     def among(
         self, validated: Collection[str], trained: Collection[str], contents: Contents, groups: Mapping[str, str]
     ) -> list[str]:
-        """Return the validation cases that are among these scans, or of the same group (patient) as one of them.
+        """Return the validation cases that are among these scans or share a group (patient) with one of them.
 
-        A case that was renamed is followed by its former name, and one of a known group by the scan of this group.
+        Renamed cases are listed with their former name, and cases of a shared group with the scan of that group.
 
         Args:
             validated: Present validation cases.

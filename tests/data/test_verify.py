@@ -78,10 +78,22 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: shutil.copy(d / IMAGE, d / "imagesTr/a.nii.gz"),
         "imagesTr/a.nii.gz: the name lacks a channel number",
     ),
-    "shape": (lambda d: change(d / LABEL, array=np.zeros((8, 12, 11), np.uint8)), "its image: shape"),
-    "spacing": (lambda d: change(d / LABEL, spacing=(1, 1, 2.1)), "its image: spacing"),
-    "origin": (lambda d: change(d / LABEL, origin=(10, -20, 5.1)), "its image: origin"),
-    "direction": (lambda d: change(d / LABEL, direction=UPRIGHT), "its image: direction"),
+    "shape": (
+        lambda d: change(d / LABEL, array=np.zeros((8, 12, 11), np.uint8)),
+        "the label's geometry differs from the image's: shape",
+    ),
+    "spacing": (
+        lambda d: change(d / LABEL, spacing=(1, 1, 2.1)),
+        "the label's geometry differs from the image's: spacing",
+    ),
+    "origin": (
+        lambda d: change(d / LABEL, origin=(10, -20, 5.1)),
+        "the label's geometry differs from the image's: origin",
+    ),
+    "direction": (
+        lambda d: change(d / LABEL, direction=UPRIGHT),
+        "the label's geometry differs from the image's: direction",
+    ),
     "orientation": (lambda d: change(d / LABEL, direction=TURNED), "the label is stored as S"),
     "channels apart": (lambda d: change(d / IMAGE, spacing=(1, 1, 2.1)), "a_0001.nii.gz: its geometry differs"),
     "undeclared value": (

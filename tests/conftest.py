@@ -97,6 +97,19 @@ def write_dataset(
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_core() -> Iterator[None]:
+    """Let the program see one core: worker processes take longer to start than the little work of most tests.
+
+    Tests of workers give their number. Programs that a test starts see all cores.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(os, "sched_getaffinity"):
+            core = min(os.sched_getaffinity(0))
+            patch.setattr(os, "sched_getaffinity", lambda _: {core})
+        yield
+
+
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> DatasetBuilder:
     """Build a tiny dataset in `tmp_path`: see `write_dataset` for what can be asked of it."""

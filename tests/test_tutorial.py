@@ -1,7 +1,6 @@
 """The tutorial can be followed: all of its commands and Python run in order, on the same data, with little training."""
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Callable
@@ -30,8 +29,6 @@ def test_the_tutorial_leads_to_a_report_and_goes_on_in_python(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AUTOCROSSDIM_WORK", raising=False)
-    # One core: starting worker processes would take longer than their work.
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     printed = ""
     for line in "".join(blocks("from-eight-scans-to-a-report.md", "bash")).splitlines():
         program, command, *words = shlex.split(line)
@@ -52,7 +49,6 @@ def test_the_tutorial_leads_to_a_report_and_goes_on_in_python(
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     mpl.use("Agg")
     notebook = json.loads((TUTORIAL / "notebook.ipynb").read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]

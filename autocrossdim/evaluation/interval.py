@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit  # `scipy.stats` takes longer to import than the rest of this package
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats, Floats], Floats]
@@ -85,7 +85,7 @@ def interval(draws: Floats, values: Floats, number: ArrayLike) -> Floats:
 def _expansion(level: float, freedom: ArrayLike) -> Floats:
     """Return by how much an interval of a normal distribution is widened to that of Student's t."""
     tail = (1 + level) / 2
-    return np.asarray(t.ppf(tail, freedom) / norm.ppf(tail))
+    return np.asarray(stdtrit(freedom, tail) / ndtri(tail))
 
 
 @dataclass(frozen=True)

@@ -192,10 +192,10 @@ def limit(distances: Sequence[float], groups: Sequence[str]) -> float:
         distances: Distance of each held-out case.
         groups: Group (patient) of each case; cases of a patient count as one.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     n = len(set(groups))
     logarithm = np.log(np.asarray(distances) + SOFTENING)
-    width = t.ppf(LEVEL, n - 1) * logarithm.std(ddof=1) * np.sqrt(1 + 1 / n)
+    width = stdtrit(n - 1, LEVEL) * logarithm.std(ddof=1) * np.sqrt(1 + 1 / n)
     predicted = float(np.exp(logarithm.mean() + width)) - SOFTENING
     return max(predicted, float(np.quantile(distances, 0.99)), LEAST_LIMIT)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from autocrossdim.evaluation.interval import LEVEL, Estimate
 from autocrossdim.records.study import StudyRun
@@ -80,7 +80,7 @@ def time_ratio(arm: Sequence[StudyRun], reference: Sequence[StudyRun]) -> Estima
     mean, number = float(np.mean(logarithms)), len(logarithms)
     half = np.nan
     if number > 1:
-        half = float(t.ppf((1 + LEVEL) / 2, number - 1) * np.std(logarithms, ddof=1) / np.sqrt(number))
+        half = float(stdtrit(number - 1, (1 + LEVEL) / 2) * np.std(logarithms, ddof=1) / np.sqrt(number))
     return Estimate(float(np.exp(mean)), float(np.exp(mean - half)), float(np.exp(mean + half)))
 
 

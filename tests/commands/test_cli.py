@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import autocrossdim
 from autocrossdim.data.images import read_label
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
 
@@ -56,6 +57,22 @@ def thick_slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def planned(volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("planned")
+    autocrossdim.plan_and_preprocess(
+        volumes, work=work, encoder="test_efficientnet", patch_size=(16, 16, 16), batch_size=2, trial=False
+    )
+    return work
+
+
+@pytest.fixture
+def work(planned: Path, tmp_path: Path) -> list[object]:
+    """Options that name a work folder of its own, in which `volumes` is planned for small patches."""
+    shutil.copytree(planned, tmp_path, dirs_exist_ok=True)
+    return ["--work", tmp_path]
+
+
 def test_help_is_quick_and_does_not_import_torch() -> None:
     code = (
         "import sys, typer.testing; from autocrossdim.cli import app; "
@@ -80,9 +97,9 @@ def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path
     work = ["--work", tmp_path]
     expected = {"volumes": "dx", "thick_slices": "omnia"}[name]
 
-    # The encoder planned by default once, and a small one.
-    encoder = [] if name == "volumes" else ["--encoder", "test_efficientnet"]
-    said = succeed("plan_and_preprocess", raw, *work, "--memory", "2", *encoder)
+    # The encoder planned by default and a trial of a training step once, and a small one.
+    options = ["--memory", "2"] if name == "volumes" else [*SMALL, "--batch-size", "2"]
+    said = succeed("plan_and_preprocess", raw, *work, *options)
     assert f"Decision: {expected}" in said
     plan = json.loads((tmp_path / raw.name / "plan.json").read_text(encoding="utf-8"))
     assert plan["decision"]["configuration"] == expected
@@ -115,9 +132,9 @@ def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path: Path, succeed: Succeed) -> None:
-    work = ["--work", tmp_path]
-    succeed("plan_and_preprocess", volumes, *work, *SMALL)
+def test_a_killed_training_goes_on_with_the_same_command(
+    volumes: Path, work: list[object], tmp_path: Path, succeed: Succeed
+) -> None:
     words = ["train", volumes, *work, "--fold", "0", "--weights", "random", "--epochs", "6"]
     words += ["--set", "steps_per_epoch=2", "--set", "validation_batches=1"]
     process = subprocess.Popen([sys.executable, "-m", "autocrossdim", *map(str, words)], stderr=subprocess.DEVNULL)
@@ -137,10 +154,8 @@ def test_a_killed_training_goes_on_with_the_same_command(volumes: Path, tmp_path
 
 @pytest.mark.slow
 def test_mistakes_end_in_one_clear_line_and_exit_code_2(
-    volumes: Path, tmp_path: Path, succeed: Succeed, command: Command
+    volumes: Path, work: list[object], tmp_path: Path, command: Command
 ) -> None:
-    work = ["--work", tmp_path]
-    succeed("plan_and_preprocess", volumes, *work, *SMALL)
     predict = ["predict", volumes, *work, "-i", volumes / "imagesTs", "-o", tmp_path / "out"]
     for words, message in [
         (["plan_and_preprocess", tmp_path / "nowhere", *work], "nowhere: no such"),
@@ -177,7 +192,7 @@ def test_an_unknown_option_is_an_error(volumes: Path, command: Command) -> None:
 def test_output_is_limited_before_or_after_the_name_of_the_command(
     words: tuple[str, ...], volumes: Path, tmp_path: Path, command: Command
 ) -> None:
-    result = command(*words, volumes, "--work", tmp_path, "--no-trial", "--processes", "1")
+    result = command(*words, volumes, "--work", tmp_path, *SMALL)
     assert result.returncode == 0, result.stderr
     assert "Decision: dx" in result.stdout
     assert "Decision: dx" not in result.stderr
@@ -204,7 +219,7 @@ def test_a_plan_is_shown_and_printed_as_json_without_preprocessing(
     volumes: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    result = command("plan", volumes, "--work", tmp_path, "--no-trial", "--batch-size", "3")
+    result = command("plan", volumes, "--work", tmp_path, *SMALL, "--batch-size", "3")
     assert result.returncode == 0, result.stderr
     for expected in ("5 3D cases", "organ (5), nodule (5)", "Decision: dx", "dx (chosen)", "omnia", "batch_size = 3"):
         assert expected in result.stdout
@@ -217,15 +232,15 @@ def test_a_plan_is_shown_and_printed_as_json_without_preprocessing(
 @pytest.mark.slow
 def test_dsnet_is_planned_and_trained_when_asked_for(volumes: Path, tmp_path: Path, succeed: Succeed) -> None:
     work = ["--work", tmp_path]
-    succeed("plan_and_preprocess", volumes, *work, "--planner", "ds", *SMALL)
+    succeed("plan_and_preprocess", volumes, *work, "--planner", "ds", *SMALL, "--patch-size", "16,16,16")
     succeed("train", volumes, *work, *QUICK, "--fold", "0")
     assert (tmp_path / volumes.name / "models" / "ds" / "fold_0" / "validation" / "summary.json").exists()
 
 
 @pytest.mark.slow
-def test_predict_never_replaces_an_image(volumes: Path, tmp_path: Path, succeed: Succeed, command: Command) -> None:
-    work = ["--work", tmp_path]
-    succeed("plan_and_preprocess", volumes, *work, *SMALL)
+def test_predict_never_replaces_an_image(
+    volumes: Path, work: list[object], tmp_path: Path, succeed: Succeed, command: Command
+) -> None:
     succeed("train", volumes, *work, *QUICK, "--fold", "0")
     folder = tmp_path / "in"
     folder.mkdir()
@@ -254,7 +269,7 @@ def test_a_dataset_json_changed_after_planning_is_noticed(
     assert "--overwrite" in result.stderr
 
 
-def test_a_plan_can_be_shown_where_there_is_only_ascii(volumes: Path, tmp_path: Path) -> None:
-    result = process("plan", volumes, "--work", tmp_path, *SMALL, PYTHONIOENCODING="ascii")
+def test_a_plan_can_be_shown_where_there_is_only_ascii(volumes: Path, work: list[object]) -> None:
+    result = process("plan", volumes, *work, PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr
     assert "dx (chosen)" in result.stdout

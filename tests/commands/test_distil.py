@@ -1,8 +1,7 @@
 """`distil`: a student of the ensemble that find_best chose, on a small generated dataset."""
 
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.xdist_group("distil")  # the ensemble is trained once
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Return a dataset with two unlabelled scans, one of them of a training patient, and an ensemble of two folds."""
     folder = tmp_path_factory.mktemp("distil")
     raw, work = folder / "Dataset902_Chambers", folder / "work"
@@ -48,15 +47,12 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pat
     )
     content = read_json(raw / "dataset.json")
     write_json(raw / "dataset.json", {**content, "groups": {"case_03": "patient", "case_04": "patient"}})
-    with pytest.MonkeyPatch.context() as patch:
-        # One core: starting worker processes would take longer than their work.
-        patch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
-        autocrossdim.plan_and_preprocess(raw, work=work, memory=2, trial=False, encoder="test_efficientnet")
-        with pytest.raises(UserError, match=r"no ensemble to learn from\. Run `autocrossdim find_best"):
-            autocrossdim.distil(raw, work=work)
-        autocrossdim.train(raw, work=work, **QUICK)
-        autocrossdim.find_best(raw, work=work, device="cpu")
-        yield raw, work
+    autocrossdim.plan_and_preprocess(raw, work=work, memory=2, trial=False, encoder="test_efficientnet")
+    with pytest.raises(UserError, match=r"no ensemble to learn from\. Run `autocrossdim find_best"):
+        autocrossdim.distil(raw, work=work)
+    autocrossdim.train(raw, work=work, **QUICK)
+    autocrossdim.find_best(raw, work=work, device="cpu")
+    return raw, work
 
 
 @pytest.fixture(scope="module")

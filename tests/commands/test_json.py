@@ -2,10 +2,9 @@
 
 import ctypes
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +35,7 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("json")
     raw, work = folder / "Dataset902_Chambers", folder / "work"
     labels = {"background": 0, "chamber": 1, "wall": 2}
@@ -46,16 +45,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
         raw / "splits_final.json", [{"train": cases[:2], "val": cases[2:]}, {"train": cases[2:], "val": cases[:2]}]
     )
     settings = {"steps_per_epoch": 1, "validation_batches": 1}
-    with pytest.MonkeyPatch.context() as patch:
-        # One core: starting worker processes would take longer than their work.
-        patch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
-        report = autocrossdim.run(
-            raw, work=work, memory=2, trial=False, encoder="test_efficientnet", weights="random", epochs=1, set=settings
-        )
-        segmented = (folder / "a", folder / "b")
-        for output in segmented:
-            autocrossdim.predict(raw, raw / "imagesTs", output, work=work, probabilities=True)
-        yield Finished(raw, work, report, segmented)
+    report = autocrossdim.run(
+        raw, work=work, memory=2, trial=False, encoder="test_efficientnet", weights="random", epochs=1, set=settings
+    )
+    segmented = (folder / "a", folder / "b")
+    for output in segmented:
+        autocrossdim.predict(raw, raw / "imagesTs", output, work=work, probabilities=True)
+    return Finished(raw, work, report, segmented)
 
 
 def words_of(name: str, finished: Finished, folder: Path) -> list[object]:

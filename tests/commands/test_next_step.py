@@ -17,13 +17,13 @@ def test_the_command_after_plan_leads_to_the_same_plan(
 ) -> None:
     raw, work = make_dataset(), tmp_path / "work"
     options = ("--encoder", "test_efficientnet", "--patch-size", "8,8,8", "--batch-size", "2", "--planner", "dx")
-    said = succeed("plan", raw, "--work", work, *options, "--no-trial", "--processes", "1")
+    said = succeed("plan", raw, "--work", work, *options, "--no-trial")
     (line,) = [line for line in said.splitlines() if line.startswith("Next: ")]
     before = Plan.read(work / raw.name / "plan.json")
     for name, value in zip(options[::2], options[1::2], strict=True):
         assert f" {name} {value}" in line
     words = line.removeprefix("Next: autocrossdim ").split()
-    succeed(*words, "--processes", "1")
+    succeed(*words, "--no-trial")
     after = Plan.read(work / raw.name / "plan.json")
     assert after.overrides == before.overrides
     assert after.differences(before, list(before.configurations)) == []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import autocrossdim
 from autocrossdim.jobs import command
 from autocrossdim.jobs.local import Slot, run_together, slots, visible_gpus
 from autocrossdim.system.console import logger
@@ -167,15 +168,20 @@ def test_no_process_is_left_behind(tmp_path: Path, number: signal.Signals) -> No
 def test_two_folds_are_trained_at_a_time(tmp_path: Path, write_nodules: Callable[[Path], Path]) -> None:
     raw = write_nodules(tmp_path)
 
-    def autocrossdim(*words: object) -> subprocess.CompletedProcess[str]:
-        whole = [sys.executable, "-m", "autocrossdim", *words[:1], raw, "--work", tmp_path / "work", *words[1:]]
-        return subprocess.run([str(word) for word in whole], capture_output=True, encoding="utf-8", check=False)
-
-    small = ("--encoder", "test_efficientnet", "--patch-size", "16,16,16", "--batch-size", "2", "--no-trial")
-    assert autocrossdim("plan_and_preprocess", *small).returncode == 0
+    autocrossdim.plan_and_preprocess(
+        raw,
+        work=tmp_path / "work",
+        encoder="test_efficientnet",
+        patch_size=(16, 16, 16),
+        batch_size=2,
+        trial=False,
+    )
     settings = ("steps_per_epoch=2", "validation_batches=1", "slices_first=false", "workers=1")
     quick = ("--weights", "random", "--epochs", "1", *(word for setting in settings for word in ("--set", setting)))
-    result = autocrossdim("train", *quick, "--fold", "0", "--fold", "1", "--parallel", "2")
+    words = ("train", raw, "--work", tmp_path / "work", *quick, "--fold", "0", "--fold", "1", "--parallel", "2")
+    result = subprocess.run(
+        [sys.executable, "-m", "autocrossdim", *map(str, words)], capture_output=True, encoding="utf-8", check=False
+    )
     assert result.returncode == 0, result.stderr
     for fold in (0, 1):
         assert f"fold {fold}: dx fold {fold}: epoch 1" in result.stderr

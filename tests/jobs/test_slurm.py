@@ -11,9 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+import autocrossdim
 
 # One cluster serves all of them: its daemons and the two processors of its node cannot be shared by several workers.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
@@ -51,6 +54,8 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs=2
 PartitionName=shared Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=40
 PartitionName=urgent Nodes=ALL PriorityTier=2 PreemptMode=OFF
 """
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
 DAEMONS = ("munged", "slurmctld", "slurmd")
 ENDLESS = ("--epochs", "100000", "--set", "patience=0")  # which no plateau ends
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED")
@@ -151,9 +156,9 @@ def raw(tmp_path_factory: pytest.TempPathFactory, write_nodules: Callable[[Path]
 @pytest.fixture(scope="module")
 def planned(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("planned")
-    words = ("plan_and_preprocess", raw, "--work", work, "--encoder", "test_efficientnet")
-    words += ("--patch-size", "16,16,16", "--batch-size", "2", "--no-trial")
-    output(sys.executable, "-m", "autocrossdim", *words)
+    autocrossdim.plan_and_preprocess(
+        raw, work=work, encoder="test_efficientnet", patch_size=(16, 16, 16), batch_size=2, trial=False
+    )
     return work
 
 
@@ -164,22 +169,24 @@ def work(planned: Path, tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-def submit(raw: Path, work: Path, *words: object) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def submit(command: Command, raw: Path, work: Path) -> Command:
+    """Submit the training of folds: `submit("--slurm", OPTIONS, "--fold", "0")`."""
     settings = ("steps_per_epoch=2", "validation_batches=1", "slices_first=false", "workers=1")
     options = ["--weights", "random", *(word for setting in settings for word in ("--set", setting))]
-    return autocrossdim("train", raw, "--work", work, *options, *words)
+    return partial(command, "train", raw, "--work", work, *options)
 
 
-def autocrossdim(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "autocrossdim", *map(str, words)]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
-
-
-def submitted(raw: Path, work: Path, *words: object) -> list[str]:
+@pytest.fixture
+def submitted(submit: Command) -> Callable[..., list[str]]:
     """Submit and return the jobs' numbers."""
-    result = submit(raw, work, "--slurm", "partition=shared,time=10", *words)
-    assert result.returncode == 0, result.stderr
-    return re.findall(r"job (\d+)", result.stderr)
+
+    def numbers(*words: object) -> list[str]:
+        result = submit("--slurm", "partition=shared,time=10", *words)
+        assert result.returncode == 0, result.stderr
+        return re.findall(r"job (\d+)", result.stderr)
+
+    return numbers
 
 
 def log(work: Path, job: str) -> str:
@@ -194,9 +201,11 @@ def epochs_of(fold: Path) -> list[int]:
     )
 
 
-def test_a_dataset_is_planned_and_preprocessed_as_a_job(cluster: Path, raw: Path, tmp_path: Path) -> None:
+def test_a_dataset_is_planned_and_preprocessed_as_a_job(
+    cluster: Path, raw: Path, tmp_path: Path, command: Command
+) -> None:
     words = ("plan_and_preprocess", raw, "--work", tmp_path, "--encoder", "test_efficientnet", "--no-trial")
-    result = autocrossdim(*words, "--slurm", "partition=shared,time=10")
+    result = command(*words, "--slurm", "partition=shared,time=10")
     (job,) = re.findall(r"job (\d+)", result.stderr)
     eventually(lambda: has_ended(job), why=lambda: log(tmp_path, job))
     assert state(job) == "COMPLETED", log(tmp_path, job)
@@ -204,8 +213,10 @@ def test_a_dataset_is_planned_and_preprocessed_as_a_job(cluster: Path, raw: Path
     assert len(list((tmp_path / raw.name / "preprocessed" / "dx").glob("*.json"))) == 5
 
 
-def test_folds_train_as_jobs_and_their_summaries_are_merged(cluster: Path, raw: Path, work: Path) -> None:
-    jobs = submitted(raw, work, "--fold", "0", "--fold", "1", "--epochs", "1")
+def test_folds_train_as_jobs_and_their_summaries_are_merged(
+    cluster: Path, raw: Path, work: Path, submitted: Callable[..., list[str]]
+) -> None:
+    jobs = submitted("--fold", "0", "--fold", "1", "--epochs", "1")
     assert len(jobs) == 2
     for job in jobs:
         eventually(lambda job=job: has_ended(job), why=lambda job=job: log(work, job))
@@ -218,12 +229,12 @@ def test_folds_train_as_jobs_and_their_summaries_are_merged(cluster: Path, raw: 
     assert validated == {*splits[0]["val"], *splits[1]["val"]}
 
 
-def test_jobs_segment_a_folder_together(cluster: Path, raw: Path, work: Path, tmp_path: Path) -> None:
-    words = ("--epochs", "1", "--set", "steps_per_epoch=1", "--set", "slices_first=false", "--set", "workers=0")
-    output(sys.executable, "-m", "autocrossdim", "train", raw, "--work", work, "--weights=random", "--fold=all", *words)
+def test_jobs_segment_a_folder_together(cluster: Path, raw: Path, work: Path, tmp_path: Path, command: Command) -> None:
+    settings = {"steps_per_epoch": 1, "slices_first": False, "workers": 0}
+    autocrossdim.train(raw, work=work, weights="random", fold="all", epochs=1, set=settings)
     segmented = tmp_path / "segmented"
     predict = ["predict", str(raw), "--work", str(work), "-i", str(raw / "imagesTs"), "-o", str(segmented)]
-    result = autocrossdim(*predict, "--slurm", "partition=shared,time=10", "--jobs", "2", "--no-mirroring")
+    result = command(*predict, "--slurm", "partition=shared,time=10", "--jobs", "2", "--no-mirroring")
     jobs = re.findall(r"job (\d+)", result.stderr)
     assert len(jobs) == 2, result.stderr
     for job in jobs:
@@ -233,17 +244,19 @@ def test_jobs_segment_a_folder_together(cluster: Path, raw: Path, work: Path, tm
     assert {file.name for file in segmented.glob("*.nii.gz")} == labels
     table = (segmented / "volumes.csv").read_text(encoding="utf-8")
     assert all(name.removesuffix(".nii.gz") in table for name in labels)
-    refused = autocrossdim(*predict, "--slurm", "partition=shared,time=10", "--overwrite")
+    refused = command(*predict, "--slurm", "partition=shared,time=10", "--overwrite")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "a requeued job would start over" in refused.stderr
 
 
 @pytest.mark.parametrize("how", ["requeued by hand", "pre-empted", "out of time"])
-def test_a_job_that_loses_its_place_goes_on_from_its_checkpoint(cluster: Path, raw: Path, work: Path, how: str) -> None:
+def test_a_job_that_loses_its_place_goes_on_from_its_checkpoint(
+    cluster: Path, raw: Path, work: Path, submitted: Callable[..., list[str]], how: str
+) -> None:
     fold = work / raw.name / "models" / "dx" / "fold_0"
     fold.mkdir(parents=True)
     (fold / "checkpoint_latest").write_text("of another run")
-    (job,) = submitted(raw, work, "--fold", "0", "--restart", "--max-time", "12s", "--set", "patience=0")
+    (job,) = submitted("--fold", "0", "--restart", "--max-time", "12s", "--set", "patience=0")
     eventually(lambda: bool(epochs_of(fold)), why=lambda: log(work, job))
     if how == "requeued by hand":
         output("scontrol", "requeue", job)
@@ -284,26 +297,30 @@ def test_the_job_array_of_the_documentation_trains_its_folds(
         assert (work / raw.name / "models" / "dx" / f"fold_{fold}" / "validation" / "summary.json").exists()
 
 
-def test_a_cancelled_job_is_not_queued_again(cluster: Path, raw: Path, work: Path) -> None:
+def test_a_cancelled_job_is_not_queued_again(
+    cluster: Path, raw: Path, work: Path, submitted: Callable[..., list[str]]
+) -> None:
     fold = work / raw.name / "models" / "dx" / "fold_0"
-    (job,) = submitted(raw, work, "--fold", "0", *ENDLESS)
+    (job,) = submitted("--fold", "0", *ENDLESS)
     eventually((fold / "checkpoint_latest").exists, why=lambda: log(work, job))
     output("scancel", job)
     eventually(lambda: job not in output("squeue", "-h", "-o", "%i").split())
     assert state(job) == "CANCELLED"
 
 
-def test_a_fold_that_fails_fails_its_job_with_the_reason_in_its_log(cluster: Path, raw: Path, work: Path) -> None:
-    (job,) = submitted(raw, work, "--fold", "0", "--weights", "nowhere.pth")
+def test_a_fold_that_fails_fails_its_job_with_the_reason_in_its_log(
+    cluster: Path, work: Path, submitted: Callable[..., list[str]]
+) -> None:
+    (job,) = submitted("--fold", "0", "--weights", "nowhere.pth")
     eventually(lambda: has_ended(job))
     assert state(job) == "FAILED"
     assert "error: " in log(work, job)
     assert "nowhere.pth" in log(work, job)
 
 
-def test_two_jobs_never_train_the_same_fold_at_a_time(cluster: Path, raw: Path, work: Path) -> None:
-    (first,) = submitted(raw, work, "--fold", "0", *ENDLESS)
-    (second,) = submitted(raw, work, "--fold", "0", *ENDLESS)
+def test_two_jobs_never_train_the_same_fold_at_a_time(cluster: Path, submitted: Callable[..., list[str]]) -> None:
+    (first,) = submitted("--fold", "0", *ENDLESS)
+    (second,) = submitted("--fold", "0", *ENDLESS)
     eventually(lambda: state(first) == "RUNNING")
     time.sleep(3)  # two of the scheduler's rounds; there is a second processor
     assert state(second) == "PENDING"
@@ -322,9 +339,9 @@ def test_two_jobs_never_train_the_same_fold_at_a_time(cluster: Path, raw: Path, 
     ],
 )
 def test_options_sbatch_does_not_take_are_one_clear_line(
-    cluster: Path, raw: Path, work: Path, options: str, message: str
+    cluster: Path, submit: Command, options: str, message: str
 ) -> None:
-    result = submit(raw, work, "--slurm", options)
+    result = submit("--slurm", options)
     assert result.returncode == 2, result.stderr
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
@@ -333,11 +350,11 @@ def test_options_sbatch_does_not_take_are_one_clear_line(
 
 @pytest.mark.parametrize(("present", "missing"), [((), "sbatch"), (("sbatch",), "srun")])
 def test_without_sbatch_or_srun_it_says_so(
-    raw: Path, work: Path, tmp_path: Path, present: tuple[str, ...], missing: str, monkeypatch: pytest.MonkeyPatch
+    submit: Command, tmp_path: Path, present: tuple[str, ...], missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in present:
         (tmp_path / name).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    result = submit(raw, work, "--slurm", "time=10")
+    result = submit("--slurm", "time=10")
     assert result.returncode == 2
     assert f"`{missing}` was not found" in result.stderr

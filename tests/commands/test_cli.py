@@ -16,16 +16,7 @@ from autocrossdim.data.images import read_label
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
 
 SMALL = ["--memory", "2", "--no-trial", "--encoder", "test_efficientnet"]
-QUICK = [
-    "--weights",
-    "random",
-    "--epochs",
-    "2",
-    "--set",
-    "steps_per_epoch=3",
-    "--set",
-    "validation_batches=1",
-]
+QUICK = ["--weights", "random", "--epochs", "1", "--set", "steps_per_epoch=2", "--set", "validation_batches=1"]
 
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -270,6 +261,6 @@ def test_a_dataset_json_changed_after_planning_is_noticed(
 
 
 def test_a_plan_can_be_shown_where_there_is_only_ascii(volumes: Path, work: list[object]) -> None:
-    result = process("plan", volumes, *work, PYTHONIOENCODING="ascii")
+    result = process("plan", volumes, *work, *SMALL, "--patch-size", "16,16,16", PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr
     assert "dx (chosen)" in result.stdout

@@ -326,6 +326,7 @@ def test_two_jobs_never_train_the_same_fold_at_a_time(cluster: Path, submitted: 
     assert state(second) == "PENDING"
     assert "Dependency" in output("squeue", "-h", "-j", second, "-o", "%r")
     output("scancel", first, second)
+    eventually(lambda: output("squeue", "-h") == "")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 from lightning_fabric.strategies.ddp import DDPStrategy
-from torch.multiprocessing.spawn import ProcessException
+from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from autocrossdim.system.device import choose_device, count, precision_for, require_training
 from autocrossdim.system.errors import Interrupted, UserError
@@ -37,7 +37,8 @@ def launch(job: Callable[[Fabric], None], run: Run) -> None:
         run: The run, which says what devices to use.
 
     Raises:
-        UserError: The devices are not available, there are more of them than patches in a batch, or the job raised it.
+        UserError: The devices are not available, there are more of them than patches in a batch, one of the processes
+            was killed, or the job raised it.
         Interrupted: The job raised it.
     """
     world = _world(run)
@@ -59,10 +60,15 @@ def launch(job: Callable[[Fabric], None], run: Run) -> None:
     try:
         with on_request(_forward):
             interrupted = _fabric(run, world, "spawn").launch(bound)
-    except ProcessException:  # holds the error as text only
-        if errors.empty():
+    except ProcessException as error:  # holds the error of a process as text only
+        if not errors.empty():
+            raise errors.get() from None
+        if not (isinstance(error, ProcessExitedException) and error.signal_name):
             raise
-        raise errors.get() from None
+        raise UserError(
+            f"--devices {world}: one of the processes was killed by {error.signal_name}, often because memory ran out. "
+            "Run the same command again to resume, if necessary with fewer devices or --set workers=0."
+        ) from error
     if interrupted is not None:
         raise interrupted
 

@@ -4,12 +4,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.spawn import ProcessExitedException
 
 import autocrossdim
 from autocrossdim.commands.plugins import FoldTask
@@ -236,6 +238,18 @@ def test_an_error_in_one_of_the_processes_ends_the_others_with_its_message(
     folder.best.mkdir(parents=True)
     with pytest.raises(UserError, match="checkpoint_best: is a directory"):
         train(planned, work, 2, devices=2)
+
+
+def test_a_process_that_is_killed_is_named_with_what_to_do(
+    planned: tuple[Path, Path], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed:
+        def launch(self, job: Callable[[object], object]) -> None:
+            raise ProcessExitedException("terminated", error_index=1, error_pid=1, exit_code=-9, signal_name="SIGKILL")
+
+    monkeypatch.setattr("trainers.launch._fabric", lambda *_: Killed())
+    with pytest.raises(UserError, match=r"--devices 2: one of the processes was killed by SIGKILL.* to resume"):
+        train(planned, work, 3, devices=2, restart=True)
 
 
 def test_a_batch_cannot_be_divided_among_more_devices_than_it_has_patches(

@@ -1,19 +1,20 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import autocrossdim
 from autocrossdim.data.images import read_label
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.workspace import Workspace
 
 SMALL = ["--memory", "2", "--no-trial", "--encoder", "test_efficientnet"]
 QUICK = ["--weights", "random", "--epochs", "1", "--set", "steps_per_epoch=2", "--set", "validation_batches=1"]
@@ -123,24 +124,31 @@ def test_the_whole_job(name: str, request: pytest.FixtureRequest, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_with_the_same_command(
-    volumes: Path, work: list[object], tmp_path: Path, succeed: Succeed
+def test_a_killed_training_with_unlabelled_scans_ends_with_the_same_weights(
+    volumes: Path, tmp_path: Path, succeed: Succeed
 ) -> None:
-    words = ["train", volumes, *work, "--fold", "0", "--weights", "random", "--epochs", "6"]
-    words += ["--set", "steps_per_epoch=2", "--set", "validation_batches=1"]
-    process = subprocess.Popen([sys.executable, "-m", "autocrossdim", *map(str, words)], stderr=subprocess.DEVNULL)
-    latest = tmp_path / volumes.name / "models" / "dx" / "fold_0" / "checkpoint_latest"
-    deadline = time.monotonic() + 120
-    while not latest.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    said = succeed(*words)
-    assert "resuming after step" in said or "already trained" in said
-    epochs = [
-        json.loads(line)["epoch"] for line in latest.with_name("history.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    assert epochs == [1, 2, 3, 4, 5, 6]
+    raw, killed, undisturbed = tmp_path / volumes.name, tmp_path / "killed", tmp_path / "undisturbed"
+    shutil.copytree(volumes, raw)
+    shutil.copytree(raw / "imagesTs", raw / "imagesUn")
+    succeed("plan_and_preprocess", raw, "--work", killed, *SMALL, "--patch-size", "16,16,16", "--batch-size", "2")
+    shutil.copytree(killed, undisturbed)
+    train = ["train", raw, "--fold", "0", "--weights", "random", "--epochs", "6", "--device", "cpu"]
+    for setting in ("unlabelled=1", "patience=0", "steps_per_epoch=2", "validation_batches=1", "workers=0"):
+        train += ["--set", setting]
+    assert "also learns from 2 unlabelled scans" in succeed(*train, "--work", undisturbed)
+    command = [sys.executable, "-m", "autocrossdim", *map(str, train), "--work", str(killed)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stderr is not None
+        assert any("dx fold 0: epoch 3 of 6" in line for line in process.stderr)
+        process.kill()
+    assert "resuming after step" in succeed(*train, "--work", killed)
+
+    expected, found = (Workspace.of(raw.name, work).fold("dx", 0) for work in (undisturbed, killed))
+    one, other = Checkpoint.read(expected.latest).network, Checkpoint.read(found.latest).network
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+    succeed("predict", raw, "--work", killed, "-i", raw / "imagesUn", "-o", tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out").glob("*.nii.gz")} == {"case_05.nii.gz", "case_06.nii.gz"}
 
 
 @pytest.mark.slow

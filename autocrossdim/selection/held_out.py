@@ -29,9 +29,14 @@ REACH = 5  # in-plane distance, in voxels, from the segmented region within whic
 Names = tuple[str, ...]  # configurations that are averaged
 
 
+def evidence_folder(folder: FoldFolder) -> Path:
+    """Return the directory of the evidence. It is deleted with the validation when the fold is retrained."""
+    return folder.validation / "calibration"
+
+
 def evidence_file(folder: FoldFolder, case: str) -> Path:
-    """Return the path of a held-out case's evidence. It is deleted with the validation when the fold is retrained."""
-    return folder.validation / "calibration" / f"{case}.npz"
+    """Return the path of a held-out case's evidence."""
+    return evidence_folder(folder) / f"{case}.npz"
 
 
 def uncertainty_file(segmentation: Path) -> Path:

@@ -4,6 +4,7 @@ import SimpleITK as sitk
 import torch
 from scipy.special import entr, expit
 
+from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.images import read_label
 from autocrossdim.data.splits import Split
 from autocrossdim.preprocessing.store import Store
@@ -37,7 +38,8 @@ def test_validation_writes_a_map_of_where_the_network_was_undecided(trained: Tra
     assert entropy.max() > 1
     np.testing.assert_allclose(entropy, expected, atol=0.6)
     store, others = Store(trained.space.preprocessed("dx")), trained.splits[0].val[1:]
-    validate(folder, store, Split(train=trained.splits[0].train, val=others), {}, "cpu")
+    split, dx = Split(train=trained.splits[0].train, val=others), trained.plan.configuration("dx")
+    validate(FoldTask(trained.plan, dx, store, {}, 0, split, folder, device="cpu"))
     assert not uncertainty_file(segmentation).exists(), "the case left the fold"
 
 

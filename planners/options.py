@@ -8,7 +8,7 @@ from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 from planners.topology import SMALLEST_FEATURE_MAP
 
-SMALLEST_SIDE = 2 * SMALLEST_FEATURE_MAP  # in-plane, so that the network can halve a patch at least once
+SMALLEST_IN_PLANE = 2 * SMALLEST_FEATURE_MAP  # side, so that the network can halve a patch at least once
 
 
 def check_options(options: PlanOptions) -> None:
@@ -35,9 +35,9 @@ def encoder_depths(encoder: str) -> tuple[int, ...]:
 
 def _check_patch_size(patch: tuple[int, ...]) -> None:
     option = f"--patch-size {','.join(map(str, patch))}"
-    if min(patch[-2:]) < SMALLEST_SIDE:
+    if min(patch[-2:]) < SMALLEST_IN_PLANE:
         raise UserError(
-            f"{option}: the in-plane sides (the last two) must be at least {SMALLEST_SIDE} voxels, so that the "
+            f"{option}: the in-plane sides (the last two) must be at least {SMALLEST_IN_PLANE} voxels, so that the "
             f"network can halve them once and keep {SMALLEST_FEATURE_MAP}. Choose a larger patch, or leave out "
             "--patch-size to have it planned."
         )

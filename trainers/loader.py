@@ -232,7 +232,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         size = (slices, *source) if dims == 2 else source
         box = [[c - n // 2, c - n // 2 + n] for c, n in zip(centre, size, strict=True)]
         image = crop_and_pad_nd(case.image, box, 0)
-        label = crop_and_pad_nd(case.label, box, min(self.labels.values))
+        label = crop_and_pad_nd(case.label, box, 0)
         soft = None if case.soft_label is None else crop_and_pad_nd(case.soft_label, box, 0)
         if case.previous_stage is not None:  # moves along with the label
             label = np.stack([label, crop_and_pad_nd(case.previous_stage, box, 0)])

@@ -6,7 +6,7 @@ the target adaptive loss of Fang and Yan (IEEE Transactions on Medical Imaging 3
 the sum over its classes, and the Dice of a class leaves out the voxels that may or may not belong to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -97,15 +97,18 @@ def open_classes(target: Tensor, class_sets: Sequence[Sequence[int]], classes: i
     return result
 
 
-def soft_dice(probabilities: Tensor, target: Tensor) -> Tensor:
+def soft_dice(
+    probabilities: Tensor, target: Tensor, intersection: Callable[[Tensor, Tensor], Tensor] = torch.mul
+) -> Tensor:
     """Return the Dice of each class over the whole batch, the shares of all processes included, shape (K,).
 
     Args:
         probabilities: Shape (B, K, *patch).
-        target: Zeros and ones, shape (B, K, *patch).
+        target: Zeros and ones or, with another `intersection` than the product, probabilities, shape (B, K, *patch).
+        intersection: Intersection of the two in each voxel.
     """
     axes = (0, *range(2, probabilities.ndim))
-    overlap = (probabilities * target).sum(axes)
+    overlap = intersection(probabilities, target).sum(axes)
     total = probabilities.sum(axes) + target.sum(axes)
     sums = summed(torch.stack([overlap, total]))
     # The constant avoids 0 / 0 for a class that is absent from the batch (nnU-Net: 1e-5).

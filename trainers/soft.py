@@ -3,8 +3,9 @@
 The target of a voxel is the mean of its label and of the teachers' probabilities (Hinton et al. 2015). Where no label
 is known, the teachers decide alone: in unlabelled scans, in slices or structures that were not annotated, and where
 the label is to be ignored. Every voxel has one soft target, so exclusive classes, regions and incomplete annotation
-need nothing else. The Dice loss is that of "Dice semimetric losses" (Wang et al. 2023), which equals the usual one for
-targets of 0 and 1, and is smallest where the probability equals the target; the usual one is not.
+need nothing else. The Dice loss is that of "Dice semimetric losses" (Wang et al. 2023), whose intersection is the
+minimum. It equals the usual one for targets of 0 and 1, and is smallest where the probability equals the target; the
+usual one, with the product, is not.
 """
 
 import numpy as np
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.distributed import averaged, summed
-from trainers.loss import DiceCrossEntropy
+from trainers.distributed import averaged
+from trainers.loss import DiceCrossEntropy, soft_dice
 
 TEACHERS = 0.5  # weight of the teachers where the label is known; not tuned
 
@@ -57,23 +58,10 @@ class SoftLoss(nn.Module):
         logits = logits.float()
         if self.usual.regions:
             entropy = functional.binary_cross_entropy_with_logits(logits, target)
-            dice = semimetric_dice(logits.sigmoid(), target)
+            dice = soft_dice(logits.sigmoid(), target, torch.minimum)
         else:
             entropy = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
-            dice = semimetric_dice(logits.softmax(dim=1)[:, 1:], target[:, 1:])
+            dice = soft_dice(logits.softmax(dim=1)[:, 1:], target[:, 1:], torch.minimum)
         patches = logits.new_full((), len(logits))
         entropy = entropy * (patches / averaged(patches))
         return self.usual.cross_entropy_weight * entropy + self.usual.dice_weight * (1 - dice.mean())
-
-
-def semimetric_dice(probabilities: Tensor, target: Tensor) -> Tensor:
-    """Return the Dice of each class over the whole batch for soft targets, shape (K,).
-
-    Args:
-        probabilities: Shape (B, K, *patch).
-        target: Probabilities, shape (B, K, *patch).
-    """
-    axes = (0, *range(2, probabilities.ndim))
-    overlap = torch.minimum(probabilities, target).sum(axes)  # the product, where the target is 0 or 1
-    sums = summed(torch.stack([overlap, probabilities.sum(axes) + target.sum(axes)]))
-    return (2 * sums[0] + 1e-5) / (sums[1] + 1e-5)

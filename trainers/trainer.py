@@ -71,7 +71,7 @@ class DefaultTrainer:
             run = run_on_volumes(run)
         launch(partial(_train, run=run, discarded=discarded), run)
         if is_first_process():
-            validate(task.folder, task.store, task.split, task.groups, task.device)
+            validate(task)
 
 
 def _train(fabric: Fabric, run: Run, discarded: Sequence[Path]) -> None:

@@ -54,15 +54,13 @@ def annotate_next(
     Raises:
         UserError: There are no unlabelled scans, no fold is trained, or an image cannot be read.
     """
-    from autocrossdim.commands.growth import find_change
-    from autocrossdim.commands.project import Project
+    from autocrossdim.commands.growth import open_unchanged
     from autocrossdim.inference.predictor import Predictor
     from autocrossdim.selection.annotate_next import annotate_next as choose_scans
     from autocrossdim.system.console import say
     from autocrossdim.system.lock import locked
 
-    project = Project.open(dataset, work=work)
-    find_change(project)  # fails if labels or images have another meaning now
+    project = open_unchanged(dataset, work=work)
     predictor = Predictor.load(project.workspace.root, config=several(config), device=device, mirroring=mirroring)
     cases = _unlabelled(project, predictor, None if input is None else Path(input))
     for note in predictor.notes:

@@ -9,7 +9,7 @@ from autocrossdim.commands.signature import Option, command
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from autocrossdim.commands.workflow import Demo
+    from autocrossdim.commands.demo_run import Demo
 
 
 @command()
@@ -29,9 +29,9 @@ def demo(
     Returns:
         The datasets and, unless `data_only`, the results on them.
     """
-    from autocrossdim.commands.workflow import Demo, run, write_datasets
+    from autocrossdim.commands.demo_run import Demo, run_demo, write_datasets
 
-    return Demo(write_datasets(Path(output))) if data_only else run(Path(output))
+    return Demo(write_datasets(Path(output))) if data_only else run_demo(Path(output))
 
 
 def present(demo: "Demo", **_: object) -> "Iterator[RenderableType]":

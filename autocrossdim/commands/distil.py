@@ -89,9 +89,9 @@ def distil(
             unavailable, a checkpoint belongs to other teachers, a fold failed, or the jobs cannot be submitted.
         Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
     """
-    from autocrossdim.commands.growth import find_change
+    from autocrossdim.commands.growth import open_unchanged
     from autocrossdim.commands.plugins import FoldTask, Unlabelled, find_trainer
-    from autocrossdim.commands.project import ALL, Project
+    from autocrossdim.commands.project import ALL
     from autocrossdim.evaluation.folds import summarise_folds
     from autocrossdim.records.plan import DISTILLED
     from autocrossdim.selection.teachers import (
@@ -107,8 +107,7 @@ def distil(
         raise UserError(
             "--weights previous: not available for a distilled network. Choose other weights, such as imagenet."
         )
-    project = Project.open(dataset, work=work)
-    find_change(project)  # fails if labels or images have another meaning now
+    project = open_unchanged(dataset, work=work)
     plan = project.plan
     validation = project.cross_validation(device=device)
     best = read_teachers(validation)

@@ -48,8 +48,9 @@ def ensemble(
         raise UserError(f"-o {output}: is one of the directories to average. Choose another one.")
     raw = load_dataset(find_dataset(dataset))
     cases = [Case(name, (), None) for name in stored_cases(sources)]
-    find(format).check(cases)
-    results = Results(output, raw.labels, raw.file_ending, format=format, codes=raw.codes)
+    chosen = find(format)
+    chosen.check(cases)
+    results = Results(output, raw.labels, raw.file_ending, chosen, codes=raw.codes)
     for case in track(cases, "Averaging", len(cases)):
         label, geometry = average_stored(sources, case.name, labels=raw.labels, ending=raw.file_ending)
         results.write(case, label, geometry)

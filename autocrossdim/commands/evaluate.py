@@ -59,7 +59,8 @@ def evaluate(
     """
     from autocrossdim.data.dataset import load_dataset
     from autocrossdim.data.find import find_dataset
-    from autocrossdim.evaluation.folder import evaluate_folder, labels_from
+    from autocrossdim.evaluation.folder import evaluate_folder, labels_in
+    from autocrossdim.evaluation.scores import find
     from autocrossdim.system.files import check_output
     from autocrossdim.system.processes import default_processes
 
@@ -70,7 +71,7 @@ def evaluate(
     raw = None if dataset is None else load_dataset(find_dataset(dataset))
     ending = _ending(references) if raw is None else raw.file_ending
     if raw is None:
-        labels = labels_from(None, [references, predictions], file_ending=ending, processes=processes)
+        labels = labels_in([references, predictions], file_ending=ending, processes=processes)
     else:
         labels = raw.labels.model_copy(update={"unannotated_slices": None}) if all_slices else raw.labels
     return evaluate_folder(
@@ -83,7 +84,7 @@ def evaluate(
         groups=None if raw is None else raw.groups,
         annotated_labels=None if raw is None else raw.annotated_labels,
         skip_missing=skip_missing,
-        score=score,
+        score=None if score is None else find(score),
     )
 
 

@@ -38,13 +38,11 @@ def find_best(
         UserError: No configuration is trained and validated in all folds, or dataset.json changed since the dataset
             was planned.
     """
-    from autocrossdim.commands.growth import find_change
-    from autocrossdim.commands.project import Project
+    from autocrossdim.commands.growth import open_unchanged
     from autocrossdim.selection.find_best import find_best as choose_best
     from autocrossdim.system.lock import locked
 
-    project = Project.open(dataset, work=work)
-    find_change(project)  # fails if labels or images have another meaning now
+    project = open_unchanged(dataset, work=work)
     validation = project.cross_validation(device=device, processes=processes)
     with locked(project.workspace.lock, project.workspace.root):
         return choose_best(validation)

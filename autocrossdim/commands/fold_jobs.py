@@ -29,10 +29,8 @@ def fold_commands(
     """
     from autocrossdim.jobs import command as words
 
-    place = {"work": root.parent.resolve()}
-    return {
-        fold: words(name, dataset.resolve(), **place, fold=fold, **own_options) for fold, own_options in options.items()
-    }
+    work = root.parent.resolve()
+    return {fold: words(name, dataset.resolve(), work=work, fold=fold, **own) for fold, own in options.items()}
 
 
 def train_folds(

@@ -54,6 +54,17 @@ class CaseChange:
         return f"{' and '.join(parts)} since the dataset was planned."
 
 
+def open_unchanged(dataset: str | Path, *, work: str | Path | None) -> Project:
+    """Open a planned dataset, whose cases may have come and gone; arguments as for `Project.open`.
+
+    Raises:
+        UserError: It was not planned, or its labels or images have another meaning now.
+    """
+    project = Project.open(dataset, work=work)
+    find_change(project)
+    return project
+
+
 def find_change(project: Project) -> CaseChange:
     """Return which cases came and went since a dataset was measured; none if it never was.
 

@@ -31,13 +31,11 @@ def report(
     Raises:
         UserError: The dataset was not planned, dataset.json changed since then, or a file is missing or damaged.
     """
-    from autocrossdim.commands.growth import find_change
-    from autocrossdim.commands.project import Project
+    from autocrossdim.commands.growth import open_unchanged
     from autocrossdim.report.page import write_report
     from autocrossdim.system.files import check_output
 
-    project = Project.open(dataset, work=work)
-    find_change(project)  # fails if labels or images have another meaning now
+    project = open_unchanged(dataset, work=work)
     page = project.workspace.report if output is None else Path(output)
     check_output(page)
     write_report(project.dataset, project.workspace, splits=project.splits, output=page, work=work)

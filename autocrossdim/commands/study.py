@@ -21,6 +21,7 @@ from autocrossdim.commands.arguments import (
     training_settings,
 )
 from autocrossdim.commands.signature import Option, command
+from autocrossdim.records.plan import EPOCHS
 from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from autocrossdim.studies.design import Job, Study
 
 StudyName = Literal["weights", "inflation", "2d3d", "anisotropy", "cases", "convergence"]
-
-EPOCHS = 100  # of a run, unless the user says otherwise; as for `train`
 
 
 @command(options=PlanOptions, without=("trial",))

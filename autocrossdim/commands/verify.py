@@ -1,6 +1,9 @@
 """`autocrossdim verify`: all problems of a dataset in one list."""
 
+import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autocrossdim.commands.arguments import DatasetArgument, ProcessesOption
@@ -27,10 +30,33 @@ def verify(dataset: DatasetArgument, *, processes: ProcessesOption = None) -> "R
         UserError: There is no such dataset.
     """
     from autocrossdim.data.find import find_dataset
+    from autocrossdim.data.verify import Report
     from autocrossdim.data.verify import verify as check
     from autocrossdim.system.processes import default_processes
 
-    return check(find_dataset(dataset), processes or default_processes())
+    path = find_dataset(dataset)
+    advice = _to_convert(path)
+    return check(path, processes or default_processes()) if advice is None else Report([advice], [])
+
+
+def _to_convert(path: Path) -> str | None:
+    """Return how to convert a directory that is no dataset but has a known layout; None for any other directory."""
+    from autocrossdim.data.converting.layouts import detect
+    from autocrossdim.data.structure import check_structure
+
+    layout = detect(path)
+    if layout is None or not check_structure(path).faults:
+        return None
+    name = f"Dataset001_{re.sub('[^A-Za-z0-9]', '', path.resolve().name) or 'Name'}"
+    command = shlex.join(["autocrossdim", "convert", str(path), "-o", name, "--layout", layout.name])
+    if (path / "imagesTr").is_dir():
+        return (
+            f"{path / 'dataset.json'}: no such file. Write it (datasets_template/README.md explains its keys), or let "
+            f"autocrossdim write a complete dataset from these files: {command}"
+        )
+    return (
+        f"{path}: not a dataset in nnU-Net's format, but it looks like the layout {layout.name}. Convert it: {command}"
+    )
 
 
 def present(report: "Report", *, dataset: str, **_: object) -> Iterator[str]:

@@ -1,8 +1,6 @@
 """Integrity of a raw dataset: every error in one list, and what may be intended but should be known."""
 
 import hashlib
-import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from autocrossdim.data.annotated_slices import labelled_slices
-from autocrossdim.data.converting.layouts import detect
 from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.data.geometry import Geometry, Image, label_fault
 from autocrossdim.data.images import read_image, read_label
@@ -87,8 +84,6 @@ def verify(path: str | Path, processes: int = 1) -> Report:
         UserError: A directory may not be read.
     """
     structure = check_structure(Path(path))
-    if structure.faults and (layout := detect(Path(path))) is not None:
-        return Report([_to_convert(Path(path), layout.name)], [])
     if structure.dataset is None:
         structure.faults += _axes_of_first_image(Path(path), structure)
         return summarise([structure])
@@ -113,17 +108,6 @@ def _axes_of_first_image(path: Path, structure: StructureCheck) -> list[str]:
         return []  # listed once dataset.json can be used
     missing = missing_axes(names, dims=dims, oriented=False) if dims == 2 else []
     return [f"{path / 'dataset.json'}: {missing_axes_fault(missing, dims=dims)}"] if missing else []
-
-
-def _to_convert(path: Path, layout: str) -> str:
-    name = f"Dataset001_{re.sub('[^A-Za-z0-9]', '', path.resolve().name) or 'Name'}"
-    command = shlex.join(["autocrossdim", "convert", str(path), "-o", name, "--layout", layout])
-    if (path / "imagesTr").is_dir():
-        return (
-            f"{path / 'dataset.json'}: no such file. Write it (datasets_template/README.md explains its keys), or let "
-            f"autocrossdim write a complete dataset from these files: {command}"
-        )
-    return f"{path}: not a dataset in nnU-Net's format, but it looks like the layout {layout}. Convert it: {command}"
 
 
 def check_case(dataset: Dataset, case: Case) -> CaseCheck:

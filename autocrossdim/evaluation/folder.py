@@ -14,14 +14,12 @@ from autocrossdim.data.geometry import Geometry, same_place
 from autocrossdim.data.images import read_label
 from autocrossdim.data.pictures import is_picture
 from autocrossdim.evaluation.metrics import LabelArray, axes_with_extent, case_metrics
-from autocrossdim.evaluation.scores import find
-from autocrossdim.evaluation.scores.registry import Case
+from autocrossdim.evaluation.registry import Case, ChallengeScore
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.score import Score
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json
 from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import listed
 
@@ -81,17 +79,16 @@ def evaluate_cases(pairs: Sequence[Pair], labels: Labels, *, processes: int) -> 
     return map_cases(partial(evaluate_case, labels=labels), pairs, processes, "Evaluating")
 
 
-def score_case(pair: Pair, labels: Labels, *, score: str, file_ending: str) -> tuple[str, Any]:
+def score_case(pair: Pair, labels: Labels, *, score: ChallengeScore, file_ending: str) -> tuple[str, Any]:
     """Return the name of a case and what a score keeps of it.
 
     Raises:
         UserError: As for `evaluate_case`, or the score is not defined for such a case.
     """
-    challenge = find(score)
     predicted, expected, geometry = _read(pair, labels)
-    if challenge.needs_mm and not _is_in_mm(pair, geometry):
+    if score.needs_mm and not _is_in_mm(pair, geometry):
         raise UserError(
-            f"{pair.reference}: has no voxel spacing, but --score {score} is defined in mm. Use NIfTI files."
+            f"{pair.reference}: has no voxel spacing, but --score {score.name} is defined in mm. Use NIfTI files."
         )
     axes = axes_with_extent(expected.shape)
     shape = [expected.shape[axis] for axis in axes]
@@ -101,36 +98,37 @@ def score_case(pair: Pair, labels: Labels, *, score: str, file_ending: str) -> t
         predicted.reshape(shape),
         mark_unannotated(expected, geometry, labels).reshape(shape),
         tuple(geometry.spacing[axis] for axis in axes),
-        challenge.structures(labels),
+        score.structures(labels),
         labels.unannotated,
     )
-    return name, challenge.measure(case)
+    return name, score.measure(case)
 
 
-def score_cases(pairs: Sequence[Pair], labels: Labels, score: str, *, file_ending: str, processes: int) -> Score:
+def score_cases(
+    pairs: Sequence[Pair], labels: Labels, score: ChallengeScore, *, file_ending: str, processes: int
+) -> Score:
     """Compute a score over many pairs of files, read one by one by each of `processes` workers.
 
     Raises:
-        UserError: The score does not exist or needs other labels, a label or a slice was not annotated in some
+        UserError: The score needs other labels, a label or a slice was not annotated in some
             reference, or as for `score_case`.
     """
-    challenge = find(score)
-    challenge.structures(labels)  # refused before anything is read
-    if challenge.counts_lesions and labels.unannotated_slices is not None:
+    score.structures(labels)  # refused before anything is read
+    if score.counts_lesions and labels.unannotated_slices is not None:
         raise UserError(
-            f"--score {score}: slices without labels are left out (unannotated_slices in dataset.json), which would "
-            "cut one lesion into several. If every slice of the references was annotated, add --all-slices; otherwise, "
-            "evaluate without --score."
+            f"--score {score.name}: slices without labels are left out (unannotated_slices in dataset.json), which "
+            "would cut one lesion into several. If every slice of the references was annotated, add --all-slices; "
+            "otherwise, evaluate without --score."
         )
     partial_references = [str(pair.reference) for pair in pairs if pair.annotated_labels is not None]
     if partial_references:
         raise UserError(
-            f"--score {score}: not all labels were annotated in {listed(partial_references)} (annotated_labels in "
+            f"--score {score.name}: not all labels were annotated in {listed(partial_references)} (annotated_labels in "
             "dataset.json), but a score needs them all. Evaluate these cases without --score, in a directory of their "
             "own."
         )
     measure = partial(score_case, labels=labels, score=score, file_ending=file_ending)
-    return challenge.report(dict(map_cases(measure, pairs, processes, "Scoring")))
+    return score.report(dict(map_cases(measure, pairs, processes, "Scoring")))
 
 
 def evaluate_folder(
@@ -144,7 +142,7 @@ def evaluate_folder(
     groups: Mapping[str, str] | None = None,
     annotated_labels: Mapping[str, tuple[str, ...]] | None = None,
     skip_missing: bool = False,
-    score: str | None = None,
+    score: ChallengeScore | None = None,
 ) -> Summary:
     """Compare the files of the same name in two folders, and write the summary.
 
@@ -159,7 +157,7 @@ def evaluate_folder(
         annotated_labels: Names of the labels that were annotated in each case by its name. All were in a case that is
             not listed.
         skip_missing: Leave out cases without a prediction, and list them in the summary, instead of failing.
-        score: Name of a score to compute as well, see `evaluation.scores`.
+        score: Score to compute as well.
 
     Raises:
         UserError: A folder is missing or has no such files, a file has no counterpart, or as for `evaluate_case` and
@@ -187,11 +185,10 @@ def evaluate_folder(
     return summary
 
 
-def labels_from(dataset_json: Path | None, folders: Sequence[Path], *, file_ending: str, processes: int) -> Labels:
-    """Return the labels that dataset.json declares or, without one, a label for every value in the files.
+def labels_in(folders: Sequence[Path], *, file_ending: str, processes: int) -> Labels:
+    """Return a label for every value in the files.
 
     Args:
-        dataset_json: Path of dataset.json, or None.
         folders: Folders of references and predictions. Values that occur only in predictions count as well.
         file_ending: Ending of the files to read, such as `.nii.gz`.
         processes: Number of files read in parallel.
@@ -199,14 +196,6 @@ def labels_from(dataset_json: Path | None, folders: Sequence[Path], *, file_endi
     Raises:
         UserError: A file is missing or cannot be read, or there are no labels.
     """
-    if dataset_json is not None:
-        content = read_json(dataset_json)
-        if not isinstance(content, dict) or "labels" not in content:
-            raise UserError(f"{dataset_json}: has no entry 'labels'. Pass the dataset.json of the dataset.")
-        try:
-            return Labels.from_dataset_json(content["labels"], content.get("regions_class_order"))
-        except UserError as error:
-            raise UserError(f"{dataset_json}: {error}") from error
     paths = [folder / name for folder in folders for name in sorted(_names(folder, file_ending))]
     found = sorted(set[int]().union(*map_cases(_values, paths, processes, "Looking for labels")) - {0})
     if not found:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from autocrossdim.data.dataset import Case
-from autocrossdim.data.writing.formats import DEFAULT
+from autocrossdim.data.writing.formats import find
 from autocrossdim.data.writing.results import Results
 from autocrossdim.inference.case_list import (
     explain_list,
@@ -31,7 +31,7 @@ def segment_folder(
     cases: Sequence[Case],
     output: Path,
     *,
-    format: str = DEFAULT,
+    format: str,
     probabilities: bool = False,
     uncertainty: bool = False,
     overwrite: bool = False,
@@ -100,7 +100,7 @@ def require_suitable(
     cases: Sequence[Case],
     output: Path,
     *,
-    format: str = DEFAULT,
+    format: str,
     calibration: bool,
     overwrite: bool = False,
 ) -> None:
@@ -132,7 +132,7 @@ class _Files:
         self.channels, self.labels = plan.channel_names, plan.labels
         self.origin = predictor.origin
         self.results = Results(
-            output, plan.labels, self.ending, format=format, codes=predictor.codes, origin=self.origin
+            output, plan.labels, self.ending, find(format), codes=predictor.codes, origin=self.origin
         )
 
     def probabilities(self, case: Case) -> Path:

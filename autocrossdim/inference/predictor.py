@@ -347,11 +347,10 @@ class Predictor:
             UserError: There is no such format, its packages are missing, or the case cannot be written in it.
         """
         case = Case(name, () if image is None else (Path(image),), None)
-        find(format).check([case])
+        chosen = find(format)
+        chosen.check([case])
         plan = self.plan
-        results = Results(
-            Path(output), plan.labels, plan.file_ending, format=format, codes=self.codes, origin=self.origin
-        )
+        results = Results(Path(output), plan.labels, plan.file_ending, chosen, codes=self.codes, origin=self.origin)
         results.write(case, segmentation.label, segmentation.geometry)
         results.finish([case])
         return results.path(case)

@@ -68,10 +68,15 @@ def check_tag(encoder: str) -> None:
     """
     arch, _, tag = encoder.partition(".")
     check_arch(encoder)
-    tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(arch)]
+    tags = tags_of(arch)
     if tag and tag not in tags:
         known = f"it has {', '.join(filter(None, tags))}" if any(tags) else "it has none"
         raise UserError(f"encoder {encoder}: {arch} has no tag {tag}; {known}. Correct the tag or leave it out.")
+
+
+def tags_of(arch: str) -> list[str]:
+    """Return the tags of all weights that timm has of an architecture, in its order; empty for weights without one."""
+    return [name.partition(".")[2] for name in get_arch_pretrained_cfgs(arch)]
 
 
 def check_arch(encoder: str) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from huggingface_hub import get_session, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from safetensors.torch import load_file
-from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+from timm.models import get_pretrained_cfg
 from torch import Tensor
 
-from autocrossdim.networks.architecture import arch_of, architecture, check_tag
+from autocrossdim.networks.architecture import arch_of, architecture, check_tag, tags_of
 from autocrossdim.records.network import NO_ENCODER
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.text import listed
 
 _WORDS = {
     # Trained on ImageNet-1k from the start: neither fine-tuned from other data, nor AdvProp's or noisy students.
@@ -101,16 +102,12 @@ def resolve_weights(request: str, encoder: str) -> EncoderWeights | None:
 
 def tags(word: str, encoder: str) -> list[str]:
     """Return the tags of an encoder's weights that `imagenet` or `noisy_student` stands for, in timm's order."""
-    return [tag for tag in _all_tags(arch_of(encoder)) if _WORDS[word].match(tag)]
-
-
-def _all_tags(arch: str) -> list[str]:
-    return [name.partition(".")[2] for name in get_arch_pretrained_cfgs(arch)]
+    return [tag for tag in tags_of(arch_of(encoder)) if _WORDS[word].match(tag)]
 
 
 def _tag(request: str, encoder: str) -> str:
     arch, _, own = encoder.partition(".")
-    known = _all_tags(arch)
+    known = tags_of(arch)
     if request in _WORDS:
         fitting = tags(request, encoder)
         if not fitting:
@@ -183,7 +180,7 @@ def _check(state: dict[str, Tensor], arch: str, path: str) -> None:
         if k in state and state[k].shape != shape
     ]
     faults = [
-        f"{what} {_first(keys)}"
+        f"{what} {listed(keys, 3)}"
         for what, keys in (("lacks", missing), ("has unknown", extra), ("has other shapes:", shapes))
         if keys
     ]
@@ -191,7 +188,3 @@ def _check(state: dict[str, Tensor], arch: str, path: str) -> None:
         raise UserError(
             f"--weights {path}: not weights of {arch} in timm's naming; it {', it '.join(faults)}. {_WAYS_OUT}"
         )
-
-
-def _first(keys: list[str], count: int = 3) -> str:
-    return ", ".join(keys[:count]) + (f" and {len(keys) - count} more" if len(keys) > count else "")

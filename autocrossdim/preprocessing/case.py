@@ -54,16 +54,17 @@ class Placement(BaseModel):
         """Shape (Z, Y, X) of the box, in the plan's order."""
         return box_shape(self.box)
 
-    def restore(self, cropped: np.ndarray, outside: float = 0) -> np.ndarray:
+    def restore(self, cropped: np.ndarray) -> np.ndarray:
         """Put an array that fills the box (plan's order, original resolution) back on the original grid.
+
+        Voxels that were cropped away are 0.
 
         Args:
             cropped: Array (..., Z, Y, X) with the shape of the box.
-            outside: Value of the voxels that were cropped away.
         """
         lead = cropped.shape[:-3]
         full = self.change.permuted(self.original_shape)
-        result = np.full((*lead, *full), outside, dtype=cropped.dtype)
+        result = np.zeros((*lead, *full), dtype=cropped.dtype)
         crop(result, self.box)[...] = cropped
         return self.change.undo(result)
 

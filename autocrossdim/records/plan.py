@@ -149,10 +149,6 @@ class Configuration(NetworkChoices):
         z, y, x = (spacing[0], *self.spacing) if self.dims == 2 else self.spacing
         return z, y, x
 
-    def trains_like(self, other: "Configuration") -> bool:
-        """Whether two configurations give the same network from the same data, whatever their estimated cost."""
-        return not self.differing_fields(other)
-
     def differing_fields(self, other: "Configuration") -> list[str]:
         """Return the names of the fields in which two configurations differ, without those that do not affect training.
 
@@ -342,8 +338,8 @@ class Plan(Concise, BaseModel):
             ours, theirs = self._find(name), other._find(name)
             if ours is None or theirs is None:
                 found.append(f"configuration {name} (in one plan only)")
-            elif not ours.trains_like(theirs):
-                found.append(f"configuration {name} ({', '.join(ours.differing_fields(theirs))})")
+            elif different := ours.differing_fields(theirs):
+                found.append(f"configuration {name} ({', '.join(different)})")
         return found
 
     @classmethod

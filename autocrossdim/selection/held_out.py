@@ -29,9 +29,14 @@ REACH = 5  # in-plane distance, in voxels, from the segmented region within whic
 Names = tuple[str, ...]  # configurations that are averaged
 
 
+def evidence_folder(folder: FoldFolder) -> Path:
+    """Return the directory of the evidence. It is deleted with the validation when the fold is retrained."""
+    return folder.validation / "calibration"
+
+
 def evidence_file(folder: FoldFolder, case: str) -> Path:
-    """Return the path of a held-out case's evidence. It is deleted with the validation when the fold is retrained."""
-    return folder.validation / "calibration" / f"{case}.npz"
+    """Return the path of a held-out case's evidence."""
+    return evidence_folder(folder) / f"{case}.npz"
 
 
 def uncertainty_file(segmentation: Path) -> Path:
@@ -139,14 +144,11 @@ class EvidenceCollector:
 
     Args:
         labels: Labels of the dataset.
-        voxels: Number of voxels to sample.
         annotated: Names of the labels that were annotated in the case; None if all were.
     """
 
-    def __init__(
-        self, labels: Labels, voxels: int = VOXELS_PER_CASE, *, annotated: Collection[str] | None = None
-    ) -> None:
-        self.labels, self.voxels = labels, voxels
+    def __init__(self, labels: Labels, *, annotated: Collection[str] | None = None) -> None:
+        self.labels = labels
         self._unknown = np.array([annotated is not None and name not in annotated for name in labels.names])
         self._random = np.random.default_rng(0)
         self._keys = np.empty(0)
@@ -166,14 +168,14 @@ class EvidenceCollector:
         candidates = np.flatnonzero(near.cpu().numpy() & ~self.labels.ignored(reference))
         # Keep the voxels with the smallest random keys: a uniform sample, however many voxels are still to come.
         keys = self._random.random(len(candidates))
-        if len(self._keys) == self.voxels:
+        if len(self._keys) == VOXELS_PER_CASE:
             smaller = keys < self._keys.max()
             keys, candidates = keys[smaller], candidates[smaller]
         if not len(keys):
             return
         picked = values.flatten(1)[:, torch.from_numpy(candidates).to(values.device)].T.cpu().numpy()
         keys = np.concatenate([self._keys, keys])
-        kept = np.argsort(keys, kind="stable")[: self.voxels]
+        kept = np.argsort(keys, kind="stable")[:VOXELS_PER_CASE]
         self._keys = keys[kept]
         self._values = np.concatenate([self._values, picked])[kept]
         self._truth = np.concatenate([self._truth, reference.ravel()[candidates].astype(np.int32)])[kept]

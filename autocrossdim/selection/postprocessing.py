@@ -72,22 +72,24 @@ def choose_postprocessing(summary: Summary, labels: Labels, *, processes: int) -
     try_steps = partial(_summaries_after, summary, labels, processes)
     reasons = []
     kept: tuple[KeepLargest, ...] = ()
-    base = summary
+    after = summary  # the steps kept so far
     (result,) = try_steps([(first,)])
     difference = _gain(result, summary)
     if _helps(difference, summary):
-        kept, base = (first,), result
+        kept, after = (first,), result
         reasons.append(_sentence(first, difference, summary, result))
+    base = after
     for step, result in zip(others, try_steps([(*kept, step) for step in others]), strict=True):
         difference = _gain(result, base)
         if _helps(difference, base):
-            kept = (*kept, step)
+            kept, after = (*kept, step), result
             reasons.append(_sentence(step, difference, base, result))
-    # Steps that help one by one are evaluated once more together, because regions may contain each other.
-    together = try_steps([kept])[0] if len(kept) > 1 else base if kept else summary
-    if len(kept) > 1 and not _helps(_gain(together, summary), summary):
-        kept, together = (), summary
-        reasons = ["No post-processing is kept: the steps that help individually do not help together."]
+    if len(kept) > 1:
+        # Steps that help one by one are evaluated once more together, because regions may contain each other.
+        (after,) = try_steps([kept])
+        if not _helps(_gain(after, summary), summary):
+            kept, after = (), summary
+            reasons = ["No post-processing is kept: the steps that help individually do not help together."]
     rejected = [step.name for step in (first, *others) if step not in kept]
     if rejected:
         reasons.append(
@@ -96,7 +98,7 @@ def choose_postprocessing(summary: Summary, labels: Labels, *, processes: int) -
         )
     if kept:
         reasons.append("Post-processing was chosen on the same cases, so its effect on new cases tends to be smaller.")
-    return PostprocessingChoice(kept, together, reasons)
+    return PostprocessingChoice(kept, after, reasons)
 
 
 def _gain(after: Summary, before: Summary) -> PairedDifference:

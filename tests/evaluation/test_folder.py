@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from autocrossdim.evaluation.folder import Pair, evaluate_case, evaluate_folder, labels_from
+from autocrossdim.data.dataset import load_dataset
+from autocrossdim.evaluation.folder import Pair, evaluate_case, evaluate_folder, labels_in
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.summary import Summary
 from autocrossdim.system.errors import UserError
@@ -122,20 +123,6 @@ def test_many_missing_files_are_counted_rather_than_listed(folders: Folders, tmp
         evaluate(folders, tmp_path / "summary.json")
 
 
-def test_labels_come_from_dataset_json(tmp_path: Path) -> None:
-    path = tmp_path / "dataset.json"
-    path.write_text(json.dumps({"labels": {"background": 0, "organ": 7}}))
-    assert labels_from(path, [], file_ending=".png", processes=1).foreground == {"organ": (7,)}
-
-
-@pytest.mark.parametrize("content", [{}, [], {"labels": {}}, {"labels": {"background": 3}}])
-def test_a_dataset_json_without_labels_is_named(tmp_path: Path, content: object) -> None:
-    path = tmp_path / "dataset.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"dataset\.json.*labels"):
-        labels_from(path, [], file_ending=".png", processes=1)
-
-
 SPARSE = Labels(foreground={"liver": (1,), "tumour": (2,)}, unannotated_slices="empty")
 
 
@@ -200,14 +187,14 @@ def test_labels_that_were_not_annotated_in_a_case_do_not_count(folders: Folders,
 
 def test_without_dataset_json_every_value_in_the_files_is_a_label(folders: Folders) -> None:
     write(folders[0] / "b.nii.gz", np.full((4, 6, 7), 9))
-    labels = labels_from(None, folders, file_ending=".nii.gz", processes=1)
+    labels = labels_in(folders, file_ending=".nii.gz", processes=1)
     assert labels.foreground == {"1": (1,), "2": (2,), "9": (9,)}
 
 
 def test_segmentations_without_any_label_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "references" / "a.nii.gz", np.zeros((4, 6, 7)))
     with pytest.raises(UserError, match=r"references: the \.nii\.gz files contain nothing but background"):
-        labels_from(None, [tmp_path / "references"], file_ending=".nii.gz", processes=1)
+        labels_in([tmp_path / "references"], file_ending=".nii.gz", processes=1)
 
 
 REAL = [
@@ -222,7 +209,7 @@ def test_real_labels_agree_with_themselves(
     real_data: Path, tmp_path: Path, dataset: str, ending: str, pattern: str, n_labels: int
 ) -> None:
     root = real_data / dataset
-    labels = labels_from(root / "dataset.json", [], file_ending=ending, processes=1)
+    labels = load_dataset(root).labels
     for path in sorted((root / "labelsTr").glob(pattern + ending))[:4]:
         (tmp_path / path.name).symlink_to(path)
     summary = evaluate((tmp_path, tmp_path), tmp_path / "summary.json", labels, file_ending=ending)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import autocrossdim
+from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.splits import load_or_make_splits
 from autocrossdim.inference.model import Model
@@ -87,7 +88,8 @@ class Trained:
                 run=RunState(epoch=1, step=steps, seconds=0.6 * steps, complete=True),
             ).write(folder.latest)
             if validated:
-                validate(folder, store, split, self.dataset.groups, "cpu")
+                groups = self.dataset.groups
+                validate(FoldTask(self.plan, configuration, store, groups, fold, split, folder, device="cpu"))
 
     def find_best(self) -> Best:
         return autocrossdim.find_best(self.raw, work=self.work, device="cpu", processes=1)

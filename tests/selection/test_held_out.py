@@ -4,10 +4,12 @@ import SimpleITK as sitk
 import torch
 from scipy.special import entr, expit
 
+from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.images import read_label
 from autocrossdim.data.splits import Split
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.labels import Labels
+from autocrossdim.selection import held_out
 from autocrossdim.selection.calibration import VOXELS_PER_CASE, Evidence, confidence_at
 from autocrossdim.selection.held_out import EvidenceCollector, evidence_file, uncertainty_file
 from tests.selection.conftest import LABELS, RIGHT, Trained
@@ -37,14 +39,18 @@ def test_validation_writes_a_map_of_where_the_network_was_undecided(trained: Tra
     assert entropy.max() > 1
     np.testing.assert_allclose(entropy, expected, atol=0.6)
     store, others = Store(trained.space.preprocessed("dx")), trained.splits[0].val[1:]
-    validate(folder, store, Split(train=trained.splits[0].train, val=others), {}, "cpu")
+    split, dx = Split(train=trained.splits[0].train, val=others), trained.plan.configuration("dx")
+    validate(FoldTask(trained.plan, dx, store, {}, 0, split, folder, device="cpu"))
     assert not uncertainty_file(segmentation).exists(), "the case left the fold"
 
 
-def test_the_number_of_voxels_is_bounded_and_each_is_equally_likely_to_be_kept() -> None:
+def test_the_number_of_voxels_is_bounded_and_each_is_equally_likely_to_be_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(held_out, "VOXELS_PER_CASE", 20)
     counts = np.zeros(4)
     for seed in range(200):
-        collector = EvidenceCollector(LABELS, voxels=20)
+        collector = EvidenceCollector(LABELS)
         collector._random = np.random.default_rng(seed)
         for z in range(4):
             values = torch.full((2, 5, 5), 0.5)

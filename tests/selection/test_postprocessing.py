@@ -123,6 +123,18 @@ def test_islands_that_every_case_has_are_removed(tmp_path: Path) -> None:
         assert case.metrics["1"]["FP"] == 0
 
 
+def test_the_metrics_after_a_step_for_a_single_label_are_reported(tmp_path: Path) -> None:
+    """The stray tumour touches the liver, so that all foreground together is one component."""
+    random = np.random.default_rng(0)
+    cases = [organs(random) for _ in range(6)]
+    for found, _ in cases:
+        found[2, 8, 8] = 2
+    summary = summary_of(tmp_path, CLASSES, cases)
+    choice = choose_postprocessing(summary, CLASSES, processes=1)
+    assert [step.name for step in choice.steps] == ["tumour"]
+    assert summary.mean["2"]["Dice"] < choice.summary.mean["2"]["Dice"] == 1
+
+
 def test_islands_where_nothing_was_annotated_do_not_count(tmp_path: Path) -> None:
     """The islands of the prediction are in slices without annotation, or of a label that was not annotated."""
     random = np.random.default_rng(0)

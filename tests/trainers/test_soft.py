@@ -22,7 +22,7 @@ from trainers.distilled import DistilledCases, names_to_draw
 from trainers.loader import PatchLoader
 from trainers.loss import IGNORED, soft_dice
 from trainers.settings import Settings
-from trainers.soft import semimetric_dice, soft_target
+from trainers.soft import soft_target
 from trainers.step import make_loss
 
 
@@ -63,8 +63,8 @@ def test_for_labels_the_loss_of_soft_targets_is_the_usual_one(regions: bool) -> 
 
 def test_the_dice_of_soft_targets_is_highest_for_the_target_itself_unlike_the_usual_one() -> None:
     target = torch.full((1, 1, 4, 4), 0.7)
-    assert semimetric_dice(target, target) == pytest.approx(1)
-    assert semimetric_dice(torch.ones_like(target), target) < 0.9
+    assert soft_dice(target, target, torch.minimum) == pytest.approx(1)
+    assert soft_dice(torch.ones_like(target), target, torch.minimum) < 0.9
     assert soft_dice(torch.ones_like(target), target) > soft_dice(target, target)
 
 

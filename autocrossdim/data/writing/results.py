@@ -9,8 +9,7 @@ import numpy as np
 from autocrossdim.data.dataset import Case
 from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.images import ENDINGS, read_label
-from autocrossdim.data.writing.formats import DEFAULT, find
-from autocrossdim.data.writing.registry import Finished
+from autocrossdim.data.writing.registry import Finished, OutputFormat
 from autocrossdim.data.writing.volumes import has_volumes, measure, write_table, write_volumes
 from autocrossdim.records.codes import LabelCode
 from autocrossdim.records.labels import Labels
@@ -25,7 +24,7 @@ class Results:
         output: The directory.
         labels: Labels of the dataset.
         ending: File ending of the dataset.
-        format: Name of the format.
+        format: Format of the segmentations.
         codes: Label -> its concept in a terminology, for the labels that have one.
         origin: What makes the segmentations; None if that is no single model.
     """
@@ -33,13 +32,13 @@ class Results:
     output: Path
     labels: Labels
     ending: str
-    format: str = DEFAULT
+    format: OutputFormat
     codes: Mapping[str, LabelCode] = field(default_factory=dict)
     origin: Origin | None = None
 
     def path(self, case: Case) -> Path:
         """Return the path of a segmentation."""
-        return self.output / find(self.format).file(case.name, self.ending)
+        return self.output / self.format.file(case.name, self.ending)
 
     def write(self, case: Case, label: np.ndarray, geometry: Geometry) -> None:
         """Write a case, the segmentation last: if it exists, the case is complete."""
@@ -48,7 +47,7 @@ class Results:
             remove_origin(self.output, case.name)
         else:
             self.origin.write(self.output, case.name)
-        find(self.format).write(Finished(case, label, geometry, self.labels, self.codes), self.path(case))
+        self.format.write(Finished(case, label, geometry, self.labels, self.codes), self.path(case))
 
     def finish(self, cases: Sequence[Case]) -> None:
         """Write `volumes.csv` and the files about the labels, after the cases were written.
@@ -62,4 +61,4 @@ class Results:
                 label, geometry = read_label(path)
                 write_volumes(self.output, measure(case.name, label, geometry, self.labels, self.ending))
         write_table(self.output)
-        find(self.format).beside(self.output, self.labels)
+        self.format.beside(self.output, self.labels)

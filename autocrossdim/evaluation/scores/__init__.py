@@ -1,7 +1,7 @@
 """Scores beyond the metrics of summary.json: those of public challenges, and detection of single lesions."""
 
+from autocrossdim.evaluation.registry import SCORES, ChallengeScore
 from autocrossdim.evaluation.scores import brats, camus, chaos, lesions
-from autocrossdim.evaluation.scores.registry import SCORES, ChallengeScore
 from autocrossdim.system.errors import UserError
 
 __all__ = ["SCORES", "brats", "camus", "chaos", "find", "lesions"]

@@ -24,8 +24,8 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 
 from autocrossdim.evaluation.metrics import Mask
+from autocrossdim.evaluation.registry import Case, Structures, score
 from autocrossdim.evaluation.scores.masks import dice, hd95, mean_rows
-from autocrossdim.evaluation.scores.registry import Case, Structures, score
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.score import Rows, Score, ScoreTable, Values
 from autocrossdim.system.errors import UserError

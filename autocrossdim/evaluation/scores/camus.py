@@ -18,8 +18,8 @@ from itertools import product
 import numpy as np
 
 from autocrossdim.evaluation.metrics import Mask, surface_distances
+from autocrossdim.evaluation.registry import Case, Structures, score
 from autocrossdim.evaluation.scores.masks import cropped, diagonal, dice, mean_rows
-from autocrossdim.evaluation.scores.registry import Case, Structures, score
 from autocrossdim.evaluation.scores.simpson import View, view, volume
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.score import Rows, Score, ScoreTable, Values

@@ -28,8 +28,8 @@ import numpy as np
 
 from autocrossdim.evaluation.interval import Floats
 from autocrossdim.evaluation.metrics import Mask, surface_distances
+from autocrossdim.evaluation.registry import Case, score
 from autocrossdim.evaluation.scores.masks import cropped, dice, mean_rows, mean_values
-from autocrossdim.evaluation.scores.registry import Case, score
 from autocrossdim.records.score import Rows, Score, ScoreTable, Values
 from autocrossdim.system.text import listed
 

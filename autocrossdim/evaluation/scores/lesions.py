@@ -13,7 +13,7 @@ import numpy as np
 from skimage.measure import label as connected_components
 
 from autocrossdim.evaluation.metrics import Mask
-from autocrossdim.evaluation.scores.registry import Case, score
+from autocrossdim.evaluation.registry import Case, score
 from autocrossdim.records.score import Rows, Score, ScoreTable, Values
 
 

@@ -11,6 +11,7 @@ import autocrossdim
 from autocrossdim.data.dataset import Case
 from autocrossdim.data.dicom import series_files
 from autocrossdim.data.images import read_dicom_series
+from autocrossdim.data.writing.formats import find
 from autocrossdim.data.writing.results import Results
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.records.labels import Labels
@@ -131,7 +132,7 @@ def test_labels_without_overlap_have_segments_of_their_own(series: Path, tmp_pat
     label = np.zeros(image.geometry.shape, np.uint16)
     label[image.array[0] > 40], label[image.array[0] > 80] = 7, 300
     labels = Labels.from_dataset_json({"background": 0, "b": 300, "a": 7})
-    results, case = Results(tmp_path, labels, ".nii.gz", "dicom-seg"), Case("heart", (folder,), None)
+    results, case = Results(tmp_path, labels, ".nii.gz", find("dicom-seg")), Case("heart", (folder,), None)
     results.write(case, label, image.geometry)
     expected = np.stack([label == 7, label == 300])
     np.testing.assert_array_equal(masks(results.path(case), folder, label.shape), expected)
@@ -144,7 +145,7 @@ def test_a_real_oblique_series_gets_its_segments(real_data: Path, tmp_path: Path
     image = read_dicom_series(folder)
     label = (image.array[0] > 100).astype(np.uint8)
     case = Case("heart", (folder,), None)
-    results = Results(tmp_path, Labels.from_dataset_json({"background": 0, "bright": 1}), ".nii.gz", "dicom-seg")
+    results = Results(tmp_path, Labels.from_dataset_json({"background": 0, "bright": 1}), ".nii.gz", find("dicom-seg"))
     results.write(case, label, image.geometry)
     np.testing.assert_array_equal(masks(results.path(case), folder, label.shape), label[None])
     assert label.any()

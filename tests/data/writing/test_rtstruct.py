@@ -12,6 +12,7 @@ import autocrossdim
 from autocrossdim.data.converting.annotations import structure_mask
 from autocrossdim.data.dataset import Case
 from autocrossdim.data.images import read_dicom_series
+from autocrossdim.data.writing.formats import find
 from autocrossdim.data.writing.results import Results
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.records.labels import Labels
@@ -72,7 +73,7 @@ def test_values_against_the_standard_are_copied_without_a_warning_that_quotes_th
     pytest.importorskip("highdicom")
     write_series(tmp_path / "series", blob, StudyInstanceUID="1.2.Zyxstudy", AccessionNumber="Zyx" * 9)
     geometry = read_dicom_series(tmp_path / "series").geometry
-    results = Results(tmp_path, Labels.from_dataset_json({"background": 0, "comb": 1}), ".nii.gz", format)
+    results = Results(tmp_path, Labels.from_dataset_json({"background": 0, "comb": 1}), ".nii.gz", find(format))
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         results.write(Case("case", (tmp_path / "series",), None), np.ones(geometry.shape, np.uint8), geometry)
@@ -85,7 +86,7 @@ def test_a_contour_of_many_points_keeps_its_type(write_series: Callable[..., lis
     comb[:, 2:58, 2:97:2] = comb[:, 2, 2:97] = 1
     write_series(tmp_path / "comb", comb)
     geometry = read_dicom_series(tmp_path / "comb").geometry
-    results = Results(tmp_path, Labels.from_dataset_json({"background": 0, "comb": 1}), ".nii.gz", "rtstruct")
+    results = Results(tmp_path, Labels.from_dataset_json({"background": 0, "comb": 1}), ".nii.gz", find("rtstruct"))
     case = Case("comb", (tmp_path / "comb",), None)
     results.write(case, comb, geometry)
     (contour, _) = pydicom.dcmread(results.path(case)).ROIContourSequence[0].ContourSequence

@@ -3,8 +3,8 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
+from autocrossdim.evaluation.registry import Case
 from autocrossdim.evaluation.scores.brats import lesion_wise, measure, regions, report
-from autocrossdim.evaluation.scores.registry import Case
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
 

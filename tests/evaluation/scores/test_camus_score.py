@@ -6,8 +6,8 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from autocrossdim.data.converting.layouts import camus as layout
+from autocrossdim.evaluation.registry import Case
 from autocrossdim.evaluation.scores import camus
-from autocrossdim.evaluation.scores.registry import Case
 from autocrossdim.evaluation.scores.simpson import View, view, volume
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError

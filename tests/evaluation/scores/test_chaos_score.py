@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
+from autocrossdim.evaluation.registry import Case
 from autocrossdim.evaluation.scores.chaos import measure, organ, report
-from autocrossdim.evaluation.scores.registry import Case
 
 SPACING = (3.0, 1.0, 0.5)
 

@@ -9,8 +9,8 @@ from rich.console import Console
 import autocrossdim
 from autocrossdim.data.images import read_label, write_label
 from autocrossdim.evaluation.folder import evaluate_folder
+from autocrossdim.evaluation.registry import Case
 from autocrossdim.evaluation.scores import SCORES
-from autocrossdim.evaluation.scores.registry import Case
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.score import ScoreName
 from autocrossdim.records.summary import Summary
@@ -58,7 +58,9 @@ def test_two_dimensional_files_are_scored_with_their_spacing(tmp_path: Path, wri
         write_image(tmp_path / f"patient0007_{name}.nii.gz", array, (0.5, 0.8))
     labels = Labels.from_dataset_json({"LV endocardium": 1, "LV myocardium": 2, "left atrium": 3})
     output = tmp_path / "summary.json"
-    evaluate_folder(tmp_path, tmp_path, labels, file_ending=".nii.gz", processes=1, output=output, score="camus")
+    evaluate_folder(
+        tmp_path, tmp_path, labels, file_ending=".nii.gz", processes=1, output=output, score=SCORES["camus"]
+    )
     score = Summary.read(output).score
     assert score is not None
     assert score.notes == ()
@@ -99,7 +101,9 @@ def test_unannotated_slices_are_left_out(folders: Folders) -> None:
         array[4, 10:12, 10:12] = 1
         write_label(array, geometry, folders[0] / f"{name}.nii.gz")
     output = folders[0] / "summary.json"
-    score = evaluate_folder(*folders, labels, file_ending=".nii.gz", processes=1, output=output, score="chaos").score
+    score = evaluate_folder(
+        *folders, labels, file_ending=".nii.gz", processes=1, output=output, score=SCORES["chaos"]
+    ).score
     assert score is not None
     assert score.cases["a"]["lesion"]["Dice"] == 1
 
@@ -110,10 +114,10 @@ def test_lesions_that_unannotated_slices_would_cut_are_refused(folders: Folders,
     labels = Labels.from_dataset_json(regions, [2, 3, 1]).model_copy(update={"unannotated_slices": "empty"})
     options: dict[str, Any] = {"file_ending": ".nii.gz", "processes": 1, "output": folders[0] / "summary.json"}
     with pytest.raises(UserError, match=rf"--score {name}: .*unannotated_slices in dataset\.json.*--all-slices"):
-        evaluate_folder(*folders, labels, score=name, **options)
+        evaluate_folder(*folders, labels, score=SCORES[name], **options)
     assert not options["output"].exists()
     every_slice = labels.model_copy(update={"unannotated_slices": None})
-    assert evaluate_folder(*folders, every_slice, score=name, **options).score is not None
+    assert evaluate_folder(*folders, every_slice, score=SCORES[name], **options).score is not None
 
 
 def test_cases_with_labels_that_were_not_annotated_are_refused(folders: Folders) -> None:
@@ -126,7 +130,7 @@ def test_cases_with_labels_that_were_not_annotated_are_refused(folders: Folders)
             processes=1,
             output=folders[0] / "summary.json",
             annotated_labels={"b": ("lesion",)},
-            score="lesions",
+            score=SCORES["lesions"],
         )
 
 

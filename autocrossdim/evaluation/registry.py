@@ -1,4 +1,4 @@
-"""The scores that can be computed: each is one decorated function that measures a case, in a file of this folder."""
+"""The scores that can be computed: each is one decorated function that measures a case, in a file of `scores/`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -17,11 +17,11 @@ from autocrossdim.system.files import written_whole
 
 TRAINING = 8  # cases of each dataset
 FOLDS = (0, 1)
-SECONDS_A_FOLD = 35.0  # four folds and everything around them stay under 4 minutes on two cores
+SECONDS_PER_FOLD = 35.0  # four folds and everything around them stay under 4 minutes on two cores
 
 
 @dataclass(frozen=True)
-class Shown:
+class DemoResult:
     """Results of the demo for one of its datasets.
 
     Attributes:
@@ -50,7 +50,7 @@ class Demo:
     """
 
     datasets: list[Path]
-    results: tuple[Shown, ...] = ()
+    results: tuple[DemoResult, ...] = ()
     picture: Path | None = None
 
 
@@ -77,41 +77,40 @@ def write_datasets(output: Path) -> list[Path]:
     return [nodules_folder, chambers_folder]
 
 
-def run(output: Path, seconds_a_fold: float = SECONDS_A_FOLD) -> Demo:
+def run_demo(output: Path) -> Demo:
     """Generate two datasets, run the full workflow on both, and draw `demo.png`.
 
     Args:
         output: Directory for raw data, results and picture.
-        seconds_a_fold: Training time per fold.
 
     Returns:
         Datasets, results and picture.
     """
     folders = write_datasets(output)
     say("Training starts from random weights.")
-    shown = tuple(_whole_job(folder, output, seconds_a_fold) for folder in folders)
+    results = tuple(_run_on(folder, output) for folder in folders)
     picture = output / "demo.png"
-    _draw(shown, output, picture)
-    return Demo(folders, shown, picture)
+    _draw(results, output, picture)
+    return Demo(folders, results, picture)
 
 
-def _whole_job(folder: Path, output: Path, seconds: float) -> Shown:
+def _run_on(folder: Path, output: Path) -> DemoResult:
     say(f"\n{folder.name}")
     work = output / "work"
     plan = plan_and_preprocess(folder, work=work)
-    train(folder, work=work, fold=FOLDS, weights="random", max_time=seconds)
+    train(folder, work=work, fold=FOLDS, weights="random", max_time=SECONDS_PER_FOLD)
     predictions = output / "predictions" / folder.name
     predict(folder, folder / "imagesTs", predictions, work=work)
     summary = evaluate(predictions, folder / "labelsTs", dataset=folder)
     chosen = plan.configuration()
-    return Shown(folder.name, plan.decision.anisotropy, chosen.name, chosen.patch_size, summary)
+    return DemoResult(folder.name, plan.decision.anisotropy, chosen.name, chosen.patch_size, summary)
 
 
-def _draw(shown: tuple[Shown, ...], output: Path, picture: Path) -> None:
+def _draw(results: tuple[DemoResult, ...], output: Path, picture: Path) -> None:
     """Draw image, truth and prediction of the middle slice of every test case."""
     from matplotlib.figure import Figure
 
-    rows = [(each, case) for each in shown for case in each.summary.metric_per_case]
+    rows = [(each, case) for each in results for case in each.summary.metric_per_case]
     figure = Figure(figsize=(7.5, 2.5 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 3)
     for (each, case), row in zip(rows, axes, strict=True):

@@ -175,17 +175,15 @@ class Sizer:
         return self._memories[key]
 
     def _network(self, patch: Candidate) -> NetworkPlan:
-        dims = len(patch.patch)
-        return NetworkPlan(
-            **self.choices(dims),
+        return NetworkPlan.of(
+            self.choices(len(patch.patch)),
             kind=self.kind,
-            depth=patch.patch[0] if self.kind == "ds" else None,
-            dims=dims,
-            in_channels=self.channels * (self.options.slices if dims == 2 else 1) + self.masks,
-            mask_channels=self.masks,
+            channels=self.channels,
+            masks=self.masks,
             num_outputs=self.labels.num_outputs,
-            strides=[list(stride) for stride in patch.topology.strides],
-            kernel_sizes=[list(kernel) for kernel in patch.topology.kernel_sizes],
+            patch=patch.patch,
+            strides=patch.topology.strides,
+            kernel_sizes=patch.topology.kernel_sizes,
         )
 
 

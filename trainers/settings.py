@@ -12,6 +12,7 @@ from autocrossdim.system.errors import UserError, first_fault
 from autocrossdim.system.text import printable
 
 MAX_EPOCHS, MAX_STEPS, MAX_SECONDS = 10**6, 10**6, 10**9.0
+GRADIENT_CLIP = 12.0  # nnU-Net
 LONGEST_VALUE = 60  # characters of a value that are repeated in a message
 FORMER = frozenset({"augment", "affine", "elastic"})  # settings of earlier versions, replaced by `augmentation`
 
@@ -53,7 +54,7 @@ class Settings(BaseModel):
         0, ge=0, le=MAX_EPOCHS, description="Epochs at the beginning during which the encoder is frozen."
     )
     warmup: float = Field(0.02, ge=0, lt=1, description="Fraction of the run over which the learning rate rises.")
-    gradient_clip: float = Field(12.0, gt=0, le=1e6, description="Maximum norm of the gradient (nnU-Net: 12).")
+    gradient_clip: float = Field(GRADIENT_CLIP, gt=0, le=1e6, description="Maximum norm of the gradient (nnU-Net: 12).")
     slices_first: bool = Field(
         True, description="First train the 2D counterpart of DX-Net on slices of the same cases, and start from it."
     )

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from autocrossdim.networks.base import SegmentationNetwork
 from trainers.loss import DeepSupervision, DiceCrossEntropy
+from trainers.settings import GRADIENT_CLIP
 from trainers.soft import SoftLoss
-
-GRADIENT_CLIP = 12.0  # maximum norm of the gradient (nnU-Net)
 
 
 class Engine(Protocol):

@@ -38,7 +38,10 @@ def validate(task: FoldTask) -> None:
             return
         new = [name for name in outdated if not evidence_file(folder, name).exists()]
         if changed := [name for name in outdated if name not in new]:
-            say(f"{folder.root}: {listed(changed)} changed since validation and must be validated again.")
+            say(
+                f"{folder.root}: {listed(changed)} must be validated again, because the files of the case changed or a "
+                "result is missing."
+            )
         if new or gone:
             say(
                 f"{folder.root}: its validation cases changed (added: {listed(new) or 'none'}; removed: "

@@ -54,5 +54,5 @@ def present(best: "Best", *, dataset: str, work: Any, **_: object) -> "Iterator[
     from autocrossdim.report.terminal import best_table
 
     yield best_table(best)
-    yield from best.reasons
+    yield from (*best.reasons, *best.budgets)
     yield next_step("report", dataset, work=work)

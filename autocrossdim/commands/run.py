@@ -129,7 +129,7 @@ def present(page: Path, *, dataset: str, work: Any, **_: object) -> "Iterator[Re
         best = Best.read(workspace.best)
         configurations = best.configurations
         yield best_table(best)
-        yield from best.reasons
+        yield from (*best.reasons, *best.budgets)
     for name in configurations:
         if workspace.summary(name).exists():
             yield f"\n{name}, in the cross-validation:"

@@ -80,6 +80,7 @@ class Best(Concise, BaseModel):
         contenders: Everything that was compared.
         scope: What the metrics were computed on, as `Summary.scope`; None if all slices count.
         reasons: Reasons for the choice, one sentence each.
+        budgets: How the training budgets or settings of the candidates differ, one sentence each.
         plan_digest: Digest of what the plan says about these configurations.
         checkpoints: SHA-256 of each checkpoint that was compared, by `CONFIGURATION/fold_K`.
     """
@@ -98,6 +99,7 @@ class Best(Concise, BaseModel):
     contenders: tuple[Contender, ...]
     scope: str | None = None
     reasons: tuple[str, ...]
+    budgets: tuple[str, ...] = ()
     plan_digest: str
     checkpoints: dict[str, str]
 

@@ -1,5 +1,6 @@
 """The choices that make a network, and the part of a plan that describes one. Imports no torch."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
@@ -70,6 +71,45 @@ class NetworkPlan(NetworkChoices):
     norm: Literal["batch", "instance", "group"] = "batch"
     drop_path: float = 0.0
     depth: PositiveInt | None = None
+
+    @classmethod
+    def of(
+        cls,
+        choices: Mapping[str, Any],
+        *,
+        kind: Kind,
+        channels: int,
+        masks: int,
+        num_outputs: int,
+        patch: Sequence[int],
+        strides: Iterable[Iterable[int]],
+        kernel_sizes: Iterable[Iterable[int]],
+    ) -> "NetworkPlan":
+        """Return the network that processes patches of a dataset.
+
+        Args:
+            choices: Fields of `NetworkChoices` by name; a network with 3 `slices` has three times the channels.
+            kind: As the attribute.
+            channels: Number of image channels of a case.
+            masks: Number of masks of a previous stage, which are further channels.
+            num_outputs: As the attribute.
+            patch: Patch size in voxels.
+            strides: As the attribute.
+            kernel_sizes: As the attribute.
+        """
+        return cls.model_validate(
+            {
+                **choices,
+                "kind": kind,
+                "dims": len(patch),
+                "in_channels": channels * choices["slices"] + masks,
+                "mask_channels": masks,
+                "num_outputs": num_outputs,
+                "strides": [list(stride) for stride in strides],
+                "kernel_sizes": [list(kernel) for kernel in kernel_sizes],
+                "depth": patch[0] if kind == "ds" else None,
+            }
+        )
 
     @model_validator(mode="before")
     @classmethod

@@ -301,18 +301,15 @@ class Plan(Concise, BaseModel):
 
     def network_plan(self, configuration: Configuration) -> NetworkPlan:
         """Return what `build_network` needs for a configuration."""
-        masks = 0 if configuration.previous_stage is None else len(self.labels.foreground)
-        choices = {name: getattr(configuration, name) for name in NetworkChoices.model_fields}
-        return NetworkPlan(
-            **choices,
+        return NetworkPlan.of(
+            {name: getattr(configuration, name) for name in NetworkChoices.model_fields},
             kind=configuration.kind,
-            dims=configuration.dims,
-            in_channels=len(self.channel_names) * configuration.slices + masks,
-            mask_channels=masks,
+            channels=len(self.channel_names),
+            masks=0 if configuration.previous_stage is None else len(self.labels.foreground),
             num_outputs=self.labels.num_outputs,
-            strides=[list(stride) for stride in configuration.strides],
-            kernel_sizes=[list(kernel) for kernel in configuration.kernel_sizes],
-            depth=configuration.patch_size[0] if configuration.kind == "ds" else None,
+            patch=configuration.patch_size,
+            strides=configuration.strides,
+            kernel_sizes=configuration.kernel_sizes,
         )
 
     def differences(self, other: "Plan", configurations: Collection[str]) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from autocrossdim.records.best import Best
 from autocrossdim.records.plan import EPOCHS, Plan
 from autocrossdim.records.workspace import Workspace
-from autocrossdim.selection.budget import is_difference
 from autocrossdim.system.text import command_line, listed
 
 
@@ -22,11 +21,6 @@ class Next:
 
     why: str
     command: str
-
-
-def budget_warnings(best: Best) -> list[str]:
-    """Return the reasons of the choice that say how training budgets or settings differ."""
-    return [reason for reason in best.reasons if is_difference(reason)]
 
 
 def next_step(

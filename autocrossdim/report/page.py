@@ -13,7 +13,7 @@ from autocrossdim.records.plan import Plan
 from autocrossdim.records.student import students
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report import formats
-from autocrossdim.report.decided import budget_warnings, next_step
+from autocrossdim.report.decided import next_step
 from autocrossdim.report.distributions import fingerprint_chart
 from autocrossdim.report.methods import methods
 from autocrossdim.report.misses import hardly_segmented
@@ -96,7 +96,6 @@ def write_report(
         splits=splits,
         best=best,
         outdated=outdated,
-        budget_warnings=budget_warnings(best) if best is not None else [],
         next=next_step(
             plan,
             workspace,

@@ -13,9 +13,6 @@ from autocrossdim.system.text import listed
 
 SIMILAR = 1.1  # ratio up to which budgets count as equal. Ours: folds of one run differ by a few percent in time.
 
-UNEQUAL = "Training budgets per fold differ: "  # starts of the sentences of `differences`
-OTHER_SETTINGS = " trained with different settings: "
-
 # Settings that change how fast or how a run is recorded, not what is learned; time is compared as it was spent.
 ASIDE = frozenset({"max_seconds", "workers", "compile", "monitor", "seed"})
 
@@ -79,7 +76,7 @@ def differences(budgets: Mapping[str, Sequence[Budget]]) -> list[str]:
     for name, folds in budgets.items():
         uneven = _settings([(f"fold {index}", fold.settings) for index, fold in enumerate(folds)])
         if uneven:
-            sentences.append(f"The folds of {name} were{OTHER_SETTINGS}{uneven}.")
+            sentences.append(f"The folds of {name} were trained with different settings: {uneven}.")
     steps, minutes = ([mean(folds) for folds in budgets.values()] for mean in (mean_steps, mean_minutes))
     if not (_similar(steps) or _similar(minutes)):
         spent = ", ".join(
@@ -87,18 +84,13 @@ def differences(budgets: Mapping[str, Sequence[Budget]]) -> list[str]:
             for name, folds in budgets.items()
         )
         sentences.append(
-            f"{UNEQUAL}{spent}. Part of the difference in Dice may come from this. "
+            f"Training budgets per fold differ: {spent}. Part of the difference in Dice may come from this. "
             "To compare configurations at equal cost, train them with the same --max-time."
         )
     different = _settings([(name, folds[0].settings) for name, folds in budgets.items()])
     if different:
-        sentences.append(f"The configurations were{OTHER_SETTINGS}{different}.")
+        sentences.append(f"The configurations were trained with different settings: {different}.")
     return sentences
-
-
-def is_difference(sentence: str) -> bool:
-    """Whether a sentence comes from `differences`."""
-    return sentence.startswith(UNEQUAL) or OTHER_SETTINGS in sentence
 
 
 def _similar(values: Sequence[float | None]) -> bool:

@@ -318,7 +318,8 @@ def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(tra
         contenders=(
             Contender(name="dx", configurations=("dx",), multiply_adds=10**9, dice=0.71, steps_per_fold=1234.0),
         ),
-        reasons=("dx is the only one.", "Training budgets per fold differ: dx 1 steps, omnia 9 steps."),
+        reasons=("dx is the only one.",),
+        budgets=("Training budgets per fold differ: dx 1 steps, omnia 9 steps.",),
         plan_digest=plan_digest(plan, ["dx"]),
         checkpoints=checkpoint_digests(space, ["dx"], (0, 1, 2)),
     ).write(space.best)

@@ -103,6 +103,7 @@ def present(converted: "Converted", **_: object) -> Iterator[str]:
         f"{converted.path}: {counted(converted.training, 'training case')} and {counted(converted.test, 'test case')} "
         f"of the layout {converted.layout}; {converted.written} written, {unchanged} unchanged."
     )
+    yield "Labels: " + ", ".join(f"{name} = {value}" for name, value in converted.labels.items()) + "."
     yield next_step("verify", converted.path)
 
 

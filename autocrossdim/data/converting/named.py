@@ -53,7 +53,7 @@ def channel_names(wishes: Wishes, images: Mapping[str, Sequence[Path]]) -> tuple
 
 def labels_and_values(
     wishes: Wishes, files: Sequence[Path]
-) -> tuple[dict[str, int | list[int]], dict[int, int], list[str]]:
+) -> tuple[dict[str, int | list[int]], dict[int, int], list[str], list[str]]:
     """Return the labels of a dataset, and how values in label files become values in the dataset.
 
     Values in the dataset are consecutive, in the order of the values in the files.
@@ -63,26 +63,30 @@ def labels_and_values(
         files: Label files.
 
     Returns:
-        `labels` of dataset.json; value in the files -> value in the dataset; and a fault for each unreadable file.
+        `labels` of dataset.json; value in the files -> value in the dataset; a fault for each unreadable file; and a
+        warning that says where each value occurs if the user named none, because a stray value becomes a label, too.
     """
     faults: list[str] = []
+    warnings: list[str] = []
     named = wishes.labels
     if named is None:
         found = map_cases(_values, files, wishes.processes, "Reading label values")
         faults = [fault for fault in found if isinstance(fault, str)]
-        values = sorted({value for each in found if not isinstance(each, str) for value in each} - {0})
+        counts = [each for each in found if not isinstance(each, str)]
+        values = sorted({value for each in counts for value in each} - {0})
         if len(values) > MAX_VALUES:
             faults.append(
                 f"{files[0].parent}: {len(values)} different values, so these are not labels. Check the files."
             )
             values = []
         named = {f"label {number}": value for number, value in enumerate(values, start=1)}
+        warnings = [_unnamed(named, counts)] if named else []
     named = {name: value for name, value in named.items() if value != 0}
     if not named and not faults:
         faults.append("The label files contain only background. At least one case must be annotated.")
     order = sorted(named, key=lambda name: named[name])
     new = {name: number for number, name in enumerate(order, start=1)}
-    return {"background": 0, **new}, {named[name]: new[name] for name in order}, faults
+    return {"background": 0, **new}, {named[name]: new[name] for name in order}, faults, warnings
 
 
 def common_ending(cases: Sequence[SourceCase]) -> str:
@@ -113,9 +117,27 @@ def unknown_about(source: Path) -> dict[str, str]:
     }
 
 
-def _values(file: Path) -> tuple[int, ...] | str:
-    """Return the values in a label file, or what is wrong with it."""
+def _values(file: Path) -> dict[int, int] | str:
+    """Return how many voxels of a label file have each value, or what is wrong with the file."""
     try:
-        return tuple(int(value) for value in np.unique(read_label(file)[0]))
+        values, voxels = np.unique(read_label(file)[0], return_counts=True)
     except UserError as error:
         return str(error)
+    return dict(zip(values.tolist(), voxels.tolist(), strict=True))
+
+
+def _unnamed(named: Mapping[str, int], counts: Sequence[Mapping[int, int]]) -> str:
+    """Return where the value of each label occurs, and how to name it.
+
+    Args:
+        named: Name that was made up -> value in the files.
+        counts: Value -> number of voxels, of each file that was read.
+    """
+    found = []
+    for name, value in named.items():
+        files = [each[value] for each in counts if value in each]
+        found.append(f"'{name}' is {value} ({counted(sum(files), 'voxel')} in {len(files)} of {len(counts)} files)")
+    return (
+        f"Every value in the label files became a label: {listed(found, 10)}. To name those that are meant and report "
+        "all others, convert again with --label NAME=VALUE."
+    )

@@ -47,6 +47,7 @@ class Converted:
         training: Number of training cases.
         test: Number of test cases.
         written: Number of cases that were written now; the others were unchanged.
+        labels: Name -> value in the dataset, or values of a region, without background.
         warnings: What may be intended but should be known, one sentence each.
     """
 
@@ -55,6 +56,7 @@ class Converted:
     training: int
     test: int
     written: int
+    labels: dict[str, int | list[int]]
     warnings: list[str]
 
 
@@ -80,6 +82,7 @@ def write_dataset(
     common = replace(description, cases=())  # workers need not be sent all cases with each
     found = map_cases(partial(_examine, common), due, processes, "Checking cases")
     faults += [fault for each in found for fault in each.faults] + _mixed(due, found)
+    faults = list(dict.fromkeys(faults))  # a label that cannot be read was tried twice
     if faults:
         raise UserError(f"{counted(len(faults), 'problem')} found, nothing was converted.\n" + "\n".join(faults))
 
@@ -94,7 +97,8 @@ def write_dataset(
     map_cases(partial(_write_case, common, output), due, processes, "Writing cases")
     _write_lists(description, output, dict(origin))
     parts = Counter(case.part for case in cases)
-    return Converted(output, layout, parts["Tr"], parts["Ts"], len(due), [*description.warnings, *warnings])
+    labels = {name: value for name, value in description.labels.items() if value != 0}
+    return Converted(output, layout, parts["Tr"], parts["Ts"], len(due), labels, [*description.warnings, *warnings])
 
 
 def _structure(description: Description) -> list[str]:

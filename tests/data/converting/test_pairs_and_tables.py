@@ -1,5 +1,6 @@
 """Images and labels without a description of their own: two directories, or a table."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,32 @@ def test_labels_and_channels_can_be_named(tmp_path: Path, convert, write_pair) -
     assert "--label tumour=255" in content["converted_from"]["command"]
     with pytest.raises(UserError, match="contains the value 255, but only 0, 3 are expected"):
         autocrossdim.convert(source, tmp_path / "other", label={"organ": 3}, processes=1)
+
+
+def test_labels_without_a_name_are_reported_with_their_values(
+    tmp_path: Path, write_pair, succeed: Callable[..., str]
+) -> None:
+    """A stray 254 beside 255 becomes a label of its own, which must not go unnoticed."""
+    source = tmp_path / "skin"
+    for number in range(5):
+        values = (0, 255) if number else (0, 255, 254)
+        write_pair(source / "images" / f"s{number}.png", source / "masks" / f"s{number}.png", values=values)
+    said = succeed("convert", source, "-o", tmp_path / "Dataset001_A", "--processes", "1")
+    assert "'label 1' is 254 (12 voxels in 1 of 5 files), 'label 2' is 255 (60 voxels in 5 of 5 files)" in said
+    assert "Labels: label 1 = 1, label 2 = 2." in said
+    (source / "masks" / "s0.png").unlink()
+    said = succeed("convert", source, "-o", tmp_path / "Dataset002_B", "--label", "lesion=255", "--processes", "1")
+    assert "Labels: lesion = 1." in said
+    assert "became a label" not in said
+
+
+def test_a_label_that_cannot_be_read_is_one_problem(tmp_path: Path, write_pair) -> None:
+    source = tmp_path / "skin"
+    for number in range(3):
+        write_pair(source / "images" / f"s{number}.png", source / "masks" / f"s{number}.png")
+    (source / "masks" / "s1.png").write_bytes(b"")
+    with pytest.raises(UserError, match="^1 problem found"):
+        autocrossdim.convert(source, tmp_path / "out", processes=1)
 
 
 def test_colour_pictures_stay_one_file(tmp_path: Path, convert) -> None:

@@ -65,7 +65,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
     ]
     names, wrong = channel_names(wishes, images)
     files = [files[0] for name, files in labels.items() if name in images]
-    declared, values, unreadable = labels_and_values(wishes, files)
+    declared, values, unreadable, unnamed = labels_and_values(wishes, files)
     cases = [
         SourceCase(
             name,
@@ -81,7 +81,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
         file_ending=common_ending(cases),
         about=unknown_about(source),
         faults=[*faults, *wrong, *unreadable],
-        warnings=without_label(cases),
+        warnings=[*unnamed, *without_label(cases)],
     )
 
 

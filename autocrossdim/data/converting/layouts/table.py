@@ -44,7 +44,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
             continue
         files += [label] if label is not None else []
         cases.append((row, [image for image in images if image is not None], label))
-    labels, values, unreadable = labels_and_values(wishes, files)
+    labels, values, unreadable, unnamed = labels_and_values(wishes, files)
     described = [
         SourceCase(
             row["case"],
@@ -62,6 +62,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
         file_ending=common_ending(described),
         about=unknown_about(source),
         faults=[*faults, *unreadable],
+        warnings=unnamed,
     )
 
 

@@ -97,7 +97,17 @@ def label_fault(image: Geometry, label: Geometry) -> str | None:
             "label to the grid of its image, in Python: sitk.Resample(label, image, "
             "interpolator=sitk.sitkNearestNeighbor)."
         )
-    return f"the label's geometry differs from the image's: {difference}. Resample one of them."
+    return f"the label's geometry differs from the image's: {difference}. {_remedy(image, label)}"
+
+
+def _remedy(image: Geometry, label: Geometry) -> str:
+    """Return what to do about a label on another grid; its header may be all that is wrong if the shapes agree."""
+    if image.shape != label.shape:
+        return "Resample the label to the grid of the image."
+    return (
+        "If the label fits the image voxel by voxel, correct its header, in Python: label.CopyInformation(image); "
+        "otherwise, resample it to the grid of the image."
+    )
 
 
 def _turned(a: Geometry, b: Geometry) -> bool:

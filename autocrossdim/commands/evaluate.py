@@ -65,7 +65,7 @@ def evaluate(
     from autocrossdim.system.processes import default_processes
 
     predictions, references = Path(predictions), Path(references)
-    summary = predictions / "summary.json" if output is None else Path(output)
+    summary = _summary(predictions, output)
     check_output(summary)
     processes = processes or default_processes()
     raw = None if dataset is None else load_dataset(find_dataset(dataset))
@@ -88,11 +88,17 @@ def evaluate(
     )
 
 
-def present(summary: "Summary", **_: object) -> "Iterator[RenderableType]":
-    """Yield what the command line prints: means and intervals per label, and the score."""
+def present(summary: "Summary", *, predictions: Path, output: Path | None, **_: object) -> "Iterator[RenderableType]":
+    """Yield what the command line prints: means and intervals per label, the score, and where every case is."""
     from autocrossdim.report.terminal import summary_text
 
     yield summary_text(summary)
+    yield f"Results of every case: {_summary(predictions, output)}"
+
+
+def _summary(predictions: Path, output: str | Path | None) -> Path:
+    """Return the path of the summary."""
+    return predictions / "summary.json" if output is None else Path(output)
 
 
 def _ending(folder: Path) -> str:

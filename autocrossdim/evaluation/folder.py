@@ -16,9 +16,11 @@ from autocrossdim.data.pictures import is_picture
 from autocrossdim.evaluation.metrics import LabelArray, axes_with_extent, case_metrics
 from autocrossdim.evaluation.registry import Case, ChallengeScore
 from autocrossdim.evaluation.summary import summarise
+from autocrossdim.records import origin
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.score import Score
 from autocrossdim.records.summary import CaseResult, Summary
+from autocrossdim.system.console import warn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import listed
@@ -146,6 +148,8 @@ def evaluate_folder(
 ) -> Summary:
     """Compare the files of the same name in two folders, and write the summary.
 
+    Warns if the folders seem to be in the reverse order, in which nnU-Net takes them.
+
     Args:
         predictions: Folder of the predictions, `CASE` + `file_ending`.
         references: Folder of the references, with the same file names.
@@ -164,6 +168,11 @@ def evaluate_folder(
             `score_cases`. Nothing is written in this case.
     """
     predicted, expected = _names(predictions, file_ending), _names(references, file_ending)
+    if _is_predicted(references) and not _is_predicted(predictions):
+        warn(
+            f"{references}: was written by `predict`, but is compared as the references, and {predictions} as the "
+            "predictions. If it should be the other way round, give the predictions first."
+        )
     missing = sorted(expected - predicted)
     if missing and not skip_missing:
         raise UserError(
@@ -183,6 +192,11 @@ def evaluate_folder(
     summary = summary.model_copy(update={"score": scored})
     summary.write(output)
     return summary
+
+
+def _is_predicted(folder: Path) -> bool:
+    """Whether `predict` wrote segmentations to a folder."""
+    return (folder / origin.DIRECTORY).is_dir()
 
 
 def labels_in(folders: Sequence[Path], *, file_ending: str, processes: int) -> Labels:

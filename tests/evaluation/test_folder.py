@@ -46,6 +46,20 @@ def evaluate(folders: Folders, output: Path, labels: Labels = TWO, **options: An
     return evaluate_folder(*folders, labels, **options)
 
 
+def test_folders_in_the_order_of_nnunet_are_reported(
+    folders: Folders, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folders[0] / "origin").mkdir()
+    evaluate(folders, tmp_path / "summary.json")
+    assert "was written by" not in caplog.text
+    evaluate(folders[::-1], tmp_path / "summary.json")
+    assert f"{folders[0]}: was written by `predict`, but is compared as the references" in caplog.text
+    caplog.clear()
+    (folders[1] / "origin").mkdir()  # two predictions compared with each other
+    evaluate(folders[::-1], tmp_path / "summary.json")
+    assert "was written by" not in caplog.text
+
+
 def test_files_of_the_same_name_are_compared(folders: Folders, tmp_path: Path) -> None:
     (folders[0] / "summary.json").write_text("{}")  # other files are ignored
     (folders[0] / ".half.nii.gz").write_text("")

@@ -172,7 +172,14 @@ def predict(
 
 
 def present(
-    segmentations: Sequence[Path], *, output: Path, format: str, part: str, slurm: str | None, **_: object
+    segmentations: Sequence[Path],
+    *,
+    model: str | Path,
+    output: Path,
+    format: str,
+    part: str,
+    slurm: str | None,
+    **_: object,
 ) -> Iterator[str]:
     """Yield what the command line prints: how many segmentations there are, where, and the next command.
 
@@ -184,7 +191,18 @@ def present(
     if slurm is None:
         yield f"{output}: {counted(len(segmentations), 'segmentation')}."
         if format == DEFAULT and part == WHOLE:
-            yield next_step("evaluate", output, "REFERENCES", "--dataset", "DATASET")
+            yield next_step("evaluate", output, "REFERENCES", "--dataset", _dataset(model))
+
+
+def _dataset(model: str | Path) -> str:
+    """Return the dataset that was given as the model, or the placeholder DATASET if another model was."""
+    from autocrossdim.data.find import find_dataset
+
+    try:
+        is_raw = (find_dataset(model) / "dataset.json").is_file()
+    except UserError:
+        is_raw = False
+    return str(model) if is_raw else "DATASET"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from autocrossdim.data.dataset import Case, cases_in_folder
 from autocrossdim.data.geometry import Geometry, Image
-from autocrossdim.data.images import file_ending, read_image
+from autocrossdim.data.images import ENDINGS, file_ending, read_image
 from autocrossdim.data.itk import image_from_itk
 from autocrossdim.data.orientation import Reorientation
 from autocrossdim.data.pictures import PICTURES
@@ -40,7 +40,8 @@ def check_paths(source: Path, output: Path) -> None:
         output: Directory for the segmentations; it is created.
 
     Raises:
-        UserError: The source does not exist, or the output is the source or cannot be written to.
+        UserError: The source does not exist, or the output is the source, is called like a file, or cannot be written
+            to.
     """
     if not source.exists():
         raise UserError(f"-i {shown_path(source)}: no such file or directory. Check the path.")
@@ -48,6 +49,11 @@ def check_paths(source: Path, output: Path) -> None:
         raise UserError(
             f"-o {shown_path(output)}: this is the directory of the images, where segmentations would be taken for "
             "images later. Choose another directory."
+        )
+    if not output.exists() and output.name.lower().endswith((*ENDINGS, ".dcm")):
+        raise UserError(
+            f"-o {shown_path(output)}: looks like a file, but is the directory in which segmentations are named after "
+            "their images. Give a directory."
         )
     make_directory(output)
 

@@ -78,6 +78,13 @@ def test_probabilities_need_segmentations_that_ensemble_can_read(tmp_path: Path)
 
 @pytest.mark.parametrize(("format", "part", "lines"), [("image", "0/1", 2), ("image", "0/2", 1), ("bids", "0/1", 1)])
 def test_the_next_command_evaluates_what_is_complete(tmp_path: Path, format: str, part: str, lines: int) -> None:
-    said = list(present([tmp_path / "a.nii.gz"], output=tmp_path, format=format, part=part, slurm=None))
+    said = list(present([tmp_path / "a.nii.gz"], model="m.acd", output=tmp_path, format=format, part=part, slurm=None))
     assert said[0] == f"{tmp_path}: 1 segmentation."
     assert said[1:] == [f"Next: autocrossdim evaluate {tmp_path} REFERENCES --dataset DATASET"][: lines - 1]
+
+
+def test_the_next_command_names_the_dataset_that_was_the_model(make_dataset: Callable[..., Path]) -> None:
+    raw = make_dataset()
+    options: dict[str, Any] = {"format": "image", "part": "0/1", "slurm": None}
+    said = list(present([], model=str(raw), output=Path("out"), **options))
+    assert said[-1] == f"Next: autocrossdim evaluate out REFERENCES --dataset {raw}"

@@ -9,10 +9,10 @@ runs of the present version, no gain has been shown.
 from dataclasses import replace
 from math import prod
 
+from autocrossdim.models.source import is_model
 from autocrossdim.records.plan import Configuration, Plan
 from trainers.run import Run
 from trainers.settings import Settings
-from trainers.start import is_model
 
 SUFFIX = "_slices"  # of the name of the 2D counterpart
 EPOCHS = 2  # of the 2D counterpart per epoch of DX-Net

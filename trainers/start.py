@@ -8,6 +8,7 @@ import torch
 
 from autocrossdim.models.hub import fetch, is_on_hub
 from autocrossdim.models.model_file import SUFFIX, ModelFile
+from autocrossdim.models.source import OMNIA
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.transfer import transfer
@@ -16,8 +17,6 @@ from autocrossdim.records.checkpoint import PREVIOUS, Checkpoint
 from autocrossdim.records.network import NetworkPlan
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.errors import UserError
-
-OMNIA = "omnia"  # starting weights: the trained Omnia-Net of the same dataset and fold
 
 
 def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tuple[SegmentationNetwork, dict[str, Any]]:
@@ -54,18 +53,6 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
         if checkpoint.plan.dataset == folder.workspace.dataset:  # elsewhere, the same names are other cases
             provenance |= checkpoint.trained_on.provenance()
     return network, {**provenance, "report": asdict(network.load_report)}
-
-
-def is_model(weights: str) -> bool:
-    """Return whether `weights` names a trained model rather than encoder weights or `random`."""
-    path = Path(weights)
-    return (
-        weights in (OMNIA, PREVIOUS)
-        or is_on_hub(weights)
-        or weights.endswith(SUFFIX)
-        or path.is_dir()
-        or path.name.startswith("checkpoint_")
-    )
 
 
 def _trained(weights: str, folder: FoldFolder) -> tuple[str, Checkpoint] | None:

@@ -166,6 +166,7 @@ def study(
         digests=digests,
     )
     chosen_jobs = [job for job in all_jobs if job.arm.name in names]
+    _require_weights(runs_of(chosen_jobs, part), folder, configuration.encoder)
     if not is_relayed():
         say(_announcement(chosen, chosen_jobs, raw, folder))
     with locked(folder / LOCK, folder, wait=True):
@@ -234,6 +235,22 @@ def _check(study: "Study", plan: "Plan", configuration: "Configuration", setting
     if settings.get("unlabelled"):
         raise UserError("--set unlabelled: a study trains on annotated cases only. Omit it.")
     find_trainer(configuration.trainer).check_settings(settings)
+
+
+def _require_weights(jobs: "Sequence[Job]", folder: Path, encoder: str) -> None:
+    """Fail before the first run, not after hours, if the encoder weights of another one are unavailable.
+
+    Raises:
+        UserError: Weights of an unfinished run cannot be fetched or read, or do not fit the encoder.
+    """
+    from autocrossdim.models.source import is_model
+    from autocrossdim.networks.weights import resolve_weights
+    from autocrossdim.studies.engine import RECORD, run_folder
+
+    unfinished = [job.arm for job in jobs if not (run_folder(folder, job.arm.name, job) / RECORD).exists()]
+    for weights in dict.fromkeys(each for arm in unfinished for each in (arm.first, arm.weights)):
+        if weights is not None and not is_model(weights):
+            resolve_weights(weights, encoder)
 
 
 def _announcement(study: "Study", jobs: "Sequence[Job]", dataset: "Dataset", folder: Path) -> str:

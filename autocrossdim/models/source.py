@@ -9,9 +9,9 @@ from typing import Protocol
 
 from autocrossdim.data.find import find_dataset
 from autocrossdim.models.hub import FILE, fetch, is_on_hub
-from autocrossdim.models.model_file import ModelFile, is_model_file
+from autocrossdim.models.model_file import SUFFIX, ModelFile, is_model_file
 from autocrossdim.records.best import Best, contender_name
-from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.checkpoint import PREVIOUS, Checkpoint
 from autocrossdim.records.codes import Codes, parse_codes
 from autocrossdim.records.plan import DISTILLED, Plan
 from autocrossdim.records.workspace import FoldFolder, Workspace, default_work
@@ -19,6 +19,20 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
 
 Fold = int | str
+
+OMNIA = "omnia"  # starting weights: the trained Omnia-Net of the same dataset and fold
+
+
+def is_model(weights: str) -> bool:
+    """Return whether `weights` names a trained model rather than encoder weights or `random`."""
+    path = Path(weights)
+    return (
+        weights in (OMNIA, PREVIOUS)
+        or is_on_hub(weights)
+        or weights.endswith(SUFFIX)
+        or path.is_dir()
+        or path.name.startswith("checkpoint_")
+    )
 
 
 class ModelSource(Protocol):

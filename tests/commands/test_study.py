@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import autocrossdim
 from autocrossdim.commands.study import _check
@@ -112,6 +113,18 @@ def test_runs_are_carried_out_side_by_side_and_averaged_at_the_end(
     assert quick_runs[3] == next(iter(started))
     assert [title.partition(",")[0] for title in quick_runs[4:]] == ["Omnia-Net + DX-Net"] * 2
     assert "no difference shown" in said
+
+
+def test_weights_that_do_not_fit_fail_before_the_first_run(
+    volumes: Path, tmp_path: Path, command: Callable[..., object], quick_runs: list[str]
+) -> None:
+    """The arm "random" comes first, and its runs may take hours."""
+    torch.save({"stem.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    words = ["study", "weights", volumes, "--work", tmp_path, *QUICK, "--weights", tmp_path / "other.pth"]
+    assert "other.pth: not weights of test_efficientnet" in command(*words).stderr
+    assert quick_runs == []
+    assert command(*words, "--arm", "random").returncode == 0
+    assert len(quick_runs) == 1
 
 
 def test_jobs_share_the_runs_and_the_results_are_written_when_they_have_finished(

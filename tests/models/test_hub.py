@@ -21,10 +21,10 @@ from autocrossdim.models import hub as hub_module
 from autocrossdim.models.about import start
 from autocrossdim.models.hub import fetch
 from autocrossdim.models.model_file import ModelFile
-from autocrossdim.models.source import open_model
+from autocrossdim.models.source import is_model, open_model
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.errors import UserError
-from trainers.start import is_model, starting_network
+from trainers.start import starting_network
 
 FIRST, SECOND = "1" * 40, "2" * 40
 

@@ -17,11 +17,11 @@ WHOLE = "0/1"  # the part that is everything
 SWITCHES = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 
 DatasetArgument = Annotated[
-    str | Path,
+    str | Path | int,
     Option("Dataset directory, or its name or number below $AUTOCROSSDIM_RAW or $nnUNet_raw.", str, metavar="DATASET"),
 ]
 ModelArgument = Annotated[
-    str | Path,
+    str | Path | int,
     Option(
         "Dataset trained in --work, a model directory, an exported .acd file, or hf://OWNER/NAME.", str, metavar="MODEL"
     ),

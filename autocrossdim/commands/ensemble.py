@@ -18,7 +18,7 @@ def ensemble(
     ],
     output: OutputOption,
     *,
-    dataset: Annotated[str | Path, Option("Dataset whose dataset.json names the labels.", str)],
+    dataset: Annotated[str | Path | int, Option("Dataset whose dataset.json names the labels.", str)],
     format: FormatOption = DEFAULT,
 ) -> list[Path]:
     """Average the stored probabilities of several models into segmentations.

@@ -23,7 +23,9 @@ def evaluate(
         Option("Directory with the reference segmentations, with the same file names.", Path, metavar="REFERENCES"),
     ],
     *,
-    dataset: Annotated[str | Path | None, Option("Dataset whose dataset.json names the labels.", str | None)] = None,
+    dataset: Annotated[
+        str | Path | int | None, Option("Dataset whose dataset.json names the labels.", str | None)
+    ] = None,
     output: Annotated[
         str | Path | None,
         Option("Summary file (default: summary.json beside the predictions).", Path | None, ("-o", "--output")),

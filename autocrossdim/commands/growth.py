@@ -54,7 +54,7 @@ class CaseChange:
         return f"{' and '.join(parts)} since the dataset was planned."
 
 
-def open_unchanged(dataset: str | Path, *, work: str | Path | None) -> Project:
+def open_unchanged(dataset: str | Path | int, *, work: str | Path | None) -> Project:
     """Open a planned dataset, whose cases may have come and gone; arguments as for `Project.open`.
 
     Raises:
@@ -269,7 +269,7 @@ def outgrown_folds(project: Project) -> list[OutgrownFold]:
 
 
 def explain_outgrown(
-    folds: Sequence[OutgrownFold], *, dataset: str | Path, work: str | Path | None = None
+    folds: Sequence[OutgrownFold], *, dataset: str | Path | int, work: str | Path | None = None
 ) -> list[str]:
     """Return what to say about outgrown folds: one sentence on each, then what to run.
 

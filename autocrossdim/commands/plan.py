@@ -172,7 +172,7 @@ def _update(project: "Project", change: "CaseChange", fingerprint: "Fingerprint"
         remove_stored(project, change.removed)
 
 
-def _name_outgrown_folds(dataset: str | Path, work: Path | str | None) -> None:
+def _name_outgrown_folds(dataset: str | Path | int, work: Path | str | None) -> None:
     from autocrossdim.commands.growth import explain_outgrown, outgrown_folds
     from autocrossdim.commands.project import Project
     from autocrossdim.system.console import say

@@ -232,7 +232,7 @@ def _claimed(input: Path, output: Path, part: str, *, is_submission: bool) -> It
 
 
 def _submit(
-    model: str | Path,
+    model: str | Path | int,
     input: Path,
     output: Path,
     *,
@@ -248,7 +248,7 @@ def _submit(
     commands = {
         f"predict {k} of {jobs}": words(
             "predict",
-            Path(model).resolve() if Path(model).exists() else model,
+            Path(model).resolve() if not isinstance(model, int) and Path(model).exists() else model,
             input=input.resolve(),
             output=output.resolve(),
             work=Path(work or default_work()).resolve(),

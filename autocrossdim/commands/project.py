@@ -38,7 +38,7 @@ class Project:
     workspace: Workspace
 
     @classmethod
-    def open(cls, dataset: str | Path, *, work: str | Path | None = None, planned: bool = True) -> "Project":
+    def open(cls, dataset: str | Path | int, *, work: str | Path | None = None, planned: bool = True) -> "Project":
         """Open a dataset by path, name or number.
 
         Args:

@@ -13,7 +13,7 @@ RAW_VARIABLES = ("AUTOCROSSDIM_RAW", "nnUNet_raw")
 
 
 @reading()
-def find_dataset(argument: str | Path) -> Path:
+def find_dataset(argument: str | Path | int) -> Path:
     """Return the directory of a dataset.
 
     `argument` is its path, name (`Dataset004_Hippocampus`, `Dataset004` or `Hippocampus`) or number. Names and numbers
@@ -22,7 +22,7 @@ def find_dataset(argument: str | Path) -> Path:
     Raises:
         UserError: Not found, or found more than once; the message lists the places searched.
     """
-    path = Path(argument)
+    path = Path(str(argument))
     if path.is_dir():
         return path
     searched = [shown_path(path.absolute())]

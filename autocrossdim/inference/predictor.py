@@ -117,7 +117,7 @@ class Predictor:
     @renamed(folds="fold", configurations="config")
     def load(
         cls,
-        model: str | Path,
+        model: str | Path | int,
         *,
         work: str | Path | None = None,
         fold: int | str | Sequence[int | str] = (),

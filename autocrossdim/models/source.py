@@ -84,7 +84,7 @@ class ModelSource(Protocol):
         ...
 
 
-def open_model(model: str | Path, *, work: str | Path | None = None) -> ModelSource:
+def open_model(model: str | Path | int, *, work: str | Path | None = None) -> ModelSource:
     """Return the source of a model.
 
     Args:
@@ -98,6 +98,7 @@ def open_model(model: str | Path, *, work: str | Path | None = None) -> ModelSou
     """
     if is_on_hub(model):
         return ModelFile.read(fetch(str(model)).path)
+    model = str(model) if isinstance(model, int) else model
     if is_model_file(model):
         return ModelFile.read(model)
     folder = Path(model)

@@ -88,3 +88,13 @@ def test_the_next_command_names_the_dataset_that_was_the_model(make_dataset: Cal
     options: dict[str, Any] = {"format": "image", "part": "0/1", "slurm": None}
     said = list(present([], model=str(raw), output=Path("out"), **options))
     assert said[-1] == f"Next: autocrossdim evaluate out REFERENCES --dataset {raw}"
+
+
+def test_a_dataset_of_a_model_can_be_given_by_its_number(
+    make_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    raw = make_dataset()
+    monkeypatch.setenv("AUTOCROSSDIM_RAW", str(raw.parent))
+    number = int(raw.name[len("Dataset") :].partition("_")[0])
+    with pytest.raises(UserError, match="plan"):  # found, but not planned
+        autocrossdim.Predictor.load(number, work=tmp_path / "work")

@@ -15,8 +15,8 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "raw"
 
 
-@pytest.mark.parametrize("argument", ["Dataset004_Hippocampus", "Dataset004", "Hippocampus", "4", "004"])
-def test_a_dataset_is_found_by_name_and_number(raw: Path, argument: str):
+@pytest.mark.parametrize("argument", ["Dataset004_Hippocampus", "Dataset004", "Hippocampus", "4", "004", 4])
+def test_a_dataset_is_found_by_name_and_number(raw: Path, argument: str | int):
     assert find_dataset(argument) == raw / "Dataset004_Hippocampus"
 
 

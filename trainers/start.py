@@ -49,7 +49,8 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
             raise UserError(f"{name}: its weights do not fit the planned network. Train it again with --restart.")
         network = build_network(plan, None)
         transfer(checkpoint.network, source_plan, network, name)
-        provenance = {"model": name, "steps": checkpoint.run.step, "started_from": checkpoint.provenance}
+        run = checkpoint.run
+        provenance = {"model": name, "steps": run.step, "seconds": run.seconds, "started_from": checkpoint.provenance}
         if checkpoint.plan.dataset == folder.workspace.dataset:  # elsewhere, the same names are other cases
             provenance |= checkpoint.trained_on.provenance()
     return network, {**provenance, "report": asdict(network.load_report)}

@@ -127,8 +127,7 @@ class ModelFile:
         name = self.best.name
         if config and set(config) != set(self.best.configurations):
             return None, [f"{self.path}: its {BEST} is about {name}: post-processing and calibration are not applied."]
-        dice = self.best.dice_postprocessed
-        return self.best, [f"{self.path}: {name}, mean Dice {dice:.3f} in the cross-validation."]
+        return self.best, [f"{self.path}: {name}, {self.best.result}."]
 
     def checkpoints(
         self, *, fold: Sequence[int | str] = (), config: Sequence[str] = ()

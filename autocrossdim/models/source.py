@@ -230,9 +230,7 @@ def _best(workspace: Workspace, fold: Sequence[Fold], named: Sequence[str]) -> t
         return None, [f"{workspace.best} is about {best.name}: its post-processing and calibration are not applied."]
     changed = best.outdated(workspace, fold)
     if changed is None:
-        return best, [
-            f"{workspace.best}: {best.name}, mean Dice {best.dice_postprocessed:.3f} in the cross-validation."
-        ]
+        return best, [f"{workspace.best}: {best.name}, {best.result}."]
     if not named:
         raise UserError(
             f"{workspace.best}: {changed} since it was written. Run `autocrossdim find_best` again, or name "

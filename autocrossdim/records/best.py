@@ -109,8 +109,14 @@ class Best(Concise, BaseModel):
             raise ValueError("likeness is about another configuration")
         return self
 
+    @property
+    def result(self) -> str:
+        """Mean Dice of the held-out cases, in words."""
+        after = " after post-processing" if self.postprocessing else ""
+        return f"mean Dice {self.dice_postprocessed:.3f} in the cross-validation{after}"
+
     def __str__(self) -> str:
-        return f"{self.dataset}, {self.name}: mean Dice {self.dice_postprocessed:.3f} in the cross-validation"
+        return f"{self.dataset}, {self.name}: {self.result}"
 
     @property
     def name(self) -> str:

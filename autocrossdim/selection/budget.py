@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.checkpoint import PREVIOUS, Checkpoint
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.text import listed
 
@@ -19,7 +19,7 @@ ASIDE = frozenset({"max_seconds", "workers", "compile", "monitor", "seed"})
 
 @dataclass(frozen=True)
 class Budget:
-    """What one fold was trained with, its 2D twin included.
+    """What one fold was trained with, including its 2D twin and the trainings that it continues.
 
     Attributes:
         steps: Optimiser steps; None where the trainer does not record them.
@@ -33,21 +33,27 @@ class Budget:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, folder: FoldFolder) -> "Budget":
-        """Return the budget of a fold from its checkpoint and, if it started from one, that of its 2D twin.
+        """Return the budget of a fold from its checkpoint, what that continues, and the 2D twin it started from.
 
         Raises:
             UserError: The checkpoint of the twin is damaged.
         """
-        runs = [checkpoint.run]
+        runs = [(checkpoint.run.step, checkpoint.run.seconds)]
+        provenance = checkpoint.provenance
+        while provenance.get("asked") == PREVIOUS:
+            runs.append((provenance.get("steps", 0), provenance.get("seconds", 0.0)))
+            provenance = provenance.get("started_from", {})
         twin = folder.slices.latest
-        if _same_place(checkpoint.provenance.get("model"), twin) and twin.exists():
-            runs.append(Checkpoint.read(twin).run)
+        if _same_place(provenance.get("model"), twin) and twin.exists():
+            run = Checkpoint.read(twin).run
+            runs.append((run.step, run.seconds))
+        steps, seconds = zip(*runs, strict=True)
         settings = {name: value for name, value in checkpoint.settings.items() if name not in ASIDE}
         if "asked" in checkpoint.provenance:
             settings["weights"] = checkpoint.provenance["asked"]
         return cls(
-            steps=sum(run.step for run in runs) if all(run.step for run in runs) else None,
-            seconds=sum(run.seconds for run in runs) if all(run.seconds for run in runs) else None,
+            steps=sum(steps) if all(steps) else None,
+            seconds=sum(seconds) if all(seconds) else None,
             settings=settings,
         )
 

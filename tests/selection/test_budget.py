@@ -48,6 +48,19 @@ def test_the_2d_twin_that_a_network_started_from_is_included(checkpoint: Checkpo
     assert (both.steps, both.seconds) == (15_000, 900)
 
 
+def test_the_trainings_that_a_fold_continues_are_included(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = FoldFolder(tmp_path / "dx" / "fold_0")
+    replace(checkpoint, run=RunState(epoch=200, step=10_000, seconds=300.0, complete=True)).write(folder.slices.latest)
+    first = {"asked": "imagenet", "model": "/moved/dx/slices/fold_0/checkpoint_latest"}
+    second = {"asked": "previous", "steps": 70, "seconds": 7.0, "started_from": first}
+    third = {"asked": "previous", "steps": 20, "seconds": 2.0, "started_from": second}
+    found = Budget.of(replace(checkpoint, provenance=third), folder)
+    assert (found.steps, found.seconds) == (15_090, 909)
+    # Former checkpoints did not record the time.
+    del second["seconds"]
+    assert Budget.of(replace(checkpoint, provenance=third), folder).seconds is None
+
+
 def test_a_trainer_that_records_neither_steps_nor_time_is_no_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
     silent = Budget.of(replace(checkpoint, run=RunState(epoch=1, complete=True)), FoldFolder(tmp_path / "fold_0"))
     assert mean_steps([silent]) is None

@@ -14,7 +14,7 @@ from autocrossdim.system.device import memory_format_for, name_of, precision_nam
 from autocrossdim.system.lightning import Fabric
 from trainers.average import Average
 from trainers.compiled import can_be_compiled
-from trainers.resume import require_held_out
+from trainers.leaks import require_held_out
 from trainers.run import Run
 from trainers.slices import follows_slices
 from trainers.start import starting_network

@@ -7,11 +7,11 @@ from typing import Any
 from autocrossdim.models.hub import covers
 from autocrossdim.records.checkpoint import PREVIOUS, Checkpoint
 from autocrossdim.records.run_state import RunState
-from autocrossdim.records.trained_on import TrainedOn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import listed
+from trainers.leaks import require_held_out
 from trainers.run import Run
-from trainers.settings import FORMER, Settings, read_settings
+from trainers.settings import Settings, read_settings
 
 NEUTRAL = frozenset({"workers", "compile", "monitor"})  # settings that do not influence the result
 BUDGET = frozenset({"epochs", "max_seconds"})  # settings that may be increased once a run is complete
@@ -37,41 +37,6 @@ def existing_checkpoint(run: Run) -> Checkpoint | None:
             return checkpoint  # there is nothing new to learn from
     require_same_run(run, checkpoint)
     return checkpoint
-
-
-def require_held_out(run: Run, trained_on: TrainedOn, source: object = None) -> None:
-    """Raise a UserError if a case that weights were trained on, even if renamed, is a validation case of the fold.
-
-    Args:
-        run: The run.
-        trained_on: What the weights were trained on.
-        source: Where starting weights come from; None for the weights that the fold already has.
-    """
-    task = run.task
-    leaked = trained_on.among(task.split.val, task.split.train, task.store.contents, task.groups)
-    if leaked and source is not None:
-        raise UserError(
-            f"{source}: was trained on {listed(leaked)}, which would validate {run.name}. Choose weights that were not "
-            "trained on them, or train those again on the present folds."
-        )
-    if leaked:
-        raise UserError(
-            f"{run.folder.latest}: trained on other cases than the fold has now: {listed(leaked)}, which it was "
-            "trained on, would validate it. Train again with --restart, and with weights that were not trained on them."
-        )
-
-
-def require_scans_held_out(run: Run) -> None:
-    """Raise a UserError if an unlabelled scan is the image of a validation case under another name."""
-    if run.task.unlabelled is None:
-        return
-    scans = {run.task.unlabelled.store.image_hash(name): name for name in run.unlabelled}
-    for case in run.task.split.val if scans else ():
-        for content in scans.keys() & run.task.store.contents(case):
-            raise UserError(
-                f"imagesUn: {scans[content]} is the same image as {case}, a validation case of {run.name}. Remove it "
-                "from imagesUn."
-            )
 
 
 def outgrown(run: Run, checkpoint: Checkpoint) -> str | None:
@@ -243,18 +208,8 @@ def _is_longer(budget: float | None, other: float | None) -> bool:
 
 
 def _saved_settings(run: Run, checkpoint: Checkpoint) -> Settings:
-    saved = dict(checkpoint.settings)
-    if saved.get("freeze_statistics") is False:  # former setting, at its default
-        del saved["freeze_statistics"]
-    former = {name: saved.pop(name) for name in FORMER if name in saved}
-    if former.get("augment") is False:
-        saved["augmentation"] = "none"
-    elif former == {"augment": True, "affine": 0.2, "elastic": 0.0}:
-        saved["augmentation"] = "standard"
-    elif former:
-        saved |= former  # has no counterpart, and is refused below
     try:
-        return read_settings(saved)
+        return read_settings(checkpoint.settings)
     except UserError as error:
         raise UserError(
             f"{run.folder.latest}: trained by another version of the trainer ({error}) Train again with --restart."

@@ -15,6 +15,7 @@ from autocrossdim.system.text import listed
 from trainers.forecast import outline
 from trainers.history import History
 from trainers.launch import launch
+from trainers.leaks import require_scans_held_out
 from trainers.learner import Learner
 from trainers.loop import train
 from trainers.resume import (
@@ -23,7 +24,6 @@ from trainers.resume import (
     is_finished,
     is_trained,
     outgrown,
-    require_scans_held_out,
     settings_not_applied,
     was_continued,
 )

@@ -232,6 +232,7 @@ def test_a_plan_is_shown_and_printed_as_json_without_preprocessing(
     for expected in ("5 3D cases", "organ (5), nodule (5)", "Decision: dx", "dx (chosen)", "omnia", "batch_size = 3"):
         assert expected in result.stdout
     assert "░" in result.stdout
+    assert " 0 billion" not in result.stdout
     assert not (tmp_path / volumes.name / "preprocessed").exists()
     printed = command("plan", volumes, "--work", tmp_path, *SMALL, "--json")
     assert json.loads(printed.stdout)["decision"]["configuration"] == "dx"

@@ -25,6 +25,20 @@ from autocrossdim.system.errors import Interrupted, UserError, from_os_error, in
 
 VERBOSITY = ("-q", "--quiet", "-v", "--verbose")
 
+# Options of nnU-Net that have another name here.
+_NNUNET = {
+    "-c": "--config",
+    "-d": "--dataset",
+    "-f": "--fold",
+    "-np": "--processes",
+    "-pl": "--planner",
+    "-device": "--device",
+    "-num_gpus": "--devices",
+    "-pretrained_weights": "--weights",
+    "--disable_tta": "--no-mirroring",
+    "--save_probabilities": "--probabilities",
+}
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -196,11 +210,26 @@ def main() -> NoReturn:
             where = getattr(getattr(error, "ctx", None), "command_path", "autocrossdim")
             message = in_words(error.format_message())
             end = "" if message.endswith((".", "?", "!")) else "."  # "Did you mean 'train'?" has one already
-            sys.stderr.write(f"error: {message}{end} See `{where} --help`.\n")
+            sys.stderr.write(f"error: {message}{end}{_instead(error, sys.argv[1:])} See `{where} --help`.\n")
         code = 2
     if code == 130:  # Ctrl-C, which typer turns into an exit code or an exception, depending on its version
         sys.stderr.write(f"Stopped. {_how_to_resume(sys.argv[1:])}\n")
     sys.exit(code)
+
+
+def _instead(error: Any, words: list[str]) -> str:
+    """Return what to use instead of an option of nnU-Net, if the command has it; else nothing."""
+    unknown, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if unknown is None or context is None:
+        return ""
+    # Of `-num_gpus`, the error names the first letter.
+    given = next((word for word in words if word.startswith(unknown)), unknown)
+    parameters = context.command.params
+    if _NNUNET.get(given) in {name for each in parameters for name in (*each.opts, *each.secondary_opts)}:
+        return f" Use {_NNUNET[given]}."
+    if given == "-d" and any(each.name in ("dataset", "model") for each in parameters):
+        return f" Give the dataset right after `{context.command_path}`, without an option."
+    return ""
 
 
 def _global_options_first(words: list[str]) -> list[str]:

@@ -33,11 +33,13 @@ def ensemble(
         Paths of the segmentations.
 
     Raises:
-        UserError: The directories hold different cases, or probabilities of different labels or grids.
+        UserError: The directories hold different cases, or probabilities of different labels or grids, or `output` is
+            called like a file.
     """
     from autocrossdim.data.dataset import Case, load_dataset
     from autocrossdim.data.find import find_dataset
     from autocrossdim.data.writing.results import Results
+    from autocrossdim.inference.inputs import make_output
     from autocrossdim.inference.stored import average_stored, stored_cases
     from autocrossdim.system.console import track
 
@@ -50,6 +52,7 @@ def ensemble(
     cases = [Case(name, (), None) for name in stored_cases(sources)]
     chosen = find(format)
     chosen.check(cases)
+    make_output(output)
     results = Results(output, raw.labels, raw.file_ending, chosen, codes=raw.codes)
     for case in track(cases, "Averaging", len(cases)):
         label, geometry = average_stored(sources, case.name, labels=raw.labels, ending=raw.file_ending)

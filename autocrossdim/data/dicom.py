@@ -5,6 +5,7 @@ here before either is called.
 """
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,14 @@ _ORIENTATION = (0x0020, 0x0037)  # directions of rows and columns
 _UNDEFINED = 0xFFFFFFFF  # a length that means: until the delimiter
 _PREAMBLE = 128  # bytes before the letters DICM
 
+# SOP classes (0002,0002) of objects that accompany images: presentation states (11), segmentations, surfaces and
+# registrations (66), structured reports (88), documents (104), and doses, structures and plans of radiotherapy, but not
+# its images (481.1). The four bytes between tag and value are type and length, or the length alone.
+_BESIDE_IMAGES = re.compile(
+    rb"\x02\0\x02\0.{4}1\.2\.840\.10008\.5\.1\.4\.1\.1\.(11|66|88|104|481\.[2-9])(?![0-9])", re.DOTALL
+)
+_FIRST_BYTES = 512
+
 
 @reading()
 def dicom_folders(folder: Path) -> list[Path]:
@@ -50,7 +59,7 @@ def _holds_slices(folder: Path, budget: Iterator[int]) -> bool:
                 raise UserError(
                     f"{folder}: no image among the first {MAX_SEARCHED:,} files. Choose the directory with the images."
                 )
-            if _is_visible_file(Path(entry)) and _is_marked(Path(entry)):
+            if is_dicom(Path(entry)) and not _accompanies_images(Path(entry)):
                 return True
     return False
 
@@ -81,7 +90,14 @@ def _is_marked(path: Path) -> bool:
     return group in (2, 8) and element <= 0x18 and (explicit or length <= 64)  # the first elements in use are short
 
 
-def _series(folder: Path) -> list[str]:
+def _accompanies_images(path: Path) -> bool:
+    """Whether a DICOM file is a segmentation, a report or another object that lies beside images."""
+    with path.open("rb") as stream:
+        return _BESIDE_IMAGES.search(stream.read(_FIRST_BYTES)) is not None
+
+
+def _series(folder: Path) -> list[list[str]]:
+    """Return the files of each series of images."""
     for path in list_directory(folder):
         if not path.is_file() and not path.is_dir():
             raise UserError(f"{path}: neither a file nor a directory. Take it out of the directory of DICOM slices.")
@@ -89,11 +105,10 @@ def _series(folder: Path) -> list[str]:
     marked = _marked(folder)
     for file in marked:
         check_dicom(file)
-    return list(sitk.ImageSeriesReader.GetGDCMSeriesIDs(library_path(folder))) if marked else []
-
-
-def _slices_of(folder: Path, series: str) -> list[str]:
-    return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(library_path(folder), series))
+    place, reader = library_path(folder), sitk.ImageSeriesReader
+    found = [reader.GetGDCMSeriesFileNames(place, uid) for uid in reader.GetGDCMSeriesIDs(place)] if marked else []
+    images = ([file for file in files if not _accompanies_images(Path(file))] for files in found)
+    return [files for files in images if files]
 
 
 def _marked(folder: Path) -> list[Path]:
@@ -175,7 +190,9 @@ def _elements(path: Path) -> Iterator[tuple[tuple[int, int], int]]:
 
 @reading()
 def series_files(folder: Path) -> list[str]:
-    """Return the files of the one DICOM series in `folder`, ordered along the slices' normal.
+    """Return the files of the one DICOM series of images in `folder`, ordered along the slices' normal.
+
+    Segmentations, contours and reports beside them are left out.
 
     ITK would stack all files with one series number, even two heart phases at one position, with a mere warning.
 
@@ -188,18 +205,19 @@ def series_files(folder: Path) -> list[str]:
         raise UserError(f"{folder}: contains no DICOM series. Choose a directory with DICOM slices.")
     if len(series) > 1:
         # Not the series UIDs: with access to the hospital's archive, they lead to the patient.
-        first = sorted(Path(_slices_of(folder, uid)[0]).name for uid in series)
+        first = sorted(Path(files[0]).name for files in series)
         raise UserError(
             f"{folder}: contains {len(series)} DICOM series (first slices: {listed(first)}). Move each to a directory "
             "of its own."
         )
-    files = _slices_of(folder, series[0])
+    files = series[0]
     names, endings = {Path(file).name for file in files}, {Path(file).suffix for file in files}
     # A slice truncated within its first bytes is recognised by its ending alone.
-    slices = {file.name for file in _files(folder) if file.suffix in endings} | {file.name for file in _marked(folder)}
-    if left_out := slices - names:
+    slices = {file for file in _files(folder) if file.suffix in endings or _is_marked(file)}
+    left_out = sorted(file for file in slices if file.name not in names and not _accompanies_images(file))
+    if left_out:
         raise UserError(
-            f"{folder / min(left_out)}: not a slice of the series beside it (damaged, or another kind of file). "
+            f"{left_out[0]}: not a slice of the series beside it (damaged, or another kind of file). "
             "Copy it again, or take it out of the directory."
         )
     return stacked(folder, files)

@@ -50,6 +50,16 @@ def check_paths(source: Path, output: Path) -> None:
             f"-o {shown_path(output)}: this is the directory of the images, where segmentations would be taken for "
             "images later. Choose another directory."
         )
+    make_output(output)
+
+
+@reading()
+def make_output(output: Path) -> None:
+    """Create the directory for the segmentations.
+
+    Raises:
+        UserError: It is called like a file, or cannot be written to.
+    """
     if not output.exists() and output.name.lower().endswith((*ENDINGS, ".dcm")):
         raise UserError(
             f"-o {shown_path(output)}: looks like a file, but is the directory in which segmentations are named after "

@@ -55,7 +55,8 @@ def pack(
         UserError: Nothing is trained, a fold is incomplete or belongs to another plan, or the name ends otherwise.
     """
     if output.suffix != SUFFIX:
-        raise UserError(f"-o {output}: the name of the file must end in {SUFFIX}.")
+        suggested = output.parent / f"{output.stem}{SUFFIX}"
+        raise UserError(f"-o {output}: the name of the file must end in {SUFFIX}. Use {suggested}, for example.")
     source = None if is_on_hub(model) else open_model(model, work=work)
     if source is None or isinstance(source, ModelFile):
         raise UserError(f"{model}: is already exported. Give the dataset or the model directory to export.")

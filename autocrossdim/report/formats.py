@@ -19,6 +19,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
 
 
+def operations(count: float) -> str:
+    """Return a number of multiply-adds in millions or billions, with at least two digits if it has them."""
+    value, unit = (count / 1e9, "billion") if count >= 1e9 else (count / 1e6, "million")
+    return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+
+
 def ends(interval: Sequence[float] | None, digits: int = 3) -> str:
     """Return the ends of an interval with a dash between them; nothing if they are unknown."""
     if interval is None or not np.isfinite(interval).all():

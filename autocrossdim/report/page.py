@@ -77,6 +77,7 @@ def write_report(
         {
             "picture": formats.data_uri,
             "number": formats.number,
+            "operations": formats.operations,
             "ends": formats.ends,
             "sizes": formats.sizes,
             "listed": listed,

@@ -18,6 +18,7 @@ from autocrossdim.records.study import Table as StudyTable
 from autocrossdim.records.suggestions import Suggestions
 from autocrossdim.records.summary import Summary
 from autocrossdim.report.fitting import Fitting
+from autocrossdim.report.formats import operations
 from autocrossdim.report.misses import partial_sentences, skipped_sentence, unmatched_sentences
 from autocrossdim.system.text import counted, duration, printable
 
@@ -193,7 +194,7 @@ def _candidates(plan: Plan) -> Table:
         "memory of a training step": [_bar(c) for c in candidates],
         "measured": [_gigabytes(c.memory.measured_bytes) for c in candidates],
         "memory of prediction": [_gigabytes(c.memory.inference_bytes) for c in candidates],
-        "multiply-adds per case": [f"{c.cost.multiply_adds_per_case / 1e9:.0f} billion" for c in candidates],
+        "multiply-adds per case": [operations(c.cost.multiply_adds_per_case) for c in candidates],
         "time per epoch here": [_duration(c.cost.seconds_per_epoch) for c in candidates],
         "command": [f"autocrossdim train DATASET --config {c.name}" for c in candidates],
     }

@@ -179,6 +179,15 @@ def test_an_unknown_option_is_an_error(volumes: Path, command: Command) -> None:
         (("train", volumes, "--epoch", "3"), "--epoch"),
         (("trian", volumes), "Did you mean 'train'? See `autocrossdim --help`."),
         (("train",), "DATASET'. See `autocrossdim train --help`."),
+        (("train", volumes, "-c", "dx"), "No such option: -c. Use --config. See"),
+        (("train", volumes, "-num_gpus", "2"), "Use --devices. See"),
+        (("train", volumes, "-chk", "x"), "No such option: -c. See"),
+        (
+            ("predict", "-d", "4", "-f", "0"),
+            "-d. Give the dataset right after `autocrossdim predict`, without an option.",
+        ),
+        (("ensemble", "a", "b", "-d", "4"), "No such option: -d. Use --dataset. See"),
+        (("plan", volumes, "-f", "0"), "No such option: -f. See"),
     ]:
         result = command(*words)
         assert result.returncode == 2
@@ -223,6 +232,7 @@ def test_a_plan_is_shown_and_printed_as_json_without_preprocessing(
     for expected in ("5 3D cases", "organ (5), nodule (5)", "Decision: dx", "dx (chosen)", "omnia", "batch_size = 3"):
         assert expected in result.stdout
     assert "░" in result.stdout
+    assert " 0 billion" not in result.stdout
     assert not (tmp_path / volumes.name / "preprocessed").exists()
     printed = command("plan", volumes, "--work", tmp_path, *SMALL, "--json")
     assert json.loads(printed.stdout)["decision"]["configuration"] == "dx"

@@ -93,6 +93,34 @@ def test_an_index_beside_the_slices_is_no_slice(write_slices: Callable[..., Path
     assert read_dicom_series(folder).array.shape == (1, 4, 6, 5)
 
 
+@pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT", "RTDOSE", "SR", "PR"])
+def test_annotations_and_reports_beside_the_slices_are_left_out(
+    kind: str, write_series: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    storage = {"SEG": "66.4", "RTSTRUCT": "481.3", "RTDOSE": "481.2", "SR": "88.33", "PR": "11.1"}[kind]
+    array = np.arange(4 * 5 * 6).reshape(4, 5, 6)
+    content = write_series(tmp_path / "images", array)[0]
+    content.SOPClassUID = content.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{storage}"
+    content.SOPInstanceUID = content.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    content.Modality, content.SeriesInstanceUID = kind, "1.2.3"
+    if kind not in ("SEG", "RTDOSE"):
+        del content.PixelData, content.Rows, content.Columns
+    (tmp_path / "drawn").mkdir()
+    for folder in ("images", "drawn"):
+        content.save_as(tmp_path / folder / "drawn.dcm")
+    np.testing.assert_array_equal(read_dicom_series(tmp_path / "images").array[0], array)
+    assert dicom_folders(tmp_path) == [tmp_path / "images"]
+    with pytest.raises(UserError, match="contains no DICOM series"):
+        read_dicom_series(tmp_path / "drawn")
+
+
+def test_radiographs_of_radiotherapy_are_images(write_series: Callable[..., list[Any]], tmp_path: Path) -> None:
+    for content in write_series(tmp_path, np.zeros((1, 5, 6))):
+        content.SOPClassUID = content.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.481.1"
+        content.save_as(content.filename)
+    assert read_dicom_series(tmp_path).array.shape[-2:] == (5, 6)
+
+
 def test_a_series_without_directions_of_rows_and_columns_has_no_orientation(
     write_series: Callable[..., list[Any]], tmp_path: Path
 ) -> None:

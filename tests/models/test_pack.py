@@ -109,7 +109,7 @@ def test_a_model_folder_alone_can_be_exported(
 
 @pytest.mark.parametrize("name", ["model.zip", "model"])
 def test_the_file_is_called_acd(trained: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=r"must end in \.acd"):
+    with pytest.raises(UserError, match=r"must end in \.acd\. Use .*[/\\]model\.acd, for example"):
         export(trained, tmp_path / name)
 
 

@@ -8,6 +8,7 @@ from autocrossdim.evaluation.summary import summarise
 from autocrossdim.records.best import Best, Contender
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.summary import CaseResult, Summary
+from autocrossdim.report.formats import operations
 from autocrossdim.report.terminal import best_table, summary_table, summary_text
 
 NAN = math.nan
@@ -169,3 +170,17 @@ def test_models_are_compared_with_their_training_budgets() -> None:
     narrow = printed(best_table(best), width=50)
     assert re.search(r"dx \(chosen\) *\n *Dice \(95 % interval\) +0\.750\b", narrow)
     assert re.search(r"training minutes per fold +12\.0 *\n", narrow)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (400_000, "0.4 million"),
+        (38_400_000, "38 million"),
+        (999_000_000, "999 million"),
+        (1_240_000_000, "1.2 billion"),
+        (1_234_000_000_000, "1,234 billion"),
+    ],
+)
+def test_the_cost_of_a_small_network_is_not_zero(count: int, text: str) -> None:
+    assert operations(count) == text

@@ -3,6 +3,7 @@
 Both become masks on the grid of an image. The packages are optional and imported where they are used.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,8 +135,12 @@ def _reported(path: Path) -> Iterator[None]:
         ) from error
 
 
-def painted(paths: Sequence[Path], labels: dict[str, int], geometry: Geometry) -> tuple[npt.NDArray[np.uint16], int]:
-    """Return label values (Z, Y, X), later ones over earlier ones, and the number of voxels in several structures.
+def painted(
+    paths: Sequence[Path], labels: dict[str, int], geometry: Geometry
+) -> tuple[npt.NDArray[np.uint16], dict[str, int]]:
+    """Return label values (Z, Y, X), higher ones over lower ones, and the number of voxels painted over.
+
+    The numbers are by overlap, such as "tumour over organ".
 
     Args:
         paths: Files with the annotations of one image.
@@ -146,13 +151,15 @@ def painted(paths: Sequence[Path], labels: dict[str, int], geometry: Geometry) -
         UserError: A file cannot be used.
     """
     label = np.zeros(geometry.shape, np.uint16)
-    shared = np.zeros(geometry.shape, np.bool_)
+    names, overlaps = {value: name for name, value in labels.items()}, Counter[str]()
     for name, value in sorted(labels.items(), key=lambda item: item[1]):
         for path in paths:
             mask = structure_mask(path, name, geometry)
-            shared |= mask & (label > 0) & (label != value)
+            for below, voxels in zip(*np.unique(label[mask], return_counts=True), strict=True):
+                if below not in (0, value):
+                    overlaps[f"{name} over {names[int(below)]}"] += int(voxels)
             label[mask] = value
-    return label, int(shared.sum())
+    return label, dict(overlaps)
 
 
 def described(names: Sequence[str]) -> str:

@@ -43,11 +43,13 @@ class Examined:
         faults: What prevents the conversion.
         warnings: What may be intended but should be known.
         dims: 2 or 3; None if the image could not be read.
+        overlaps: Number of voxels in which a structure was painted over another, by overlap ("tumour over organ").
         assumed: Orientation code that the converted image will state although its source states none; None otherwise.
     """
 
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    overlaps: dict[str, int] = field(default_factory=dict)
     dims: int | None = None
     assumed: str | None = None
 

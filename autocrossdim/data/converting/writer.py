@@ -90,7 +90,8 @@ def write_dataset(
         if folder.endswith("Ts") and not (output / folder).is_dir():
             continue
         make_directory(output / folder)
-    warnings = [warning for each in found for warning in each.warnings] + _assumed_orientations(due, found)
+    warnings = [warning for each in found for warning in each.warnings]
+    warnings += [*_overlaps(due, found), *_assumed_orientations(due, found)]
     # Put aside first: without dataset.json, a dataset that is only partly rewritten is not taken for a complete one.
     with reading(output), suppress(FileNotFoundError):
         (output / "dataset.json").replace(output / FORMER)
@@ -240,17 +241,29 @@ def _examine(description: Description, case: SourceCase) -> Examined:
         )
     if geometry is None:
         return Examined(faults)
-    examined = Examined(faults, dims=geometry.dims, assumed=_assumed_orientation(description, case, geometry))
-    if faults or label is None or description.examine is None:
-        return examined
-    own = description.examine(case, channels, label, geometry)
-    return replace(examined, faults=own.faults, warnings=own.warnings)
+    examined = Examined(faults)
+    if not faults and label is not None and description.examine is not None:
+        examined = description.examine(case, channels, label, geometry)
+    return replace(examined, dims=geometry.dims, assumed=_assumed_orientation(description, case, geometry))
 
 
 def _assumed_orientation(description: Description, case: SourceCase, geometry: Geometry) -> str | None:
     """Return the orientation that a converted file states although its source does not; a copy states none either."""
     is_copied = case.channels[0].files[0].name.lower().endswith(description.file_ending)
     return None if geometry.dims == 2 or geometry.oriented or is_copied else orientation_code(geometry.direction)
+
+
+def _overlaps(cases: Sequence[SourceCase], found: Sequence[Examined]) -> list[str]:
+    """Return a warning if structures overlap: which, and in which cases."""
+    voxels = sum((Counter(each.overlaps) for each in found), Counter[str]())
+    if not voxels:
+        return []
+    names = [case.name for case, each in zip(cases, found, strict=True) if each.overlaps]
+    pairs = listed([f"{pair} ({counted(number, 'voxel')})" for pair, number in voxels.most_common()])
+    return [
+        f"structures overlap in {counted(len(names), 'case')} ({listed(names, 10)}), where the highest value wins: "
+        f"{pairs}. Choose structures with --label NAME=VALUE if that is not what you want."
+    ]
 
 
 def _assumed_orientations(cases: Sequence[SourceCase], found: Sequence[Examined]) -> list[str]:

@@ -134,13 +134,16 @@ def test_structures_come_to_the_grid_of_their_series(tmp_path: Path, convert, wr
 
 
 def test_structures_are_chosen_and_overlaps_reported(tmp_path: Path) -> None:
-    slices = write_series(tmp_path / "dicom" / "p0", 0)
-    write_segments(tmp_path / "dicom" / "p0" / "seg.dcm", slices, organ=ORGAN, tumour=TUMOUR)
-    write_contours(tmp_path / "dicom" / "p0" / "rt.dcm", slices, body=(slice(0, 5), slice(1, 15), slice(1, 11)))
+    for name in ("p0", "p1"):
+        slices = write_series(tmp_path / "dicom" / name, 0)
+        write_segments(tmp_path / "dicom" / name / "seg.dcm", slices, organ=ORGAN, tumour=TUMOUR)
+        write_contours(tmp_path / "dicom" / name / "rt.dcm", slices, body=(slice(0, 5), slice(1, 15), slice(1, 11)))
     labels = {"tumour": 2, "organ": 1}
     converted = autocrossdim.convert(tmp_path / "dicom", tmp_path / "out", label=labels, processes=1)
     (warning,) = converted.warnings
-    assert warning.startswith("p0: 6 voxels of 144 in several structures")
+    assert warning.startswith(
+        "structures overlap in 2 cases (p0, p1), where the highest value wins: tumour over organ (12 "
+    )
     np.testing.assert_array_equal(read_label(tmp_path / "out" / "labelsTr" / "p0.nii.gz")[0], expected())
     with pytest.raises(UserError, match="no annotation has the name liver. Names: body, organ, tumour"):
         autocrossdim.convert(tmp_path / "dicom", tmp_path / "other", label=["liver=1"], processes=1)

@@ -131,17 +131,9 @@ def describe(source: Path, wishes: Wishes) -> Description:
 
 
 def examine(case: SourceCase, channels: list[Array], label: Array, geometry: Geometry) -> Examined:
-    """Report voxels that belong to several structures."""
+    """Report structures that overlap."""
     assert isinstance(case.label, Structures)
-    shared = painted(case.label.annotations, case.label.labels, geometry)[1]
-    return Examined(
-        warnings=[
-            f"{case.name}: {counted(shared, 'voxel')} of {int((label > 0).sum()):,} in several structures; they get "
-            "the highest of their values. Choose structures with --label NAME=VALUE if that is not what you want."
-        ]
-        if shared
-        else []
-    )
+    return Examined(overlaps=painted(case.label.annotations, case.label.labels, geometry)[1])
 
 
 def _rare(labels: dict[str, int], found: dict[Path, Found]) -> list[str]:

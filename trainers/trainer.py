@@ -1,5 +1,6 @@
 """The trainer of Omnia-Net, DX-Net and DS-Net: trains a fold and segments its validation cases."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.evaluation.diagnosis import plan_sentences
 from autocrossdim.records.checkpoint import PREVIOUS
-from autocrossdim.system.console import is_first_process, say, warn
+from autocrossdim.system.console import advise, is_first_process, say
 from autocrossdim.system.files import remove_directory, remove_leftovers
 from autocrossdim.system.lightning import Fabric
 from autocrossdim.system.text import listed
@@ -59,7 +60,7 @@ class DefaultTrainer:
         if task.turn[0] == 1:
             say(outline(run))
             for sentence in plan_sentences(task.plan, task.configuration.name):
-                warn(sentence)
+                advise(sentence, logging.WARNING)
         # Previous weights are kept until the first new checkpoint replaces them.
         discarded = [task.folder.root] if task.restart and task.weights != PREVIOUS else []
         if starts_on_slices(run):

@@ -64,7 +64,7 @@ def plan(
     from autocrossdim.commands.plugins import find_planner
     from autocrossdim.commands.project import Project
     from autocrossdim.data.splits import load_or_make_splits
-    from autocrossdim.system.console import say
+    from autocrossdim.system.console import advise, say
     from autocrossdim.system.files import write_json
     from autocrossdim.system.lock import locked
     from autocrossdim.system.processes import default_processes
@@ -106,7 +106,7 @@ def plan(
             workspace.splits.unlink(missing_ok=True)
         _, folds = load_or_make_splits(project.dataset, workspace.splits, fingerprint.presence)
         result.write(workspace.plan)
-        say(folds)
+        advise(folds)
         if change or corrected:
             _name_outgrown_folds(dataset, work)
     say(f"Decision: {result.decision.configuration}. The plan was written to {workspace.plan}.")

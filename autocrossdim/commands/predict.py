@@ -137,7 +137,7 @@ def predict(
         from autocrossdim.inference.folder import require_suitable, segment_folder
         from autocrossdim.inference.inputs import find_inputs
         from autocrossdim.inference.predictor import Predictor
-        from autocrossdim.system.console import say
+        from autocrossdim.system.console import advise
 
         predictor = Predictor.load(
             model,
@@ -155,7 +155,7 @@ def predict(
         writer.check(found)
         if slurm is None:
             for note in predictor.notes:
-                say(note)
+                advise(note)
             return segment_folder(
                 predictor,
                 part_of(sorted(found, key=lambda case: case.name), part),

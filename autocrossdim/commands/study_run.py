@@ -17,6 +17,7 @@ from autocrossdim.records.history import read_history
 from autocrossdim.records.study import CurvePoint, StudyRun, case_metrics
 from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.studies.engine import RAW, RECORD, WORK, run_folder
+from autocrossdim.system.console import without_advice
 
 if TYPE_CHECKING:
     from autocrossdim.data.dataset import Dataset
@@ -44,7 +45,8 @@ class Performer:
 
     def __call__(self, job: "Job", place: Path) -> StudyRun:
         """Carry out a run in the directory `place`, or resume it."""
-        return self._averaged(job, place) if job.arm.members else self._trained(job, place)
+        with without_advice():
+            return self._averaged(job, place) if job.arm.members else self._trained(job, place)
 
     def _trained(self, job: "Job", place: Path) -> StudyRun:
         from autocrossdim.studies.datasets import write_training_dataset

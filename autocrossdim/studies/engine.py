@@ -16,6 +16,7 @@ from autocrossdim.studies.design import Arm, Job, Study
 from autocrossdim.system.console import say, warn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, remove_directory, write_json
+from autocrossdim.system.lock import LOCK, locked
 from autocrossdim.system.text import counted, listed
 
 Perform = Callable[[Job, Path], StudyRun]
@@ -104,7 +105,7 @@ def missing_jobs(jobs: Sequence[Job], folder: Path, *, overwrite: bool = False) 
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path, perform: Perform, *, overwrite: bool = False) -> None:
-    """Carry out the runs that have no record yet.
+    """Carry out the runs that have no record yet. A run that another process has begun is waited for.
 
     Args:
         jobs: The runs.
@@ -116,17 +117,17 @@ def run_jobs(jobs: Sequence[Job], folder: Path, perform: Perform, *, overwrite: 
         UserError: Runs were made with other options, or one fails.
     """
     missing = missing_jobs(jobs, folder, overwrite=overwrite)
-    for job in jobs:
-        if job not in missing:
-            _clear(run_folder(folder, job.arm.name, job))  # in case the command was stopped while it did this
     if len(missing) < len(jobs):
         say(f"{len(jobs) - len(missing)} of {counted(len(jobs), 'run')} exist already in {folder / 'runs'}.")
-    for number, job in enumerate(missing, 1):
-        say(f"Run {number} of {len(missing)}: {job.title}.")
+    numbers = itertools.count(1)
+    for job in jobs:
         place = run_folder(folder, job.arm.name, job)
-        write_json(place / OPTIONS, job.options)
-        perform(job, place).write(place / RECORD)
-        _clear(place)
+        with locked(_lock(place), place, wait=True):
+            if missing_jobs([job], folder):  # and not carried out by another process in the meantime
+                say(f"Run {next(numbers)} of {len(missing)}: {job.title}.")
+                write_json(place / OPTIONS, job.options)
+                perform(job, place).write(place / RECORD)
+            _clear(place)  # also if the command was stopped while it did this
 
 
 def read_runs(jobs: Collection[Job], folder: Path) -> list[StudyRun]:
@@ -164,6 +165,11 @@ def _scope_notes(runs: Sequence[StudyRun]) -> list[str]:
     return [f"The held-out cases were evaluated on {scope}." for scope in scopes]
 
 
+def _lock(place: Path) -> Path:
+    """Return the lock file of a run's directory, beside it, so that it stays when the directory is removed."""
+    return place.with_name(f".{place.name}{LOCK}")
+
+
 def _clear(place: Path) -> None:
     """Delete what a run no longer needs once it has a record."""
     for part in (RAW, WORK):
@@ -188,7 +194,8 @@ def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
         )
     warn(f"Discarding {counted(len(other), 'run')} with other options (different: {listed(names)}).")
     for place in other:
-        remove_directory(place)
+        with locked(_lock(place), place):
+            remove_directory(place)
 
 
 def _differences(job: Job, options: Path) -> list[str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from autocrossdim.data.dataset import Dataset, load_dataset
 from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.images import read_image, read_label, write_image, write_label
+from autocrossdim.data.orientation import Reorientation
 from autocrossdim.studies.datasets import described_by
 from autocrossdim.system.console import track
 from autocrossdim.system.errors import UserError
@@ -23,7 +24,8 @@ SOURCES = "sources.json"  # what a dataset was made from
 def reslice_dataset(dataset: Dataset, folder: Path, number: int, digests: Mapping[str, str]) -> Dataset:
     """Write a dataset in which every `number` neighbouring slices are averaged into one, or return the existing one.
 
-    Slices are averaged along the coarsest axis of the first case (the first axis of the array, if all are equal).
+    Slices are averaged along the coarsest axis of the first case (the first axis of the array, if all are equal), and
+    along the same axis of the patient in cases that are stored in another orientation.
 
     Args:
         dataset: The original dataset.
@@ -33,7 +35,7 @@ def reslice_dataset(dataset: Dataset, folder: Path, number: int, digests: Mappin
             and dataset.json says the same about them.
 
     Raises:
-        UserError: The cases have different orientations, or only some slices are annotated.
+        UserError: Only some slices are annotated.
     """
     if number == 1:
         return dataset
@@ -44,17 +46,13 @@ def reslice_dataset(dataset: Dataset, folder: Path, number: int, digests: Mappin
     if (path / SOURCES).exists() and read_json(path / SOURCES) == made_from:
         return load_dataset(path)
     (path / SOURCES).unlink(missing_ok=True)
-    orientation, axis, files = None, 0, {}
+    orientation, coarsest, files = None, 0, {}
     for index, case in enumerate(track(cases, f"Averaging {counted(number, 'slice')}", len(cases))):
         assert case.label is not None
         image, (label, geometry) = read_image(case.images), read_label(case.label)
         if index == 0:
-            orientation, axis = image.geometry.orientation, int(np.argmax(image.geometry.spacing))
-        if image.geometry.orientation != orientation:
-            raise UserError(
-                f"{case.images[0]}: orientation {image.geometry.orientation}, but {cases[0].name} has {orientation}, "
-                "so it is unclear which slices to average. Bring all cases to one orientation."
-            )
+            orientation, coarsest = image.geometry.orientation, int(np.argmax(image.geometry.spacing))
+        axis = Reorientation.between(image.geometry.orientation, orientation).order[coarsest]
         thick = thicker(image.geometry, axis, number)
         images = [f"imagesTr/{case.name}_{channel:04d}{dataset.file_ending}" for channel in range(len(image.array))]
         for file, channel in zip(images, image.array, strict=True):

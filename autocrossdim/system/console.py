@@ -97,6 +97,31 @@ def warn(text: str) -> None:
         logger.warning("%s", text)
 
 
+def advise(text: str, level: int = logging.INFO) -> None:
+    """Show what helps only the user of this very command, such as what to run next, unless a larger one calls it.
+
+    Args:
+        text: The message.
+        level: Level of the message, `logging.INFO` or `logging.WARNING`.
+    """
+    if is_first_process():
+        logger.log(level, "%s", text, extra={"is_advice": True})
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Leave out advice during the block; all other messages and warnings are shown."""
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        return not hasattr(record, "is_advice")
+
+    logger.addFilter(is_shown)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_shown)
+
+
 def relay(text: str) -> None:
     """Show a line of another process, which has already applied its level."""
     _print_line(text, time.time())

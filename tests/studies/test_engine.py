@@ -1,5 +1,6 @@
 import json
 import shutil
+import threading
 
 import pytest
 
@@ -9,6 +10,7 @@ from autocrossdim.records.study import StudyResults
 from autocrossdim.studies.comparison import compare_arms
 from autocrossdim.studies.design import Arm, Study
 from autocrossdim.studies.engine import plan_jobs, read_runs, run_folder, run_jobs, summarise
+from autocrossdim.system import lock
 from autocrossdim.system.errors import UserError
 
 ARMS = [
@@ -144,6 +146,39 @@ def test_a_run_is_recorded_before_its_training_is_deleted(jobs, performed, tmp_p
     run_jobs([job], tmp_path, train)
     assert len(asked) == 1
     assert not work.exists()
+
+
+def test_two_identical_commands_share_the_runs(jobs, performed, tmp_path):
+    """While one process carries out a run, the other one waits for it and uses its record."""
+    perform, asked = performed
+    (job, *_) = jobs()
+    second = threading.Thread(target=run_jobs, args=([job], tmp_path, perform))
+
+    def slowly(job, place):
+        (place / "work").mkdir()
+        second.start()
+        second.join(0.3)
+        assert (place / "work").exists()
+        return perform(job, place)
+
+    run_jobs([job], tmp_path, slowly)
+    second.join(10)
+    assert asked == [job.title]
+    assert [run.arm for run in read_runs([job], tmp_path)] == ["random"]
+    assert not list(tmp_path.glob("runs/*/.*"))
+
+
+def test_a_run_that_another_process_carries_out_is_not_discarded(jobs, performed, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "SECONDS_TO_END", 0.0)
+    (job, *_), (other, *_) = jobs(), jobs(settings={"epochs": 4})
+
+    def meanwhile(job, place):
+        with pytest.raises(UserError, match=r"2_cases_seed_0: process .* is writing to it"):
+            run_jobs([other], tmp_path, performed[0], overwrite=True)
+        return performed[0](job, place)
+
+    run_jobs([job], tmp_path, meanwhile)
+    assert len(read_runs([job], tmp_path)) == 1
 
 
 def test_arms_whose_names_have_the_same_ascii_letters_have_their_own_directories(jobs, tmp_path):

@@ -93,12 +93,26 @@ def test_a_dataset_whose_labels_have_other_names_is_written_again(make_dataset, 
     assert resliced(load_dataset(path), tmp_path / "thick", 2).labels.names == ("lump",)
 
 
-def test_cases_of_different_orientation_are_refused(make_dataset, write_image, tmp_path):
-    path = make_dataset(direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
-    turned = {"spacing": (2, 1, 1), "direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}
-    write_image(path / "imagesTr" / "b_0000.nii.gz", np.zeros((8, 12, 10), np.float32), **turned)
-    with pytest.raises(UserError, match="orientation SAR, but a has SPL"):
-        resliced(load_dataset(path), tmp_path / "thick", 2)
+def test_slices_are_averaged_along_the_same_axis_of_the_patient(make_dataset, write_image, tmp_path):
+    """Case a is axial (its slices lie from bottom to top), case b coronal and upside down."""
+    path = make_dataset(shape=(8, 12, 10), spacing=(2.0, 1.0, 1.5), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
+    axial = read_image([path / "imagesTr" / "a_0000.nii.gz"]).array[0]
+    label = read_label(path / "labelsTr" / "a.nii.gz")[0]
+    turned = {"spacing": (1.0, 2.0, 1.5), "direction": (1, 0, 0, 0, 0, 1, 0, -1, 0)}
+    for file, array in (("imagesTr/b_0000.nii.gz", axial), ("labelsTr/b.nii.gz", label)):
+        write_image(path / file, np.ascontiguousarray(array.transpose(1, 0, 2)[:, ::-1]), **turned)
+    thick = resliced(load_dataset(path), tmp_path / "thick", 2)
+    first, second, *_ = thick.training_cases()
+    a, b = read_image(first.images), read_image(second.images)
+    assert (a.geometry.orientation, b.geometry.orientation) == ("SPL", "PIL")
+    assert (a.geometry.spacing, b.geometry.spacing) == ((4.0, 1.0, 1.5), (1.0, 4.0, 1.5))
+    assert np.allclose(b.array[0][:, ::-1].transpose(1, 0, 2), a.array[0])
+    assert first.label is not None
+    assert second.label is not None
+    labels = [read_label(label) for label in (first.label, second.label)]
+    assert labels[1][1].spacing == (1.0, 4.0, 1.5)
+    assert np.array_equal(labels[1][0][:, ::-1].transpose(1, 0, 2) > 0, labels[0][0] > 0)
+    assert all(findings(thick, case).faults == [] for case in (first, second))
 
 
 def test_partly_annotated_slices_are_refused(make_dataset, tmp_path):

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autocrossdim.system import console
-from autocrossdim.system.console import bars, say, show, track, warn
+from autocrossdim.system.console import advise, bars, say, show, track, warn, without_advice
 
 LONG_PATH = "/data/" + "/".join(["a long name with spaces"] * 20)
 TRICKY = ["[/b]", "[red]x", r"$\foo$", ":smile:", "100 %", "%s", "{x}"]
@@ -92,6 +92,17 @@ def test_sentences_of_results_are_broken_between_words_and_the_next_command_is_n
     show("A sentence of several words.", Text("Another of several words."), "Next: autocrossdim plan DATASET")
     lines = ["A sentence of", "several words.", "Another of several", "words.", "Next: autocrossdim plan DATASET"]
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == lines
+
+
+@pytest.mark.usefixtures("relayed")
+def test_a_command_within_another_one_gives_no_advice(capsys: pytest.CaptureFixture[str]) -> None:
+    with without_advice():
+        advise("Also train another one.", logging.WARNING)
+        advise("Run find_best.")
+        say("reading")
+        warn("few cases")
+    advise("Also train a third one.", logging.WARNING)
+    assert capsys.readouterr().err == "reading\nwarning: few cases\nwarning: Also train a third one.\n"
 
 
 @pytest.mark.usefixtures("relayed")

@@ -73,10 +73,11 @@ def conclusion(reference: str, comparisons: Sequence[Comparison]) -> str:
 
 def _of_size(reference: str, comparisons: Sequence[Comparison]) -> str:
     shown = sorted((each for each in comparisons if each.is_shown), key=lambda each: -each.difference)
+    reference = _quoted(reference)
     groups = {
         f"better than {reference}": [_difference(each) for each in shown if each.difference > 0],
         f"worse than {reference}": [_difference(each) for each in shown if each.difference < 0],
-        f"no difference shown from {reference}": [each.arm for each in comparisons if not each.is_shown],
+        f"no difference shown from {reference}": [_quoted(each.arm) for each in comparisons if not each.is_shown],
     }
     return ", ".join(f"{what}: {_joined(arms)}" for what, arms in groups.items() if arms)
 
@@ -151,7 +152,12 @@ def _heading(reference: str, comparisons: int) -> str:
 
 
 def _difference(each: Comparison) -> str:
-    return f"{each.arm} by {abs(each.difference):.3f} Dice ({each.low:+.3f} to {each.high:+.3f})"
+    return f"{_quoted(each.arm)} by {abs(each.difference):.3f} Dice ({each.low:+.3f} to {each.high:+.3f})"
+
+
+def _quoted(arm: str) -> str:
+    """Return the name of an arm for a list in a sentence, in quotes if it contains a comma."""
+    return f"'{arm}'" if "," in arm else arm
 
 
 def with_ends(value: float, low: float | None, high: float | None, sign: str) -> str:

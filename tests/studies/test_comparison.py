@@ -31,6 +31,12 @@ def test_what_is_better_worse_and_not_shown(make_runs, tmp_path):
     assert Image.open(tmp_path / "figure.png").width > 300
 
 
+def test_names_with_a_comma_are_quoted_in_the_conclusion(make_runs):
+    runs = [*make_runs("center, encoder", BASE.tolist()), *make_runs("acs, encoder", noisy(0.0, 3))]
+    said = compare_arms(["center, encoder", "acs, encoder"], runs).conclusion
+    assert said.endswith("no difference shown from 'center, encoder': 'acs, encoder'.")
+
+
 def test_each_number_of_training_cases_is_compared_on_its_own(make_runs):
     runs = [
         *make_runs("random", BASE.tolist(), size=2),

@@ -226,7 +226,7 @@ def _instead(error: Any, words: list[str]) -> str:
     given = next((word for word in words if word.startswith(unknown)), unknown)
     parameters = context.command.params
     if _NNUNET.get(given) in {name for each in parameters for name in (*each.opts, *each.secondary_opts)}:
-        return f" Use {_NNUNET[given]}."
+        return f" Use {_NNUNET[given]} instead of {given}."
     if given == "-d" and any(each.name in ("dataset", "model") for each in parameters):
         return f" Give the dataset right after `{context.command_path}`, without an option."
     return ""

@@ -63,11 +63,11 @@ def launch(job: Callable[[Fabric], None], run: Run) -> None:
     except ProcessException as error:  # holds the error of a process as text only
         if not errors.empty():
             raise errors.get() from None
-        if not (isinstance(error, ProcessExitedException) and error.signal_name):
+        if not (isinstance(error, ProcessExitedException) and error.signal_name == "SIGKILL"):
             raise
         raise UserError(
-            f"--devices {world}: one of the processes was killed by {error.signal_name}, often because memory ran out. "
-            "Run the same command again to resume, if necessary with fewer devices or --set workers=0."
+            f"--devices {world}: one of the processes was killed by SIGKILL, often because memory ran out. Run the "
+            "same command again to resume, if necessary with fewer devices or --set workers=0."
         ) from error
     if interrupted is not None:
         raise interrupted

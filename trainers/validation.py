@@ -39,8 +39,8 @@ def validate(task: FoldTask) -> None:
         new = [name for name in outdated if not evidence_file(folder, name).exists()]
         if changed := [name for name in outdated if name not in new]:
             say(
-                f"{folder.root}: {listed(changed)} must be validated again, because the files of the case changed or a "
-                "result is missing."
+                f"{folder.root}: validating {listed(changed)} again, because their files changed or results are "
+                "missing."
             )
         if new or gone:
             say(

@@ -95,7 +95,7 @@ def present(summary: "Summary", *, predictions: Path, output: Path | None, **_: 
     from autocrossdim.report.terminal import summary_text
 
     yield summary_text(summary)
-    yield f"Results of every case: {_summary(predictions, output)}"
+    yield f"Results per case: {_summary(predictions, output)}"
 
 
 def _summary(predictions: Path, output: str | Path | None) -> Path:

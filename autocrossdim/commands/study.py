@@ -241,13 +241,13 @@ def _require_weights(jobs: "Sequence[Job]", folder: Path, encoder: str) -> None:
     """Fail before the first run, not after hours, if the encoder weights of another one are unavailable.
 
     Raises:
-        UserError: Weights of an unfinished run cannot be fetched or read, or do not fit the encoder.
+        UserError: Weights of a run that is still to be made cannot be fetched or read, or do not fit the encoder.
     """
     from autocrossdim.models.source import is_model
     from autocrossdim.networks.weights import resolve_weights
-    from autocrossdim.studies.engine import RECORD, run_folder
+    from autocrossdim.studies.engine import is_finished
 
-    unfinished = [job.arm for job in jobs if not (run_folder(folder, job.arm.name, job) / RECORD).exists()]
+    unfinished = [job.arm for job in jobs if not is_finished(job, folder)]
     for weights in dict.fromkeys(each for arm in unfinished for each in (arm.first, arm.weights)):
         if weights is not None and not is_model(weights):
             resolve_weights(weights, encoder)

@@ -35,8 +35,9 @@ def verify(dataset: DatasetArgument, *, processes: ProcessesOption = None) -> "R
     from autocrossdim.system.processes import default_processes
 
     path = find_dataset(dataset)
-    advice = _to_convert(path)
-    return check(path, processes or default_processes()) if advice is None else Report([advice], [])
+    report = check(path, processes or default_processes())
+    advice = _to_convert(path) if report.faults else None
+    return report if advice is None else Report([advice], [])
 
 
 def _to_convert(path: Path) -> str | None:

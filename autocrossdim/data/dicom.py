@@ -32,10 +32,12 @@ _UNDEFINED = 0xFFFFFFFF  # a length that means: until the delimiter
 _PREAMBLE = 128  # bytes before the letters DICM
 
 # SOP classes (0002,0002) of objects that accompany images: presentation states (11), segmentations, surfaces and
-# registrations (66), structured reports (88), documents (104), and doses, structures and plans of radiotherapy, but not
-# its images (481.1). The four bytes between tag and value are type and length, or the length alone.
+# registrations (66), value mappings (67), structured reports (88), documents (104), and doses, structures and plans of
+# radiotherapy, but not its images (481.1, 481.23 and 481.24). The four bytes between tag and value are type and length,
+# or the length alone.
 _BESIDE_IMAGES = re.compile(
-    rb"\x02\0\x02\0.{4}1\.2\.840\.10008\.5\.1\.4\.1\.1\.(11|66|88|104|481\.[2-9])(?![0-9])", re.DOTALL
+    rb"\x02\0\x02\0.{4}1\.2\.840\.10008\.5\.1\.4\.1\.1\.(11|66|67|88|104|481\.([2-9]|1[0-9]|2[0-2]))(?![0-9])",
+    re.DOTALL,
 )
 _FIRST_BYTES = 512
 

@@ -170,8 +170,9 @@ def evaluate_folder(
     predicted, expected = _names(predictions, file_ending), _names(references, file_ending)
     if _is_predicted(references) and not _is_predicted(predictions):
         warn(
-            f"{references}: was written by `predict`, but is compared as the references, and {predictions} as the "
-            "predictions. If it should be the other way round, give the predictions first."
+            f"{references} was written by `predict`, but is given as the references. If the order is wrong (nnU-Net's "
+            f"is the reverse), give the predictions first and delete {output}, in which misses and false alarms are "
+            "exchanged."
         )
     missing = sorted(expected - predicted)
     if missing and not skip_missing:

@@ -40,7 +40,7 @@ def check_paths(source: Path, output: Path) -> None:
         output: Directory for the segmentations; it is created.
 
     Raises:
-        UserError: The source does not exist, or the output is the source, is called like a file, or cannot be written
+        UserError: The source does not exist, or the output is the source, has the name of a file, or cannot be written
             to.
     """
     if not source.exists():
@@ -58,12 +58,12 @@ def make_output(output: Path) -> None:
     """Create the directory for the segmentations.
 
     Raises:
-        UserError: It is called like a file, or cannot be written to.
+        UserError: It has the name of a file, or cannot be written to.
     """
     if not output.exists() and output.name.lower().endswith((*ENDINGS, ".dcm")):
         raise UserError(
-            f"-o {shown_path(output)}: looks like a file, but is the directory in which segmentations are named after "
-            "their images. Give a directory."
+            f"-o {shown_path(output)}: this is a file name, but segmentations are written to a directory, one file per "
+            "case. Give the name of a directory."
         )
     make_directory(output)
 

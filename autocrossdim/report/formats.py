@@ -20,8 +20,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def operations(count: float) -> str:
-    """Return a number of multiply-adds in millions or billions, with at least two digits if it has them."""
-    value, unit = (count / 1e9, "billion") if count >= 1e9 else (count / 1e6, "million")
+    """Return a number of multiply-adds in millions or billions, with two significant digits below 10."""
+    value, unit = (count / 1e9, "billion") if count >= 999.5e6 else (count / 1e6, "million")
     return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
 
 

@@ -101,11 +101,17 @@ def missing_jobs(jobs: Sequence[Job], folder: Path, *, overwrite: bool = False) 
         UserError: Runs were made with other options.
     """
     _check_options(jobs, folder, discard=overwrite)
-    return [job for job in jobs if not (run_folder(folder, job.arm.name, job) / RECORD).exists()]
+    return [job for job in jobs if not is_finished(job, folder)]
+
+
+def is_finished(job: Job, folder: Path) -> bool:
+    """Whether a run has a record, made with the same options."""
+    place = run_folder(folder, job.arm.name, job)
+    return (place / RECORD).exists() and not _differences(job, place / OPTIONS)
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path, perform: Perform, *, overwrite: bool = False) -> None:
-    """Carry out the runs that have no record yet. A run that another process has begun is waited for.
+    """Carry out the runs that have no record yet. Waits for runs that another process has started.
 
     Args:
         jobs: The runs.
@@ -132,12 +138,8 @@ def run_jobs(jobs: Sequence[Job], folder: Path, perform: Perform, *, overwrite: 
 
 def read_runs(jobs: Collection[Job], folder: Path) -> list[StudyRun]:
     """Return the records of the runs that are finished; those of runs with other options are left out."""
-    found = []
-    for job in jobs:
-        file = run_folder(folder, job.arm.name, job) / RECORD
-        if file.exists() and not _differences(job, file.with_name(OPTIONS)):
-            found.append(StudyRun.read(file))
-    return found
+    finished = (job for job in jobs if is_finished(job, folder))
+    return [StudyRun.read(run_folder(folder, job.arm.name, job) / RECORD) for job in finished]
 
 
 def summarise(study: Study, arms: Sequence[Arm], dataset: str, runs: Sequence[StudyRun], folder: Path) -> StudyResults:
@@ -178,11 +180,8 @@ def _clear(place: Path) -> None:
 
 def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
     """Refuse, or discard, existing runs that have the names of these but other options."""
-    other: dict[Path, list[str]] = {}
-    for job in jobs:
-        place = run_folder(folder, job.arm.name, job)
-        if (place / OPTIONS).exists() and (changed := _differences(job, place / OPTIONS)):
-            other[place] = changed
+    places = {run_folder(folder, job.arm.name, job): job for job in jobs}
+    other = {place: changed for place, job in places.items() if (changed := _differences(job, place / OPTIONS))}
     if not other:
         return
     names = list(dict.fromkeys(name for changed in other.values() for name in changed))
@@ -195,10 +194,13 @@ def _check_options(jobs: Sequence[Job], folder: Path, *, discard: bool) -> None:
     warn(f"Discarding {counted(len(other), 'run')} with other options (different: {listed(names)}).")
     for place in other:
         with locked(_lock(place), place):
-            remove_directory(place)
+            if _differences(places[place], place / OPTIONS):  # still: another process may have done the same
+                remove_directory(place)
 
 
 def _differences(job: Job, options: Path) -> list[str]:
-    """Return the names of the options in which an existing run differs from a requested one."""
+    """Return the names of the options in which an existing run differs from a requested one; none without a run."""
+    if not options.exists():
+        return []
     before, now = read_json(options), json.loads(json.dumps(job.options))
     return [name for name in now if before.get(name) != now[name]]

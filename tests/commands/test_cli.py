@@ -179,14 +179,14 @@ def test_an_unknown_option_is_an_error(volumes: Path, command: Command) -> None:
         (("train", volumes, "--epoch", "3"), "--epoch"),
         (("trian", volumes), "Did you mean 'train'? See `autocrossdim --help`."),
         (("train",), "DATASET'. See `autocrossdim train --help`."),
-        (("train", volumes, "-c", "dx"), "No such option: -c. Use --config. See"),
-        (("train", volumes, "-num_gpus", "2"), "Use --devices. See"),
+        (("train", volumes, "-c", "dx"), "No such option: -c. Use --config instead of -c. See"),
+        (("train", volumes, "-num_gpus", "2"), "Use --devices instead of -num_gpus. See"),
         (("train", volumes, "-chk", "x"), "No such option: -c. See"),
         (
             ("predict", "-d", "4", "-f", "0"),
             "-d. Give the dataset right after `autocrossdim predict`, without an option.",
         ),
-        (("ensemble", "a", "b", "-d", "4"), "No such option: -d. Use --dataset. See"),
+        (("ensemble", "a", "b", "-d", "4"), "No such option: -d. Use --dataset instead of -d. See"),
         (("plan", volumes, "-f", "0"), "No such option: -f. See"),
     ]:
         result = command(*words)

@@ -128,6 +128,18 @@ def test_weights_that_do_not_fit_fail_before_the_first_run(
     assert len(quick_runs) == 1
 
 
+def test_runs_are_not_discarded_for_weights_that_do_not_fit(
+    volumes: Path, tmp_path: Path, command: Callable[..., object], quick_runs: list[str]
+) -> None:
+    torch.save({"stem.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    words = ["study", "2d3d", volumes, "--work", tmp_path, *QUICK, "--arm", "DX-Net", "--arm", "Omnia-Net"]
+    assert command(*words, "--weights", "random").returncode == 0
+    refused = command(*words, "--weights", tmp_path / "other.pth", "--overwrite")
+    assert "other.pth: not weights of test_efficientnet" in refused.stderr
+    assert command(*words, "--weights", "random").returncode == 0
+    assert len(quick_runs) == 2
+
+
 def test_jobs_share_the_runs_and_the_results_are_written_when_they_have_finished(
     volumes: Path,
     tmp_path: Path,

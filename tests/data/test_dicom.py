@@ -93,11 +93,18 @@ def test_an_index_beside_the_slices_is_no_slice(write_slices: Callable[..., Path
     assert read_dicom_series(folder).array.shape == (1, 4, 6, 5)
 
 
-@pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT", "RTDOSE", "SR", "PR"])
+@pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT", "RTDOSE", "RTINTENT", "SR", "PR"])
 def test_annotations_and_reports_beside_the_slices_are_left_out(
     kind: str, write_series: Callable[..., list[Any]], tmp_path: Path
 ) -> None:
-    storage = {"SEG": "66.4", "RTSTRUCT": "481.3", "RTDOSE": "481.2", "SR": "88.33", "PR": "11.1"}[kind]
+    storage = {
+        "SEG": "66.4",
+        "RTSTRUCT": "481.3",
+        "RTDOSE": "481.2",
+        "RTINTENT": "481.10",
+        "SR": "88.33",
+        "PR": "11.1",
+    }[kind]
     array = np.arange(4 * 5 * 6).reshape(4, 5, 6)
     content = write_series(tmp_path / "images", array)[0]
     content.SOPClassUID = content.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{storage}"

@@ -53,7 +53,7 @@ def test_folders_in_the_order_of_nnunet_are_reported(
     evaluate(folders, tmp_path / "summary.json")
     assert "was written by" not in caplog.text
     evaluate(folders[::-1], tmp_path / "summary.json")
-    assert f"{folders[0]}: was written by `predict`, but is compared as the references" in caplog.text
+    assert f"{folders[0]} was written by `predict`, but is given as the references" in caplog.text
     caplog.clear()
     (folders[1] / "origin").mkdir()  # two predictions compared with each other
     evaluate(folders[::-1], tmp_path / "summary.json")

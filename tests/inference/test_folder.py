@@ -247,7 +247,7 @@ def test_an_impossible_input_is_refused_before_a_model_is_loaded(
         ("images/case0_0000.nii.gz", "not a directory"),
         ("images/case0_0000.nii.gz/inside", "not a directory"),
         ("/dev/null", "not a directory"),
-        ("case0.nii.gz", "looks like a file"),
+        ("case0.nii.gz", "this is a file name"),
         ("with\0null", "invalid characters"),
         ("half\ud800pair", "invalid characters"),
         ("x" * 300, "too long"),

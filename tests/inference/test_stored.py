@@ -87,7 +87,7 @@ def test_directories_that_do_not_fit_together_are_named(stored: Any, tmp_path: P
         autocrossdim.ensemble(folders[:1], tmp_path / "both", dataset=raw)
     with pytest.raises(UserError, match="is one of the directories to average"):
         autocrossdim.ensemble(folders, folders[0], dataset=raw)
-    with pytest.raises(UserError, match="looks like a file"):
+    with pytest.raises(UserError, match="this is a file name"):
         autocrossdim.ensemble(folders, tmp_path / "a.nii.gz", dataset=raw)
     assert not (tmp_path / "a.nii.gz").exists()
     (folders[1] / "b.npz").write_bytes(b"PK")

@@ -240,15 +240,29 @@ def test_an_error_in_one_of_the_processes_ends_the_others_with_its_message(
         train(planned, work, 2, devices=2)
 
 
+@pytest.mark.parametrize(
+    ("signal_name", "error", "message"),
+    [
+        ("SIGKILL", UserError, "--devices 2: one of the processes was killed by SIGKILL.* to resume"),
+        ("SIGSEGV", ProcessExitedException, "terminated"),
+    ],
+)
 def test_a_process_that_is_killed_is_named_with_what_to_do(
-    planned: tuple[Path, Path], work: Path, monkeypatch: pytest.MonkeyPatch
+    planned: tuple[Path, Path],
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    signal_name: str,
+    error: type[Exception],
+    message: str,
 ) -> None:
     class Killed:
         def launch(self, job: Callable[[object], object]) -> None:
-            raise ProcessExitedException("terminated", error_index=1, error_pid=1, exit_code=-9, signal_name="SIGKILL")
+            raise ProcessExitedException(
+                "terminated", error_index=1, error_pid=1, exit_code=-9, signal_name=signal_name
+            )
 
     monkeypatch.setattr("trainers.launch._fabric", lambda *_: Killed())
-    with pytest.raises(UserError, match=r"--devices 2: one of the processes was killed by SIGKILL.* to resume"):
+    with pytest.raises(error, match=message):
         train(planned, work, 3, devices=2, restart=True)
 
 

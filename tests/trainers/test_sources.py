@@ -68,7 +68,7 @@ def test_only_corrected_validation_cases_are_validated_again(
     correct(own[0], case)
     capfd.readouterr()
     train(own, quick)
-    assert f"{case} changed since validation" in capfd.readouterr().err
+    assert f"validating {case} again, because their files changed" in capfd.readouterr().err
     assert folder.latest.stat().st_mtime_ns == trained
     assert result.stat().st_mtime_ns > written
     assert folder.summary.read_text(encoding="utf-8") != before

@@ -32,6 +32,7 @@ if sys.platform != "linux":
     pytest.skip("the size of a pipe and /proc exist on Linux only", allow_module_level=True)
 
 
+@pytest.mark.slow
 def test_each_command_run_again_gives_the_files_of_an_undisturbed_run(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(HARNESS), str(tmp_path), json.dumps(COUNTS), *COMMANDS],

@@ -33,6 +33,7 @@ def exported(
     return pack(model, folder / "model.acd")
 
 
+@pytest.mark.slow
 @needs_packages
 def test_onnx_computes_what_pytorch_does_for_any_batch(exported: ModelFile, tmp_path: Path) -> None:
     import onnxruntime

@@ -33,8 +33,8 @@ def ensemble(
         Paths of the segmentations.
 
     Raises:
-        UserError: The directories hold different cases, or probabilities of different labels or grids, or `output` is
-            called like a file.
+        UserError: The directories hold different cases, or probabilities of different labels or grids, or `output`
+            has the name of a file.
     """
     from autocrossdim.data.dataset import Case, load_dataset
     from autocrossdim.data.find import find_dataset

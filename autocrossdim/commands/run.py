@@ -109,7 +109,7 @@ def run(
 
 
 def _announced(steps: Sequence[str]) -> Iterator[str]:
-    """Yield a line for each step but the first, which makes the plan that the others follow from."""
+    """Yield a line for each step but the first, which makes the plan on which the others depend."""
     for number, step in enumerate(steps, 2):
         yield f"Step {number} of {len(steps) + 1}: {step}."
 

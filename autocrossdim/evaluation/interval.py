@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri, stdtrit  # `scipy.stats` takes longer to import than the rest of this package
+from scipy.special import ndtri, stdtrit  # `scipy.stats` is slow to import
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats, Floats], Floats]

@@ -85,10 +85,16 @@ class Checkpoint:
     @property
     def first_weights(self) -> str | None:
         """Starting weights requested for the first of the trainings that it continues; None if not recorded."""
-        provenance = self.provenance
-        while provenance.get("asked") == PREVIOUS:
-            provenance = provenance.get("started_from", {})
-        return provenance.get("asked")
+        asked: str | None = self.provenances[-1].get("asked")
+        return asked
+
+    @property
+    def provenances(self) -> list[dict[str, Any]]:
+        """Provenance of its training and of those that it continues (`--weights previous`), the latest first."""
+        found = [self.provenance]
+        while found[-1].get("asked") == PREVIOUS:
+            found.append(found[-1].get("started_from", {}))
+        return found
 
     @property
     def channel_dropout(self) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from autocrossdim.records.checkpoint import PREVIOUS, Checkpoint
+from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.text import listed
 
@@ -39,12 +39,10 @@ class Budget:
             UserError: The checkpoint of the twin is damaged.
         """
         runs = [(checkpoint.run.step, checkpoint.run.seconds)]
-        provenance = checkpoint.provenance
-        while provenance.get("asked") == PREVIOUS:
-            runs.append((provenance.get("steps", 0), provenance.get("seconds", 0.0)))
-            provenance = provenance.get("started_from", {})
+        *continuations, first = checkpoint.provenances
+        runs += [(before.get("steps", 0), before.get("seconds", 0.0)) for before in continuations]
         twin = folder.slices.latest
-        if _same_place(provenance.get("model"), twin) and twin.exists():
+        if _same_place(first.get("model"), twin) and twin.exists():
             run = Checkpoint.read(twin).run
             runs.append((run.step, run.seconds))
         steps, seconds = zip(*runs, strict=True)

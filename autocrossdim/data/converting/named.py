@@ -138,6 +138,6 @@ def _unnamed(named: Mapping[str, int], counts: Sequence[Mapping[int, int]]) -> s
         files = [each[value] for each in counts if value in each]
         found.append(f"'{name}' is {value} ({counted(sum(files), 'voxel')} in {len(files)} of {len(counts)} files)")
     return (
-        f"Every value in the label files became a label: {listed(found, 10)}. To choose and "
-        "name the labels, convert again with --label NAME=VALUE; any other value is then reported as an error."
+        f"Every value in the label files became a label: {listed(found, 10)}. To choose and name "
+        "the labels, convert again with --label NAME=VALUE; any other value is then reported as an error."
     )

@@ -69,6 +69,7 @@ def plan_configurations(
         name: configuration.model_copy(
             update={
                 "augmentation": AUGMENTATIONS[dims],
+                "trainer": sizer.options.trainer,
                 "image_statistics": 0.0 if configuration.kind == "plain" else IMAGE_STATISTICS[dims],
             }
         )

@@ -2,6 +2,7 @@
 
 from math import prod
 
+from autocrossdim.commands.plugins import find_trainer
 from autocrossdim.networks.architecture import arch_of, architecture, check_tag
 from autocrossdim.records.plan import MAX_PATCH
 from autocrossdim.records.plan_options import PlanOptions
@@ -15,9 +16,11 @@ def check_options(options: PlanOptions) -> None:
     """Check the options that do not depend on the dataset.
 
     Raises:
-        UserError: The encoder or its tag is unknown or not supported, or no network can be trained on the patch size.
+        UserError: The encoder or its tag is unknown or not supported, the trainer is not installed, or no network can
+            be trained on the patch size.
     """
     check_tag(options.encoder)
+    find_trainer(options.trainer)
     encoder_depths(options.encoder)
     if options.patch_size is not None:
         _check_patch_size(options.patch_size)

@@ -1,4 +1,4 @@
-"""A planner and a trainer of a third-party package: the example of docs/how-to/plugins.md, installed and used."""
+"""Planners and trainers of third-party packages: the examples of docs/how-to/plugins.md, installed and used."""
 
 import importlib
 import os
@@ -15,18 +15,24 @@ import autocrossdim
 from autocrossdim.commands.plugins import Planner, Trainer, find_planner, find_trainer
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.report.commands import planning_command
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
+from planners.auto import auto
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "how-to" / "plugins.md"
 
 
-def example(language: str) -> str:
-    """Return the example's code in that language, as it is on the page."""
-    (code,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return code
+def examples(language: str) -> list[str]:
+    """Return the code in that language, as it is on the page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+DERIVED, FROM_SCRATCH = examples("python")
+(PYPROJECT,) = examples("toml")
 
 
 def install(folder: Path, code: str, pyproject: str) -> Path:
@@ -80,19 +86,20 @@ def run(site: Path, *words: object) -> str:
 
 @pytest.mark.slow
 def test_the_example_plans_trains_and_predicts(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
-    site = install(tmp_path / "site-packages", example("python"), example("toml"))
+    site = install(tmp_path / "site-packages", DERIVED, PYPROJECT)
     dataset, work = make_dataset(shape=(4, 24, 24), spacing=(6, 1, 1)), tmp_path / "work"
     encoder = ("--encoder", "test_efficientnet", "--no-trial", "--memory", 1)
-    run(site, "plan_and_preprocess", dataset, "--work", work, "--planner", "sgd", *encoder, "--processes", 1)
+    run(site, "plan_and_preprocess", dataset, "--work", work, "--planner", "focal", *encoder, "--processes", 1)
     workspace = Workspace.of(dataset.name, work)
     chosen = Plan.read(workspace.plan).configuration()
-    assert (chosen.name, chosen.trainer) == ("sgd", "sgd")
+    assert (chosen.name, chosen.trainer, chosen.learning_rate) == ("omnia", "focal", 0.01)
 
-    run(site, "train", dataset, "--work", work, "--fold", 0, "--set", "steps=2")
-    fold = workspace.fold("sgd", 0)
+    short = ("--epochs", 1, "--set", "steps_per_epoch=2", "--set", "workers=0", "--set", "validation_batches=1")
+    run(site, "train", dataset, "--work", work, "--fold", 0, "--weights", "random", *short)
+    fold = workspace.fold("omnia", 0)
     checkpoint = Checkpoint.read(fold.latest)
     assert checkpoint.complete
-    assert checkpoint.settings == {"steps": 2}
+    assert checkpoint.resume["optimizer"]["param_groups"][0]["nesterov"]
     assert read_json(fold.validation / "summary.json")["n_cases"] == len(checkpoint.split["val"])
 
     # Prediction needs neither the planner nor the trainer, so this process does without the package.
@@ -100,12 +107,23 @@ def test_the_example_plans_trains_and_predicts(tmp_path: Path, make_dataset: Cal
     assert [path.name for path in autocrossdim.predict(dataset, image, tmp_path / "out", work=work)] == ["a.nii.gz"]
 
 
-def test_the_examples_settings_are_checked(installed: Callable[..., Path]) -> None:
-    installed(example("python"), example("toml"))
-    trainer = find_trainer("sgd")
-    trainer.check_settings({"steps": 3})
+def test_a_trainer_from_scratch_trains_what_was_planned_for_it(
+    installed: Callable[..., Path], tmp_path: Path, make_dataset: Callable[..., Path]
+) -> None:
+    installed(FROM_SCRATCH, PYPROJECT)
+    dataset, work = make_dataset(shape=(4, 24, 24), spacing=(6, 1, 1)), tmp_path / "work"
+    plan = autocrossdim.plan_and_preprocess(
+        dataset, work=work, trainer="focal", encoder="test_efficientnet", memory=1, trial=False, processes=1
+    )
+    assert {each.trainer for each in plan.configurations.values()} == {"focal"}
+    assert "--trainer focal" in planning_command(plan)
+
     with pytest.raises(UserError, match="Unknown setting 'epochs'"):
-        trainer.check_settings({"epochs": 3})
+        autocrossdim.train(dataset, work=work, fold=0, epochs=3)
+    autocrossdim.train(dataset, work=work, fold=0, set={"steps": 2})
+    fold = Workspace.of(dataset.name, work).fold("omnia", 0)
+    assert Checkpoint.read(fold.latest).settings == {"steps": 2}
+    assert (fold.validation / "summary.json").exists()
 
 
 @pytest.mark.parametrize("name", ["auto", "omnia", "dx", "ds", "unet"])
@@ -122,6 +140,8 @@ def test_a_name_that_is_not_installed_lists_those_that_are() -> None:
         find_planner("mine")
     with pytest.raises(UserError, match=r"'mine'.*default"):
         find_trainer("mine")
+    with pytest.raises(UserError, match=r"'mine'.*default"):
+        auto.check_options(PlanOptions(trainer="mine"))
 
 
 HALF_DONE = """

@@ -1,8 +1,10 @@
 """A network under training, with everything that changes along with it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
@@ -20,6 +22,29 @@ from trainers.slices import follows_slices
 from trainers.start import starting_network
 from trainers.step import load_optimizer, make_loss, make_optimizer
 
+Loss = Callable[[Any, Tensor], Tensor]
+
+
+def usual_loss(run: Run) -> Loss:
+    """Return Dice plus cross-entropy, weighted as the settings say."""
+    return make_loss(
+        regions=run.task.plan.labels.has_regions,
+        dice_weight=run.settings.dice_weight,
+        cross_entropy_weight=run.settings.cross_entropy_weight,
+        class_sets=run.class_sets,
+        soft_targets=run.task.soft_labels is not None,
+    )
+
+
+def usual_optimizer(run: Run, network: SegmentationNetwork) -> torch.optim.Optimizer:
+    """Return NAdam with the learning rates and, if the settings ask for it, the Lookahead of a run."""
+    return make_optimizer(
+        network,
+        learning_rate=run.learning_rate,
+        encoder_factor=run.settings.encoder_learning_rate,
+        lookahead=run.settings.lookahead,
+    )
+
 
 class Learner:
     """Network, running average and optimiser of a run.
@@ -28,6 +53,8 @@ class Learner:
         run: The run.
         fabric: Launched devices and precision.
         resumed: Checkpoint to resume from; None starts the run.
+        make_loss: Returns the loss of a run.
+        make_optimizer: Returns the optimiser of a network.
 
     Attributes:
         network: The network itself.
@@ -43,8 +70,16 @@ class Learner:
         UserError: The starting weights are unavailable.
     """
 
-    def __init__(self, run: Run, fabric: Fabric, resumed: Checkpoint | None) -> None:
-        settings, configuration, labels = run.settings, run.configuration, run.task.plan.labels
+    def __init__(
+        self,
+        run: Run,
+        fabric: Fabric,
+        resumed: Checkpoint | None,
+        *,
+        make_loss: Callable[[Run], Loss] = usual_loss,
+        make_optimizer: Callable[[Run, SegmentationNetwork], torch.optim.Optimizer] = usual_optimizer,
+    ) -> None:
+        settings, configuration = run.settings, run.configuration
         torch.manual_seed(settings.seed)
         self.network, self.provenance = _network(run, resumed)
         self.environments = extended(_environments(run, resumed), environment(fabric))
@@ -55,21 +90,9 @@ class Learner:
         shape = (configuration.batch_size, self.network.plan.in_channels, *configuration.patch_size)
         if settings.compile and can_be_compiled(self.network, shape, device=fabric.device, autocast=fabric.autocast):
             self.network.compile()
-        optimizer = make_optimizer(
-            self.network,
-            learning_rate=run.learning_rate,
-            encoder_factor=settings.encoder_learning_rate,
-            lookahead=settings.lookahead,
-        )
-        self.model, self.optimizer = fabric.setup(self.network, optimizer)
+        self.model, self.optimizer = fabric.setup(self.network, make_optimizer(run, self.network))
         self.precision = fabric.strategy.precision
-        self.loss = make_loss(
-            regions=labels.has_regions,
-            dice_weight=settings.dice_weight,
-            cross_entropy_weight=settings.cross_entropy_weight,
-            class_sets=run.class_sets,
-            soft_targets=run.task.soft_labels is not None,
-        )
+        self.loss = make_loss(run)
         if resumed is not None:
             self.load(resumed)
 

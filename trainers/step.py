@@ -94,7 +94,7 @@ def make_optimizer(
 
 
 def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
-    """Load the state of an optimiser made by `make_optimizer`.
+    """Load the state of an optimiser.
 
     torch moves NAdam's running product of momenta, one number per parameter, to the device of the parameter. Each step
     reads it, and would wait for a GPU once per parameter. A new optimiser keeps it on the CPU.
@@ -106,9 +106,9 @@ def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> None:
-    """Set the learning rate of every parameter group to `rate` times the factor of the group."""
+    """Set the learning rate of every parameter group to `rate` times the factor of the group, where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
+        group["lr"] = rate * group.get("factor", 1.0)
 
 
 def training_step(

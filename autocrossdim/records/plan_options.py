@@ -31,6 +31,7 @@ class PlanOptions(NetworkChoices):
     precision: Literal["auto", "16", "32"] = Field(
         "auto", description="Floating-point precision in bits to plan for (auto: 16 on a GPU, else 32)."
     )
+    trainer: str = Field("default", description="Name of the installed trainer that trains the networks.")
     trial: bool = Field(True, description="Run a few real training steps to measure time and memory.")
 
     def overrides(self, planner: str | None) -> dict[str, str]:

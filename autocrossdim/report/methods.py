@@ -112,6 +112,7 @@ def _planned(plan: Plan, name: str, unit: str) -> Rows:
     return [
         (f"{name}: network", f"{network(configuration)} ({configuration.dims}D)"),
         (f"{name}: encoder", configuration.encoder),
+        *([(f"{name}: trainer", configuration.trainer)] if configuration.trainer != "default" else []),
         (f"{name}: spacing, {unit}", sizes(configuration.spacing)),
         (f"{name}: patch size, batch size", f"{_product(configuration.patch_size)}, {configuration.batch_size}"),
         (f"{name}: planned peak learning rate", f"{configuration.learning_rate:g}"),

@@ -10,7 +10,7 @@ from autocrossdim.records.checkpoint import Checkpoint
 from tests.trainers.conftest import checkpoint_of
 from trainers.learner import Learner
 from trainers.run import Run
-from trainers.step import training_step
+from trainers.step import set_learning_rate, training_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .srun. command")  # Lightning, wherever SLURM is installed
 
@@ -66,3 +66,19 @@ def test_a_checkpoint_without_a_loss_scale_is_resumed_with_a_new_one(run: Run) -
     earlier = replace(checkpoint, resume={name: checkpoint.resume[name] for name in ("network", "optimizer")})
     for former in (checkpoint, earlier):
         assert Learner(run, float16(), former).resume_state()["loss_scale"]["scale"] == 4
+
+
+def test_a_trainer_may_bring_its_own_loss_and_optimiser(run: Run) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    learner = Learner(
+        run,
+        fabric,
+        None,
+        make_loss=lambda run: lambda output, target: 0 * output.sum(),
+        make_optimizer=lambda run, network: torch.optim.SGD(network.parameters(), lr=run.learning_rate),
+    )
+    before = [parameter.detach().clone() for parameter in learner.network.parameters()]
+    set_learning_rate(learner.optimizer, 0.5)
+    steps(learner, fabric, 1)
+    assert [group["lr"] for group in learner.optimizer.param_groups] == [0.5]
+    assert all(map(torch.equal, before, learner.network.parameters()))  # the gradients of this loss are 0

@@ -119,7 +119,7 @@ def study(
     from autocrossdim.commands.plan import plan as plan_command
     from autocrossdim.commands.project import Project
     from autocrossdim.commands.study_parts import run_side_by_side, runs_of, submit_parts, unfinished_parts
-    from autocrossdim.commands.study_run import Performer, test_folder
+    from autocrossdim.commands.study_run import Performer, held_out_folder
     from autocrossdim.studies.catalogue import STUDIES, choose_arms, default_weights
     from autocrossdim.studies.datasets import case_digests, write_test_cases
     from autocrossdim.studies.design import Request
@@ -174,7 +174,8 @@ def study(
             number: reslice_dataset(raw, folder / f"slicing_{number}", number, digests) for number in chosen.slicings
         }
         for number, source in datasets.items():
-            write_test_cases(source, test_folder(folder, number), chosen_jobs[0].test)
+            test = chosen_jobs[0].test
+            write_test_cases(source, held_out_folder(folder, number, test), test)
     perform = Performer(datasets, folder, device, processes)
     if part != WHOLE:
         run_jobs(runs_of(chosen_jobs, part), folder, perform, overwrite=overwrite)

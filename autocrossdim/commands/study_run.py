@@ -1,8 +1,9 @@
 """One run of a study, by the commands that a user would type: plan, train, predict and evaluate."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ class Performer:
         output, started = place / SEGMENTED, time.monotonic()
         predict(
             raw,
-            test_folder(self.folder, job.slicing) / "images",
+            held_out_folder(self.folder, job.slicing, job.test) / "images",
             output,
             work=work,
             fold=fold,
@@ -118,9 +119,8 @@ class Performer:
     def _evaluated(self, job: "Job", output: Path) -> dict[str, Any]:
         """Return the identity of the run and the metrics of the held-out cases."""
         dataset = self.datasets[job.slicing]
-        summary = evaluate(
-            output, test_folder(self.folder, job.slicing) / "labels", dataset=dataset.path, processes=self.processes
-        )
+        labels = held_out_folder(self.folder, job.slicing, job.test) / "labels"
+        summary = evaluate(output, labels, dataset=dataset.path, processes=self.processes)
         return {
             "arm": job.arm.name,
             "size": len(job.training),
@@ -133,9 +133,13 @@ class Performer:
         }
 
 
-def test_folder(folder: Path, slicing: int) -> Path:
-    """Return the directory of a study's held-out cases in which `slicing` slices are averaged into one."""
-    return folder / "test" / f"slicing_{slicing}"
+def held_out_folder(folder: Path, slicing: int, names: Collection[str]) -> Path:
+    """Return the directory of held-out cases in which `slicing` slices are averaged into one.
+
+    Others have another directory: a command with other `--test-cases` leaves those of one that is running alone.
+    """
+    digest = sha256("\0".join(sorted(names)).encode()).hexdigest()[:8]
+    return folder / "test" / f"{len(names)}_cases_{digest}" / f"slicing_{slicing}"
 
 
 def _half(settings: dict[str, Any]) -> dict[str, Any]:

@@ -70,10 +70,6 @@ def write_test_cases(dataset: Dataset, folder: Path, names: Collection[str]) -> 
             wanted |= _with_spacing(image, folder / "images" / f"{case.name}_{channel:04d}{dataset.file_ending}")
         assert case.label is not None
         wanted |= _with_spacing(case.label, folder / "labels" / f"{case.name}{dataset.file_ending}")
-    for part in ("images", "labels"):
-        for file in (folder / part).glob("*"):
-            if file not in wanted:
-                file.unlink()
     for target, source in wanted.items():
         _link(source, target)
 

@@ -12,8 +12,7 @@ import torch
 
 import autocrossdim
 from autocrossdim.commands.study import _check
-from autocrossdim.commands.study_run import Performer
-from autocrossdim.commands.study_run import test_folder as study_cases
+from autocrossdim.commands.study_run import Performer, held_out_folder
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.phantoms import ISOTROPIC_SPACING, nodules, write_dataset
 from autocrossdim.records.plan import Plan
@@ -140,6 +139,18 @@ def test_runs_are_not_discarded_for_weights_that_do_not_fit(
     assert len(quick_runs) == 2
 
 
+def test_other_held_out_cases_leave_those_of_a_running_study_alone(
+    volumes: Path, tmp_path: Path, command: Callable[..., object], quick_runs: list[str]
+) -> None:
+    words = ["study", "2d3d", volumes, "--work", tmp_path, *QUICK, "--arm", "DX-Net"]
+    assert command(*words).returncode == 0
+    held_out = tmp_path / volumes.name / "studies" / "2d3d" / "test"
+    linked = sorted(held_out.rglob("*.nii.gz"))
+    assert "made with other options" in command(*words, "--test-cases", "1").stderr
+    assert linked
+    assert set(linked) <= set(held_out.rglob("*.nii.gz"))
+
+
 def test_jobs_share_the_runs_and_the_results_are_written_when_they_have_finished(
     volumes: Path,
     tmp_path: Path,
@@ -236,7 +247,7 @@ def test_omnia_net_first_shares_the_budget_and_slices_are_averaged_before_traini
 def test_a_run_records_that_only_annotated_slices_count(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     dataset = load_dataset(make_dataset(unannotated_slices="empty"))
     job = Job(arm=Arm("one"), training=("a",), test=("b",), seed=0, slicing=1, plan={}, settings={})
-    cases = study_cases(tmp_path / "study", 1)
+    cases = held_out_folder(tmp_path / "study", 1, job.test)
     write_test_cases(dataset, cases, job.test)
     found = Performer({1: dataset}, tmp_path / "study", "cpu", 1)._evaluated(job, cases / "labels")
     assert found["scope"] == "annotated slices only (8 of 8)"

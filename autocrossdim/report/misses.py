@@ -6,11 +6,21 @@ from autocrossdim.records.summary import Summary
 from autocrossdim.system.text import counted, listed
 
 HARDLY = 0.1  # Dice below which a label is hardly segmented; our choice
+SEVERAL = 5  # labels that have a sentence each; of more, one sentence names the first ones. Our choice
 
 
 def unmatched_sentences(summary: Summary) -> list[str]:
-    """Return one sentence or two per label that is missed or falsely predicted in any case."""
-    return [_sentence(summary, key) for key in summary.mean if summary.n_missed[key] or summary.n_false_alarms[key]]
+    """Return what is missed or falsely predicted in any case: a sentence or two per label, or one for many labels."""
+    keys = [key for key in summary.mean if summary.n_missed[key] or summary.n_false_alarms[key]]
+    if len(keys) <= SEVERAL:
+        return [_sentence(summary, key) for key in keys]
+    keys.sort(key=lambda key: summary.n_missed[key] + summary.n_false_alarms[key], reverse=True)
+    diagonal = ", which count as the image diagonal in HD95" if "HD95" in summary.mean[keys[0]] else ""
+    labels = [
+        f"'{summary.name(key)}' ({summary.n_missed[key]} missed, {counted(summary.n_false_alarms[key], 'false alarm')})"
+        for key in keys
+    ]
+    return [f"{len(keys)} labels are missed or falsely predicted in some cases{diagonal}: {listed(labels)}."]
 
 
 def hardly_segmented(summary: Summary) -> dict[str, float]:
@@ -19,12 +29,18 @@ def hardly_segmented(summary: Summary) -> dict[str, float]:
 
 
 def partial_sentences(summary: Summary) -> list[str]:
-    """Return a sentence about each label that was not annotated in some case."""
+    """Return a sentence about each label that was not annotated in some case, or one for many labels."""
+    partial = {summary.name(key): number for key, number in summary.n_annotated.items() if number < summary.n_cases}
+    cases = counted(summary.n_cases, "case")
+    if len(partial) > SEVERAL:
+        labels = listed([f"'{name}' ({number})" for name, number in partial.items()])
+        return [
+            f"{len(partial)} labels were annotated in some of the {cases} only; the others do not count in their "
+            f"results: {labels}."
+        ]
     return [
-        f"'{summary.name(key)}' was annotated in {number} of {counted(summary.n_cases, 'case')}; the others do not "
-        "count in its results."
-        for key, number in summary.n_annotated.items()
-        if number < summary.n_cases
+        f"'{name}' was annotated in {number} of {cases}; the others do not count in its results."
+        for name, number in partial.items()
     ]
 
 

@@ -16,7 +16,7 @@ from autocrossdim.report import formats
 from autocrossdim.report.decided import next_step
 from autocrossdim.report.distributions import fingerprint_chart
 from autocrossdim.report.methods import methods
-from autocrossdim.report.misses import hardly_segmented
+from autocrossdim.report.misses import SEVERAL, hardly_segmented
 from autocrossdim.report.pictures import LEGEND_ENTRIES
 from autocrossdim.report.results import read_results
 from autocrossdim.report.rows import described
@@ -115,6 +115,7 @@ def write_report(
         others=[name for name in trained if name not in configurations],
         unit=unit,
         legend_entries=LEGEND_ENTRIES,
+        several=SEVERAL,
         students=[] if best is None else students(workspace, best),
         studies=study_sections(workspace),
     )

@@ -18,12 +18,13 @@ from autocrossdim.records.summary import Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.calibration import calibration_chart
 from autocrossdim.report.drawn import LISTED, Drawn, draw_cases
-from autocrossdim.report.misses import hardly_segmented, partial_sentences, unmatched_sentences
+from autocrossdim.report.misses import SEVERAL, hardly_segmented, partial_sentences, unmatched_sentences
 from autocrossdim.report.pictures import agreement_chart, dice_chart
 from autocrossdim.report.rows import Row, held_out_rows
 from autocrossdim.report.sizes import Agreement, Measure, agreements, case_sizes
 from autocrossdim.report.table import results_table
 from autocrossdim.report.training import Fold, trained_folds, training_warnings
+from autocrossdim.system.text import listed
 
 FEW = 10  # patients (or cases) below which the page warns that an interval rests on few; our choice
 LEAST_ALIKE = 10  # cases that are listed as least like the training data
@@ -79,13 +80,18 @@ class Results:
         """Return the number of cases in which a label is annotated."""
         return sum(case.in_reference(key) for case in self.summary.metric_per_case)
 
-    def missed(self, key: str) -> list[str]:
-        """Return the names of the cases in which a label is annotated and not found."""
-        return [
-            case.file.removesuffix(self.ending)
-            for case in self.summary.metric_per_case
-            if case.in_reference(key) and not case.in_prediction(key)
-        ]
+    @property
+    def not_found(self) -> dict[str, list[str]]:
+        """Names of the cases in which a label is annotated and not found, by key of the label."""
+        missed = {
+            key: [
+                case.file.removesuffix(self.ending)
+                for case in self.summary.metric_per_case
+                if case.in_reference(key) and not case.in_prediction(key)
+            ]
+            for key in self.summary.mean
+        }
+        return {key: cases for key, cases in missed.items() if cases}
 
 
 def read_results(
@@ -162,12 +168,27 @@ def _familiarity(file: Path) -> dict[str, Familiarity]:
 
 
 def _failures(summary: Summary, folds: Sequence[Fold]) -> list[str]:
-    """Return a sentence about each label that is hardly segmented."""
+    """Return a sentence about the labels that are hardly segmented, if there are any."""
+    failed = hardly_segmented(summary)
+    if not failed:
+        return []
     most = max((fold.steps for fold in folds), default=0)
     steps = f"; the folds were trained for up to {most:,} steps" if most else ""
+    names = listed([f"'{name}' (mean Dice {dice:.3f})" for name, dice in failed.items()])
+    verb, annotation = ("is", "its annotation") if len(failed) == 1 else ("are", "their annotation")
+    return [f"{names} {verb} hardly segmented{steps}. Train for longer, and check {annotation}."]
+
+
+def _rare(summary: Summary) -> list[str]:
+    """Return which labels are in some of the cases only: a sentence per label, or one for many labels."""
+    present = {key: sum(case.in_reference(key) for case in summary.metric_per_case) for key in summary.mean}
+    rare = [key for key in present if present[key] < summary.n_annotated[key]]
+    if len(rare) > SEVERAL:
+        labels = [f"'{summary.name(key)}' ({present[key]} of {summary.n_annotated[key]})" for key in rare]
+        return [f"{len(rare)} labels are annotated in some of the cases only: {listed(labels)}."]
     return [
-        f"'{name}' is hardly segmented: mean Dice {dice:.3f}{steps}. Train for longer, and check its annotation."
-        for name, dice in hardly_segmented(summary).items()
+        f"'{summary.name(key)}' is annotated in {present[key]} of {summary.n_annotated[key]} cases only."
+        for key in rare
     ]
 
 
@@ -199,10 +220,7 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
             f"Individual cases vary more than the mean: Dice ranges from {known[0].dice:.3f} ({known[0].name}) to "
             f"{known[-1].dice:.3f}, and half of the cases lie between {first:.3f} and {third:.3f}."
         )
-    for key in summary.mean:
-        looked_at, present = summary.n_annotated[key], sum(case.in_reference(key) for case in summary.metric_per_case)
-        if present < looked_at:
-            sentences.append(f"'{summary.name(key)}' is annotated in {present} of {looked_at} cases only.")
+    sentences += _rare(summary)
     if best is None:
         sentences.append(
             "No model has been selected and probabilities are not calibrated. Run `autocrossdim find_best` for both."

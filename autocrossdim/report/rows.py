@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from autocrossdim.records.summary import CaseResult, Summary
 from autocrossdim.report.formats import number
+from autocrossdim.system.text import listed
+
+SHOWN = 8  # labels that are named in a caption
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def described(row: Row, unit: str) -> str:
     if math.isfinite(row.hd95):
         parts.append(f"HD95 {number(row.hd95, 1)} {unit} where found")
     parts += [
-        f"{what}: {', '.join(names)}"
+        f"{what}: {listed(names, SHOWN)}"
         for what, names in (("missed", row.missed), ("false alarm", row.false_alarms))
         if names
     ]

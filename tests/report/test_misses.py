@@ -85,3 +85,29 @@ def test_a_label_with_a_dice_near_0_is_hardly_segmented() -> None:
     assert hardly_segmented(summary) == {}
     summary.mean["1"]["Dice"] = 0.02
     assert hardly_segmented(summary) == {"lesion": 0.02}
+
+
+def test_many_labels_have_one_sentence_together() -> None:
+    names = [f"rib {number}" for number in range(1, 8)]
+    labels = Labels(foreground={name: (value,) for value, name in enumerate(names, start=1)})
+    nan = float("nan")
+    found = {"Dice": 0.5, "n_pred": 5, "n_ref": 5, "HD95": 4.0}
+    cases = [
+        CaseResult(reference_file=file, prediction_file=file, metrics={str(value): metrics for value in range(1, 8)})
+        for file, metrics in (
+            ("a", {"Dice": 0.0, "n_pred": 0, "n_ref": 5, "HD95": 20.0}),
+            ("b", {"Dice": 0.0, "n_pred": 5, "n_ref": 0, "HD95": 20.0}),
+            ("c", dict.fromkeys(("Dice", "n_pred", "n_ref", "HD95"), nan)),
+        )
+    ]
+    cases[0].metrics["1"] = found
+    summary = summarise(cases, labels)
+    assert unmatched_sentences(summary) == [
+        "7 labels are missed or falsely predicted in some cases, which count as the image diagonal in HD95: "
+        + ", ".join(f"'rib {number}' (1 missed, 1 false alarm)" for number in range(2, 7))
+        + " and 2 more."
+    ]
+    assert partial_sentences(summary) == [
+        "7 labels were annotated in some of the 3 cases only; the others do not count in their results: "
+        "'rib 1' (2), 'rib 2' (2), 'rib 3' (2), 'rib 4' (2), 'rib 5' (2) and 2 more."
+    ]

@@ -14,7 +14,7 @@ from autocrossdim.data import dicom, headers, nifti, pictures
 from autocrossdim.data.geometry import Geometry, Image, same_place
 from autocrossdim.data.itk import array_from_itk, geometry_from_itk, reason, to_itk, write_itk
 from autocrossdim.data.limits import check_declared
-from autocrossdim.data.pictures import PICTURES, TIFFS, spacing_file
+from autocrossdim.data.pictures import PICTURES, spacing_file
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import library_path, reading, write_json, written_whole
 from autocrossdim.system.text import shown_path
@@ -166,8 +166,6 @@ def _read(path: Path, *, is_label: bool = False) -> tuple[npt.NDArray[Any], Geom
     elif ending == ".mha":
         headers.check_mha(path, is_label=is_label)
         oriented = headers.mha_states_orientation(path)
-    elif ending in TIFFS:
-        headers.check_tiff(path)
     try:
         reader = sitk.ImageFileReader()
         reader.SetFileName(name)

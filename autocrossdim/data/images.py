@@ -95,9 +95,15 @@ def read_dicom_slices(folder: Path, files: list[str]) -> Image:
     Raises:
         UserError: The files, which are in `folder`, cannot be read as one volume.
     """
-    reader = sitk.ImageSeriesReader()
+    first, reader = sitk.ImageFileReader(), sitk.ImageSeriesReader()
+    first.SetFileName(files[0])
     reader.SetFileNames(files)
     try:
+        first.ReadImageInformation()
+        # Otherwise all slices get the type of the first one, which cannot hold the values of others if each is scaled
+        # by a slope of its own, as in PET.
+        is_colour = first.GetNumberOfComponents() > 1
+        reader.SetOutputPixelType(sitk.sitkVectorFloat32 if is_colour else sitk.sitkFloat32)
         image = sitk.ReadImage(files[0]) if len(files) == 1 else reader.Execute()
     except RuntimeError as error:
         raise UserError(

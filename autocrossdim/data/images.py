@@ -14,7 +14,7 @@ from autocrossdim.data import dicom, headers, nifti, pictures
 from autocrossdim.data.geometry import Geometry, Image, same_place
 from autocrossdim.data.itk import array_from_itk, geometry_from_itk, reason, to_itk, write_itk
 from autocrossdim.data.limits import check_declared
-from autocrossdim.data.pictures import PICTURES, TIFFS, spacing_file
+from autocrossdim.data.pictures import PICTURES, spacing_file
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import library_path, reading, write_json, written_whole
 from autocrossdim.system.text import shown_path
@@ -95,9 +95,15 @@ def read_dicom_slices(folder: Path, files: list[str]) -> Image:
     Raises:
         UserError: The files, which are in `folder`, cannot be read as one volume.
     """
-    reader = sitk.ImageSeriesReader()
+    first, reader = sitk.ImageFileReader(), sitk.ImageSeriesReader()
+    first.SetFileName(files[0])
     reader.SetFileNames(files)
     try:
+        first.ReadImageInformation()
+        # Otherwise all slices get the type of the first one, which cannot hold the values of others if each is scaled
+        # by a slope of its own, as in PET.
+        is_colour = first.GetNumberOfComponents() > 1
+        reader.SetOutputPixelType(sitk.sitkVectorFloat32 if is_colour else sitk.sitkFloat32)
         image = sitk.ReadImage(files[0]) if len(files) == 1 else reader.Execute()
     except RuntimeError as error:
         raise UserError(
@@ -166,8 +172,6 @@ def _read(path: Path, *, is_label: bool = False) -> tuple[npt.NDArray[Any], Geom
     elif ending == ".mha":
         headers.check_mha(path, is_label=is_label)
         oriented = headers.mha_states_orientation(path)
-    elif ending in TIFFS:
-        headers.check_tiff(path)
     try:
         reader = sitk.ImageFileReader()
         reader.SetFileName(name)

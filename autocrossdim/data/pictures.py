@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import ExifTags, TiffImagePlugin
 from PIL import Image as Picture
 
 from autocrossdim.data import headers
@@ -15,6 +16,8 @@ from autocrossdim.system.files import read_json
 
 TIFFS = (".tif", ".tiff")
 PICTURES = (".png", ".bmp", *TIFFS)  # their resolution is meant for printing: the spacing is 1, as in nnU-Net
+
+_BIG_TIFF, _FLOAT = 43, 3  # version and sample format of a TIFF file
 
 
 def is_picture(path: Path) -> bool:
@@ -26,12 +29,47 @@ def is_misread_by_itk(path: Path, *, is_label: bool) -> bool:
     """Return whether ITK would misread a file.
 
     It turns palette indices and 1-bit values into colours, reads grey BMP as colour, does not notice truncated BMP
-    files, and fails on grey PNG with alpha.
+    files, and fails on grey PNG with alpha. For TIFF files, see `_is_tiff_misread`.
+
+    Raises:
+        UserError: A TIFF file is damaged, truncated, or to be turned for display.
     """
+    ending = path.suffix.lower()
+    if ending in TIFFS and _is_tiff_misread(path):
+        return True
     if is_label and is_picture(path):
         return True
-    ending = path.suffix.lower()
     return ending == ".bmp" or (ending == ".png" and _is_grey_with_alpha(path))
+
+
+def _is_tiff_misread(path: Path) -> bool:
+    """Return whether ITK would misread a TIFF file, judged by its first page.
+
+    It turns tiles and values of fewer than 8 bits into colours of 8 bits, half-precision numbers into whole ones, and
+    multiplies grey values by their alpha.
+
+    Raises:
+        UserError: The file is damaged or truncated; it is to be turned for display, which would not be its own grid; or
+            it has tiles of colours that Pillow would reduce to 8 bits.
+    """
+    headers.check_tiff(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+            is_big = _BIG_TIFF in start[2:4]
+            tags = TiffImagePlugin.ImageFileDirectory_v2(start if is_big else start[:8])
+            file.seek(tags.next)
+            tags.load(file)
+        bits, kind = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0], tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0]
+        samples, turned = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1), tags.get(ExifTags.Base.Orientation, 1)
+    except Exception as error:  # as in `read`
+        raise UserError(f"{path}: cannot be read ({error}). Replace or convert it.") from error
+    is_tiled = TiffImagePlugin.TILEOFFSETS in tags
+    if turned != 1:
+        raise UserError(f"{path}: its orientation tag ({turned}) turns it for display. Save it as it is displayed.")
+    if is_tiled and samples > 2 and bits > 8:
+        raise UserError(f"{path}: tiles of colours with {bits} bits are not supported. Save it without tiles.")
+    return bool(is_tiled or samples == 2 or bits < 8 or (bits == 16 and kind == _FLOAT))
 
 
 def _is_grey_with_alpha(path: Path) -> bool:
@@ -46,14 +84,12 @@ def read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
     Raises:
         UserError: The file is damaged or truncated.
     """
-    if path.name.lower().endswith(TIFFS):
-        headers.check_tiff(path)
     try:
         with Picture.open(path) as picture:
             pages = []
             for page in range(getattr(picture, "n_frames", 1)):
                 picture.seek(page)
-                pages.append(np.array(picture))
+                pages.append(_as_stored(picture))
             pixel_type = f"{picture.format} {picture.mode}"
         array = np.stack(pages)
     except Exception as error:  # damaged files raise exceptions of every kind
@@ -64,6 +100,14 @@ def read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
     channels = channels[: {2: 1, 4: 3}.get(len(channels))]  # without alpha
     dims = 2 if len(pages) == 1 else 3
     return channels, picture_geometry(path, channels.shape[1:], dims, pixel_type)
+
+
+def _as_stored(picture: Picture.Image) -> npt.NDArray[Any]:
+    """Return the values of a page; Pillow inverts those of TIFF files in which 0 is white, such as ImageJ's masks."""
+    array = np.array(picture)
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile) or array.dtype not in (np.bool_, np.uint8):
+        return array
+    return np.invert(array) if picture.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else array
 
 
 def picture_geometry(path: Path, shape: tuple[int, ...], dims: int, pixel_type: str) -> Geometry:

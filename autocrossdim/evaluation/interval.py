@@ -90,7 +90,7 @@ def _expansion(level: float, freedom: ArrayLike) -> Floats:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its interval; the ends are NaN if there are fewer than two groups of cases."""
+    """A value and its interval; the ends are NaN if there are fewer than two groups of cases with a value."""
 
     value: float
     low: float
@@ -103,7 +103,13 @@ class Estimate:
 
 
 def estimate(
-    statistic: Statistic, *, seeds: int, groups: Sequence[str], level: float = LEVEL, expanded: bool = True
+    statistic: Statistic,
+    *,
+    seeds: int,
+    groups: Sequence[str],
+    known: NDArray[np.bool_],
+    level: float = LEVEL,
+    expanded: bool = True,
 ) -> Estimate:
     """Return a statistic of crossed seeds and cases with its interval.
 
@@ -121,17 +127,21 @@ def estimate(
         statistic: Function of the weights of seeds and cases.
         seeds: Number of seeds. With a single one, the interval is about other cases only.
         groups: Group of each case; cases of a group are resampled together.
+        known: Whether the statistic uses any value of each case, shape `(cases,)`. Others, such as cases without any
+            label, say nothing about other patients and are not resampled.
         level: Confidence level.
         expanded: Whether to expand the interval. If not, the interval of a mean lies between its smallest and largest
             value: that of differences none of which is negative does not extend below 0.
     """
-    cases, number = len(groups), len(set(groups))
-    one_seed, one_case = np.ones((1, seeds)), np.ones((1, cases))
+    used = [group for group, is_known in zip(groups, known, strict=True) if is_known]
+    number = len(set(used))
+    one_seed, one_case = np.ones((1, seeds)), np.ones((1, len(groups)))
     value = float(statistic(one_seed, one_case)[0])
     if number < 2 or not np.isfinite(value):
         return Estimate(value, np.nan, np.nan)
     of_seeds = resampling_weights([str(seed) for seed in range(seeds)], seed=1, draws=DRAWS_OF_COMPARISONS)
-    of_cases = resampling_weights(groups, seed=2, draws=DRAWS_OF_COMPARISONS)
+    of_cases = np.zeros((DRAWS_OF_COMPARISONS, len(groups)))
+    of_cases[:, known] = resampling_weights(used, seed=2, draws=DRAWS_OF_COMPARISONS)
     draws = statistic(of_seeds, of_cases)
     draws = draws[np.isfinite(draws)]
     if not len(draws):

@@ -3,6 +3,7 @@
 The quantities are those of nnU-Net, except that voxels with the ignore label do not count as foreground.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -58,12 +59,14 @@ def extract(dataset: Dataset, processes: int) -> tuple[Fingerprint, Report]:
     if report.faults:
         raise UserError(f"{dataset.path}: {counted(len(report.faults), 'problem')} found.\n" + "\n".join(report.faults))
     fingerprints = tuple(m.case for m in measured if m.case is not None)
-    samples = np.concatenate([m.samples for m in measured if m.samples is not None], axis=1)
+    samples = [m.samples for m in measured if m.samples is not None and m.samples.size]
+    # Every case has the same weight, as in nnU-Net, however large its structures are.
+    weights = np.concatenate([np.full(each.shape[1], 1 / each.shape[1] / len(samples)) for each in samples])
     return (
         Fingerprint(
             dims=2 if all(case.shape[0] == 1 for case in fingerprints) else 3,
             cases=fingerprints,
-            intensities=tuple(_intensities(channel) for channel in samples),
+            intensities=tuple(_intensities(channel, weights) for channel in np.concatenate(samples, axis=1)),
         ),
         report,
     )
@@ -181,13 +184,21 @@ def _source(case: Case) -> tuple[FileVersion, ...]:
         return ()
 
 
-def _intensities(samples: np.ndarray) -> Intensities:
-    """Return statistics of the foreground samples of one channel, shape (n,); some case has foreground."""
-    low, median, high = np.percentile(samples, [0.5, 50, 99.5])
+def _intensities(samples: np.ndarray, weights: np.ndarray) -> Intensities:
+    """Return weighted statistics of the foreground samples of one channel.
+
+    Args:
+        samples: Intensities, shape (n,), n > 0.
+        weights: Their weights, which sum to 1, shape (n,).
+    """
+    order = np.argsort(samples)
+    share = np.cumsum(weights[order])  # of the samples up to each one
+    low, median, high = samples[order[np.searchsorted(share, np.array([0.005, 0.5, 0.995]) * share[-1])]]
+    mean = float(weights @ samples)
     return Intensities(
-        mean=float(samples.mean(dtype=np.float64)),
+        mean=mean,
         median=float(median),
-        std=float(samples.std(dtype=np.float64)),
+        std=math.sqrt(weights @ np.square(np.subtract(samples, mean, dtype=np.float64))),
         min=float(samples.min()),
         max=float(samples.max()),
         percentile_00_5=float(low),

@@ -25,14 +25,14 @@ def shape_for(shape: Shape, spacing: tuple[float, ...], target: tuple[float, ...
 def orders_for(order: int, spacing: tuple[float, ...], target: tuple[float, ...]) -> Orders:
     """Return the spline order per axis: nearest neighbour along a single axis that is > 3x coarser, else `order`.
 
-    nnU-Net's rule: the current spacing decides; if it is not anisotropic, the new one does.
+    nnU-Net's rule: the current spacing decides; if it is not anisotropic, the new one does. An anisotropic spacing with
+    two equally coarse axes decides as well: every axis is interpolated.
     """
-    for mm in (spacing, target):
-        if max(mm) / min(mm) > SEPARATE_AXIS_RATIO:
-            coarsest = [axis for axis in range(3) if mm[axis] == max(mm)]
-            if len(coarsest) == 1:
-                z, y, x = (0 if axis in coarsest else order for axis in range(3))
-                return z, y, x
+    mm = spacing if max(spacing) / min(spacing) > SEPARATE_AXIS_RATIO else target
+    coarsest = [axis for axis in range(3) if mm[axis] == max(mm)]
+    if len(coarsest) == 1 and max(mm) / min(mm) > SEPARATE_AXIS_RATIO:
+        z, y, x = (0 if axis in coarsest else order for axis in range(3))
+        return z, y, x
     return order, order, order
 
 

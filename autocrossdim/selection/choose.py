@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from autocrossdim.evaluation.interval import LEVEL, Floats, estimate, means
 from autocrossdim.evaluation.summary import foreground, metric_array
 from autocrossdim.records.summary import Summary
@@ -24,7 +26,7 @@ class PairedDifference:
 
     Attributes:
         mean: Difference of the two `foreground_mean` Dice values.
-        low: Lower end of its bootstrap interval over groups of cases; NaN with fewer than two groups.
+        low: Lower end of its bootstrap interval over groups of cases; NaN with fewer than two that have any label.
         high: Upper end of the interval.
         n_cases: Number of cases compared.
         comparisons: Number of comparisons for which the intervals hold together (Bonferroni).
@@ -89,7 +91,8 @@ def compare(first: Summary, second: Summary, *, comparisons: int = 1, expanded: 
 
     clusters = [case.cluster for case in cases.values()]
     level = 1 - (1 - LEVEL) / comparisons
-    found = estimate(difference, seeds=1, groups=clusters, level=level, expanded=expanded)
+    known = ~np.isnan(np.concatenate([values, other_values], axis=1)).all(axis=(1, 2))
+    found = estimate(difference, seeds=1, groups=clusters, known=known, level=level, expanded=expanded)
     return PairedDifference(found.value, found.low, found.high, len(cases), comparisons)
 
 

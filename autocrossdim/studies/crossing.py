@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from autocrossdim.records.study import Comparison, StudyRun, Table
 from autocrossdim.studies.comparison import compared, dice_text, reading_notes, with_ends
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import COLOURS, mean_dice, save
-from autocrossdim.studies.statistics import case_groups, crossed_difference, dice_matrix, finite, paired
+from autocrossdim.studies.statistics import case_groups, crossed_difference, dice_matrix, finite, known_cases, paired
 
 GRID = 61  # ratios at which the fitted line is examined
 NEEDED = 3  # ratios
@@ -64,7 +64,10 @@ def find_crossing(ratios: Sequence[float], pairs: Sequence[tuple[Floats, Floats]
         value: Floats = differences @ weights[point]
         return value
 
-    found = [estimate(partial(line, point), seeds=len(pairs[0][0]), groups=groups) for point in range(len(grid))]
+    known = known_cases(*chain.from_iterable(pairs))
+    found = [
+        estimate(partial(line, point), seeds=len(pairs[0][0]), groups=groups, known=known) for point in range(len(grid))
+    ]
     values = np.array([each.value for each in found])
     signs = tuple(sign for sign, _ in groupby(1 if each.value > 0 else -1 for each in found if each.excludes_zero))
     zero = float(np.exp(np.interp(0.0, -values, grid))) if signs == (1, -1) else None

@@ -11,7 +11,7 @@ from autocrossdim.records.study import StudyRun, Table
 from autocrossdim.studies.comparison import dice_text, reading_notes
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import COLOURS, mean_dice, save
-from autocrossdim.studies.statistics import case_groups, crossed_mean, dice_matrix, finite
+from autocrossdim.studies.statistics import case_groups, crossed_mean, dice_matrix, finite, known_cases
 from autocrossdim.system.text import for_matplotlib
 
 SMALLEST_ERROR = 1e-4  # of 1 - Dice, whose logarithm is fitted
@@ -55,7 +55,7 @@ def gain_of_twice(sizes: Sequence[int], values: Sequence[Floats], groups: Sequen
         gain: Floats = a * max(sizes) ** -b * (1 - 2**-b)
         return gain
 
-    return estimate(statistic, seeds=len(values[0]), groups=groups)
+    return estimate(statistic, seeds=len(values[0]), groups=groups, known=known_cases(*values))
 
 
 def learning_curve(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autocrossdim.evaluation.interval import LEVEL, Estimate, Floats, estimate
 from autocrossdim.records.study import StudyRun
@@ -27,6 +28,7 @@ def mean_of(values: Floats, groups: Sequence[str], level: float = LEVEL) -> Esti
         lambda of_seeds, of_cases: crossed_mean(values, of_seeds, of_cases),
         seeds=len(values),
         groups=groups,
+        known=known_cases(values),
         level=level,
     )
 
@@ -38,6 +40,12 @@ def crossed_difference(first: Floats, second: Floats, of_seeds: Floats, of_cases
     segments something in it, even if the other arm segments nothing and has no Dice there.
     """
     return crossed_mean(first, of_seeds, of_cases) - crossed_mean(second, of_seeds, of_cases)
+
+
+def known_cases(*values: Floats) -> NDArray[np.bool_]:
+    """Return whether any of several matrices (S, C) has a value for each case, shape (C,)."""
+    known: NDArray[np.bool_] = np.any([~np.isnan(each).all(axis=0) for each in values], axis=0)
+    return known
 
 
 def dice_matrix(runs: Sequence[StudyRun], cases: Sequence[str]) -> Floats:
@@ -73,5 +81,6 @@ def difference(first: Sequence[StudyRun], second: Sequence[StudyRun], level: flo
     """
     ours, theirs = paired(first, second)
     names, groups = case_groups(ours[0])
-    statistic = partial(crossed_difference, dice_matrix(ours, names), dice_matrix(theirs, names))
-    return estimate(statistic, seeds=len(ours), groups=groups, level=level)
+    values = dice_matrix(ours, names), dice_matrix(theirs, names)
+    statistic = partial(crossed_difference, *values)
+    return estimate(statistic, seeds=len(ours), groups=groups, known=known_cases(*values), level=level)

@@ -172,3 +172,25 @@ def test_the_directions_of_a_file_with_several_frames_are_those_in_its_sequences
     content.save_as(tmp_path / "frames.dcm")
     geometry = read_dicom_series(tmp_path).geometry
     assert (geometry.shape, geometry.orientation) == ((3, 5, 6), "SPL")
+
+
+def test_slices_keep_their_values_if_each_is_scaled_by_a_slope_of_its_own(
+    tmp_path: Path, write_series: Callable[..., list[Any]]
+) -> None:
+    """As in PET. The slope of the first slice, which may be empty, is whole."""
+    stored, slopes = np.full((4, 5, 6), 200, np.int16), [1, 0.25, 1000, 1.5]
+    for content, slope in zip(write_series(tmp_path, stored), slopes, strict=True):
+        content.RescaleSlope = slope
+        content.save_as(content.filename, enforce_file_format=True)
+    expected = stored * np.array(slopes).reshape(-1, 1, 1)
+    np.testing.assert_array_equal(read_dicom_series(tmp_path).array[0], expected)
+
+
+def test_slices_in_colour_have_three_channels(tmp_path: Path, write_series: Callable[..., list[Any]]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), np.uint8)
+    for content, plane in zip(write_series(tmp_path, pixels[..., 0]), pixels, strict=True):
+        content.SamplesPerPixel, content.PhotometricInterpretation, content.PlanarConfiguration = 3, "RGB", 0
+        content.BitsAllocated, content.BitsStored, content.HighBit, content.PixelRepresentation = 8, 8, 7, 0
+        content.PixelData = plane.tobytes()
+        content.save_as(content.filename, enforce_file_format=True)
+    np.testing.assert_array_equal(read_dicom_series(tmp_path).array, np.moveaxis(pixels, -1, 0))

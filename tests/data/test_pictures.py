@@ -1,8 +1,10 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image as Picture
 
 from autocrossdim.data.geometry import Geometry
@@ -53,6 +55,49 @@ def test_a_colour_picture_is_no_label(tmp_path: Path):
     Picture.fromarray(np.zeros((5, 6, 3), np.uint8), "RGB").save(tmp_path / "x.png")
     with pytest.raises(UserError, match="colour"):
         read_label(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("bits", ["1", "8"])
+@pytest.mark.parametrize("pages", [1, 3])
+def test_a_mask_is_not_inverted_where_0_is_white(tmp_path: Path, bits: str, pages: int):
+    """`tifffile.imwrite` writes boolean masks, and ImageJ masks with an inverted look-up table, in this way."""
+    mask = np.random.default_rng(0).random((pages, 5, 6)) < 0.3
+    stored = mask if bits == "1" else np.where(mask, 255, 0).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "x.tif", stored, photometric="miniswhite")
+    np.testing.assert_array_equal(read_label(tmp_path / "x.tif")[0], stored)
+    np.testing.assert_array_equal(read_image([tmp_path / "x.tif"]).array[0], stored)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_a_tiff_of_tiles_is_read_as_stored(tmp_path: Path, kind: type, big: bool):
+    ramp = np.arange(3 * 20 * 30).reshape(3, 20, 30).astype(kind)
+    tifffile.imwrite(tmp_path / "x.tif", ramp, photometric="minisblack", tile=(16, 16), bigtiff=big)
+    image = read_image([tmp_path / "x.tif"])
+    np.testing.assert_array_equal(image.array, ramp[None].astype(np.float32))
+    assert image.geometry.dims == 3
+
+
+def test_a_grey_tiff_with_alpha_is_read_as_stored(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 2), dtype=np.uint8)
+    Picture.fromarray(pixels, "LA").save(tmp_path / "x.tif")
+    np.testing.assert_array_equal(read_image([tmp_path / "x.tif"]).array, pixels[None, None, ..., 0])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "message"),
+    [
+        (np.ones((20, 30), np.float16), {}, "cannot be read"),
+        (np.ones((20, 30, 3), np.uint16), {"tile": (16, 16), "photometric": "rgb"}, "16 bits are not supported"),
+        (np.ones((20, 30), np.uint8), {"extratags": [(274, "H", 1, 6, True)]}, r"orientation tag \(6\)"),
+    ],
+)
+def test_a_tiff_that_would_be_misread_is_refused(
+    tmp_path: Path, pixels: np.ndarray, options: dict[str, Any], message: str
+):
+    tifffile.imwrite(tmp_path / "x.tif", pixels, **options)
+    with pytest.raises(UserError, match=message):
+        read_image([tmp_path / "x.tif"])
 
 
 def test_a_tiff_of_several_pages_is_a_volume_with_the_spacing_of_its_side_file(tmp_path: Path, write_image: Writer):

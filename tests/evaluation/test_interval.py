@@ -40,7 +40,9 @@ def test_the_interval_of_few_cases_contains_the_true_mean_as_often_as_it_claims(
 
 def mean_estimate(values, groups, **options):
     """The mean of values of cases, with a single seed."""
-    return estimate(lambda _, weights: means(values, weights), seeds=1, groups=groups, **options)
+    return estimate(
+        lambda _, weights: means(values, weights), seeds=1, groups=groups, known=~np.isnan(values), **options
+    )
 
 
 @pytest.mark.parametrize("patients", [3, 6, 20])
@@ -64,5 +66,18 @@ def test_differences_of_one_sign_exclude_zero_unless_the_interval_is_expanded():
 
 
 def test_a_statistic_that_is_never_finite_has_no_interval():
-    found = estimate(lambda of_seeds, _: np.full(len(of_seeds), np.inf), seeds=2, groups=["a", "b"])
+    found = estimate(
+        lambda of_seeds, _: np.full(len(of_seeds), np.inf), seeds=2, groups=["a", "b"], known=np.ones(2, bool)
+    )
+    assert np.isnan([found.low, found.high]).all()
+
+
+def test_cases_without_a_value_do_not_narrow_an_interval():
+    """Such as cases in which neither annotation nor segmentation has a label."""
+    values, groups = np.array([0.1, 0.2, 0.6]), ["a", "b", "c"]
+    more = np.append(values, np.full(9, np.nan)), [*groups, *map(str, range(9))]
+    assert mean_estimate(*more) == mean_estimate(values, groups)
+    one = np.array([np.nan, 0.1, np.nan])
+    found = mean_estimate(one, groups)
+    assert found.value == pytest.approx(0.1)
     assert np.isnan([found.low, found.high]).all()

@@ -60,6 +60,22 @@ def test_voxels_with_the_ignore_label_are_not_foreground(raw: Path) -> None:
     assert extract(load_dataset(raw), 1)[0].intensities[0].max < 10
 
 
+def test_every_case_has_the_same_weight_in_the_intensities_of_the_foreground(raw: Path) -> None:
+    """As in nnU-Net: a case with one large structure does not decide on the normalisation of all others."""
+    for number, file in enumerate(sorted((raw / "labelsTr").iterdir())):
+        image, label = np.full(GEOMETRY.shape, 100.0 * number + 1), np.zeros(GEOMETRY.shape, dtype=np.uint8)
+        label[0, 0, : 2 + number] = 1
+        if number == 5:
+            label[:] = 1
+        write_label(label, GEOMETRY, file)
+        write_array(image, GEOMETRY, raw / "imagesTr" / f"case_{number:02d}_0000.nii.gz")
+    (found,) = extract(load_dataset(raw), 1)[0].intensities
+    values = 100 * np.arange(6) + 1
+    assert (found.mean, found.std) == (pytest.approx(values.mean()), pytest.approx(values.std()))
+    assert (found.percentile_00_5, found.percentile_99_5) == (1, 501)
+    assert found.median in (201, 301)
+
+
 def test_a_dataset_without_any_foreground_is_refused(raw: Path) -> None:
     content = read_json(raw / "dataset.json")
     write_json(raw / "dataset.json", {**content, "labels": {"background": 0, "a": 1, "b": 2, "c": 3}})

@@ -53,6 +53,7 @@ def test_the_same_shape_is_the_same_image() -> None:
         ((1, 1, 4), (1, 1, 1), (3, 3, 0)),
         ((3, 1, 1), (3, 1, 1), (3, 3, 3)),
         ((5, 5, 1), (5, 5, 1), (3, 3, 3)),
+        ((4, 4, 1), (1, 6, 1), (3, 3, 3)),
     ],
 )
 def test_only_one_much_coarser_axis_is_not_interpolated(spacing, target, orders) -> None:  # type: ignore[no-untyped-def]

@@ -55,6 +55,14 @@ def test_one_patient_gives_no_interval() -> None:
     assert "no interval" in difference.interval
 
 
+def test_one_patient_with_a_label_gives_no_interval() -> None:
+    """In the other cases, neither annotation nor segmentation has a label."""
+    difference = compare(summary([0.8, *[math.nan] * 9]), summary([0.6, *[math.nan] * 9]))
+    assert difference.mean == pytest.approx(0.2)
+    assert math.isnan(difference.low)
+    assert difference.within_noise
+
+
 def test_models_evaluated_on_different_cases_or_labels_cannot_be_compared() -> None:
     with pytest.raises(UserError, match=r"000\.png, 030\.png: evaluated for one model only"):
         compare(summary(HARDNESS), summary(HARDNESS, first=1))

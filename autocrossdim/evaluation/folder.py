@@ -92,6 +92,12 @@ def score_case(pair: Pair, labels: Labels, *, score: ChallengeScore, file_ending
         raise UserError(
             f"{pair.reference}: has no voxel spacing, but --score {score.name} is defined in mm. Use NIfTI files."
         )
+    if labels.ignore is not None and (expected == labels.ignore).any():
+        raise UserError(
+            f"{pair.reference}: some voxels have the label 'ignore', which would cut structures apart and add to their "
+            f"surfaces, so --score {score.name} is not defined. Evaluate without --score, or in a directory of "
+            "completely annotated cases."
+        )
     axes = axes_with_extent(expected.shape)
     shape = [expected.shape[axis] for axis in axes]
     name = pair.reference.name.removesuffix(file_ending)

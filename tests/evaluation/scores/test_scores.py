@@ -120,6 +120,19 @@ def test_lesions_that_unannotated_slices_would_cut_are_refused(folders: Folders,
     assert evaluate_folder(*folders, every_slice, score=SCORES[name], **options).score is not None
 
 
+@pytest.mark.parametrize("name", ["chaos", "lesions"])
+def test_references_with_ignored_voxels_are_refused(folders: Folders, name: str) -> None:
+    """A hole in a structure adds to its surface, and may cut it into several."""
+    labels = Labels(foreground={"lesion": (1,)}, ignore=2)
+    options: dict[str, Any] = {"file_ending": ".nii.gz", "processes": 1, "output": folders[0] / "summary.json"}
+    assert evaluate_folder(*folders, labels, score=SCORES[name], **options).score is not None
+    array, geometry = read_label(folders[1] / "b.nii.gz")
+    array[0, 0, 0] = 2
+    write_label(array, geometry, folders[1] / "b.nii.gz")
+    with pytest.raises(UserError, match=rf"\S+/b\.nii\.gz: some voxels have the label 'ignore'.*--score {name}"):
+        evaluate_folder(*folders, labels, score=SCORES[name], **options)
+
+
 def test_cases_with_labels_that_were_not_annotated_are_refused(folders: Folders) -> None:
     labels = Labels(foreground={"lesion": (1,), "organ": (2,)})
     with pytest.raises(UserError, match=r"not all labels were annotated in \S+/b\.nii\.gz"):

@@ -33,7 +33,7 @@ class DistilledCases:
     def open(self, name: str) -> StoredCase:
         """Open a case with its soft labels; of an unlabelled scan, no label counts as annotated.
 
-        Patches also come from slices that were not annotated. Where annotation is incomplete, patches centred on a
+        Patches also come from where nothing was annotated. Where annotation is incomplete, patches centred on a
         class are centred where the teachers see it.
         """
         soft = self.soft_labels.open(name)
@@ -41,10 +41,10 @@ class DistilledCases:
             voxels = self.soft_labels.voxels(name)
             return replace(self.unlabelled.open(name), soft_label=soft, annotated_labels=(), voxels=voxels)
         case = self.labelled.open(name)
-        if case.annotated_labels is None and case.annotated_slices is None:
+        if all(each is None for each in (case.annotated_labels, case.annotated_slices, case.annotated_voxels)):
             return replace(case, soft_label=soft)
         voxels = case.voxels | self.soft_labels.voxels(name)
-        return replace(case, soft_label=soft, annotated_slices=None, voxels=voxels)
+        return replace(case, soft_label=soft, annotated_slices=None, annotated_voxels=None, voxels=voxels)
 
 
 def names_to_draw(task: FoldTask) -> tuple[str, ...]:

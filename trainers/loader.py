@@ -276,7 +276,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _centre(case: StoredCase, on_class: bool, patch: tuple[int, ...], random: np.random.Generator) -> tuple[int, ...]:
-    """Draw the centre of a patch: on a voxel of a random class that is present, or anywhere in an annotated slice.
+    """Draw the centre of a patch: on a voxel of a random class that is present, or anywhere that was annotated.
 
     The patch stays inside the image along axes where it fits, and is centred on the image along the others.
     """
@@ -284,6 +284,8 @@ def _centre(case: StoredCase, on_class: bool, patch: tuple[int, ...], random: np
     if on_class and case.voxels:
         positions = case.voxels[sorted(case.voxels)[random.integers(len(case.voxels))]]
         wanted = positions[random.integers(len(positions))]
+    elif case.annotated_voxels is not None:  # elsewhere, a patch may have nothing to learn from (nnU-Net's rule)
+        wanted = case.annotated_voxels[random.integers(len(case.annotated_voxels))]
     else:
         wanted = random.integers(shape)
         if case.annotated_slices:

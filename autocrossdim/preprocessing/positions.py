@@ -9,10 +9,11 @@ from autocrossdim.records.labels import Labels
 from autocrossdim.system.files import written_whole
 
 VOXELS_PER_CLASS = 10_000  # positions stored per class (nnU-Net)
+ANNOTATED = "ignore"  # voxels without the ignore label, where some have it; no class can have this name
 
 
 def write_positions(path: Path, label: np.ndarray, labels: Labels) -> None:
-    """Write positions of the voxels of each class or region to `path` (.npz).
+    """Write positions of the voxels of each class or region, and of `ANNOTATED` ones, to `path` (.npz).
 
     Args:
         path: File to write.
@@ -27,7 +28,7 @@ def write_positions(path: Path, label: np.ndarray, labels: Labels) -> None:
 
 
 def read_positions(path: Path) -> dict[str, np.ndarray]:
-    """Return positions (n, 3) in voxels by name of the class or region; absent ones are left out.
+    """Return positions (n, 3) in voxels by name of the class or region, or `ANNOTATED`; absent ones are left out.
 
     Raises:
         OSError, ValueError, EOFError, BadZipFile: The file is missing or damaged.
@@ -39,8 +40,11 @@ def read_positions(path: Path) -> dict[str, np.ndarray]:
 def _positions(label: np.ndarray, labels: Labels) -> dict[str, np.ndarray]:
     """Return positions (n, 3) of each class or region present, at most `VOXELS_PER_CLASS` drawn at random."""
     random = np.random.default_rng(1234)
+    wanted = dict(labels.foreground)
+    if labels.ignore is not None and (label == labels.ignore).any():
+        wanted[ANNOTATED] = tuple(value for value in labels.values if value != labels.ignore)
     positions = {}
-    for name, values in labels.foreground.items():
+    for name, values in wanted.items():
         found = np.flatnonzero(np.isin(label, values))
         if len(found) > VOXELS_PER_CLASS:
             found = found[random.choice(len(found), VOXELS_PER_CLASS, replace=False)]

@@ -20,7 +20,7 @@ from autocrossdim.data.dataset import Case
 from autocrossdim.data.geometry import Geometry
 from autocrossdim.preprocessing.arrays import open_array, write_array
 from autocrossdim.preprocessing.case import Placement, Preprocessed
-from autocrossdim.preprocessing.positions import read_positions, write_positions
+from autocrossdim.preprocessing.positions import ANNOTATED, read_positions, write_positions
 from autocrossdim.records.normalization import Normalization
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.sources import FileVersion, content_hash, contents, file_versions
@@ -78,6 +78,7 @@ class StoredCase:
         image: Image, shape (C, Z, Y, X), float32; slicing reads only the blocks of the slice.
         label: Label values, shape (Z, Y, X), read likewise.
         voxels: Positions (n, 3) of some voxels of each class or region; absent ones are left out.
+        annotated_voxels: Positions (n, 3) of some voxels without the ignore label; None if no voxel has it.
         annotated_labels: As in `CaseRecord`.
         annotated_slices: As in `CaseRecord`.
         previous_stage: Segmentation by the previous stage, shape (Z, Y, X); None if there is none.
@@ -88,6 +89,7 @@ class StoredCase:
     image: blosc2.NDArray
     label: blosc2.NDArray
     voxels: dict[str, np.ndarray]
+    annotated_voxels: np.ndarray | None = None
     annotated_labels: tuple[str, ...] | None = None
     annotated_slices: tuple[int, ...] | None = None
     previous_stage: blosc2.NDArray | None = None
@@ -270,6 +272,7 @@ class Store:
                 name=name,
                 image=open_array(self._path(name, ".image.b2nd")),
                 label=open_array(self._path(name, ".label.b2nd")),
+                annotated_voxels=voxels.pop(ANNOTATED, None),
                 voxels=voxels,
                 annotated_labels=record.annotated_labels,
                 annotated_slices=record.annotated_slices,

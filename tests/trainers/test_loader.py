@@ -14,7 +14,7 @@ from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.workspace import Workspace
 from trainers import loader as loader_module
-from trainers.loader import PatchLoader
+from trainers.loader import PatchLoader, _centre
 from trainers.settings import Settings
 
 NAMES = [f"case_{i:02d}" for i in range(5)]
@@ -177,6 +177,16 @@ def test_foreground_patches_are_centred_on_a_class(planned: tuple[Path, Path]) -
     small = {"patch_size": (8, 8), "batch_size": 6}
     loader = make_loader(planned, "omnia", configuration=small, foreground_share=1.0, augmentation="none")
     assert all((loader.batch(number).target > 0).reshape(6, -1).any(1).all() for number in range(10))
+
+
+def test_patches_are_centred_where_voxels_are_annotated_if_others_are_ignored(planned: tuple[Path, Path]) -> None:
+    case = replace(parts(planned)[0].open(NAMES[0]), annotated_voxels=np.array([[3, 10, 12]]))
+
+    def centres(case: StoredCase) -> set[tuple[int, ...]]:
+        return {_centre(case, False, (1, 8, 8), np.random.default_rng(seed)) for seed in range(10)}
+
+    assert centres(case) == {(3, 10, 12)}
+    assert len(centres(replace(case, annotated_voxels=None))) > 1
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def present(page: Path, *, dataset: str, work: Any, **_: object) -> "Iterator[Re
         yield from (*best.reasons, *best.budgets)
     for name in configurations:
         if workspace.summary(name).exists():
-            yield f"\n{name}, in the cross-validation:"
+            yield f"\n{name}, on held-out cases:"
             yield summary_text(Summary.read(workspace.summary(name)))
         yield f"Models and results: {workspace.model(name)}"
     yield f"Report: {page}"

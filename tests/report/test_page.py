@@ -358,7 +358,7 @@ def test_with_best_json_the_page_shows_the_choice_and_whether_it_is_outdated(tra
     assert "1 of the cases below would be flagged" in page
     assert '<td>c</td><td>size in mm (flagged)</td><td class="n">1.25</td>' in page
     assert '<td>a</td><td>features of the network</td><td class="n">0.50</td>' in page
-    assert "Chosen after cross-validation: dx" in page
+    assert "Chosen on held-out cases: dx" in page
     assert page.index("dx is the only one.") < page.index("Cross-validation of dx")
     assert '<ul class="caution"><li>Training budgets per fold differ' in page
     assert f"<code>autocrossdim predict {plan.dataset} --work WORK -i IMAGES" in without_spans(page)

@@ -188,8 +188,8 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
         )
     if groups < FEW:
         sentences.append(
-            f"The results rest on {groups} {unit} only. With so few, intervals are wide, and results on new data may "
-            "still fall outside them."
+            f"The results rest on {groups} {unit} only. With so few, intervals are rough estimates, and results on new "
+            "data may fall outside them."
         )
     sentences += [*partial_sentences(summary), *unmatched_sentences(summary)]
     known = [row for row in rows if math.isfinite(row.dice)]

@@ -1,7 +1,7 @@
 """autocrossdim: self-configuring segmentation for few annotated scans.
 
 Every command is a function with the options of the command line: `autocrossdim.train("Dataset004", fold=0, epochs=50)`.
-`Predictor.load(model)(image)` segments one image.
+`Predictor.load(model)(image)` segments one image. What the caller can correct is raised as a `UserError`.
 """
 
 import sys
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from autocrossdim.commands.train import train
     from autocrossdim.commands.verify import verify
     from autocrossdim.inference.predictor import Predictor
+    from autocrossdim.system.errors import UserError
 
 __all__ = [
     "Predictor",
+    "UserError",
     "annotate_next",
     "convert",
     "demo",
@@ -51,6 +53,8 @@ __all__ = [
 ]
 
 __version__ = version("autocrossdim")
+
+_CLASSES = {"Predictor": "autocrossdim.inference.predictor", "UserError": "autocrossdim.system.errors"}
 
 
 class _Package(ModuleType):
@@ -76,8 +80,8 @@ def __getattr__(name: str) -> Any:
     """Import on first use, so that `autocrossdim --help` does not wait for torch."""
     from importlib import import_module
 
-    if name == "Predictor":
-        return import_module("autocrossdim.inference.predictor").Predictor
+    if name in _CLASSES:
+        return getattr(import_module(_CLASSES[name]), name)
     if name in __all__:
         return getattr(import_module(f"autocrossdim.commands.{name}"), name)
     raise AttributeError(f"module 'autocrossdim' has no attribute '{name}'")

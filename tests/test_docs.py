@@ -94,6 +94,13 @@ def test_links_lead_to_files(page: Path) -> None:
     assert not missing, f"{page.name} links to files that do not exist: {missing}"
 
 
+def test_the_reference_includes_commands_that_have_the_name_of_a_package() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    for name in autocrossdim.__all__:
+        if (ROOT / "autocrossdim" / name).is_dir():  # which the generator documents in place of the function
+            assert f"::: autocrossdim.commands.{name}.{name}\n" in page
+
+
 def test_the_hooks_use_the_linter_of_the_test_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (pinned,) = (each for each in project["optional-dependencies"]["test"] if each.startswith("ruff=="))

@@ -49,7 +49,8 @@ def convert(
     Args:
         source: Directory or CSV file to convert.
         output: Directory of the dataset.
-        layout: Layout of the source; recognised from the files if None.
+        layout: Layout of the source: `msd`, `camus`, `chaos`, `brats`, `pairs`, `csv` or `dicom`; recognised from the
+            files if None.
         modality: CHAOS scans to convert: `ct`, `t1` or `t2`.
         channel: Names of the channels, for the layouts `pairs` and `dicom`.
         label: Name -> value in the label files, for the layouts `pairs` and `csv`; name of a structure -> value in the

@@ -27,7 +27,7 @@ def ensemble(
         folders: At least two directories with `CASE.npz` and `CASE.ext` of the same cases.
         output: Directory for the segmentations, each on the grid of its image.
         dataset: Dataset whose dataset.json names the labels and the file format.
-        format: Format of the segmentations; those that need a DICOM series are refused.
+        format: Format of the segmentations: `image`, `seg.nrrd` or `bids`.
 
     Returns:
         Paths of the segmentations.

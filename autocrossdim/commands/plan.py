@@ -48,8 +48,8 @@ def plan(
     Args:
         dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
         work: Directory of all results (default: `$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`).
-        planner: Name of an installed planner.
-        processes: Worker processes; each holds one case in memory.
+        planner: `auto`, `omnia`, `dx`, `ds`, `unet`, or the name of one from an installed package.
+        processes: Worker processes; each holds one case in memory. One per core, at most 8, if None.
         overwrite: Measure the dataset again and make new folds.
         **options: Choices that replace the planner's, by the fields of `PlanOptions`.
 

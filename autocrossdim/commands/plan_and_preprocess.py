@@ -36,10 +36,10 @@ def plan_and_preprocess(
     The dataset is preprocessed for the configuration decided on; any other one when it is first trained.
 
     Args:
-        dataset: As for `plan`.
-        work: As for `plan`.
-        planner: As for `plan`.
-        processes: As for `plan`.
+        dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
+        work: Directory of all results (default: `$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`).
+        planner: `auto`, `omnia`, `dx`, `ds`, `unet`, or the name of one from an installed package.
+        processes: Worker processes; each holds one case in memory. One per core, at most 8, if None.
         overwrite: Measure, split and preprocess again.
         slurm: Options of `sbatch`; one job is submitted, and the call returns.
         **options: As for `plan`.

@@ -77,7 +77,7 @@ def predict(
         work: Directory of all results.
         fold: Folds to average; all trained folds if empty.
         config: Configurations to average; those that `best.json` or the plan names if empty.
-        format: Format of the segmentations; see `docs/how-to/output.md`.
+        format: Format of the segmentations: `image`, `dicom-seg`, `rtstruct`, `seg.nrrd` or `bids`.
         probabilities: Also write `CASE.npz` with the probabilities (K, Z, Y, X), float16, for `ensemble`. Only with
             the format `image`.
         mirroring: Average over mirrored versions of the image.

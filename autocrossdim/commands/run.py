@@ -48,16 +48,17 @@ def run(
     Steps that are complete are skipped, so the same command resumes after an interruption.
 
     Args:
-        dataset: Dataset directory, name or number.
-        work: Directory of all results.
-        planner: Name of an installed planner.
+        dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
+        work: Directory of all results (default: `$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`).
+        planner: `auto`, `omnia`, `dx`, `ds`, `unet`, or the name of one from an installed package.
         epochs: Number of epochs.
         max_time: Training time per fold, in seconds or as text such as `30m`.
-        weights: Starting weights, as for `train`.
+        weights: Starting weights, as for `train`: `imagenet` if None, or `random` for a U-Net.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         devices: Number of devices that train one fold together.
-        set: Further training settings, as for `train`; `unlabelled` does not apply to the second stage of a cascade.
-        parallel: Folds trained at a time, as for `train`.
+        set: Further training settings, by the names of `trainers.settings.Settings`; `unlabelled` does not apply to the
+            second stage of a cascade.
+        parallel: Folds trained at a time, each in a process of its own; as many as there are GPUs if None.
         processes: Worker processes; each holds one case in memory.
         **options: As for `plan`.
 
@@ -132,7 +133,7 @@ def present(page: Path, *, dataset: str, work: Any, **_: object) -> "Iterator[Re
         yield from (*best.reasons, *best.budgets)
     for name in configurations:
         if workspace.summary(name).exists():
-            yield f"\n{name}, in the cross-validation:"
+            yield f"\n{name}, on held-out cases:"
             yield summary_text(Summary.read(workspace.summary(name)))
         yield f"Models and results: {workspace.model(name)}"
     yield f"Report: {page}"

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import NoneType
@@ -73,6 +74,7 @@ def command(
 
         call.declared = signature  # type: ignore[attr-defined]
         call.__signature__ = _plain(signature)  # type: ignore[attr-defined]
+        call.__doc__ = _with_descriptions(function.__doc__ or "", options, without)
         return call  # type: ignore[return-value]
 
     return decorate
@@ -136,6 +138,18 @@ def _with_fields(
         if name not in without
     ]
     return signature.replace(parameters=[*own, *fields])
+
+
+def _with_descriptions(text: str, options: type[BaseModel] | None, without: Collection[str]) -> str:
+    """Return a docstring with the descriptions of the fields of `options` in place of the one of `**options`."""
+    if options is None:
+        return text
+    fields = {name: field.description for name, field in options.model_fields.items() if name not in without}
+
+    def lines(found: re.Match[str]) -> str:
+        return "\n".join(f"{found[1]}{name}: {description}" for name, description in fields.items())
+
+    return re.sub(r"^( *)\*\*options: .*$", lines, text, flags=re.MULTILINE)
 
 
 def _unknown(function: str, name: str, signature: inspect.Signature, renamed: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from autocrossdim.data.dataset import Case, cases_in_folder
-from autocrossdim.data.geometry import Geometry, Image
+from autocrossdim.data.geometry import Geometry, Image, same_place
 from autocrossdim.data.images import ENDINGS, file_ending, read_image
 from autocrossdim.data.itk import image_from_itk
 from autocrossdim.data.orientation import Reorientation
@@ -24,11 +24,12 @@ from autocrossdim.system.text import shown_path
 FAR = 2.0  # ratio of spacings from which on to warn; standard augmentation scales by 0.7 to 1.4
 
 File = str | os.PathLike[str]
-ImageSource: TypeAlias = File | Sequence[File | None] | sitk.Image | npt.NDArray[Any]
-"""One image: a file or DICOM directory, one file per channel, a SimpleITK image, or an array (C, Z, Y, X).
+ImageSource: TypeAlias = File | sitk.Image | Sequence[File | None] | Sequence[sitk.Image | None] | npt.NDArray[Any]
+"""One image: a file or DICOM directory, a SimpleITK image, either of them per channel, or an array (C, Z, Y, X).
 
-Of the files, those of missing channels are None.
+Missing channels are None.
 """
+Spacing: TypeAlias = Sequence[float] | npt.NDArray[Any]
 
 
 @reading()
@@ -96,29 +97,33 @@ def find_inputs(source: Path, channels: int, ending: str, *, incomplete: bool = 
     return [Case(stem.removesuffix("_0000"), (source,), None)]
 
 
-def read_source(source: ImageSource, *, spacing: Sequence[float] | None, channels: int, ending: str) -> Image:
+def read_source(source: ImageSource, *, spacing: Spacing | None, channels: int, ending: str) -> Image:
     """Return one image as an array with its geometry.
 
     Args:
         source: A file, one file per channel, or the directory of a DICOM series; a SimpleITK image, whose components
-            are channels if it is a vector image; or an array of shape (C, Z, Y, X).
+            are channels if it is a vector image, or one per channel; or an array of shape (C, Z, Y, X).
         spacing: Voxel spacing in mm (z, y, x) of an array; None for the others, which know theirs.
         channels: Number of channels of the model.
         ending: File ending of the images on which the model was trained.
 
     Raises:
-        UserError: The image cannot be read, or an array has another number of axes or no valid spacing.
+        UserError: The image cannot be read or is of another type, SimpleITK images of the channels differ in geometry,
+            or an array has another number of axes or no valid spacing.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, spacing)
+    _check_type(source)
     if spacing is not None:
         raise UserError("spacing= applies to arrays only; files and SimpleITK images have their own. Omit it.")
     if isinstance(source, sitk.Image):
         return image_from_itk(source)
     if not isinstance(source, str | os.PathLike):
-        if not any(source):
+        given = [channel for channel in source if channel]
+        if not given:
             raise UserError("No file was given. Give one file per channel.")
-        return read_image([Path(file) for file in source if file is not None])
+        images = [channel for channel in given if isinstance(channel, sitk.Image)]
+        return _stacked(images) if images else read_image([Path(file) for file in given])
     cases = find_inputs(Path(source), channels, ending)
     if len(cases) > 1:
         raise UserError(
@@ -128,11 +133,37 @@ def read_source(source: ImageSource, *, spacing: Sequence[float] | None, channel
     return read_image(cases[0].images)
 
 
+def _check_type(source: Any) -> None:
+    """Refuse objects that are no `ImageSource`, such as tensors, whose axes may have another order."""
+    several = isinstance(source, Sequence) and not isinstance(source, str)
+    channels = [channel for channel in source if channel is not None] if several else [source]
+    kinds = (sitk.Image,) if any(isinstance(channel, sitk.Image) for channel in channels) else (str, os.PathLike)
+    for channel in channels:
+        if not isinstance(channel, kinds):
+            raise UserError(
+                f"An image of type {type(channel).__name__} was given. Give paths, SimpleITK images, or one NumPy "
+                "array of shape (C, Z, Y, X) with spacing=(z, y, x) in mm."
+            )
+
+
+def _stacked(images: Sequence[sitk.Image]) -> Image:
+    """Return the SimpleITK images of the channels as one image."""
+    channels = [image_from_itk(image) for image in images]
+    for number, channel in enumerate(channels):
+        if difference := same_place(channels[0].geometry, channel.geometry):
+            raise UserError(
+                f"SimpleITK image {number + 1}: its geometry differs from that of image 1: {difference}. Resample it "
+                "to match."
+            )
+    return Image(np.concatenate([channel.array for channel in channels]), channels[0].geometry)
+
+
 def name_of(source: ImageSource) -> str | None:
     """Return what messages call an image: its first file or directory; None for an image in memory."""
     if isinstance(source, np.ndarray | sitk.Image):
         return None
-    return str(source if isinstance(source, str | os.PathLike) else next(filter(None, source), None))
+    first = source if isinstance(source, str | os.PathLike) else next((each for each in source if each), None)
+    return None if isinstance(first, sitk.Image) else str(first)
 
 
 def channel_numbers(source: ImageSource) -> list[int] | None:
@@ -161,7 +192,9 @@ def check_image(array: npt.NDArray[Any], source: ImageSource, channels: Sequence
                 "A channel is missing. Only models trained with --set channel_dropout=... segment such cases."
             )
         if not isinstance(source, list | tuple) or len(source) != len(channels) or len(array) != len(present):
-            raise UserError(f"Give one file, or None, for each of {len(channels)} channels: {', '.join(channels)}.")
+            raise UserError(
+                f"Give one file or image, or None, for each of {len(channels)} channels: {', '.join(channels)}."
+            )
     elif len(array) != len(channels):
         raise UserError(
             f"An image of shape {array.shape} was given; the model needs (C, Z, Y, X) with {len(channels)} "
@@ -179,7 +212,7 @@ def existing_files(case: Case) -> tuple[Path | None, ...]:
         return tuple(file if file.exists() else None for file in case.images)
 
 
-def _from_array(array: npt.NDArray[Any], spacing: Sequence[float] | None) -> Image:
+def _from_array(array: npt.NDArray[Any], spacing: Spacing | None) -> Image:
     if array.ndim != 4 or not array.size or array.dtype.kind not in "biuf":
         raise UserError(
             f"An array of shape {array.shape} and type {array.dtype} was given; the model needs real numbers of "

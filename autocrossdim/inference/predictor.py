@@ -14,6 +14,7 @@ from autocrossdim.data.writing.results import Results
 from autocrossdim.inference.assembly import Assembly, average
 from autocrossdim.inference.inputs import (
     ImageSource,
+    Spacing,
     channel_numbers,
     check_image,
     geometry_warnings,
@@ -233,17 +234,17 @@ class Predictor:
         self,
         image: ImageSource,
         *,
-        spacing: Sequence[float] | None = None,
+        spacing: Spacing | None = None,
         probabilities: bool = False,
         uncertainty: bool = False,
     ) -> Segmentation:
         """Segment one image, with a warning if its orientation is unclear or its spacing far from that of training.
 
         Args:
-            image: Path of an image or of the directory of a DICOM series; paths of the channels, with None for a
-                missing one if the model was trained with channel dropout; a 2D or 3D SimpleITK image, whose components
-                are channels if it is a vector image; or an array of shape (C, Z, Y, X) in the orientation of the
-                training data.
+            image: Path of an image or of the directory of a DICOM series; a 2D or 3D SimpleITK image, whose components
+                are channels if it is a vector image; a list of paths or SimpleITK images, one per channel, with None
+                for a missing one if the model was trained with channel dropout; or an array of shape (C, Z, Y, X) in
+                the orientation of the training data.
             spacing: Voxel spacing in mm (z, y, x); required for an array, not allowed otherwise.
             probabilities: Also return the probabilities, calibrated if `find_best` was run.
             uncertainty: Also return entropy, disagreement, confidence and agreement.
@@ -259,7 +260,7 @@ class Predictor:
             warn(warning)
         return self.segment(prepared, probabilities=probabilities, uncertainty=uncertainty)
 
-    def prepare(self, image: ImageSource, *, spacing: Sequence[float] | None = None) -> Prepared:
+    def prepare(self, image: ImageSource, *, spacing: Spacing | None = None) -> Prepared:
         """Read and preprocess one image for each model; uses no network, so it can run beside `segment`.
 
         Args:
@@ -338,7 +339,7 @@ class Predictor:
             output: Directory for the segmentation.
             name: Name of the case.
             image: Directory of the DICOM series that was segmented, for the formats that refer to it.
-            format: Format of the segmentation.
+            format: `image`, `dicom-seg`, `rtstruct`, `seg.nrrd` or `bids`.
 
         Returns:
             Path of the segmentation.

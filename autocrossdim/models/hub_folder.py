@@ -81,7 +81,7 @@ def _metadata(file: ModelFile, licence: str) -> ModelCardData:
             dataset_type="private",
             dataset_name=plan.dataset,
             metric_type="dice",
-            metric_name=f"Dice, mean over the labels, {name} in the cross-validation",
+            metric_name=f"Dice, mean over the labels, {name} on held-out cases",
             metric_value=round(dice, 4),
         )
         for name, trained in file.about.configurations.items()

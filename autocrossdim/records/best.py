@@ -113,7 +113,7 @@ class Best(Concise, BaseModel):
     def result(self) -> str:
         """Mean Dice of the held-out cases, in words."""
         after = " after post-processing" if self.postprocessing else ""
-        return f"mean Dice {self.dice_postprocessed:.3f} in the cross-validation{after}"
+        return f"mean Dice {self.dice_postprocessed:.3f} on held-out cases{after}"
 
     def __str__(self) -> str:
         return f"{self.dataset}, {self.name}: {self.result}"

@@ -180,7 +180,15 @@ class Configuration(NetworkChoices):
 
 
 class Decision(BaseModel):
-    """Which configuration is trained by default, and why."""
+    """Which configuration is trained by default, and why.
+
+    Attributes:
+        anisotropy: Largest divided by smallest median voxel spacing.
+        threshold: Anisotropy from which a 2D network is chosen.
+        configuration: Configuration that was decided on.
+        alternatives: The other planned configurations.
+        reasons: Reasons for the decision, one sentence each.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -195,6 +203,11 @@ class Plan(Concise, BaseModel):
     """Everything training and prediction need to know about a dataset.
 
     Attributes:
+        dataset: Name of the dataset.
+        dims: 2 for images, 3 for volumes.
+        decision: Which configuration is trained by default, and why.
+        configurations: All planned configurations, by name.
+        normalization: How each channel is normalised.
         orientation: Orientation code that images are brought to first (`autocrossdim.data.orientation`); None leaves
             them as they are.
         transpose: Axis (z, y, x) of that orientation which is each axis of the plan, the coarsest first.

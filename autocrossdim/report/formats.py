@@ -34,7 +34,7 @@ def ends(interval: Sequence[float] | None, digits: int = 3) -> str:
 
 def between(interval: Sequence[float], digits: int = 2) -> str:
     """Return the ends of an interval that may be negative; a dash if they are unknown."""
-    return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}" if np.isfinite(interval).all() else "–"
+    return f"{interval[0]:,.{digits}f} to {interval[1]:,.{digits}f}" if np.isfinite(interval).all() else "–"
 
 
 def sizes(values: Iterable[float]) -> str:

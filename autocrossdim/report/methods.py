@@ -88,7 +88,7 @@ def methods(
         ("Citation of the method", PAPER),
         ("Citation of the software", f"autocrossdim developers. autocrossdim, version {program}."),
     ]
-    validation = f" and evaluated in {folds}-fold cross-validation" if folds and complete else ""
+    validation = _validation(folds, [each for some in trained.values() for each in some]) if folds and complete else ""
     networks = " and ".join(
         f"{each.name} ({network(each)}, {each.dims}D, patch size {_product(each.patch_size)}, "
         f"batch size {each.batch_size})"
@@ -102,7 +102,11 @@ def methods(
     if networks:
         subject, verb = ("configuration", "was") if len(configurations) == 1 else ("configurations", "were")
         text += f"The {subject} {networks} {verb} trained{validation}.{averaged}"
-        described = [_described(name if len(trained) > 1 else None, each) for name, each in trained.items() if each]
+        described = [
+            _described(name if len(trained) > 1 else None, each, one="Each fold" if folds > 1 else "The network")
+            for name, each in trained.items()
+            if each
+        ]
         text = " ".join([text, *described, *_place([each for some in trained.values() for each in some])])
     return text.strip(), rows
 
@@ -131,10 +135,26 @@ def _checkpoints(workspace: Workspace, name: str, folds: int) -> list[Checkpoint
     return found
 
 
-def _described(name: str | None, checkpoints: Sequence[Checkpoint]) -> str:
-    """Return a sentence on starting weights and length of training; with the name if there are several."""
+def _validation(folds: int, checkpoints: Sequence[Checkpoint]) -> str:
+    """Return what was held out: the cases of each fold in turn, or those of the only split."""
+    if folds > 1:
+        return f" and evaluated in {folds}-fold cross-validation"
+    if not checkpoints:
+        return " and evaluated on held-out cases"
+    train, held_out = (len(checkpoints[0].split.get(part, ())) for part in ("train", "val"))
+    return f" on {train} of these cases and evaluated on {counted(held_out, 'other')}"
+
+
+def _described(name: str | None, checkpoints: Sequence[Checkpoint], *, one: str) -> str:
+    """Return a sentence on starting weights and length of training.
+
+    Args:
+        name: Name of the configuration, if there are several.
+        checkpoints: Its checkpoints.
+        one: What each of them is called.
+    """
     starts = [about.start(checkpoint.provenance) for checkpoint in checkpoints]
-    subject = f"Each fold of {name}" if name else "Each fold"
+    subject = f"{one} of {name}" if name else one
     steps = [checkpoint.run.step for checkpoint in checkpoints]
     length = _range([each.run.epoch for each in checkpoints], "epoch")
     length += f" ({_range(steps, 'optimiser step')})" if all(steps) else ""

@@ -209,8 +209,8 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
         )
     if groups < FEW:
         sentences.append(
-            f"The results rest on {groups} {unit} only. With so few, intervals are wide, and results on new data may "
-            "still fall outside them."
+            f"The results rest on {groups} {unit} only. With so few, intervals are rough estimates, and results on new "
+            "data may fall outside them."
         )
     sentences += [*partial_sentences(summary), *unmatched_sentences(summary)]
     known = [row for row in rows if math.isfinite(row.dice)]
@@ -227,8 +227,18 @@ def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], bes
         )
     else:
         sentences += [best.calibration.sentence, best.case_score.sentence]
-        sentences.append(
-            "Model and post-processing were selected on these same cases, so their results are slightly optimistic. "
-            "Evaluate on cases that were set aside (imagesTs) for an unbiased estimate."
-        )
+        sentences += _optimism(best)
     return sentences
+
+
+def _optimism(best: Best) -> list[str]:
+    """Return a sentence on what was selected by the results that the page shows; none if nothing was."""
+    selected = ["model"] if len(best.contenders) > 1 else []
+    selected += ["post-processing"] if best.postprocessing else []
+    if not selected:
+        return []
+    verb = "was" if len(selected) == 1 else "were"
+    return [
+        f"{' and '.join(selected).capitalize()} {verb} selected on these same cases, so the results are slightly "
+        "optimistic. Evaluate on cases that were set aside (imagesTs) for an unbiased estimate."
+    ]

@@ -39,7 +39,8 @@ def plan_text(plan: Plan, fingerprint: Fingerprint) -> RenderableType:
 def best_table(best: Best) -> Fitting:
     """Return all models that were compared, best first, with the chosen one marked."""
     scope = "" if best.scope is None else f", {best.scope}"
-    table = Table(title=_plain(f"Cross-validation of {best.dataset}{scope}"), box=box.SIMPLE_HEAD, padding=0)
+    kind = "Cross-validation" if len(best.folds) > 1 else "Validation"
+    table = Table(title=_plain(f"{kind} of {best.dataset}{scope}"), box=box.SIMPLE_HEAD, padding=0)
     table.add_column("model")
     unit = best.contenders[0].unit if best.contenders else "mm"
     for heading in (

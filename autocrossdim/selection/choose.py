@@ -115,7 +115,8 @@ def choose(candidates: Mapping[str, Summary], costs: Mapping[str, float]) -> Cho
     if any(math.isnan(value) for value in dice.values()):
         raise UserError("There is no Dice to compare: the labels are empty in all cases.")
     best = max(dice, key=lambda name: (dice[name], -costs[name]))
-    reasons = [f"{best} has the highest mean Dice, {dice[best]:.3f}, over {candidates[best].n_cases} cases."]
+    place = "has the highest" if len(candidates) > 1 else "is the only candidate, with a"
+    reasons = [f"{best} {place} mean Dice of {dice[best]:.3f} over {candidates[best].n_cases} cases."]
     chosen = best
     pairs = math.comb(len(candidates), 2)
     for name in sorted(dice, key=lambda name: (costs[name], -dice[name])):

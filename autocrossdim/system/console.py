@@ -48,8 +48,9 @@ class _ConsoleHandler(logging.Handler):
 
 if not logger.handlers:
     logger.addHandler(_ConsoleHandler())
-    logger.setLevel(int(os.environ.get(RELAYED, logging.INFO)))
     logger.propagate = False
+if logger.level == logging.NOTSET:  # a program may have set it before this module, which commands import, was loaded
+    logger.setLevel(int(os.environ.get(RELAYED, logging.INFO)))
 
 
 def _print_line(text: str, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """The Python functions and the command line have the same options, because one is derived from the other."""
 
 import inspect
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,27 @@ def test_help_shows_the_types_that_python_accepts_and_not_the_command_line() -> 
     assert "Annotated" not in shown
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_docstring_explains_every_parameter(name: str) -> None:
+    function = getattr(autocrossdim, name)
+    text = function.__doc__
+    assert not re.search(r"\*\*options|: As for", text)
+    for parameter in inspect.signature(function).parameters:
+        assert re.search(rf"^ +{parameter}: \S", text, re.MULTILINE), parameter
+
+
+def test_a_caller_can_catch_what_it_can_correct(tmp_path: Path) -> None:
+    assert autocrossdim.UserError is UserError
+    with pytest.raises(autocrossdim.UserError):
+        autocrossdim.verify(tmp_path / "absent")
+
+
 def test_public_names_are_completed_in_notebooks() -> None:
     assert set(dir(autocrossdim)) == {*autocrossdim.__all__, "__version__"}
 
 
 def test_every_command_is_a_public_function() -> None:
-    assert set(COMMANDS) == set(autocrossdim.__all__) - {"Predictor"}
+    assert set(COMMANDS) == set(autocrossdim.__all__) - {"Predictor", "UserError"}
 
 
 def test_public_names_stay_callable_whatever_was_imported() -> None:

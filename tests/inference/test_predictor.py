@@ -126,6 +126,7 @@ def test_every_form_of_an_image_gives_the_same_segmentation(two_channels: Predic
         "one file with both channels": tmp_path / "vector.nrrd",
         "directory with one case": tmp_path,
         "SimpleITK": itk,
+        "one SimpleITK image per channel": [as_itk(channel[None]) for channel in array],
     }
     for name, image in forms.items():
         segmentation = two_channels(image)
@@ -183,6 +184,21 @@ def test_an_array_is_not_changed(predictor: Predictor) -> None:
 def test_an_array_needs_a_valid_spacing(predictor: Predictor, spacing: Any) -> None:
     with pytest.raises(UserError, match=r"spacing=.*in mm"):
         predictor(noise(), spacing=spacing)
+
+
+def test_the_spacing_may_be_an_array(predictor: Predictor) -> None:
+    assert predictor(noise(), spacing=np.array(SPACING)).geometry.spacing == tuple(SPACING)
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(1, *SHAPE), [torch.zeros(SHAPE)], [noise()[0]], None, 3])
+def test_an_object_that_is_no_image_is_refused(predictor: Predictor, wrong: Any) -> None:
+    with pytest.raises(UserError, match=r"An image of type \w+ was given\. Give paths, SimpleITK images, or one NumPy"):
+        predictor(wrong, spacing=SPACING)
+
+
+def test_images_of_the_channels_have_one_geometry(two_channels: Predictor) -> None:
+    with pytest.raises(UserError, match=r"SimpleITK image 2: its geometry differs from that of image 1: spacing"):
+        two_channels([as_itk(noise()), as_itk(noise(), spacing=(3, 2, 2))])
 
 
 def test_only_an_array_needs_a_spacing(predictor: Predictor, tmp_path: Path) -> None:
@@ -351,6 +367,8 @@ def test_a_missing_channel_is_0_after_normalisation(make_plan: Callable[..., Any
         np.testing.assert_array_equal(image[1 - missing], complete[1 - missing])
         assert prepared.geometry == read_image(files[1 - missing : 2 - missing]).geometry
         assert predictor(given).label.shape == SHAPE
+        itk = [None if file is None else sitk.ReadImage(str(file)) for file in given]
+        np.testing.assert_array_equal(predictor(itk).label, predictor(given).label)
     for wrong in ([None, None], [None, *files]):
         with pytest.raises(UserError, match=r"one file"):
             predictor(wrong)

@@ -86,14 +86,14 @@ def test_the_card_tells_what_a_reader_needs(exported: Path) -> None:
         "not a medical device",
     ):
         assert expected in card, expected
-    assert "not only of the folds in this file" not in card
+    assert "not only of those in this file" not in card
     assert "HD95 where found (mm)" in card
     assert "None" not in card
 
 
 def test_the_card_says_when_the_results_are_of_more_folds(trained: Path, tmp_path: Path) -> None:
     card = texts(export(trained, tmp_path / "one.acd", fold=[1]))["MODEL_CARD.md"]
-    assert "not only of the folds in this file" in card
+    assert "not only of those in this file" in card
     assert ModelFile.read(tmp_path / "one.acd").folds == {"dx": ["fold_1"]}
 
 

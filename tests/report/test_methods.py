@@ -14,6 +14,28 @@ from autocrossdim.records.workspace import Workspace
 from autocrossdim.report.methods import methods
 
 
+def test_a_single_split_is_not_called_a_cross_validation(make_plan: Callable[..., Any], tmp_path: Path) -> None:
+    plan = make_plan()
+    workspace = Workspace.of(plan.dataset, tmp_path)
+    cases = [
+        CaseFingerprint(name=name, shape=(4, 5, 6), cropped_shape=(4, 5, 6), spacing=(3, 1, 1), label_voxels={1: 2})
+        for name in "abc"
+    ]
+    Checkpoint(
+        plan=plan,
+        configuration="dx",
+        fold=0,
+        split={"train": ["a", "b"], "val": ["c"]},
+        network={},
+        settings={},
+        provenance={"source": "random"},
+        run=RunState(epoch=3),
+    ).write(workspace.fold("dx", 0).latest)
+    fingerprint = Fingerprint(dims=3, cases=tuple(cases), intensities=())
+    text, _ = methods(plan, fingerprint, workspace, ["dx"], folds=1, complete=True, groups=3, best=None, unit="mm")
+    assert "was trained on 2 of these cases and evaluated on 1 other. The network was trained for 3 epochs" in text
+
+
 def test_checkpoints_are_described_and_missing_facts_left_out(make_plan: Callable[..., Any], tmp_path: Path) -> None:
     plan = make_plan()
     workspace = Workspace.of(plan.dataset, tmp_path)

@@ -94,10 +94,15 @@ def test_with_few_cases_a_much_worse_model_is_not_chosen_because_it_is_cheaper(g
     assert choice.reasons[1].endswith("; a loss of more than 0.01 is not accepted, even within noise.")
 
 
+def test_a_single_candidate_is_not_called_the_best() -> None:
+    reasons = choose({"dx": summary(HARDNESS)}, {"dx": 1}).reasons
+    assert reasons == [f"dx is the only candidate, with a mean Dice of {HARDNESS.mean():.3f} over 30 cases."]
+
+
 def test_more_expensive_models_with_a_lower_dice_are_not_mentioned() -> None:
     candidates = {"omnia": summary(HARDNESS + 0.05), "dx": summary(HARDNESS)}
     assert choose(candidates, {"omnia": 1, "dx": 2}).reasons == [
-        f"omnia has the highest mean Dice, {HARDNESS.mean() + 0.05:.3f}, over 30 cases."
+        f"omnia has the highest mean Dice of {HARDNESS.mean() + 0.05:.3f} over 30 cases."
     ]
 
 

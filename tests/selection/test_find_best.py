@@ -329,6 +329,6 @@ def test_the_command_prints_the_comparison_and_the_reasons(trained: Trained) -> 
     assert result.exit_code == 0, result.output
     assert "Cross-validation of Dataset001_Tiny" in result.output
     assert "chosen" in result.output
-    assert "dx has the highest mean Dice" in result.output
+    assert "dx is the only candidate, with a mean Dice of" in result.output
     assert "50" in result.output
     assert "0.5" in result.output

@@ -2,6 +2,8 @@
 
 import logging
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -26,6 +28,16 @@ def terminal(terminal: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def relayed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let lines come without the time, as in a process whose lines another one shows."""
     monkeypatch.setenv(console.RELAYED, "1")
+
+
+def test_the_level_that_a_program_sets_before_its_first_call_is_kept() -> None:
+    program = (
+        "import logging, autocrossdim; logging.getLogger('autocrossdim').setLevel(logging.WARNING); "
+        "from autocrossdim.system.console import say, warn; say('message'); warn('careful')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
+    assert "message" not in done.stderr
+    assert "warning: careful" in done.stderr
 
 
 def test_outside_a_terminal_a_line_starts_with_the_time(

@@ -101,10 +101,9 @@ def without_label(cases: Sequence[SourceCase]) -> list[str]:
     names = [case.name for case in cases if case.label is None]
     if not names or len(names) == len(cases):
         return []
-    have = "has" if len(names) == 1 else "have"
-    return [
-        f"{counted(len(names), 'case')} of {len(cases)} {have} no label: {listed(names)}. Their images are in imagesTs."
-    ]
+    have, their = ("has", "Its") if len(names) == 1 else ("have", "Their")
+    found = f"{counted(len(names), 'case')} of {len(cases)} {have} no label: {listed(names)}."
+    return [f"{found} {their} images are in imagesTs."]
 
 
 def unknown_about(source: Path) -> dict[str, str]:

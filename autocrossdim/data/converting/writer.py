@@ -4,6 +4,7 @@ Each case leaves a record in the directory `sources/` of the dataset: the files 
 times. A case whose record still holds is not read again, so an interrupted conversion resumes.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -187,12 +188,18 @@ def _record(case: SourceCase, description: Description) -> dict[str, Any]:
         "files": [
             {"path": path, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for path, stat in stats.items()
         ],
-        "channels": [repr(channel) for channel in case.channels],
-        "label": repr(case.label),
+        "channels": [_described(channel) for channel in case.channels],
+        "label": None if case.label is None else _described(case.label),
         "part": case.part,
         "file_ending": description.file_ending,
         "facts": dict(case.facts),
     }
+
+
+def _described(source: Source) -> dict[str, Any]:
+    """Return how a channel or label is read, as `read_json` returns it."""
+    plain = json.dumps(vars(source), default=lambda value: str(value) if isinstance(value, Path) else vars(value))
+    return {"reader": type(source).__name__, **json.loads(plain)}
 
 
 def _is_current(case: SourceCase, description: Description, output: Path) -> bool:

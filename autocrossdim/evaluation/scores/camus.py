@@ -130,10 +130,13 @@ def contours(prediction: Mask, reference: Mask, spacing: tuple[float, ...]) -> V
 
 
 def agreement(predicted: Sequence[float], expected: Sequence[float]) -> Values:
-    """Return Pearson's correlation, bias, standard deviation of the differences, and mean absolute error."""
+    """Return Pearson's correlation, bias, standard deviation of the differences, and mean absolute error.
+
+    The correlation is NaN for two patients, for whom it would be 1 or -1.
+    """
     ours, theirs = np.array(predicted), np.array(expected)
     difference = ours - theirs
-    varies = len(ours) > 1 and ours.std() > 0 and theirs.std() > 0
+    varies = len(ours) > 2 and ours.std() > 0 and theirs.std() > 0
     return {
         "correlation": float(np.corrcoef(ours, theirs)[0, 1]) if varies else math.nan,
         "bias": float(difference.mean()),

@@ -32,6 +32,13 @@ def test_only_changed_cases_are_written_again(source: Path, tmp_path: Path, writ
     assert copied == (source / "images" / "c2.nii.gz").read_bytes()
 
 
+def test_a_record_names_each_source_in_plain_json(source: Path, tmp_path: Path) -> None:
+    autocrossdim.convert(source, tmp_path / "out", processes=1)
+    record = json.loads((tmp_path / "out" / "sources" / "c1.json").read_text(encoding="utf-8"))
+    assert record["channels"] == [{"reader": "ImageFile", "path": str(source / "images" / "c1.nii.gz")}]
+    assert record["label"]["path"] == str(source / "labels" / "c1.nii.gz")
+
+
 def test_keys_added_by_hand_outlive_another_conversion(
     source: Path, tmp_path: Path, edit_json, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,7 +59,7 @@ def test_keys_added_by_hand_outlive_another_conversion(
 def test_a_case_without_a_label_is_named(source: Path, tmp_path: Path) -> None:
     (source / "labels" / "c1.nii.gz").unlink()
     converted = autocrossdim.convert(source, tmp_path / "out", processes=1)
-    assert "1 case of 4 has no label: c1. Their images are in imagesTs." in converted.warnings
+    assert "1 case of 4 has no label: c1. Its images are in imagesTs." in converted.warnings
     assert (tmp_path / "out" / "imagesTs" / "c1_0000.nii.gz").is_file()
 
 

@@ -146,6 +146,7 @@ def test_agreement_is_that_of_numpy() -> None:
         "SD": pytest.approx(math.sqrt(((-5 + 1 / 3) ** 2 + 2 * (2 + 1 / 3) ** 2) / 2)),
         "MAE": pytest.approx(3),
     }
+    assert math.isnan(camus.agreement(ours[:2], theirs[:2])["correlation"])  # a line passes through any two points
 
 
 def test_cases_and_labels_are_named_as_convert_names_them() -> None:

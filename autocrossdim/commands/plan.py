@@ -1,6 +1,7 @@
 """`autocrossdim plan`: measure a dataset, decide between 2D and 3D, and size the networks."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -205,7 +206,7 @@ def _fingerprint(project: "Project", change: "CaseChange", processes: int, overw
     All cases are measured again: percentiles of intensities cannot be updated, and checks compare cases.
     """
     from autocrossdim.preprocessing.fingerprint import changed_cases, extract
-    from autocrossdim.system.console import say, warn
+    from autocrossdim.system.console import advise, say
     from autocrossdim.system.text import counted, listed
 
     dataset, workspace = project.dataset, project.workspace
@@ -221,7 +222,7 @@ def _fingerprint(project: "Project", change: "CaseChange", processes: int, overw
             say(f"{counted(len(changed), 'case')} changed since the dataset was measured: {listed(changed, 10)}.")
     fingerprint, report = extract(dataset, processes)
     for warning in report.warnings:
-        warn(warning)
+        advise(warning, logging.WARNING)  # of the cases of a study's run, the whole dataset has been warned of
     return fingerprint.model_copy(update={"grown": grown})
 
 

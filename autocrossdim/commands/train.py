@@ -121,7 +121,7 @@ def train(
     scans = _unlabelled_store(project, name, settings)
     folders = {number: workspace.fold(name, number) for number in folds}
     restarted = starting_over(folders, name, restart)
-    weights = weights or _continued_weights(folders, restarted) or configuration.default_weights
+    weights = weights or _known_weights(folders, restarted) or configuration.default_weights
     starts = _starting_weights(weights, folders, restarted)
     tasks = [
         FoldTask(
@@ -149,21 +149,26 @@ def train(
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
 
 
-def _continued_weights(folders: "Mapping[Fold, FoldFolder]", restarted: Collection[Fold]) -> str | None:
-    """Return the weights from which folds were first trained that --weights previous has continued; None without any.
+def _known_weights(folders: "Mapping[Fold, FoldFolder]", restarted: Collection[Fold]) -> str | None:
+    """Return the weights from which the folds were started, so that the command without --weights resumes them.
 
-    These are the weights of all folds then, so that the command without --weights does what is left to do.
+    None if a fold is yet to be started, unless --weights previous has continued another one: starting weights are then
+    requested, not guessed.
     """
     from autocrossdim.records.checkpoint import Checkpoint
 
+    first: list[str | None] = []
     for number, folder in folders.items():
-        if number in restarted or not folder.latest.exists():
+        found = next((path for path in (folder.latest, folder.slices.latest) if path.exists()), None)
+        if number in restarted or found is None:
+            first.append(None)
             continue
         with suppress(UserError):  # the trainer reports a damaged checkpoint when it is the turn of the fold
-            checkpoint = Checkpoint.read(folder.latest)
+            checkpoint = Checkpoint.read(found)
             if checkpoint.complete and checkpoint.is_continuation and checkpoint.first_weights:
                 return checkpoint.first_weights
-    return None
+            first.append(None if checkpoint.is_continuation else checkpoint.first_weights)
+    return first[0] if len(first) == len(folders) and len(set(first)) == 1 else None
 
 
 def _starting_weights(

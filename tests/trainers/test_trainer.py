@@ -187,6 +187,22 @@ def test_a_complete_fold_is_skipped_and_can_be_extended(train: Train, capfd: pyt
     assert folder.progress.read_bytes() == complete != figure
 
 
+def test_without_weights_a_started_fold_goes_on_from_its_own_and_a_new_one_from_the_default(
+    planned: tuple[Path, Path],
+    work: Path,
+    train: Train,
+    quick: dict[str, object],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    train(0, weights="random")
+    capfd.readouterr()
+    options = {"work": work, "config": "dx", "set": quick}
+    autocrossdim.train(planned[0], fold=0, **options)
+    assert "dx fold 0: already trained." in capfd.readouterr().err
+    with pytest.raises(UserError, match="started with --weights random, not imagenet"):
+        autocrossdim.train(planned[0], fold=[0, 1], **options)
+
+
 def test_results_of_an_earlier_state_of_the_network_never_pass_for_those_of_the_present_one(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

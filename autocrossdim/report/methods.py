@@ -27,6 +27,8 @@ PAPER = (
     "segmentation with deep learning. Medical Image Analysis 88 (2023) 102868. arXiv:2307.15872."
 )
 
+LEARNING = "Dice loss and cross-entropy were minimised with NAdam."
+
 
 def methods(
     plan: Plan,
@@ -88,7 +90,8 @@ def methods(
         ("Citation of the method", PAPER),
         ("Citation of the software", f"autocrossdim developers. autocrossdim, version {program}."),
     ]
-    validation = _validation(folds, [each for some in trained.values() for each in some]) if folds and complete else ""
+    known = [each for some in trained.values() for each in some]
+    validation = _validation(folds, known) if folds and complete else ""
     networks = " and ".join(
         f"{each.name} ({network(each)}, {each.dims}D, patch size {_product(each.patch_size)}, "
         f"batch size {each.batch_size})"
@@ -99,6 +102,8 @@ def methods(
         f"Segmentation was configured with autocrossdim (Messaoudi et al., 2023) from {cases}{of_groups}"
         f"{f' with a median spacing of {median} mm ({axes})' if unit == 'mm' else ''}. "
     )
+    if len(plan.channel_names) > 1:
+        text += f"The channels of the networks were {', '.join(plan.channel_names)}. "
     if networks:
         subject, verb = ("configuration", "was") if len(configurations) == 1 else ("configurations", "were")
         text += f"The {subject} {networks} {verb} trained{validation}.{averaged}"
@@ -107,7 +112,7 @@ def methods(
             for name, each in trained.items()
             if each
         ]
-        text = " ".join([text, *described, *_place([each for some in trained.values() for each in some])])
+        text = " ".join([text, *described, *_learning(known), *_place(known)])
     return text.strip(), rows
 
 
@@ -161,6 +166,13 @@ def _described(name: str | None, checkpoints: Sequence[Checkpoint], *, one: str)
     return f"{subject} was trained for {length}, starting from {_distinct(_weights(start) for start in starts)}."
 
 
+def _learning(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Return a sentence on loss and optimiser; none if a trainer of another package may have used others."""
+    trainers = {each.plan.configuration(each.configuration).trainer for each in checkpoints}
+    weights = [each.settings.get(key, 1) for each in checkpoints for key in ("dice_weight", "cross_entropy_weight")]
+    return [LEARNING] if trainers == {"default"} and all(weights) else []
+
+
 def _weights(start: about.Start) -> str:
     origin = card.origin(start)
     return f"{origin} weights" if origin.endswith("random") else origin
@@ -199,6 +211,8 @@ def _trained(name: str, checkpoints: Sequence[Checkpoint]) -> Rows:
         key: _distinct(str(each.settings[key]) for each in checkpoints if key in each.settings) for key in names
     }
     seed = settings.pop("seed", None)
+    if checkpoints[0].plan.configuration(name).previous_stage is None:
+        settings = {key: value for key, value in settings.items() if not key.startswith("stage_")}
     minutes = _each((each.run.seconds / 60 for each in checkpoints if each.run.seconds), ",.1f")
     rows = [
         (f"{name}: folds described", ", ".join(str(each.fold) for each in checkpoints)),

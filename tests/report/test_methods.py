@@ -56,13 +56,16 @@ def test_checkpoints_are_described_and_missing_facts_left_out(make_plan: Callabl
         fold=1,
         split={"train": ["a"], "val": []},
         network={},
-        settings={"seed": 7, "warmup": 0.1},
+        settings={"seed": 7, "warmup": 0.1, "stage_empty": 0.2},
         provenance={"source": "timm/b0.ra", "licence": "apache-2.0", "sha256": "00"},
         run=RunState(epoch=3, step=3000),
     )
     checkpoint.write(workspace.fold("dx", 1).latest)
     text, found = described()
-    assert text.endswith("Each fold was trained for 3 epochs (3,000 optimiser steps), starting from timm/b0.ra.")
+    assert text.endswith(
+        "Each fold was trained for 3 epochs (3,000 optimiser steps), starting from timm/b0.ra. Dice loss and "
+        "cross-entropy were minimised with NAdam."
+    )
     assert not {"dx: device, precision", "Command: train dx"} & found.keys()
     assert found["dx: network"] == "DX-Net (3D)"
     assert found["dx: folds described"] == "1"

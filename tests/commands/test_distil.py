@@ -30,8 +30,6 @@ SETTINGS = {"steps_per_epoch": 1, "validation_batches": 1, "workers": 0}
 QUICK: dict[str, Any] = {"epochs": 1, "weights": "random", "device": "cpu", "set": SETTINGS}
 SCANS = ("case_04", "case_05")
 
-pytestmark = pytest.mark.xdist_group("distil")  # the ensemble is trained once
-
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

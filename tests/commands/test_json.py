@@ -22,8 +22,6 @@ LITTLE = ["--epochs", "1", "--weights", "random", "--set", "steps_per_epoch=1", 
 PLANNED = ["--memory", "2", "--no-trial", "--encoder", "test_efficientnet"]
 SEPARATELY = {"study"}  # trains networks of its own; see test_study.py
 
-pytestmark = pytest.mark.xdist_group("json")  # the dataset is trained once
-
 
 class Finished(NamedTuple):
     """A dataset with everything that `run` and `predict` write."""

@@ -18,8 +18,7 @@ import pytest
 
 import autocrossdim
 
-# One cluster serves all of them: its daemons and the two processors of its node cannot be shared by several workers.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slow
 
 CONFIGURATION = """
 ClusterName=test

@@ -19,15 +19,30 @@ from autocrossdim.system.text import counted, listed
 
 # Scanners round positions to about 0.1 mm: a gap of 1.25 mm may read 1.2 or 1.3. A missing slice doubles the gap.
 _UNEVEN = 0.1
+SPACING_TOLERANCE = 1e-3
+"""Largest difference of pixel spacings within a series, as a share of the spacing."""
 
 # Files looked at before a directory (with its subdirectories) is taken for something else. The first slice found ends
 # the search in its directory, so the number of slices does not count.
 MAX_SEARCHED = 20_000
 
+Tag = tuple[int, int]
+"""Group and element."""
+
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")  # 4-byte lengths
 _IMPLICIT, _BIG_ENDIAN, _DEFLATED = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99"
 _PIXELS, _ITEM, _SYNTAX = (0x7FE0, 0x0010), 0xFFFE, (0x0002, 0x0010)
-_ORIENTATION = (0x0020, 0x0037)  # directions of rows and columns
+ORIENTATION = (0x0020, 0x0037)  # directions of rows and columns
+PLACES = {
+    "positions": ((0x0020, 0x9113), (0x0020, 0x0032)),
+    "directions": ((0x0020, 0x9116), ORIENTATION),
+    "spacing": ((0x0028, 0x9110), (0x0028, 0x0030)),
+    "slopes": ((0x0028, 0x9145), (0x0028, 0x1053)),
+    "intercepts": ((0x0028, 0x9145), (0x0028, 0x1052)),
+}
+"""Where a file describes its frames: the sequence, and the element in it. Both are in a sequence that is shared by all
+frames, or in another one with an item per frame."""
+_DESCRIBED = {(0x5200, 0x9229), (0x5200, 0x9230), *(sequence for sequence, _ in PLACES.values())}
 _UNDEFINED = 0xFFFFFFFF  # a length that means: until the delimiter
 _PREAMBLE = 128  # bytes before the letters DICM
 
@@ -127,7 +142,7 @@ def check_dicom(path: Path) -> None:
     Raises:
         UserError: An element is longer than the file.
     """
-    for _ in _elements(path):
+    for _ in elements(path):
         pass
 
 
@@ -139,21 +154,23 @@ def states_orientation(path: Path) -> bool:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    key = f"{_ORIENTATION[0]:04x}|{_ORIENTATION[1]:04x}"
+    key = f"{ORIENTATION[0]:04x}|{ORIENTATION[1]:04x}"
     if reader.HasMetaDataKey(key):
         return bool(reader.GetMetaData(key).strip())
-    return any(tag == _ORIENTATION and length > 0 for tag, length in _elements(path))
+    return any(tag == ORIENTATION and length > 0 for _, tag, _, length in elements(path))
 
 
-def _elements(path: Path) -> Iterator[tuple[tuple[int, int], int]]:
-    """Yield the tag and the length of each element of a DICOM file, also of those inside sequences.
+def elements(path: Path) -> Iterator[tuple[Tag, Tag, int, int]]:
+    """Yield the elements of a DICOM file, also those inside sequences.
+
+    Each is given by the tag of the sequence that began last, its own tag, and the position and length of its value.
 
     The walk ends early where the file leaves the standard, or where its content is compressed.
 
     Raises:
         UserError: An element is longer than the file.
     """
-    size, position, syntax, pixels = path.stat().st_size, _PREAMBLE + 4, b"", False
+    size, position, syntax, pixels, sequence = path.stat().st_size, _PREAMBLE + 4, b"", False, (0, 0)
     with path.open("rb") as file:
         if file.read(position)[_PREAMBLE:] != b"DICM":
             return  # without a declaration, in which byte order and form is anybody's guess
@@ -183,10 +200,14 @@ def _elements(path: Path) -> Iterator[tuple[tuple[int, int], int]]:
             if (group, element) == _SYNTAX:
                 file.seek(position)
                 syntax = file.read(length).rstrip(b"\0 ")
-            yield (group, element), length
+            yield sequence, (group, element), position, length
             pixels = pixels or (group, element) == _PIXELS
             # Sequences and items are descended into, except for fragments of compressed pixels.
-            if length != _UNDEFINED and kind != b"SQ" and (group != _ITEM or pixels):
+            if group == _ITEM:
+                position += length if pixels and length != _UNDEFINED else 0
+            elif length == _UNDEFINED or kind == b"SQ" or (group, element) in _DESCRIBED:
+                sequence = (group, element)
+            else:
                 position += length
 
 
@@ -234,12 +255,18 @@ def stacked(folder: Path, files: list[str]) -> list[str]:
 
     Raises:
         UserError: A file cannot be read; several slices at one position; slices that are not parallel, not stacked
-            along their normal, or unevenly spaced.
+            along their normal, unevenly spaced, or of different pixel spacings.
     """
     if len(files) < 2:
         return files
-    origins, directions = _positions(files)
-    return [files[index] for index in _stacking_order(folder, origins, directions)]
+    origins, directions, spacing = _positions(files)
+    if np.ptp(spacing, axis=0).max() > SPACING_TOLERANCE * spacing.min():
+        odd = files[int(np.abs(spacing - np.median(spacing, axis=0)).max(axis=1).argmax())]
+        raise UserError(
+            f"{odd}: its pixel spacing differs from that of other slices in {folder}. Keep the slices of one stack "
+            "only."
+        )
+    return [files[index] for index in stacking_order(folder, origins, directions)]
 
 
 @reading()
@@ -256,9 +283,9 @@ def slice_files(folder: Path) -> list[Path]:
     return files
 
 
-def _positions(files: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the origin (n, 3) in mm and the direction matrix (n, 9) of each slice."""
-    origins, directions = [], []
+def _positions(files: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the origin (n, 3) in mm, the direction matrix (n, 9) and the pixel spacing (n, 2) in mm of each slice."""
+    origins, directions, spacing = [], [], []
     for file in files:
         reader = sitk.ImageFileReader()
         reader.SetFileName(file)
@@ -268,13 +295,24 @@ def _positions(files: list[str]) -> tuple[np.ndarray, np.ndarray]:
             raise UserError(f"{file}: cannot be read as DICOM. Copy the file again.") from error
         origins.append(reader.GetOrigin())
         directions.append(reader.GetDirection())
-    return np.array(origins), np.array(directions)
+        spacing.append(reader.GetSpacing()[:2])
+    return np.array(origins), np.array(directions), np.array(spacing)
 
 
-def _stacking_order(folder: Path, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Return the order of the slices along their normal, after checking that they form a volume."""
+def stacking_order(path: Path, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Return the order of slices along their normal, after checking that they form a volume.
+
+    Args:
+        path: Directory of the slices, or the file with all of them, for messages.
+        origins: Position of the first voxel of each slice in mm, shape (n, 3).
+        directions: ITK's direction matrix of each slice, row by row, shape (n, 9).
+
+    Raises:
+        UserError: Several slices at one position; slices that are not parallel, not stacked along their normal, or
+            unevenly spaced.
+    """
     if np.ptp(directions, axis=0).max() > 1e-3:
-        raise UserError(f"{folder}: its slices are not parallel (a localiser?). Keep the slices of one stack only.")
+        raise UserError(f"{path}: its slices are not parallel (a localiser?). Keep the slices of one stack only.")
     normal = directions[0].reshape(3, 3)[:, 2]
     along = origins @ normal
     order = np.argsort(along, kind="stable")
@@ -283,18 +321,18 @@ def _stacking_order(folder: Path, origins: np.ndarray, directions: np.ndarray) -
     if np.any(gaps < 1e-3 * max(gap, 1.0)):
         positions = 1 + int(np.sum(gaps >= 1e-3 * max(gap, 1.0)))
         raise UserError(
-            f"{folder}: {counted(len(origins), 'slice')} at only {counted(positions, 'position')}: it holds several "
-            "images (phases, echoes). Move each to a directory of its own."
+            f"{path}: {counted(len(origins), 'slice')} at only {counted(positions, 'position')}: it holds several "
+            "images (phases, echoes). Separate them, each in a directory of its own."
         )
     if np.any(np.abs(gaps - gap) > _UNEVEN * gap):
         raise UserError(
-            f"{folder}: the slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm), so a slice is "
+            f"{path}: the slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm), so a slice is "
             "missing or does not belong there. Complete the series or convert it yourself."
         )
     drift = origins[order][1:] - origins[order][:-1] - gaps[:, None] * normal
     if np.abs(drift).max() > _UNEVEN * gap:
         raise UserError(
-            f"{folder}: the slices are not stacked along their normal (tilted gantry). "
+            f"{path}: the slices are not stacked along their normal (tilted gantry). "
             "Straighten the series first, for example with dcm2niix."
         )
     return order

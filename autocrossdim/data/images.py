@@ -11,6 +11,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from autocrossdim.data import dicom, headers, nifti, pictures
+from autocrossdim.data.dicom_frames import read_frames
 from autocrossdim.data.geometry import Geometry, Image, same_place
 from autocrossdim.data.itk import array_from_itk, geometry_from_itk, reason, to_itk, write_itk
 from autocrossdim.data.limits import check_declared
@@ -104,13 +105,19 @@ def read_dicom_slices(folder: Path, files: list[str]) -> Image:
         # by a slope of its own, as in PET.
         is_colour = first.GetNumberOfComponents() > 1
         reader.SetOutputPixelType(sitk.sitkVectorFloat32 if is_colour else sitk.sitkFloat32)
-        image = sitk.ReadImage(files[0]) if len(files) == 1 else reader.Execute()
+        image = _read_single(Path(files[0])) if len(files) == 1 else reader.Execute()
     except RuntimeError as error:
         raise UserError(
             f"{folder}: cannot be read as one DICOM series ({reason(error)}). Copy it again or convert it."
         ) from error
     array, geometry = array_from_itk(folder, image, oriented=dicom.states_orientation(Path(files[0])))
     return Image(np.ascontiguousarray(array[:3], dtype=np.float32), geometry)
+
+
+def _read_single(path: Path) -> sitk.Image:
+    """Read a series that is one file, with one frame or several."""
+    image, frames = sitk.ReadImage(str(path)), read_frames(path)
+    return image if frames is None else frames.arrange(image)
 
 
 def write_label(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> None:

@@ -24,7 +24,7 @@ from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, HELD_BYTES, 
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.image_norm import ImageNorm
 from autocrossdim.preprocessing.case import Placement, Spacing, preprocess
-from autocrossdim.preprocessing.resample import orders_for, resample_label
+from autocrossdim.preprocessing.resample import resample_label
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.same_plan import SamePlan
@@ -56,7 +56,7 @@ class ModelInput:
             label: Segmentation by the previous stage on the grid of the cropped case, shape (Z, Y, X).
         """
         place = self.placement
-        label = resample_label(label, place.shape, orders_for(1, place.spacing, place.target))
+        label = resample_label(label, place.shape, place.orders(1))
         return replace(self, image=np.concatenate([self.image, label[None]], dtype=self.image.dtype))
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from autocrossdim.preprocessing.case import Placement
-from autocrossdim.preprocessing.resample import axis_matrix, orders_for
+from autocrossdim.preprocessing.resample import axis_matrix
 from autocrossdim.records.labels import Labels
 
 
@@ -57,7 +57,7 @@ class Axis:
 
 def axes_of(placement: Placement) -> tuple[Axis, Axis]:
     """Return the interpolation along slices and along lines to the resolution of the cropped image."""
-    orders = orders_for(1, placement.target, placement.spacing)
+    orders = placement.orders_back(1)
     z, y = (Axis.between(placement.shape[a], placement.cropped_shape[a], orders[a]) for a in (0, 1))
     return z, y
 
@@ -99,7 +99,7 @@ def slices_at_original_resolution(
     same_lines = placement.shape[1] == placement.cropped_shape[1]
     x = None
     if placement.shape[2] != placement.cropped_shape[2]:
-        order = orders_for(1, placement.target, placement.spacing)[2]
+        order = placement.orders_back(1)[2]
         x = torch.from_numpy(axis_matrix(placement.shape[2], placement.cropped_shape[2], order))
     for logits in _interpolated((logits for slab in slabs for logits in slab.unbind(dim=1)), z):
         # A matrix product along columns, which are contiguous in memory, and a gather along lines: the fastest of four

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from autocrossdim.data.orientation import Reorientation
 from autocrossdim.preprocessing.crop import Box, box_shape, crop, nonzero_box
 from autocrossdim.preprocessing.normalize import normalize
-from autocrossdim.preprocessing.resample import Shape, orders_for, resample_image, resample_label, shape_for
+from autocrossdim.preprocessing.resample import Orders, Shape, orders_for, resample_image, resample_label, shape_for
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.memory import total_memory
@@ -53,6 +53,14 @@ class Placement(BaseModel):
     def cropped_shape(self) -> Shape:
         """Shape (Z, Y, X) of the box, in the plan's order."""
         return box_shape(self.box)
+
+    def orders(self, order: int) -> Orders:
+        """Return the spline order per axis for resampling the box to the grid of the network, see `orders_for`."""
+        return orders_for(order, self.spacing, self.target, self.cropped_shape[0])
+
+    def orders_back(self, order: int) -> Orders:
+        """Return the spline order per axis for resampling from the grid of the network to the box."""
+        return orders_for(order, self.target, self.spacing, self.cropped_shape[0])
 
     def restore(self, cropped: np.ndarray) -> np.ndarray:
         """Put an array that fills the box (plan's order, original resolution) back on the original grid.
@@ -121,7 +129,6 @@ def preprocess(
     target = configuration.target_spacing((z, y, x))
     shape = shape_for(box_shape(box), (z, y, x), target)
     _require_plausible(len(image), shape, (z, y, x), target)
-    image = resample_image(image, shape, orders_for(3, (z, y, x), target))
     placement = Placement(
         original_shape=original_shape,
         transpose=change.order,
@@ -131,12 +138,13 @@ def preprocess(
         target=target,
         shape=shape,
     )
+    image = resample_image(image, shape, placement.orders(3))
 
     def resampled(values: np.ndarray | None) -> np.ndarray | None:
         if values is None:
             return None
         cropped = np.ascontiguousarray(crop(change.apply(values), box))
-        return resample_label(cropped, shape, orders_for(1, (z, y, x), target))
+        return resample_label(cropped, shape, placement.orders(1))
 
     return Preprocessed(image, resampled(label), placement, resampled(previous_stage))
 

@@ -22,12 +22,21 @@ def shape_for(shape: Shape, spacing: tuple[float, ...], target: tuple[float, ...
     return z, y, x
 
 
-def orders_for(order: int, spacing: tuple[float, ...], target: tuple[float, ...]) -> Orders:
+def orders_for(order: int, spacing: tuple[float, ...], target: tuple[float, ...], slices: int) -> Orders:
     """Return the spline order per axis: nearest neighbour along a single axis that is > 3x coarser, else `order`.
 
     nnU-Net's rule: the current spacing decides; if it is not anisotropic, the new one does. An anisotropic spacing with
-    two equally coarse axes decides as well: every axis is interpolated.
+    two equally coarse axes decides as well: every axis is interpolated. So are lines and columns of a single slice,
+    such as a 2D image, which has no spacing across.
+
+    Args:
+        order: Spline order.
+        spacing: Current spacing in mm (z, y, x).
+        target: New spacing in mm (z, y, x).
+        slices: Number of slices along Z at the original resolution.
     """
+    if slices == 1:
+        return order, order, order
     mm = spacing if max(spacing) / min(spacing) > SEPARATE_AXIS_RATIO else target
     coarsest = [axis for axis in range(3) if mm[axis] == max(mm)]
     if len(coarsest) == 1 and max(mm) / min(mm) > SEPARATE_AXIS_RATIO:

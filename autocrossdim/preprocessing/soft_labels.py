@@ -12,7 +12,7 @@ from autocrossdim.preprocessing.arrays import open_array, write_array
 from autocrossdim.preprocessing.case import Placement
 from autocrossdim.preprocessing.crop import crop
 from autocrossdim.preprocessing.positions import read_positions, write_positions
-from autocrossdim.preprocessing.resample import orders_for, resample_image
+from autocrossdim.preprocessing.resample import resample_image
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
 
@@ -76,8 +76,7 @@ def write_soft_labels(
     """
     foreground = probabilities if labels.has_regions else probabilities[1:]
     cropped = np.stack([crop(placement.change.apply(values), placement.box) for values in foreground])
-    orders = orders_for(1, placement.spacing, placement.target)
-    resampled = resample_image(cropped.astype(np.float32), placement.shape, orders)
+    resampled = resample_image(cropped.astype(np.float32), placement.shape, placement.orders(1))
     chunk = tuple(min(n, p) for n, p in zip(placement.shape, patch, strict=True))
     soft = np.rint(resampled * CERTAIN).astype(np.uint8)
     label = np.stack([_most_probable(soft[:, z], labels) for z in range(soft.shape[1])])

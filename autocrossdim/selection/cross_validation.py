@@ -173,9 +173,15 @@ def summarise_candidate(work: CrossValidation, names: Names) -> Summary:
             results = evaluate_cases(pairs, work.plan.labels, processes=work.processes)
             summarise(results, work.plan.labels).write(folder.summary)
             evaluated = _evaluated(folder, ending)
-        # The work folder or the dataset may have been moved since the fold was evaluated.
+        # Since the fold was evaluated, files may have been moved, and groups may have been added or corrected.
         current = [
-            case.model_copy(update={"reference_file": str(references[name]), "prediction_file": str(predictions[name])})
+            case.model_copy(
+                update={
+                    "reference_file": str(references[name]),
+                    "prediction_file": str(predictions[name]),
+                    "group": work.dataset.groups.get(name),
+                }
+            )
             for name, case in evaluated.items()
         ]
         folds.append(summarise(current, work.plan.labels))

@@ -1,7 +1,7 @@
 """Damaged DICOM files are named before GDCM reads them, and none is left out in silence."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +146,10 @@ def test_a_series_without_directions_of_rows_and_columns_has_no_orientation(
     assert (geometry.shape, geometry.orientation) == ((4, 5, 6), None)
 
 
-def test_the_directions_of_a_file_with_several_frames_are_those_in_its_sequences(
-    write_series: Callable[..., list[Any]], tmp_path: Path
-) -> None:
+@pytest.fixture
+def write_frames(write_series: Callable[..., list[Any]], tmp_path: Path) -> Callable[..., Path]:
+    """Write one file with a frame per position (x, y, z): `write_frames(array, positions, slopes=...)`."""
     pydicom = pytest.importorskip("pydicom")
-    (content,) = write_series(tmp_path, np.zeros((1, 5, 6)))
-    (tmp_path / content.filename).unlink()
 
     def sequence(**elements: Any) -> Any:
         item = pydicom.Dataset()
@@ -159,19 +157,89 @@ def test_the_directions_of_a_file_with_several_frames_are_those_in_its_sequences
             setattr(item, keyword, value)
         return pydicom.Sequence([item])
 
-    content.SOPClassUID = content.file_meta.MediaStorageSOPClassUID = pydicom.uid.EnhancedCTImageStorage
-    content.NumberOfFrames, content.PixelData = 3, bytes(3 * 5 * 6 * 2)
-    content.SharedFunctionalGroupsSequence = sequence(
-        PlaneOrientationSequence=sequence(ImageOrientationPatient=content.ImageOrientationPatient),
-        PixelMeasuresSequence=sequence(PixelSpacing=[1, 1], SliceThickness=2),
-    )
-    content.PerFrameFunctionalGroupsSequence = pydicom.Sequence(
-        sequence(PlanePositionSequence=sequence(ImagePositionPatient=[0, 0, 2 * z]))[0] for z in range(3)
-    )
-    del content.ImageOrientationPatient, content.ImagePositionPatient
-    content.save_as(tmp_path / "frames.dcm")
-    geometry = read_dicom_series(tmp_path).geometry
-    assert (geometry.shape, geometry.orientation) == ((3, 5, 6), "SPL")
+    def write(
+        array: np.ndarray,
+        positions: Sequence[Sequence[float]],
+        *,
+        slopes: Sequence[float] | None = None,
+        offset: float = 0,
+        implicit: bool = False,
+    ) -> Path:
+        folder = tmp_path / "frames"
+        (content,) = write_series(folder, array[:1])
+        content.SOPClassUID = content.file_meta.MediaStorageSOPClassUID = pydicom.uid.EnhancedCTImageStorage
+        content.NumberOfFrames, content.PixelData = len(array), array.astype(np.int16).tobytes()
+        content.SharedFunctionalGroupsSequence = sequence(
+            PlaneOrientationSequence=sequence(ImageOrientationPatient=content.ImageOrientationPatient),
+            PixelMeasuresSequence=sequence(PixelSpacing=[1.5, 0.75], SliceThickness=2),
+        )
+        content.PerFrameFunctionalGroupsSequence = pydicom.Sequence(
+            sequence(
+                PlanePositionSequence=sequence(ImagePositionPatient=list(position)),
+                PixelValueTransformationSequence=sequence(
+                    RescaleSlope=slope, RescaleIntercept=offset * index, RescaleType="US"
+                ),
+            )[0]
+            for index, (position, slope) in enumerate(zip(positions, slopes or [1] * len(positions), strict=True))
+        )
+        for keyword in ("ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept"):
+            delattr(content, keyword)
+        if implicit:
+            content.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        content.save_as(content.filename, implicit_vr=implicit, little_endian=True)
+        return folder
+
+    return write
+
+
+FRAMES = np.arange(4 * 5 * 6).reshape(4, 5, 6)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_the_geometry_of_a_file_with_several_frames_is_that_in_its_sequences(
+    implicit: bool, write_frames: Callable[..., Path]
+) -> None:
+    """GDCM calls the voxels 1 mm wide where positions are rounded, and reads no directions of implicit files."""
+    folder = write_frames(FRAMES, [(-4, 7, 0), (-4, 7, 3.001), (-4, 7, 5.998), (-4, 7, 9)], implicit=implicit)
+    image = read_dicom_series(folder)
+    assert image.geometry.orientation == "SPL"
+    assert (image.geometry.spacing, image.geometry.origin) == ((3.0, 1.5, 0.75), (-4.0, 7.0, 0.0))
+    np.testing.assert_array_equal(image.array[0], FRAMES)
+
+
+def test_frames_are_read_in_the_order_of_their_positions(write_frames: Callable[..., Path]) -> None:
+    order = [2, 0, 3, 1]
+    image = read_dicom_series(write_frames(FRAMES, [(-4, 7, 3 * z) for z in order]))
+    assert (image.geometry.spacing, image.geometry.origin) == ((3.0, 1.5, 0.75), (-4.0, 7.0, 0.0))
+    np.testing.assert_array_equal(image.array[0][order], FRAMES)
+
+
+def test_frames_keep_their_values_if_each_is_scaled_by_a_slope_of_its_own(write_frames: Callable[..., Path]) -> None:
+    slopes = [0.3, 0.25, 1000, 1.5]
+    folder = write_frames(FRAMES, [(-4, 7, 3 * z) for z in range(4)], slopes=slopes, offset=-7)
+    expected = FRAMES * np.array(slopes).reshape(-1, 1, 1) - 7 * np.arange(4).reshape(-1, 1, 1)
+    np.testing.assert_allclose(read_dicom_series(folder).array[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("heights", "message"),
+    [([0, 3, 6, 12], "unevenly spaced"), ([0, 0, 3, 3], "4 slices at only 2 positions")],
+    ids=["gap", "phases"],
+)
+def test_frames_that_are_no_volume_are_refused(
+    heights: list[float], message: str, write_frames: Callable[..., Path]
+) -> None:
+    with pytest.raises(UserError, match=message):
+        read_dicom_series(write_frames(FRAMES, [(-4, 7, z) for z in heights]))
+
+
+def test_slices_of_another_pixel_spacing_are_named(write_series: Callable[..., list[Any]], tmp_path: Path) -> None:
+    """ITK takes the spacing of the first slice for all."""
+    odd = write_series(tmp_path, FRAMES)[2]
+    odd.PixelSpacing = [3.0, 1.5]
+    odd.save_as(odd.filename)
+    with pytest.raises(UserError, match=f"{Path(odd.filename).name}: its pixel spacing differs"):
+        read_dicom_series(tmp_path)
 
 
 def test_slices_keep_their_values_if_each_is_scaled_by_a_slope_of_its_own(

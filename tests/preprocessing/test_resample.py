@@ -1,9 +1,15 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.transform import resize
 
+from autocrossdim.inference.restore import slices_at_original_resolution
+from autocrossdim.preprocessing.case import preprocess
 from autocrossdim.preprocessing.resample import orders_for, resample_image, resample_label, shape_for
 
 SIZES = st.tuples(*[st.integers(1, 14)] * 3)
@@ -57,7 +63,25 @@ def test_the_same_shape_is_the_same_image() -> None:
     ],
 )
 def test_only_one_much_coarser_axis_is_not_interpolated(spacing, target, orders) -> None:  # type: ignore[no-untyped-def]
-    assert orders_for(3, spacing, target) == orders
+    assert orders_for(3, spacing, target, 9) == orders
+
+
+@pytest.mark.parametrize("spacing", [(1, 4, 1), (1, 4, 3.9), (5, 1, 1), (1, 0.1, 0.1)])
+def test_lines_and_columns_of_a_single_slice_are_interpolated(spacing: tuple[float, float, float]) -> None:
+    """As in nnU-Net, where 2D images have a spacing of 999 across; here, it is 1."""
+    assert orders_for(3, spacing, (1, 1, 1), 1) == (3, 3, 3)
+    assert orders_for(1, (1, 1, 1), spacing, 1) == (1, 1, 1)
+
+
+def test_a_picture_with_high_pixels_is_interpolated_there_and_back(make_plan: Callable[..., Any]) -> None:
+    plan = make_plan(2, (1.0, 1.0))
+    ramp = np.arange(1, 9, dtype=np.float32)[None, None, :, None] * np.ones((1, 1, 1, 6), np.float32)
+    case = preprocess(ramp, (1.0, 4.0, 1.0), plan, plan.configuration())
+    lines = case.image[0, 0, :, 0]
+    assert len(lines) == 32
+    np.testing.assert_allclose(np.diff(lines[8:24]), 0.25, atol=0.02)
+    (back,) = slices_at_original_resolution([torch.from_numpy(case.image)], case.placement)
+    np.testing.assert_allclose(back[0, :, 0], ramp[0, 0, :, 0], atol=0.2)
 
 
 def test_shapes_follow_the_spacing_and_keep_a_voxel() -> None:

@@ -189,6 +189,18 @@ def test_a_corrected_label_is_evaluated_again_and_the_case_is_named(trained: Tra
     assert trained.loaded == []
 
 
+def test_groups_that_were_added_after_training_count_in_the_intervals(
+    trained: Trained, edit_json: Callable[..., None]
+) -> None:
+    trained.train("dx", HIGH)
+    assert trained.find_best().case_score.n_groups == len(CASES)
+    groups = {name: f"p{index // 2}" for index, name in enumerate(CASES)}
+    edit_json(trained.raw, groups=groups)
+    assert trained.find_best().case_score.n_groups == 3
+    results = Summary.read(trained.space.summary("dx")).metric_per_case
+    assert {case.file.removesuffix(".nii.gz"): case.group for case in results} == groups
+
+
 def test_folds_from_before_cases_came_and_went_are_compared_and_named(trained: Trained) -> None:
     """Case c is gone, and f came: fold 1 has fewer cases, and fold 2 validates f although it was not trained for it."""
     trained.train("dx", RIGHT)

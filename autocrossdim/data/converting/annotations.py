@@ -79,7 +79,10 @@ def _segments(path: Path, name: str, geometry: Geometry) -> Mask:
 
 
 def _contours(path: Path, name: str, geometry: Geometry) -> Mask:
-    """Return the pixels whose centres are inside the contours; contours within others in a slice are holes."""
+    """Return the pixels whose centres are inside the contours.
+
+    Contours within others in a slice are holes, but one that is listed twice counts once.
+    """
     from pydicom import dcmread
     from skimage.draw import polygon2mask
 
@@ -90,11 +93,15 @@ def _contours(path: Path, name: str, geometry: Geometry) -> Mask:
     for region in content.get("ROIContourSequence", []):
         if int(region.ReferencedROINumber) not in numbers:
             continue
-        inside = np.zeros(geometry.shape, np.bool_)
+        inside, outlines = np.zeros(geometry.shape, np.bool_), set[frozenset[Any]]()
         for contour in region.get("ContourSequence", []):
             points = np.asarray(contour.ContourData, float).reshape(-1, 3)
             if not str(contour.ContourGeometricType).startswith("CLOSED_PLANAR"):
                 continue  # points and open lines have no inside
+            outline = frozenset(map(tuple, points.round(3)))  # from any point, in either direction
+            if outline in outlines:
+                continue
+            outlines.add(outline)
             index = np.c_[points, np.ones(len(points))] @ inverse[:3].T  # voxels (z, y, x)
             z = round(float(index[:, 0].mean()))
             if np.abs(index[:, 0] - z).max() > PLANE_TOLERANCE or not 0 <= z < geometry.shape[0]:

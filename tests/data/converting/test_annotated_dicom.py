@@ -1,5 +1,6 @@
 """DICOM series with DICOM-SEG (written by highdicom) and RTSTRUCT files."""
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -160,6 +161,22 @@ def test_a_hole_is_a_contour_inside_another(tmp_path: Path) -> None:
     geometry = autocrossdim.data.images.read_dicom_series(tmp_path / "p0").geometry
     mask = annotations.structure_mask(tmp_path / "rt.dcm", "ring", geometry)
     np.testing.assert_array_equal(mask, expected() == 1)
+
+
+def test_a_contour_that_is_listed_twice_is_no_hole(tmp_path: Path) -> None:
+    """The second time from another point and in the other direction."""
+    slices = write_series(tmp_path / "p0", 0)
+    write_contours(tmp_path / "rt.dcm", slices, organ=ORGAN)
+    content = pydicom.dcmread(tmp_path / "rt.dcm")
+    contours = content.ROIContourSequence[0].ContourSequence
+    again = copy.deepcopy(contours[0])
+    again.ContourData = np.roll(np.reshape(again.ContourData, (-1, 3))[::-1], 1, axis=0).ravel().tolist()
+    contours.append(again)
+    content.save_as(tmp_path / "rt.dcm")
+    geometry = autocrossdim.data.images.read_dicom_series(tmp_path / "p0").geometry
+    expected = np.zeros(SHAPE, np.bool_)
+    expected[ORGAN] = True
+    np.testing.assert_array_equal(annotations.structure_mask(tmp_path / "rt.dcm", "organ", geometry), expected)
 
 
 def test_regions_and_files_with_the_same_structure_are_joined(tmp_path: Path) -> None:

@@ -56,6 +56,16 @@ def test_labels_and_channels_can_be_named(tmp_path: Path, convert, write_pair) -
         autocrossdim.convert(source, tmp_path / "other", label={"organ": 3}, processes=1)
 
 
+def test_a_case_whose_channels_have_other_numbers_is_a_fault(tmp_path: Path, write_pair) -> None:
+    """Its second channel would be taken for the first one of the others."""
+    source = tmp_path / "mr"
+    for name, numbers in (("a", (0, 1)), ("b", (1, 2)), ("c", (0, 1))):
+        for number in numbers:
+            write_pair(source / "images" / f"{name}_{number:04d}.nii.gz", source / "labels" / f"{name}.nii.gz")
+    with pytest.raises(UserError, match="case 'b': its channels are numbered 0001, 0002 instead of 0000, 0001"):
+        autocrossdim.convert(source, tmp_path / "out", processes=1)
+
+
 def test_labels_without_a_name_are_reported_with_their_values(
     tmp_path: Path, write_pair, succeed: Callable[..., str]
 ) -> None:

@@ -1,6 +1,8 @@
 """One directory of images and one of labels, whose files belong together by name."""
 
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autocrossdim.data.converting.description import Description, SourceCase
@@ -13,7 +15,7 @@ from autocrossdim.data.converting.named import (
 )
 from autocrossdim.data.converting.registry import Wishes, layout
 from autocrossdim.data.converting.sources import ImageFile, LabelFile
-from autocrossdim.data.images import ENDINGS
+from autocrossdim.data.images import ENDINGS, file_ending
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory
 from autocrossdim.system.text import counted, listed
@@ -80,9 +82,26 @@ def describe(source: Path, wishes: Wishes) -> Description:
         cases=cases,
         file_ending=common_ending(cases),
         about=unknown_about(source),
-        faults=[*faults, *wrong, *unreadable],
+        faults=[*faults, *wrong, *_misnumbered(images), *unreadable],
         warnings=[*unnamed, *without_label(cases)],
     )
+
+
+def _misnumbered(images: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Return a fault for each case whose channels have other numbers than usual: one of them would be another image."""
+    numbers = {name: tuple(_channel(file) for file in files) for name, files in images.items() if len(files) > 1}
+    usual = Counter(numbers.values()).most_common(1)[0][0] if numbers else ()
+    return [
+        f"case '{name}': its channels are numbered {', '.join(found)} instead of {', '.join(usual)}. Rename its files."
+        for name, found in numbers.items()
+        if len(found) == len(usual) and found != usual
+    ]
+
+
+def _channel(file: Path) -> str:
+    """Return the number of the channel that a file name ends with; `none` if it has no number."""
+    match = _CHANNEL.search(file.name[: -len(file_ending(file))])
+    return match[1] if match else "none"
 
 
 def _folders(source: Path) -> tuple[Path, Path] | None:

@@ -120,13 +120,20 @@ def choose(
 
 
 def near_duplicates(scans: Sequence[ScanMeasures]) -> set[frozenset[str]]:
-    """Return the pairs of scans whose features, standardised over the scans, hardly differ."""
-    from scipy.spatial.distance import pdist  # slow to import
+    """Return the pairs of scans whose features, standardised over the scans, hardly differ.
 
+    Distances are relative to those of the typical scan to the others, so that a few scans unlike all others, such as
+    damaged ones, do not make the rest look alike.
+    """
+    from scipy.spatial.distance import pdist, squareform  # slow to import
+
+    if len(scans) < 2:
+        return set()
     features = np.array([scan.features for scan in scans], np.float64)
     features /= np.maximum(features.std(axis=0), 1e-12)
     distances = pdist(features)  # of every pair, in the order of `combinations`; the number of features cancels out
-    near = distances < NEAR * np.median(distances) if len(distances) else []
+    others = squareform(distances)[~np.eye(len(scans), dtype=bool)].reshape(len(scans), -1)
+    near = distances < NEAR * np.median(np.median(others, axis=1))
     pairs = combinations([scan.case for scan in scans], 2)
     return {frozenset(pair) for pair, is_near in zip(pairs, near, strict=True) if is_near}
 

@@ -9,6 +9,7 @@ from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.inference.inputs import existing_files
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.likeness import beyond_limit
 from autocrossdim.records.suggestions import MethodName, ScanMeasures, Suggestion, Suggestions
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.selection.query import METHODS, Candidate, Ranking
@@ -152,7 +153,7 @@ def _with_caution(why: str, scan: ScanMeasures) -> str:
     if scan.expected_dice is None:
         why += "; nothing was segmented in it"
     if scan.unlike_training is not None and scan.unlike_training > 1:
-        why += f"; unlike the training data ({scan.unlike_training:.1f} times the limit), check the image first"
+        why += f"; unlike the training data ({beyond_limit(scan.unlike_training)}), check the image first"
     return why
 
 

@@ -16,6 +16,7 @@ from autocrossdim.networks.weights import resolve_weights
 from autocrossdim.records.checkpoint import PREVIOUS, Checkpoint
 from autocrossdim.records.network import NetworkPlan
 from autocrossdim.records.workspace import FoldFolder
+from autocrossdim.system.console import warn
 from autocrossdim.system.errors import UserError
 
 
@@ -60,20 +61,29 @@ def _trained(weights: str, folder: FoldFolder) -> tuple[str, Checkpoint] | None:
     """Return the trained model that `weights` names and where it comes from; None for encoder weights or `random`."""
     if is_on_hub(weights):
         found = fetch(weights)
-        return found.name, _exported(ModelFile.read(found.path), folder)
+        return found.name, _exported(ModelFile.read(found.path), folder, found.name)
     if weights.endswith(SUFFIX):
-        return weights, _exported(ModelFile.read(weights), folder)
+        return weights, _exported(ModelFile.read(weights), folder, weights)
     file = _checkpoint_file(weights, folder)
     return None if file is None else (str(file), Checkpoint.read(file))
 
 
-def _exported(file: ModelFile, folder: FoldFolder) -> Checkpoint:
-    """Return the same fold of the same configuration; of another dataset, the first one if that does not exist."""
+def _exported(file: ModelFile, folder: FoldFolder, source: str) -> Checkpoint:
+    """Return the same fold of the same configuration; of another dataset, the first one if that does not exist.
+
+    The file names no case, so a validation case on which the fold was trained cannot be found, and a warning must do.
+    """
     name = folder.configuration if folder.configuration in file.folds else next(iter(file.folds))
     fold = folder.fold
     # Another fold of the same dataset was trained on the validation cases of this one; requesting this one then fails.
     if f"fold_{fold}" not in file.folds[name] and file.plan.dataset != folder.workspace.dataset:
         fold = file.folds[name][0].removeprefix("fold_")
+    if file.plan.dataset == folder.workspace.dataset and fold != "all":
+        warn(
+            f"{source}: was trained on a dataset of the same name, {file.plan.dataset}, and does not list the cases. "
+            f"Unless the folds were the same, fold {fold} may start from weights that were trained on its validation "
+            "cases, which makes its results too good. After cases were added, use --weights previous."
+        )
     (checkpoints,) = file.checkpoints(fold=[fold], config=[name])
     return next(checkpoints)[1]
 

@@ -284,7 +284,7 @@ def _places(splits: Sequence[Split], added: Collection[str]) -> str:
     """Return a sentence on the folds that validate the new cases, with a space before it; empty without any."""
     new = {fold: [name for name in split.val if name in added] for fold, split in enumerate(splits)}
     places = [f"{listed(names, 10)} by fold {fold}" for fold, names in new.items() if names]
-    return f" New cases are validated: {', '.join(places)}." if places else ""
+    return f" New cases are validated: {'; '.join(places)}." if places else ""
 
 
 def _own_splits(dataset: Dataset) -> Path | None:

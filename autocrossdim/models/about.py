@@ -42,11 +42,20 @@ class Fold(_Part):
     """How one fold was trained. With `channel_dropout`, cases without some of the channels can be predicted."""
 
     training_cases: int
+    unlabelled_scans: int = 0
     validation_cases: int
     epochs: int
     steps: int
     channel_dropout: float = 0.0
     start: Start
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `unlabelled_scans` out where there are none, so that earlier versions can read the file."""
+        content: dict[str, Any] = dump(self)
+        if not self.unlabelled_scans:
+            content.pop("unlabelled_scans", None)
+        return content
 
 
 class Score(_Part):

@@ -120,6 +120,7 @@ def _with_configuration(plan: Plan | None, checkpoint: Checkpoint) -> Plan:
 def _fold(checkpoint: Checkpoint) -> about.Fold:
     return about.Fold(
         training_cases=len(checkpoint.split["train"]),
+        unlabelled_scans=len(checkpoint.split.get("unlabelled", ())),
         validation_cases=len(checkpoint.split["val"]),
         epochs=checkpoint.run.epoch,
         steps=checkpoint.run.step,

@@ -288,15 +288,17 @@ def with_stages(
 
 
 def _folds(model: Path, wanted: Sequence[Fold]) -> list[Path]:
+    is_student = model.resolve().name.endswith(DISTILLED)
+    command = "distil" if is_student else "train"
     if wanted:
         folders = [FoldFolder(model / f"fold_{fold}") for fold in wanted]
         missing = [folder.root.name for folder in folders if not folder.latest.exists()]
         if missing:
-            raise UserError(f"{model}: {', '.join(missing)} is not trained. Run `autocrossdim train` for it.")
+            raise UserError(f"{model}: {', '.join(missing)} is not trained. Run `autocrossdim {command}` for it.")
         return [folder.latest for folder in folders]
     numbered, complete = (sorted(model.glob(f"fold_{name}/checkpoint_latest")) for name in ("[0-9]*", "all"))
     # One network is what a student is for.
-    found = complete or numbered if model.resolve().name.endswith(DISTILLED) else numbered or complete
+    found = complete or numbered if is_student else numbered or complete
     if not found:
-        raise UserError(f"{model}: no trained fold. Run `autocrossdim train` first.")
+        raise UserError(f"{model}: no trained fold. Run `autocrossdim {command}` first.")
     return found

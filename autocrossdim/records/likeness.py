@@ -92,10 +92,23 @@ class Familiarity(BaseModel):
         """
         may_be_contrast = self.differs_in in ("intensity", FEATURES)
         return (
-            f"unlike the training data ({self.words}, {self.score:.1f} times the limit). Check the image, and treat "
+            f"unlike the training data ({self.words}, {beyond_limit(self.score)}). Check the image, and treat "
             "this segmentation with caution."
             f"{'' if adapted or not may_be_contrast else CONTRAST}"
         )
+
+
+def beyond_limit(score: float) -> str:
+    """Return how far a distance above the limit is beyond it.
+
+    Args:
+        score: Distance in units of the limit.
+
+    Example:
+        >>> [beyond_limit(score) for score in (1.04, 1.06, 3.14)]
+        ['just above the limit', '1.1 times the limit', '3.1 times the limit']
+    """
+    return f"{score:.1f} times the limit" if score >= 1.05 else "just above the limit"
 
 
 class HeldOutCases(BaseModel):

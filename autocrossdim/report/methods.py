@@ -151,7 +151,7 @@ def _validation(folds: int, checkpoints: Sequence[Checkpoint]) -> str:
 
 
 def _described(name: str | None, checkpoints: Sequence[Checkpoint], *, one: str) -> str:
-    """Return a sentence on starting weights and length of training.
+    """Return a sentence on starting weights, length of training and unlabelled scans.
 
     Args:
         name: Name of the configuration, if there are several.
@@ -163,7 +163,10 @@ def _described(name: str | None, checkpoints: Sequence[Checkpoint], *, one: str)
     steps = [checkpoint.run.step for checkpoint in checkpoints]
     length = _range([each.run.epoch for each in checkpoints], "epoch")
     length += f" ({_range(steps, 'optimiser step')})" if all(steps) else ""
-    return f"{subject} was trained for {length}, starting from {_distinct(_weights(start) for start in starts)}."
+    weights = _distinct(_weights(start) for start in starts)
+    scans = [len(checkpoint.split.get("unlabelled", ())) for checkpoint in checkpoints]
+    unlabelled = f", and also learned from {_range(scans, 'unlabelled scan')}" if any(scans) else ""
+    return f"{subject} was trained for {length}, starting from {weights}{unlabelled}."
 
 
 def _learning(checkpoints: Sequence[Checkpoint]) -> list[str]:
@@ -213,10 +216,12 @@ def _trained(name: str, checkpoints: Sequence[Checkpoint]) -> Rows:
     seed = settings.pop("seed", None)
     if checkpoints[0].plan.configuration(name).previous_stage is None:
         settings = {key: value for key, value in settings.items() if not key.startswith("stage_")}
+    scans = [len(each.split.get("unlabelled", ())) for each in checkpoints]
     minutes = _each((each.run.seconds / 60 for each in checkpoints if each.run.seconds), ",.1f")
     rows = [
         (f"{name}: folds described", ", ".join(str(each.fold) for each in checkpoints)),
         (f"{name}: training cases per fold", _each(len(each.split.get("train", ())) for each in checkpoints)),
+        (f"{name}: unlabelled scans per fold", _each(scans) if any(scans) else ""),
         (f"{name}: epochs per fold", _each(each.run.epoch for each in checkpoints)),
         # Those of the 2D network that a 3D network starts from are not included.
         (f"{name}: optimiser steps per fold", _each(each.run.step for each in checkpoints if each.run.step)),

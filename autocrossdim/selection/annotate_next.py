@@ -9,6 +9,7 @@ from autocrossdim.data.dataset import Case, Dataset
 from autocrossdim.inference.inputs import existing_files
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.records.fingerprint import Fingerprint
+from autocrossdim.records.likeness import beyond_limit
 from autocrossdim.records.suggestions import MethodName, ScanMeasures, Suggestion, Suggestions
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.selection.query import METHODS, Candidate, Ranking
@@ -120,13 +121,20 @@ def choose(
 
 
 def near_duplicates(scans: Sequence[ScanMeasures]) -> set[frozenset[str]]:
-    """Return the pairs of scans whose features, standardised over the scans, hardly differ."""
-    from scipy.spatial.distance import pdist  # slow to import
+    """Return the pairs of scans whose features, standardised over the scans, hardly differ.
 
+    Distances are relative to those of the typical scan to the others, so that a few scans unlike all others, such as
+    damaged ones, do not make the rest look alike.
+    """
+    from scipy.spatial.distance import pdist, squareform  # slow to import
+
+    if len(scans) < 2:
+        return set()
     features = np.array([scan.features for scan in scans], np.float64)
     features /= np.maximum(features.std(axis=0), 1e-12)
     distances = pdist(features)  # of every pair, in the order of `combinations`; the number of features cancels out
-    near = distances < NEAR * np.median(distances) if len(distances) else []
+    others = squareform(distances)[~np.eye(len(scans), dtype=bool)].reshape(len(scans), -1)
+    near = distances < NEAR * np.median(np.median(others, axis=1))
     pairs = combinations([scan.case for scan in scans], 2)
     return {frozenset(pair) for pair, is_near in zip(pairs, near, strict=True) if is_near}
 
@@ -145,7 +153,7 @@ def _with_caution(why: str, scan: ScanMeasures) -> str:
     if scan.expected_dice is None:
         why += "; nothing was segmented in it"
     if scan.unlike_training is not None and scan.unlike_training > 1:
-        why += f"; unlike the training data ({scan.unlike_training:.1f} times the limit), check the image first"
+        why += f"; unlike the training data ({beyond_limit(scan.unlike_training)}), check the image first"
     return why
 
 

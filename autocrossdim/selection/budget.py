@@ -82,13 +82,14 @@ def differences(budgets: Mapping[str, Sequence[Budget]]) -> list[str]:
         if uneven:
             sentences.append(f"The folds of {name} were trained with different settings: {uneven}.")
     steps, minutes = ([mean(folds) for folds in budgets.values()] for mean in (mean_steps, mean_minutes))
-    if not (_similar(steps) or _similar(minutes)):
+    if len(budgets) > 1 and not (_similar(steps) or _similar(minutes)):
+        differ = "may differ" if None in steps and None in minutes else "differ"
         spent = ", ".join(
             f"{name} {_number(mean_steps(folds), ',.0f')} steps in {_number(mean_minutes(folds), ',.1f')} minutes"
             for name, folds in budgets.items()
         )
         sentences.append(
-            f"Training budgets per fold differ: {spent}. Part of the difference in Dice may come from this. "
+            f"Training budgets per fold {differ}: {spent}. Part of the difference in Dice may come from this. "
             "To compare configurations at equal cost, train them with the same --max-time."
         )
     different = _settings([(name, folds[0].settings) for name, folds in budgets.items()])

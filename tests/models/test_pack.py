@@ -159,6 +159,17 @@ def test_a_file_keeps_whether_channels_may_be_missing(copied: Path, tmp_path: Pa
         assert found[1].channel_dropout == share
 
 
+def test_unlabelled_scans_are_stated_and_not_named(copied: Path, tmp_path: Path) -> None:
+    fold = copied / "models" / "dx" / "fold_0" / "checkpoint_latest"
+    split = Checkpoint.read(fold).split
+    change(fold, split={**split, "unlabelled": ["Jane_Doe_1", "Jane_Doe_2", "Jane_Doe_3"]})
+    content = texts(export(copied.name, tmp_path / "taught.acd", work=copied.parent))
+    assert "| dx fold_0 | 2 and 3 unlabelled | 2 |" in content["MODEL_CARD.md"]
+    assert "| dx fold_1 | 2 | 2 |" in content["MODEL_CARD.md"]
+    assert content["about.json"].count("unlabelled_scans") == 1
+    assert not any("Jane" in text for text in content.values())
+
+
 def test_codes_of_labels_travel_with_the_file(copied: Path, tmp_path: Path) -> None:
     codes = {"block": {"value": "10200004", "meaning": "Liver"}}
     write_json(copied / "dataset.json", {"labels": {"background": 0, "block": 1}, "codes": codes})

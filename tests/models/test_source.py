@@ -35,3 +35,9 @@ def test_a_damaged_choice_of_find_best_is_an_error(workspace: Workspace) -> None
     workspace.best.write_text(json.dumps(["dx"]))
     with pytest.raises(UserError, match=r"best\.json: damaged"):
         open_model("901", work=workspace.root.parent).selection()
+
+
+@pytest.mark.parametrize("fold", [(), (0,)])
+def test_a_missing_student_is_to_be_distilled(workspace: Workspace, fold: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"Run `autocrossdim distil`"):
+        open_model("901", work=workspace.root.parent).selection(config=["dx_distilled"], fold=fold)

@@ -75,6 +75,12 @@ def test_checkpoints_are_described_and_missing_facts_left_out(make_plan: Callabl
     assert found["dx: hyper-parameters"] == "warmup = 0.1"
     assert "dx: training minutes per fold" not in found
     assert found["Command: plan"] == f"autocrossdim plan_and_preprocess {plan.dataset}"
+    assert "dx: unlabelled scans per fold" not in found
+    replace(checkpoint, split={**checkpoint.split, "unlabelled": ["u", "v"]}).write(workspace.fold("dx", 0).latest)
+    text, found = described()
+    assert text.endswith("starting from timm/b0.ra, and also learned from 0 to 2 unlabelled scans.")
+    assert found["dx: unlabelled scans per fold"] == "2, 0"
+    workspace.fold("dx", 0).latest.unlink()
     assert found["Spacing (z, y, x), mm"] == "median 3 × 1 × 1; 3 × 1 × 1 to 3 × 1 × 1"
 
     used = Environment(

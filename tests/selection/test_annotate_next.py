@@ -43,6 +43,15 @@ def test_a_copy_with_little_noise_is_a_near_duplicate() -> None:
     assert near_duplicates(scans[:1]) == set()
 
 
+def test_an_outlier_does_not_make_the_other_scans_near_duplicates() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(4, 40))
+    features[3] = features[0] + random.normal(scale=0.05, size=40)
+    features[2] += 20  # a damaged scan
+    scans = [scan(str(index), 0.1).model_copy(update={"features": tuple(row)}) for index, row in enumerate(features)]
+    assert near_duplicates(scans) == {frozenset("03")}
+
+
 @pytest.mark.parametrize(
     ("extent", "count", "expected"),
     [((10, 19), 2, (12, 17)), ((0, 8), 3, (1, 4, 7)), ((4, 5), 6, (4, 5)), ((3, 3), 1, (3,)), ((0, 9), 0, ())],

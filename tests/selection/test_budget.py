@@ -66,7 +66,9 @@ def test_a_trainer_that_records_neither_steps_nor_time_is_no_error(checkpoint: C
     assert mean_steps([silent]) is None
     assert mean_minutes([silent]) is None
     sentence = differences({"omnia": [budget(100, 1)], "dx": [silent]})[0]
+    assert sentence.startswith("Training budgets per fold may differ: omnia 100 steps")
     assert "dx an unknown number of steps in an unknown number of minutes" in sentence
+    assert differences({"dx": [silent]}) == []
 
 
 def test_equal_steps_or_equal_times_are_equal_budgets() -> None:

@@ -23,11 +23,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory, write_model: Callable[...
     ("dataset", "fold"), [("Dataset001_Tiny", 0), ("Dataset002_Other", 0), ("Dataset002_Other", 3)]
 )
 def test_training_starts_from_an_exported_file(
-    exported: ModelFile, tmp_path: Path, make_plan: Callable[..., Any], dataset: str, fold: int
+    exported: ModelFile,
+    tmp_path: Path,
+    make_plan: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    dataset: str,
+    fold: int,
 ) -> None:
     plan = make_plan(dims=2)
     folder = Workspace(tmp_path / dataset).fold("omnia", fold)
     network, provenance = starting_network(plan.network_plan(plan.configuration()), str(exported.path), folder)
+    assert ("a dataset of the same name" in capsys.readouterr().err) == (dataset == "Dataset001_Tiny")
     (((_, checkpoint),),) = exported.checkpoints()
     for name, value in network.state_dict().items():
         assert torch.equal(value, checkpoint.network[name]), name

@@ -52,8 +52,9 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
         transfer(checkpoint.network, source_plan, network, name)
         run = checkpoint.run
         provenance = {"model": name, "steps": run.step, "seconds": run.seconds, "started_from": checkpoint.provenance}
-        if checkpoint.plan.dataset == folder.workspace.dataset:  # elsewhere, the same names are other cases
-            provenance |= checkpoint.trained_on.provenance()
+        provenance |= checkpoint.trained_on.provenance()
+        if checkpoint.plan.dataset != folder.workspace.dataset:  # there, the same names are other cases
+            provenance["cases"] = []
     return network, {**provenance, "report": asdict(network.load_report)}
 
 

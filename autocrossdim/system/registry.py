@@ -14,5 +14,8 @@ def find(group: Literal["planners", "trainers"], name: str) -> Any:
     """
     known = {point.name: point for point in entry_points(group=f"autocrossdim.{group}")}
     if name not in known:
-        raise UserError(f"No {group[:-1]} is called '{name}'. Installed: {', '.join(sorted(known)) or 'none'}.")
+        raise UserError(
+            f"No {group[:-1]} is called '{name}'. Installed: {', '.join(sorted(known)) or 'none'}. Install the package "
+            "that provides it, or choose one of these when planning."
+        )
     return known[name].load()

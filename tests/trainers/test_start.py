@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import torch
 
 from autocrossdim.models.model_file import ModelFile
 from autocrossdim.models.pack import pack
-from autocrossdim.records.workspace import Workspace
+from autocrossdim.records.checkpoint import Checkpoint
+from autocrossdim.records.workspace import FoldFolder, Workspace
 from autocrossdim.system.errors import UserError
 from trainers.start import starting_network
 
@@ -49,3 +51,16 @@ def test_a_fold_never_starts_from_one_that_was_trained_on_its_validation_cases(
     folder = Workspace(tmp_path / "Dataset001_Tiny").fold("omnia", 1)
     with pytest.raises(UserError, match=r"--fold 1: .*tiny\.acd contains fold_0"):
         starting_network(plan.network_plan(plan.configuration()), str(exported.path), folder)
+
+
+@pytest.mark.parametrize(("dataset", "cases"), [("Dataset001_Tiny", ["a"]), ("Dataset002_Other", [])])
+def test_scans_that_a_model_learned_from_are_recognised_in_other_datasets_by_their_content_only(
+    tmp_path: Path, write_model: Callable[..., Path], make_plan: Callable[..., Any], dataset: str, cases: list[str]
+) -> None:
+    plan = make_plan(dims=2)
+    file = FoldFolder(write_model(tmp_path / "model", dims=2) / "fold_0").latest
+    replace(Checkpoint.read(file), split={"train": ["a"], "val": []}, sources={"a": "digest"}).write(file)
+    folder = Workspace(tmp_path / dataset).fold("omnia", 0)
+    _, provenance = starting_network(plan.network_plan(plan.configuration()), str(file), folder)
+    assert provenance["cases"] == cases
+    assert provenance["contents"] == {"digest": "a"}

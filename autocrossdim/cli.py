@@ -232,7 +232,7 @@ def _instead(error: Any, words: list[str]) -> str:
     if unknown is None or context is None:
         return ""
     # Of `-num_gpus`, the error names the first letter.
-    given = next((word for word in words if word.startswith(unknown)), unknown)
+    given = unknown if unknown in words else next((word for word in words if word.startswith(unknown)), unknown)
     parameters = context.command.params
     if _NNUNET.get(given) in {name for each in parameters for name in (*each.opts, *each.secondary_opts)}:
         return f" Use {_NNUNET[given]} instead of {given}."

@@ -36,7 +36,7 @@ STEPS_PER_EPOCH, EPOCHS = 50, 8
 
 
 class DiceAnd(nn.Module):
-    """Dice plus another function of the cross-entropy of each voxel than its mean; for exclusive labels."""
+    """Dice plus a reduction of the voxelwise cross-entropy other than its mean; for exclusive labels."""
 
     def __init__(self, mean: Any) -> None:
         super().__init__()

@@ -42,16 +42,16 @@ CONTINUE = "It is kept. To train on the present cases, continue from its weights
 class DefaultTrainer:
     """Trains folds; see `autocrossdim.commands.plugins.Trainer`.
 
-    A trainer that learns otherwise inherits from it and replaces `make_loss` or `make_optimizer`.
+    A trainer with another loss or optimiser subclasses it and overrides `make_loss` or `make_optimizer`.
     """
 
     def make_loss(self, run: Run) -> Loss:
         """Return the loss, which takes the output of the network and the target.
 
         The output is a tensor (B, K, *patch) or, with deep supervision, a list of those at decreasing resolution; the
-        target is as `trainers.loss.DiceCrossEntropy.forward` takes it. `trainers.loss.DeepSupervision` makes a loss of
-        tensors one of lists. Where structures were not annotated in every case, targets may also name the sets of
-        classes of `run.class_sets`.
+        target is as `trainers.loss.DiceCrossEntropy.forward` takes it. `trainers.loss.DeepSupervision` turns a loss on
+        one output into a loss on a list of outputs. Where structures were not annotated in every case, targets may also
+        name the sets of classes of `run.class_sets`.
         """
         return usual_loss(run)
 
@@ -108,7 +108,7 @@ class DefaultTrainer:
         is_new = bool(discarded) or (run.task.restart and run.task.weights == PREVIOUS)
         resumed = None if is_new else existing_checkpoint(run)
         if resumed is not None and is_finished(run, resumed):
-            _finish(run, resumed, fabric)
+            _report_finished(run, resumed, fabric)
             return
         if run.task.prepare is not None:
             run.task.prepare()
@@ -124,8 +124,8 @@ class DefaultTrainer:
         train(run, learner, fabric, resumed)
 
 
-def _finish(run: Run, trained: Checkpoint, fabric: Fabric) -> None:
-    """Say that nothing is left to train, and which requests that leaves unheeded."""
+def _report_finished(run: Run, trained: Checkpoint, fabric: Fabric) -> None:
+    """Say that nothing is left to train, and which requested settings are not applied."""
     again = ", last with --weights previous" if was_continued(run, trained) else ""
     other_cases = outgrown(run, trained)
     say(f"{run.name}: {f'{other_cases}. {CONTINUE}' if other_cases else f'already trained{again}.'}")

@@ -222,7 +222,7 @@ def _fingerprint(project: "Project", change: "CaseChange", processes: int, overw
             say(f"{counted(len(changed), 'case')} changed since the dataset was measured: {listed(changed, 10)}.")
     fingerprint, report = extract(dataset, processes)
     for warning in report.warnings:
-        advise(warning, logging.WARNING)  # of the cases of a study's run, the whole dataset has been warned of
+        advise(warning, logging.WARNING)  # shown by `study` for the whole dataset
     return fingerprint.model_copy(update={"grown": grown})
 
 

@@ -53,7 +53,7 @@ def run(
         planner: `auto`, `omnia`, `dx`, `ds`, `unet`, or the name of one from an installed package.
         epochs: Number of epochs.
         max_time: Training time per fold, in seconds or as text such as `30m`.
-        weights: Starting weights, as for `train`: `imagenet` if None, or `random` for a U-Net.
+        weights: Starting weights, as for `train`.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         devices: Number of devices that train one fold together.
         set: Further training settings, by the names of `trainers.settings.Settings`; `unlabelled` does not apply to the

@@ -173,8 +173,8 @@ def study(
         datasets = {
             number: reslice_dataset(raw, folder / f"slicing_{number}", number, digests) for number in chosen.slicings
         }
+        test = chosen_jobs[0].test
         for number, source in datasets.items():
-            test = chosen_jobs[0].test
             write_test_cases(source, held_out_folder(folder, number, test), test)
     perform = Performer(datasets, folder, device, processes)
     if part != WHOLE:

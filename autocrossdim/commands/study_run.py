@@ -136,7 +136,8 @@ class Performer:
 def held_out_folder(folder: Path, slicing: int, names: Collection[str]) -> Path:
     """Return the directory of held-out cases in which `slicing` slices are averaged into one.
 
-    Others have another directory: a command with other `--test-cases` leaves those of one that is running alone.
+    Each set of held-out cases has its own directory, so a command with other `--test-cases` does not change the files
+    of a running one. Directories of earlier sets are kept.
     """
     digest = sha256("\0".join(sorted(names)).encode()).hexdigest()[:8]
     return folder / "test" / f"{len(names)}_cases_{digest}" / f"slicing_{slicing}"

@@ -52,7 +52,7 @@ def train(
         Option(
             "Starting weights: imagenet, noisy_student, random, a full timm name, a file, omnia (the trained Omnia-Net "
             "of this dataset), previous (the fold's own, after cases were added), a trained model's directory, an "
-            "exported file, or hf://OWNER/NAME (default: imagenet; random for unet)."
+            "exported file, or hf://OWNER/NAME (default: those of started folds; else imagenet, or random for unet)."
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -75,8 +75,8 @@ def train(
         max_time: Training time per fold, in seconds or as text such as `30m`.
         weights: Starting weights: `imagenet`, `noisy_student`, `random`, a full timm name, a file, a trained model, or
             `previous`: the weights that each fold has, to continue after cases were added to the dataset. If None,
-            `imagenet`, or `random` for a U-Net, which has no pretrained encoder; if folds were continued with
-            `previous`, the weights that they had started from before.
+            those from which all of the folds were started; else `imagenet`, or `random` for a U-Net, which has no
+            pretrained encoder. If folds were continued with `previous`, the weights that they had started from before.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         devices: Number of devices that train one fold together; under torchrun, the processes it started.
         restart: Discard existing checkpoints and start over.
@@ -168,7 +168,7 @@ def _known_weights(folders: "Mapping[Fold, FoldFolder]", restarted: Collection[F
             if checkpoint.complete and checkpoint.is_continuation and checkpoint.first_weights:
                 return checkpoint.first_weights
             first.append(None if checkpoint.is_continuation else checkpoint.first_weights)
-    return first[0] if len(first) == len(folders) and len(set(first)) == 1 else None
+    return first[0] if first and len(set(first)) == 1 else None
 
 
 def _starting_weights(

@@ -43,6 +43,7 @@ PLACES = {
 """Where a file describes its frames: the sequence, and the element in it. Both are in a sequence that is shared by all
 frames, or in another one with an item per frame."""
 _DESCRIBED = {(0x5200, 0x9229), (0x5200, 0x9230), *(sequence for sequence, _ in PLACES.values())}
+_SEQUENCE_END = (_ITEM, 0xE0DD)
 _UNDEFINED = 0xFFFFFFFF  # a length that means: until the delimiter
 _PREAMBLE = 128  # bytes before the letters DICM
 
@@ -201,8 +202,9 @@ def elements(path: Path) -> Iterator[tuple[Tag, Tag, int, int]]:
                 file.seek(position)
                 syntax = file.read(length).rstrip(b"\0 ")
             yield sequence, (group, element), position, length
-            pixels = pixels or (group, element) == _PIXELS
-            # Sequences and items are descended into, except for fragments of compressed pixels.
+            # Sequences and items are descended into, except for fragments of compressed pixels, also of an icon.
+            if (group, element) in (_PIXELS, _SEQUENCE_END):
+                pixels = (group, element) == _PIXELS and length == _UNDEFINED
             if group == _ITEM:
                 position += length if pixels and length != _UNDEFINED else 0
             elif length == _UNDEFINED or kind == b"SQ" or (group, element) in _DESCRIBED:

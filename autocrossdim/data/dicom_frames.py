@@ -46,6 +46,11 @@ class Frames:
         Raises:
             UserError: They do not form one volume.
         """
+        if image.GetDimension() != 3 or image.GetSize()[2] != len(self.positions):
+            raise UserError(
+                f"{self.path}: gives the positions of {len(self.positions)} frames, but has another number of them. "
+                "Convert it to single slices."
+            )
         rows, columns = self.directions[:, :3], self.directions[:, 3:]
         matrices = np.stack([rows, columns, np.cross(rows, columns)], axis=2)
         order = stacking_order(self.path, self.positions, matrices.reshape(-1, 9))
@@ -86,7 +91,7 @@ def read_frames(path: Path) -> Frames | None:
             for name, width in (("positions", 3), ("directions", 6), ("spacing", 2), ("slopes", 1), ("intercepts", 1))
         }
     except ValueError as error:
-        raise UserError(f"{path}: describes some of its {number} frames only. Convert it to single slices.") from error
+        raise UserError(f"{path}: describes only some of its {number} frames. Convert it to single slices.") from error
     return Frames(path, **values)
 
 
@@ -104,5 +109,7 @@ def _values(path: Path) -> dict[str, list[list[float]]]:
             try:
                 found[name].append([float(number) for number in text.rstrip(b"\0 ").split(b"\\")])
             except ValueError as error:
-                raise UserError(f"{path}: damaged: {text[:40]!r} are no numbers. Copy the file again.") from error
+                raise UserError(
+                    f"{path}: damaged: contains {text[:40]!r} instead of numbers. Copy the file again."
+                ) from error
     return found

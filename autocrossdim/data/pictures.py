@@ -18,6 +18,7 @@ TIFFS = (".tif", ".tiff")
 PICTURES = (".png", ".bmp", *TIFFS)  # their resolution is meant for printing: the spacing is 1, as in nnU-Net
 
 _BIG_TIFF, _FLOAT = 43, 3  # version and sample format of a TIFF file
+_BIG_ENDIAN_BIG_TIFF = b"MM\0\x2b"
 
 
 def is_picture(path: Path) -> bool:
@@ -56,7 +57,9 @@ def _is_tiff_misread(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             start = file.read(16)
-            is_big = _BIG_TIFF in start[2:4]
+            if start[:4] == _BIG_ENDIAN_BIG_TIFF:
+                raise ValueError("BigTIFF in big-endian order, which is not supported")
+            is_big = start[2] == _BIG_TIFF
             tags = TiffImagePlugin.ImageFileDirectory_v2(start if is_big else start[:8])
             file.seek(tags.next)
             tags.load(file)
@@ -65,7 +68,7 @@ def _is_tiff_misread(path: Path) -> bool:
     except Exception as error:  # as in `read`
         raise UserError(f"{path}: cannot be read ({error}). Replace or convert it.") from error
     is_tiled = TiffImagePlugin.TILEOFFSETS in tags
-    if turned != 1:
+    if turned not in (0, 1):
         raise UserError(f"{path}: its orientation tag ({turned}) turns it for display. Save it as it is displayed.")
     if is_tiled and samples > 2 and bits > 8:
         raise UserError(f"{path}: tiles of colours with {bits} bits are not supported. Save it without tiles.")
@@ -103,11 +106,17 @@ def read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
 
 
 def _as_stored(picture: Picture.Image) -> npt.NDArray[Any]:
-    """Return the values of a page; Pillow inverts those of TIFF files in which 0 is white, such as ImageJ's masks."""
+    """Return the values of a page.
+
+    Pillow inverts those of TIFF files in which 0 is white, such as ImageJ's masks, and stretches 2 or 4 bits to 8.
+    """
     array = np.array(picture)
     if not isinstance(picture, TiffImagePlugin.TiffImageFile) or array.dtype not in (np.bool_, np.uint8):
         return array
-    return np.invert(array) if picture.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else array
+    if picture.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        array = np.invert(array)
+    bits = picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0]
+    return array // (255 // (2**bits - 1)) if picture.mode == "L" and bits < 8 else array
 
 
 def picture_geometry(path: Path, shape: tuple[int, ...], dims: int, pixel_type: str) -> Geometry:

@@ -119,7 +119,7 @@ def read_source(source: ImageSource, *, spacing: Spacing | None, channels: int, 
     if isinstance(source, sitk.Image):
         return image_from_itk(source)
     if not isinstance(source, str | os.PathLike):
-        given = [channel for channel in source if channel]
+        given = [channel for channel in source if channel is not None]
         if not given:
             raise UserError("No file was given. Give one file per channel.")
         images = [channel for channel in given if isinstance(channel, sitk.Image)]
@@ -139,6 +139,8 @@ def _check_type(source: Any) -> None:
     channels = [channel for channel in source if channel is not None] if several else [source]
     kinds = (sitk.Image,) if any(isinstance(channel, sitk.Image) for channel in channels) else (str, os.PathLike)
     for channel in channels:
+        if kinds == (sitk.Image,) and isinstance(channel, str | os.PathLike):
+            raise UserError("Give either paths or SimpleITK images for all channels, not both.")
         if not isinstance(channel, kinds):
             raise UserError(
                 f"An image of type {type(channel).__name__} was given. Give paths, SimpleITK images, or one NumPy "
@@ -162,7 +164,8 @@ def name_of(source: ImageSource) -> str | None:
     """Return what messages call an image: its first file or directory; None for an image in memory."""
     if isinstance(source, np.ndarray | sitk.Image):
         return None
-    first = source if isinstance(source, str | os.PathLike) else next((each for each in source if each), None)
+    channels = [source] if isinstance(source, str | os.PathLike) else source
+    first = next((channel for channel in channels if channel is not None), None)
     return None if isinstance(first, sitk.Image) else str(first)
 
 

@@ -27,7 +27,7 @@ PAPER = (
     "segmentation with deep learning. Medical Image Analysis 88 (2023) 102868. arXiv:2307.15872."
 )
 
-LEARNING = "Dice loss and cross-entropy were minimised with NAdam."
+LEARNING = "Dice loss and cross-entropy were minimised with NAdam{}."
 
 
 def methods(
@@ -103,7 +103,7 @@ def methods(
         f"{f' with a median spacing of {median} mm ({axes})' if unit == 'mm' else ''}. "
     )
     if len(plan.channel_names) > 1:
-        text += f"The channels of the networks were {', '.join(plan.channel_names)}. "
+        text += f"The input channels were {', '.join(plan.channel_names[:-1])} and {plan.channel_names[-1]}. "
     if networks:
         subject, verb = ("configuration", "was") if len(configurations) == 1 else ("configurations", "were")
         text += f"The {subject} {networks} {verb} trained{validation}.{averaged}"
@@ -173,7 +173,8 @@ def _learning(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Return a sentence on loss and optimiser; none if a trainer of another package may have used others."""
     trainers = {each.plan.configuration(each.configuration).trainer for each in checkpoints}
     weights = [each.settings.get(key, 1) for each in checkpoints for key in ("dice_weight", "cross_entropy_weight")]
-    return [LEARNING] if trainers == {"default"} and all(weights) else []
+    lookahead = " and Lookahead" if any(each.settings.get("lookahead") for each in checkpoints) else ""
+    return [LEARNING.format(lookahead)] if trainers == {"default"} and all(weights) else []
 
 
 def _weights(start: about.Start) -> str:

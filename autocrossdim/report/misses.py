@@ -15,7 +15,7 @@ def unmatched_sentences(summary: Summary) -> list[str]:
     if len(keys) <= SEVERAL:
         return [_sentence(summary, key) for key in keys]
     keys.sort(key=lambda key: summary.n_missed[key] + summary.n_false_alarms[key], reverse=True)
-    diagonal = ", which count as the image diagonal in HD95" if "HD95" in summary.mean[keys[0]] else ""
+    diagonal = "; each counts as the image diagonal in HD95 and ASSD" if "HD95" in summary.mean[keys[0]] else ""
     labels = [
         f"'{summary.name(key)}' ({summary.n_missed[key]} missed, {counted(summary.n_false_alarms[key], 'false alarm')})"
         for key in keys
@@ -35,8 +35,8 @@ def partial_sentences(summary: Summary) -> list[str]:
     if len(partial) > SEVERAL:
         labels = listed([f"'{name}' ({number})" for name, number in partial.items()])
         return [
-            f"{len(partial)} labels were annotated in some of the {cases} only; the others do not count in their "
-            f"results: {labels}."
+            f"{len(partial)} labels were annotated in some of the {cases} only; a case does not count for a label that "
+            f"was not annotated in it: {labels}."
         ]
     return [
         f"'{name}' was annotated in {number} of {cases}; the others do not count in its results."

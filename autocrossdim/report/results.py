@@ -185,10 +185,9 @@ def _rare(summary: Summary) -> list[str]:
     rare = [key for key in present if present[key] < summary.n_annotated[key]]
     if len(rare) > SEVERAL:
         labels = [f"'{summary.name(key)}' ({present[key]} of {summary.n_annotated[key]})" for key in rare]
-        return [f"{len(rare)} labels are annotated in some of the cases only: {listed(labels)}."]
+        return [f"{len(rare)} labels are present in some of the cases only: {listed(labels)}."]
     return [
-        f"'{summary.name(key)}' is annotated in {present[key]} of {summary.n_annotated[key]} cases only."
-        for key in rare
+        f"'{summary.name(key)}' is present in {present[key]} of {summary.n_annotated[key]} cases only." for key in rare
     ]
 
 
@@ -239,6 +238,6 @@ def _optimism(best: Best) -> list[str]:
         return []
     verb = "was" if len(selected) == 1 else "were"
     return [
-        f"{' and '.join(selected).capitalize()} {verb} selected on these same cases, so the results are slightly "
+        f"The {' and '.join(selected)} {verb} selected on these same cases, so the results are slightly "
         "optimistic. Evaluate on cases that were set aside (imagesTs) for an unbiased estimate."
     ]

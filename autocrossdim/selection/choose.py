@@ -42,7 +42,7 @@ class PairedDifference:
     def interval(self) -> str:
         """The interval in words."""
         if math.isnan(self.low):
-            return "no interval, because there are fewer than two independent cases"
+            return "no interval, because there are fewer than two independent cases with any label"
         adjusted = "adjusted " if self.comparisons > 1 else ""
         return f"{adjusted}95 % interval of the difference {self.low:.3f} to {self.high:.3f}"
 

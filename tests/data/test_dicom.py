@@ -233,6 +233,30 @@ def test_frames_that_are_no_volume_are_refused(
         read_dicom_series(write_frames(FRAMES, [(-4, 7, z) for z in heights]))
 
 
+def test_an_icon_does_not_hide_the_positions_of_frames(write_frames: Callable[..., Path]) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    folder = write_frames(FRAMES, [(-4, 7, z) for z in (9, 6, 3, 0)])
+    (file,) = folder.iterdir()
+    content, icon = pydicom.dcmread(file), pydicom.Dataset()
+    icon.Rows, icon.Columns, icon.SamplesPerPixel, icon.PhotometricInterpretation = 2, 2, 1, "MONOCHROME2"
+    icon.BitsAllocated, icon.BitsStored, icon.HighBit, icon.PixelRepresentation = 8, 8, 7, 0
+    icon.PixelData = bytes(4)
+    content.IconImageSequence = pydicom.Sequence([icon])
+    content.save_as(file)
+    np.testing.assert_array_equal(read_dicom_series(folder).array[0], FRAMES[::-1])
+
+
+def test_frames_without_positions_of_their_own_are_refused(write_frames: Callable[..., Path]) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    folder = write_frames(FRAMES, [(-4, 7, 3 * z) for z in range(4)])
+    (file,) = folder.iterdir()
+    content = pydicom.dcmread(file)
+    del content.PerFrameFunctionalGroupsSequence[-1]
+    content.save_as(file)
+    with pytest.raises(UserError, match="gives the positions of 3 frames, but has another number"):
+        read_dicom_series(folder)
+
+
 def test_slices_of_another_pixel_spacing_are_named(write_series: Callable[..., list[Any]], tmp_path: Path) -> None:
     """ITK takes the spacing of the first slice for all."""
     odd = write_series(tmp_path, FRAMES)[2]

@@ -1,3 +1,4 @@
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,17 @@ def test_a_tiff_of_tiles_is_read_as_stored(tmp_path: Path, kind: type, big: bool
     image = read_image([tmp_path / "x.tif"])
     np.testing.assert_array_equal(image.array, ramp[None].astype(np.float32))
     assert image.geometry.dims == 3
+
+
+@pytest.mark.parametrize("white", [0, 255])
+@pytest.mark.parametrize(("bits", "stored"), [(2, b"\x1b"), (4, b"\x01\x23")])
+def test_a_tiff_of_a_few_bits_keeps_its_values(tmp_path: Path, bits: int, stored: bytes, white: int):
+    tags = {256: 4, 257: 1, 258: bits, 259: 1, 262: int(white == 255), 273: 0, 277: 1, 278: 1, 279: len(stored)}
+    tags[273] = 8 + 2 + 12 * len(tags) + 4  # the values follow
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4)
+    (tmp_path / "x.tif").write_bytes(directory + stored)
+    assert read_image([tmp_path / "x.tif"]).array.ravel().tolist() == [0, 1, 2, 3]
 
 
 def test_a_grey_tiff_with_alpha_is_read_as_stored(tmp_path: Path):

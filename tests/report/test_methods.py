@@ -63,7 +63,7 @@ def test_checkpoints_are_described_and_missing_facts_left_out(make_plan: Callabl
     checkpoint.write(workspace.fold("dx", 1).latest)
     text, found = described()
     assert text.endswith(
-        f"Each fold was trained for 3 epochs (3,000 optimiser steps), starting from timm/b0.ra. {LEARNING}"
+        f"Each fold was trained for 3 epochs (3,000 optimiser steps), starting from timm/b0.ra. {LEARNING.format('')}"
     )
     assert not {"dx: device, precision", "Command: train dx"} & found.keys()
     assert found["dx: network"] == "DX-Net (3D)"
@@ -77,7 +77,9 @@ def test_checkpoints_are_described_and_missing_facts_left_out(make_plan: Callabl
     assert "dx: unlabelled scans per fold" not in found
     replace(checkpoint, split={**checkpoint.split, "unlabelled": ["u", "v"]}).write(workspace.fold("dx", 0).latest)
     text, found = described()
-    assert text.endswith(f"starting from timm/b0.ra, and also learned from 0 to 2 unlabelled scans. {LEARNING}")
+    assert text.endswith(
+        f"starting from timm/b0.ra, and also learned from 0 to 2 unlabelled scans. {LEARNING.format('')}"
+    )
     assert found["dx: unlabelled scans per fold"] == "2, 0"
     workspace.fold("dx", 0).latest.unlink()
     assert found["Spacing (z, y, x), mm"] == "median 3 × 1 × 1; 3 × 1 × 1 to 3 × 1 × 1"

@@ -103,11 +103,12 @@ def test_many_labels_have_one_sentence_together() -> None:
     cases[0].metrics["1"] = found
     summary = summarise(cases, labels)
     assert unmatched_sentences(summary) == [
-        "7 labels are missed or falsely predicted in some cases, which count as the image diagonal in HD95: "
+        "7 labels are missed or falsely predicted in some cases; each counts as the image diagonal in HD95 and ASSD: "
         + ", ".join(f"'rib {number}' (1 missed, 1 false alarm)" for number in range(2, 7))
         + " and 2 more."
     ]
     assert partial_sentences(summary) == [
-        "7 labels were annotated in some of the 3 cases only; the others do not count in their results: "
+        "7 labels were annotated in some of the 3 cases only; a case does not count for a label that was not annotated "
+        "in it: "
         "'rib 1' (2), 'rib 2' (2), 'rib 3' (2), 'rib 4' (2), 'rib 5' (2) and 2 more."
     ]

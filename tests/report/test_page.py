@@ -133,7 +133,7 @@ def test_studies_are_shown_with_conclusion_figure_and_table(planned: tuple[Path,
 def test_after_a_cross_validation_the_page_shows_results_and_their_limits(trained: tuple[Path, Workspace]) -> None:
     page = page_of(*trained)
     assert "Cross-validation of dx" in page
-    assert "&#39;rare&#39; is annotated in 3 of 6 cases only" in page
+    assert "&#39;rare&#39; is present in 3 of 6 cases only" in page
     assert "The results rest on 6 cases only" in page
     assert "Run <code>autocrossdim find_best</code> for both." in page
     assert "is hardly segmented" not in page
@@ -312,9 +312,9 @@ def test_a_browser_shows_scrolls_and_sorts_the_page_without_an_error_or_a_reques
     ("candidates", "steps", "sentence"),
     [
         (1, 0, ""),
-        (2, 0, "Model was selected on"),
-        (1, 1, "Post-processing was selected on"),
-        (2, 1, "Model and post-processing were selected on"),
+        (2, 0, "The model was selected on"),
+        (1, 1, "The post-processing was selected on"),
+        (2, 1, "The model and post-processing were selected on"),
     ],
 )
 def test_results_are_called_optimistic_if_they_decided_something(candidates: int, steps: int, sentence: str) -> None:

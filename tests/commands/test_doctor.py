@@ -35,6 +35,7 @@ def test_a_machine_without_a_gpu_and_without_network(succeed: Callable[..., str]
     assert "cannot be reached (no network). Use weights that are in the cache, `--weights FILE`" in printed
 
 
+@pytest.mark.slow
 def test_a_device_is_measured_from_networks_to_prediction(tmp_path: Path, command: Callable[..., Any]) -> None:
     file = tmp_path / "cpu.md"
     result = command("doctor", "--device", "cpu", "-o", file, "--json")

@@ -27,7 +27,7 @@ PAGE = ROOT / "docs" / "how-to" / "plugins.md"
 
 
 def examples(language: str) -> list[str]:
-    """Return the code in that language, as it is on the page."""
+    """Return the page's blocks of code in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 

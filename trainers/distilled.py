@@ -33,7 +33,7 @@ class DistilledCases:
     def open(self, name: str) -> StoredCase:
         """Open a case with its soft labels; of an unlabelled scan, no label counts as annotated.
 
-        Patches also come from where nothing was annotated. Where annotation is incomplete, patches centred on a
+        Patches are also drawn where nothing was annotated. Where annotation is incomplete, patches centred on a
         class are centred where the teachers see it.
         """
         soft = self.soft_labels.open(name)

@@ -109,7 +109,7 @@ def _values(path: Path) -> dict[str, list[list[float]]]:
             try:
                 found[name].append([float(number) for number in text.rstrip(b"\0 ").split(b"\\")])
             except ValueError as error:
-                raise UserError(
-                    f"{path}: damaged: contains {text[:40]!r} instead of numbers. Copy the file again."
-                ) from error
+                # Its content is not shown: in a damaged file, it may be anything, such as a name.
+                where = f"({tag[0]:04x},{tag[1]:04x})"
+                raise UserError(f"{path}: damaged: {where} does not contain numbers. Copy the file again.") from error
     return found

@@ -33,7 +33,7 @@ def is_misread_by_itk(path: Path, *, is_label: bool) -> bool:
     files, and fails on grey PNG with alpha. For TIFF files, see `_is_tiff_misread`.
 
     Raises:
-        UserError: A TIFF file is damaged, truncated, or to be turned for display.
+        UserError: A TIFF file is damaged or truncated, or viewers would rotate or mirror it.
     """
     ending = path.suffix.lower()
     if ending in TIFFS and _is_tiff_misread(path):
@@ -50,8 +50,8 @@ def _is_tiff_misread(path: Path) -> bool:
     multiplies grey values by their alpha.
 
     Raises:
-        UserError: The file is damaged or truncated; it is to be turned for display, which would not be its own grid; or
-            it has tiles of colours that Pillow would reduce to 8 bits.
+        UserError: The file is damaged or truncated; viewers would rotate or mirror it; or it has tiles of colours that
+            Pillow would reduce to 8 bits.
     """
     headers.check_tiff(path)
     try:
@@ -69,7 +69,10 @@ def _is_tiff_misread(path: Path) -> bool:
         raise UserError(f"{path}: cannot be read ({error}). Replace or convert it.") from error
     is_tiled = TiffImagePlugin.TILEOFFSETS in tags
     if turned not in (0, 1):
-        raise UserError(f"{path}: its orientation tag ({turned}) turns it for display. Save it as it is displayed.")
+        raise UserError(
+            f"{path}: viewers rotate or mirror it because of its orientation tag ({turned}), so its pixels may not "
+            "match those of other files. Apply the rotation and save it without the tag."
+        )
     if is_tiled and samples > 2 and bits > 8:
         raise UserError(f"{path}: tiles of colours with {bits} bits are not supported. Save it without tiles.")
     return bool(is_tiled or samples == 2 or bits < 8 or (bits == 16 and kind == _FLOAT))

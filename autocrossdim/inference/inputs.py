@@ -137,15 +137,14 @@ def _check_type(source: Any) -> None:
     """Refuse objects that are no `ImageSource`, such as tensors, whose axes may have another order."""
     several = isinstance(source, Sequence) and not isinstance(source, str)
     channels = [channel for channel in source if channel is not None] if several else [source]
-    kinds = (sitk.Image,) if any(isinstance(channel, sitk.Image) for channel in channels) else (str, os.PathLike)
     for channel in channels:
-        if kinds == (sitk.Image,) and isinstance(channel, str | os.PathLike):
-            raise UserError("Give either paths or SimpleITK images for all channels, not both.")
-        if not isinstance(channel, kinds):
+        if not isinstance(channel, str | os.PathLike | sitk.Image):
             raise UserError(
                 f"An image of type {type(channel).__name__} was given. Give paths, SimpleITK images, or one NumPy "
                 "array of shape (C, Z, Y, X) with spacing=(z, y, x) in mm."
             )
+    if len({isinstance(channel, sitk.Image) for channel in channels}) > 1:
+        raise UserError("Give either paths or SimpleITK images for all channels, not both.")
 
 
 def _stacked(images: Sequence[sitk.Image]) -> Image:

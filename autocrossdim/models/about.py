@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath, PureWindowsPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
@@ -15,7 +15,19 @@ from autocrossdim.records.summary import Summary
 
 
 class _Part(BaseModel):
+    """A part of the description.
+
+    Fields in `LATER` are left out at their defaults, so that earlier versions can read the file.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        default = {name: type(self).model_fields[name].default for name in self.LATER}
+        return {name: value for name, value in content.items() if name not in default or value != default[name]}
 
 
 class Start(_Part):
@@ -49,13 +61,7 @@ class Fold(_Part):
     channel_dropout: float = 0.0
     start: Start
 
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `unlabelled_scans` out where there are none, so that earlier versions can read the file."""
-        content: dict[str, Any] = dump(self)
-        if not self.unlabelled_scans:
-            content.pop("unlabelled_scans", None)
-        return content
+    LATER = frozenset({"unlabelled_scans"})
 
 
 class Score(_Part):
@@ -99,13 +105,7 @@ class Trained(_Part):
     cross_validation: Scores | None
     stage_only: bool = False
 
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `stage_only` out where it is false, so that earlier versions can read files without a cascade."""
-        content: dict[str, Any] = dump(self)
-        if not self.stage_only:
-            content.pop("stage_only", None)
-        return content
+    LATER = frozenset({"stage_only"})
 
 
 class Data(_Part):

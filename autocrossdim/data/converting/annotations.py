@@ -3,7 +3,7 @@
 Both become masks on the grid of an image. The packages are optional and imported where they are used.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +26,9 @@ GRID_TOLERANCE = 1e-2
 """Difference allowed between the grids of segments and image; DICOM rounds positions and directions."""
 PLANE_TOLERANCE = 0.2
 """Distance allowed between a contour and the centre of its slice, as a share of the distance of slices."""
+WITHIN = 0.95
+"""Share of a contour's pixels that are inside larger ones of its slice if it is a hole. Not all of them have to be, because
+pixels may lie on both edges."""
 HALF = 0.5  # of a fractional segmentation, which holds probabilities or shares of a voxel
 
 
@@ -79,39 +82,49 @@ def _segments(path: Path, name: str, geometry: Geometry) -> Mask:
 
 
 def _contours(path: Path, name: str, geometry: Geometry) -> Mask:
-    """Return the pixels whose centres are inside the contours.
-
-    Contours within others in a slice are holes, but one that is listed twice counts once.
-    """
+    """Return the pixels whose centres are inside the contours of the regions called `name`."""
     from pydicom import dcmread
-    from skimage.draw import polygon2mask
 
     content = dcmread(path)
     numbers = {int(r.ROINumber) for r in content.StructureSetROISequence if _name(r.ROIName) == name}
     mask = np.zeros(geometry.shape, np.bool_)
-    inverse = np.linalg.inv(_affine(geometry))
     for region in content.get("ROIContourSequence", []):
-        if int(region.ReferencedROINumber) not in numbers:
-            continue
-        inside, outlines = np.zeros(geometry.shape, np.bool_), set[frozenset[Any]]()
-        for contour in region.get("ContourSequence", []):
-            points = np.asarray(contour.ContourData, float).reshape(-1, 3)
-            if not str(contour.ContourGeometricType).startswith("CLOSED_PLANAR"):
-                continue  # points and open lines have no inside
-            outline = frozenset(map(tuple, points.round(3)))  # from any point, in either direction
-            if outline in outlines:
-                continue
-            outlines.add(outline)
-            index = np.c_[points, np.ones(len(points))] @ inverse[:3].T  # voxels (z, y, x)
-            z = round(float(index[:, 0].mean()))
-            if np.abs(index[:, 0] - z).max() > PLANE_TOLERANCE or not 0 <= z < geometry.shape[0]:
-                raise UserError(
-                    f"{path}: a contour of '{name}' does not lie in a slice of the image (it is at slice "
-                    f"{index[:, 0].mean():.2f}, counted from 0). Check that they belong together."
-                )
-            inside[z] ^= polygon2mask(geometry.shape[1:], index[:, 1:])
-        mask |= inside  # a region never cuts a hole into another one of the same name
+        if int(region.ReferencedROINumber) in numbers:
+            mask |= _region(region, geometry, what=f"{path}: a contour of '{name}'")
     return mask
+
+
+def _region(region: Any, geometry: Geometry, *, what: str) -> Mask:
+    """Return the pixels inside the contours of one region: their union, except for those within others, which are holes.
+
+    Contours of type CLOSEDPLANAR_XOR always cut each other out, as the standard says (PS3.3, C.8.8.6).
+    """
+    from skimage.draw import polygon2mask
+
+    inverse = np.linalg.inv(_affine(geometry))
+    areas: dict[int, list[tuple[Mask, bool]]] = defaultdict(list)
+    outlines = set[frozenset[Any]]()
+    for contour in region.get("ContourSequence", []):
+        kind = str(contour.ContourGeometricType).replace("_", "")  # CLOSED_PLANAR, but CLOSEDPLANAR_XOR
+        points = np.asarray(contour.ContourData, float).reshape(-1, 3)
+        outline = frozenset(map(tuple, points.round(3)))  # from any point, in either direction
+        if not kind.startswith("CLOSEDPLANAR") or outline in outlines:
+            continue  # points and open lines have no inside, and a contour that is listed twice counts once
+        outlines.add(outline)
+        index = np.c_[points, np.ones(len(points))] @ inverse[:3].T  # voxels (z, y, x)
+        z = round(float(index[:, 0].mean()))
+        if np.abs(index[:, 0] - z).max() > PLANE_TOLERANCE or not 0 <= z < geometry.shape[0]:
+            raise UserError(
+                f"{what} does not lie in a slice of the image (it is at slice {index[:, 0].mean():.2f}, counted from "
+                "0). Check that they belong together."
+            )
+        areas[z].append((polygon2mask(geometry.shape[1:], index[:, 1:]), kind.endswith("XOR")))
+    inside = np.zeros(geometry.shape, np.bool_)
+    for z, in_slice in areas.items():
+        for area, exclusive in sorted(in_slice, key=lambda each: -int(each[0].sum())):
+            within = area.any() and inside[z][area].mean() >= WITHIN
+            inside[z] = inside[z] ^ area if within or exclusive else inside[z] | area
+    return inside
 
 
 def _affine(geometry: Geometry) -> npt.NDArray[np.float64]:

@@ -179,6 +179,25 @@ def test_a_contour_that_is_listed_twice_is_no_hole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(annotations.structure_mask(tmp_path / "rt.dcm", "organ", geometry), expected)
 
 
+@pytest.mark.parametrize(("kind", "joined"), [("CLOSED_PLANAR", True), ("CLOSEDPLANAR_XOR", False)])
+def test_contours_that_overlap_are_joined_unless_their_type_says_otherwise(
+    tmp_path: Path, kind: str, joined: bool
+) -> None:
+    left, right = (slice(1, 4), slice(4, 12), slice(2, 7)), (slice(1, 4), slice(6, 14), slice(5, 10))
+    slices = write_series(tmp_path / "p0", 0)
+    write_contours(tmp_path / "rt.dcm", slices, left=left, right=right)
+    content = pydicom.dcmread(tmp_path / "rt.dcm")
+    content.ROIContourSequence[0].ContourSequence.extend(content.ROIContourSequence[1].ContourSequence)
+    for contour in content.ROIContourSequence[0].ContourSequence:
+        contour.ContourGeometricType = kind
+    content.save_as(tmp_path / "rt.dcm")
+    geometry = autocrossdim.data.images.read_dicom_series(tmp_path / "p0").geometry
+    expected = np.zeros((2, *SHAPE), np.bool_)
+    expected[0][left] = expected[1][right] = True
+    mask = annotations.structure_mask(tmp_path / "rt.dcm", "left", geometry)
+    np.testing.assert_array_equal(mask, expected.any(axis=0) if joined else expected.sum(axis=0) == 1)
+
+
 def test_regions_and_files_with_the_same_structure_are_joined(tmp_path: Path) -> None:
     """A file has the organ as two regions of one name; another file has it once more, as an earlier version would."""
     slices = write_series(tmp_path / "dicom" / "p0", 0)

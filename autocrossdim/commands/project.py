@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from autocrossdim.commands.arguments import Fold
 from autocrossdim.data.dataset import Dataset, load_dataset
-from autocrossdim.data.find import find_dataset
+from autocrossdim.data.find import find_raw
 from autocrossdim.data.splits import Split, load_or_make_splits
 from autocrossdim.data.verify import findings
 from autocrossdim.preprocessing.dataset import preprocess_cases
@@ -49,7 +49,7 @@ class Project:
         Raises:
             UserError: There is no such dataset, its dataset.json has faults, or it was not planned yet.
         """
-        raw = load_dataset(find_dataset(dataset))
+        raw = load_dataset(find_raw(dataset))
         project = cls(raw, Workspace.of(raw.name, None if work is None else Path(work)))
         if planned:
             project.workspace.require_plan()

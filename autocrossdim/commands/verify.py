@@ -29,12 +29,12 @@ def verify(dataset: DatasetArgument, *, processes: ProcessesOption = None) -> "R
     Raises:
         UserError: There is no such dataset.
     """
-    from autocrossdim.data.find import find_dataset
+    from autocrossdim.data.find import find_raw
     from autocrossdim.data.verify import Report
     from autocrossdim.data.verify import verify as check
     from autocrossdim.system.processes import default_processes
 
-    path = find_dataset(dataset)
+    path = find_raw(dataset)
     report = check(path, processes or default_processes())
     advice = _to_convert(path) if report.faults else None
     return report if advice is None else Report([advice], [])

@@ -5,6 +5,7 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
+from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import list_directory, reading
 from autocrossdim.system.text import listed, shown_path
@@ -45,6 +46,18 @@ def find_dataset(argument: str | Path | int) -> Path:
     unset = "" if any(map(os.environ.get, RAW_VARIABLES)) else f", or set ${RAW_VARIABLES[0]} to the directory it is in"
     hint = f"Did you mean {near[0]}?" if near else f"Give its directory{unset}."
     raise UserError(f"{shown_path(argument)}: no such dataset. Searched: {', '.join(searched)}. {hint}")
+
+
+def find_raw(argument: str | Path | int) -> Path:
+    """Return the directory of a dataset as `find_dataset` does, but refuse a work directory, which has no images.
+
+    Raises:
+        UserError: Not found, found more than once, or a work directory.
+    """
+    path = find_dataset(argument)
+    if Workspace(path).plan.is_file() and not (path / "imagesTr").is_dir():
+        raise UserError(f"{shown_path(path)}: results of a dataset. Give the directory that contains its images.")
+    return path
 
 
 def hint_for(path: Path) -> str:

@@ -5,6 +5,9 @@ from pydantic import BaseModel, ConfigDict
 
 LEAST_GROUPS = 8  # a line fitted to fewer cases (patients) says little about the next one
 
+TEMPERATURE_BOUNDS = (0.5, 4.0)
+"""A model whose best temperature is beyond these has other problems than its temperature."""
+
 
 class Calibration(BaseModel):
     """The temperature that calibrates the probabilities of held-out cases, and its effect.
@@ -30,9 +33,13 @@ class Calibration(BaseModel):
         """The result in words."""
         if self.error_before is None:
             return "Probabilities could not be calibrated, because nothing was segmented in the held-out cases."
+        low, high = TEMPERATURE_BOUNDS
+        bound = ""
+        if self.temperature < low * 1.01 or self.temperature > high / 1.01:
+            bound = f", the {'lowest' if self.temperature < 1 else 'highest'} value tried"
         change = "reduces" if self.error_after is not None and self.error_after < self.error_before else "changes"
         return (
-            f"Temperature scaling (T = {self.temperature:.2f}) {change} the calibration error on held-out cases from "
+            f"Temperature scaling (T = {self.temperature:.2f}{bound}) {change} the calibration error on held-out cases from "
             f"{self.error_before:.3f} to {self.error_after:.3f}."
         )
 

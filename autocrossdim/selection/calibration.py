@@ -14,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocrossdim.inference.uncertainty import soft_dice
-from autocrossdim.records.calibration import LEAST_GROUPS, Calibration, CaseScore
+from autocrossdim.records.calibration import LEAST_GROUPS, TEMPERATURE_BOUNDS, Calibration, CaseScore
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import written_whole
 
 Floats = NDArray[np.floating[Any]]
 
-TEMPERATURES = (0.5, 2**-0.5, 1.0, 2**0.5, 2.0, 2**1.5, 4.0)
+TEMPERATURES = tuple(float(value) for value in np.geomspace(*TEMPERATURE_BOUNDS, 7))
 """Temperatures at which the sums for a case's soft Dice are recorded before the best one is known; between them, soft
-Dice is interpolated. The first and last also bound the fitted temperature: beyond them, the model has other problems
-than its temperature."""
+Dice is interpolated."""
 
 VOXELS_PER_CASE = 2000  # sampled for the fit of a single number
 BINS = 15  # of the expected calibration error (Guo et al. 2017)
@@ -100,7 +99,7 @@ def calibrate(evidence: Sequence[Evidence]) -> Calibration:
         normaliser = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
         return float((normaliser - true / np.exp(log_temperature)).mean())
 
-    bounds = (np.log(TEMPERATURES[0]), np.log(TEMPERATURES[-1]))
+    bounds = tuple(np.log(TEMPERATURE_BOUNDS))
     temperature = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
     return Calibration(
         temperature=temperature,

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from autocrossdim.data.find import find_dataset
+from autocrossdim.data.find import find_dataset, find_raw
 from autocrossdim.system.errors import UserError
 
 
@@ -51,3 +51,13 @@ def test_a_file_of_a_dataset_is_answered_with_its_directory(make_dataset):
 def test_two_datasets_of_one_name_are_an_error(raw: Path):
     with pytest.raises(UserError, match="Dataset045_Heart, Dataset046_Heart"):
         find_dataset("Heart")
+
+
+def test_a_work_directory_is_not_taken_for_the_dataset(raw: Path, tmp_path: Path):
+    work = tmp_path / "work" / raw.name
+    work.mkdir(parents=True)
+    (work / "plan.json").touch()
+    (work / "dataset.json").touch()
+    with pytest.raises(UserError, match="results of a dataset. Give the directory that contains its images"):
+        find_raw(work)
+    assert find_raw(raw) == raw

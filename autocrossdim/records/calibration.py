@@ -39,8 +39,8 @@ class Calibration(BaseModel):
             bound = f", the {'lowest' if self.temperature < 1 else 'highest'} value tried"
         change = "reduces" if self.error_after is not None and self.error_after < self.error_before else "changes"
         return (
-            f"Temperature scaling (T = {self.temperature:.2f}{bound}) {change} the calibration error on held-out cases from "
-            f"{self.error_before:.3f} to {self.error_after:.3f}."
+            f"Temperature scaling (T = {self.temperature:.2f}{bound}) {change} the calibration error on held-out cases "
+            f"from {self.error_before:.3f} to {self.error_after:.3f}."
         )
 
 

@@ -15,7 +15,7 @@ from autocrossdim.records.workspace import Workspace
 from autocrossdim.report import formats
 from autocrossdim.report.decided import next_step
 from autocrossdim.report.distributions import fingerprint_chart
-from autocrossdim.report.methods import methods
+from autocrossdim.report.methods import methods, read_checkpoints
 from autocrossdim.report.misses import SEVERAL, hardly_segmented
 from autocrossdim.report.pictures import LEGEND_ENTRIES
 from autocrossdim.report.results import read_results
@@ -59,6 +59,7 @@ def write_report(
         results = read_results(dataset, plan, workspace, fingerprint, configurations, splits, best, spaced=spaced)
     outdated = best.outdated(workspace) if best is not None else None
     groups = len({dataset.groups.get(case.name, case.name) for case in fingerprint.cases})
+    added = _added(workspace, configurations, splits)
     unit = "mm" if spaced else "pixels"
     paragraph, facts = methods(
         plan,
@@ -68,6 +69,7 @@ def write_report(
         folds=len(splits),
         complete=results is not None and not results.missing,
         groups=groups,
+        added=added,
         best=best,
         unit=unit,
     )
@@ -103,6 +105,7 @@ def write_report(
             best,
             folds=len(splits),
             outdated=outdated is not None,
+            added=added,
             validated=results is not None,
             missing=results.missing if results is not None else [],
             failed=list(hardly_segmented(results.summary)) if results is not None else [],
@@ -120,3 +123,12 @@ def write_report(
         studies=study_sections(workspace),
     )
     write_text(output, page)
+
+
+def _added(workspace: Workspace, configurations: Sequence[str], splits: Sequence[Split]) -> int:
+    """Return how many cases of the folds were added after these were trained."""
+    trained = [each.split for name in configurations for each in read_checkpoints(workspace, name, len(splits))]
+    if not trained:
+        return 0
+    known = {case for split in trained for part in ("train", "val") for case in split.get(part, ())}
+    return len({case for split in splits for case in (*split.train, *split.val)} - known)

@@ -57,3 +57,21 @@ def test_a_model_that_hardly_segments_a_label_is_trained_further(make_plan: Call
     )
     assert step.why == "Train for longer: the model hardly segments 'organ'."
     assert step.command == "autocrossdim train Dataset001_Tiny --config other --epochs 160"
+
+
+def test_added_cases_are_trained_on_before_anything_else(make_plan: Callable[..., Any], tmp_path: Path) -> None:
+    plan = make_plan()
+    step = next_step(
+        plan,
+        Workspace.of(plan.dataset, tmp_path),
+        None,
+        folds=5,
+        outdated=False,
+        added=2,
+        validated=True,
+        missing=[],
+        configuration=plan.decision.configuration,
+        work=None,
+    )
+    assert step.why == "Train with the 2 cases that were added, starting from the present weights."
+    assert step.command == "autocrossdim train Dataset001_Tiny --weights previous"

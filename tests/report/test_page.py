@@ -21,9 +21,11 @@ from autocrossdim.evaluation.metrics import case_metrics
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.preprocessing.fingerprint import extract
 from autocrossdim.records.best import Best, Contender, KeepLargest, checkpoint_digests, plan_digest
+from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.likeness import Familiarity, HeldOutCases
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.run_state import RunState
 from autocrossdim.records.study import StudyResults
 from autocrossdim.records.study import Table as StudyTable
 from autocrossdim.records.summary import CaseResult, Summary
@@ -423,6 +425,26 @@ def test_a_fold_from_before_cases_were_added_has_its_own_number_of_cases(trained
     page = page_of(path, space)
     assert "dx fold 0: 4 training cases" in page
     assert "dx fold 1: 2 training cases" in page
+
+
+def test_cases_added_after_training_are_not_counted_as_used(trained: tuple[Path, Workspace]) -> None:
+    path, space = trained
+    old = CASES[:5]
+    for number in range(3):
+        held_out = [case for case in CASES[2 * number : 2 * number + 2] if case in old]
+        Checkpoint(
+            plan=Plan.read(space.plan),
+            configuration="dx",
+            fold=number,
+            split={"train": [case for case in old if case not in held_out], "val": held_out},
+            network={},
+            settings={},
+            provenance={"source": "random"},
+            run=RunState(epoch=3),
+        ).write(space.fold("dx", number).latest)
+    page = without_spans(page_of(path, space))
+    assert "1 of them was added after training, and was not used in what follows." in page
+    assert "Train with the case that was added, starting from the present weights.<br>" in page
 
 
 def test_a_damaged_history_or_summary_is_named(trained: tuple[Path, Workspace]) -> None:

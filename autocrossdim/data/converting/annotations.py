@@ -27,8 +27,7 @@ GRID_TOLERANCE = 1e-2
 PLANE_TOLERANCE = 0.2
 """Distance allowed between a contour and the centre of its slice, as a share of the distance of slices."""
 WITHIN = 0.95
-"""Share of a contour's pixels that are inside larger ones of its slice if it is a hole. Not all of them have to be, because
-pixels may lie on both edges."""
+"""Share of a contour's pixels that are inside larger ones of its slice if it is a hole; some may lie on both edges."""
 HALF = 0.5  # of a fractional segmentation, which holds probabilities or shares of a voxel
 
 
@@ -95,7 +94,7 @@ def _contours(path: Path, name: str, geometry: Geometry) -> Mask:
 
 
 def _region(region: Any, geometry: Geometry, *, what: str) -> Mask:
-    """Return the pixels inside the contours of one region: their union, except for those within others, which are holes.
+    """Return the pixels inside the contours of one region. A contour within another one is a hole; others are joined.
 
     Contours of type CLOSEDPLANAR_XOR always cut each other out, as the standard says (PS3.3, C.8.8.6).
     """

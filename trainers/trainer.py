@@ -110,10 +110,10 @@ class DefaultTrainer:
         if resumed is not None and is_finished(run, resumed):
             _report_finished(run, resumed, fabric)
             return
-        if run.task.prepare is not None:
+        learner = Learner(run, fabric, resumed, make_loss=self.make_loss, make_optimizer=self.make_optimizer)
+        if run.task.prepare is not None:  # may take long, so weights that are missing are an error before
             run.task.prepare()
         require_scans_held_out(run)
-        learner = Learner(run, fabric, resumed, make_loss=self.make_loss, make_optimizer=self.make_optimizer)
         fabric.barrier()  # every process has read the checkpoint
         if fabric.is_global_zero:
             # Existing validation results are those of another state of the network.

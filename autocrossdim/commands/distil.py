@@ -21,7 +21,7 @@ from autocrossdim.commands.arguments import (
 from autocrossdim.commands.fold_jobs import fold_commands, train_folds
 from autocrossdim.commands.restart import starting_over
 from autocrossdim.commands.signature import Option, command
-from autocrossdim.commands.train import UNLABELLED
+from autocrossdim.commands.train import UNLABELLED, known_weights
 from autocrossdim.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +49,10 @@ def distil(
     ] = (),
     epochs: EpochsOption = None,
     max_time: MaxTimeOption = None,
-    weights: Annotated[str | None, Option("Starting weights, as for train.")] = None,
+    weights: Annotated[
+        str | None,
+        Option("Starting weights, as for train (default: those of started folds, else those of the teachers' folds)."),
+    ] = None,
     device: DeviceOption = "auto",
     restart: Annotated[bool, Option("Discard existing checkpoints and start over.")] = False,
     set: SetOption = None,
@@ -72,7 +75,8 @@ def distil(
         fold: Fold numbers, or "all" for the network that `predict` uses; every fold and then "all" if empty.
         epochs: Number of epochs.
         max_time: Training time per fold, in seconds or as text such as `30m`.
-        weights: Starting weights, as for `train`, except `previous`.
+        weights: Starting weights, as for `train`, except `previous`. If None, those from which all of the student's
+            folds were started; else those of the folds that have the same network, if these are the same.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         restart: Discard existing checkpoints and start over.
         set: Further training settings, by the names of `trainers.settings.Settings`. `unlabelled=off` leaves
@@ -124,7 +128,8 @@ def distil(
     unlabelled_store = project.unlabelled_store(network) if scans else None
     folders = {number: project.workspace.fold(student.name, number) for number in folds}
     restarted = starting_over(folders, student.name, restart)
-    weights = weights or student.default_weights
+    taught = {number: project.workspace.fold(network, number) for number in project.folds(())}
+    weights = weights or known_weights(folders, restarted) or known_weights(taught, ()) or student.default_weights
     tasks = []
     for number in folds:
         split, unlabelled = project.split(number), None

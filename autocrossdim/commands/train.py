@@ -121,7 +121,7 @@ def train(
     scans = _unlabelled_store(project, name, settings)
     folders = {number: workspace.fold(name, number) for number in folds}
     restarted = starting_over(folders, name, restart)
-    weights = weights or _known_weights(folders, restarted) or configuration.default_weights
+    weights = weights or known_weights(folders, restarted) or configuration.default_weights
     starts = _starting_weights(weights, folders, restarted)
     tasks = [
         FoldTask(
@@ -149,7 +149,7 @@ def train(
     return summarise_folds(workspace, name, project.splits) if is_first_process() else None
 
 
-def _known_weights(folders: "Mapping[Fold, FoldFolder]", restarted: Collection[Fold]) -> str | None:
+def known_weights(folders: "Mapping[Fold, FoldFolder]", restarted: Collection[Fold]) -> str | None:
     """Return the weights from which the folds were started, so that the command without --weights resumes them.
 
     None if a fold is yet to be started, unless --weights previous has continued another one: starting weights are then

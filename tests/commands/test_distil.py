@@ -270,3 +270,24 @@ def test_an_impossible_value_for_unlabelled_scans_is_an_error(taught: tuple[Path
     raw, work = taught
     with pytest.raises(UserError, match="Setting unlabelled=maybe"):
         autocrossdim.distil(raw, work=work, **{**QUICK, "set": {**SETTINGS, "unlabelled": "maybe"}})
+
+
+def test_a_student_starts_from_the_weights_of_its_teachers(
+    taught: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, work = taught
+    tasks: list[FoldTask] = []
+    monkeypatch.setattr(teachers, "compare_with_teachers", lambda *_, **__: None)
+    monkeypatch.setattr(DefaultTrainer, "train_fold", lambda _, task: tasks.append(task))
+    autocrossdim.distil(raw, work=work, fold="all", restart=True)
+    assert [task.weights for task in tasks] == ["random"]
+
+
+def test_weights_that_are_missing_are_named_before_the_teachers_segment_anything(
+    taught: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, work = taught
+    shutil.copytree(work, tmp_path / "work", ignore=shutil.ignore_patterns("omnia_distilled"))
+    monkeypatch.setattr(teachers, "label_softly", lambda *_: pytest.fail("the teachers segmented scans"))
+    with pytest.raises(UserError, match=r"missing\.pth"):
+        autocrossdim.distil(raw, work=tmp_path / "work", **{**QUICK, "weights": str(tmp_path / "missing.pth")})

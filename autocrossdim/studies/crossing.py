@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autocrossdim.evaluation.interval import Floats, estimate
+from autocrossdim.evaluation.interval import Estimate, Floats, estimate
 from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.records.study import Comparison, StudyRun, Table
 from autocrossdim.studies.comparison import compared, dice_text, reading_notes, with_ends
@@ -72,15 +72,34 @@ def find_crossing(ratios: Sequence[float], pairs: Sequence[tuple[Floats, Floats]
     signs = tuple(sign for sign, _ in groupby(1 if each.value > 0 else -1 for each in found if each.excludes_zero))
     zero = float(np.exp(np.interp(0.0, -values, grid))) if signs == (1, -1) else None
     unsure = np.flatnonzero([not each.excludes_zero for each in found])
-    if not len(unsure):
-        # The line is 0 nowhere, or between two points of the grid.
-        return Crossing(zero, zero, zero, signs)
+    if len(unsure):
+        first, last = int(unsure[0]), int(unsure[-1])
+    elif zero is not None:  # the line is 0 between two points of the grid
+        first = int(np.argmax(values < 0))
+        last = first - 1
+    else:
+        return Crossing(None, None, None, signs)
     return Crossing(
         zero,
-        -np.inf if unsure[0] == 0 else float(np.exp(grid[unsure[0]])),
-        np.inf if unsure[-1] == GRID - 1 else float(np.exp(grid[unsure[-1]])),
+        -np.inf if first == 0 else float(np.exp(_touches_zero(grid, found, first - 1, first))),
+        np.inf if last == GRID - 1 else float(np.exp(_touches_zero(grid, found, last + 1, last))),
         signs,
     )
+
+
+def _touches_zero(grid: Floats, found: Sequence[Estimate], shown: int, other: int) -> float:
+    """Return where the interval of the line begins to contain 0, interpolated between two points of the grid.
+
+    Args:
+        grid: The points.
+        found: Estimate at each of them.
+        shown: Point at which the interval excludes 0.
+        other: Point beside it at which the interval contains 0, or excludes it on the other side.
+    """
+    side = "low" if found[shown].value > 0 else "high"
+    inner, outer = (abs(getattr(found[point], side)) for point in (other, shown))
+    share = outer / (outer + inner)
+    return float(grid[shown] + share * (grid[other] - grid[shown]))
 
 
 def compare_ratios(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:

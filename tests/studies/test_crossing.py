@@ -57,6 +57,17 @@ def test_false_alarms_in_cases_without_labels_count():
     assert find_crossing(RATIOS, false_alarms, [str(case) for case in range(10)]).signs == (1,)
 
 
+@pytest.mark.parametrize("slope", [-0.5, -0.2])
+def test_the_interval_is_not_rounded_to_the_ratios_at_which_the_line_is_examined(monkeypatch, slope):
+    exact = differences(2.53, slope=slope, noise=0.005)
+    coarse = crossing_of(exact)
+    monkeypatch.setattr("autocrossdim.studies.crossing.GRID", 1201)
+    fine = crossing_of(exact)
+    assert coarse.low < coarse.value < coarse.high
+    assert coarse.high - coarse.low == pytest.approx(fine.high - fine.low, rel=0.05)
+    assert (coarse.low, coarse.value, coarse.high) == pytest.approx((fine.low, fine.value, fine.high), abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [

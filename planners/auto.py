@@ -1,7 +1,6 @@
 """The planner: decides between 2D and 3D, and sizes the networks to the cases and to the memory."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 from autocrossdim.commands.plugins import StepCost
@@ -9,7 +8,6 @@ from autocrossdim.data.annotation_notes import annotation_notes
 from autocrossdim.data.dataset import Dataset
 from autocrossdim.preprocessing.fingerprint import common_orientation, reoriented
 from autocrossdim.records.fingerprint import Fingerprint
-from autocrossdim.records.network import NetworkPlan
 from autocrossdim.records.plan import Configuration, Decision, Plan
 from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
@@ -17,7 +15,7 @@ from autocrossdim.system.text import by_axis
 from planners.configurations import plan_configurations
 from planners.decision import choose, mixed_note
 from planners.device import memory_budget, precision_bits
-from planners.memory import StepMemory
+from planners.memory import step_memory
 from planners.mirroring import choose_mirroring, plan_axis_names
 from planners.normalization import choose_normalization, normalization_note
 from planners.options import check_options
@@ -160,13 +158,8 @@ class AutoPlanner:
             raise UserError(f"--device {device}: too little memory for a step of {configuration.name}.")
         if outcome.seconds is None:
             raise UserError(f"--device {device}: torch.compile took more than {compiling:g} s.")
-        memory = _step_memory(trial.network.model_dump_json(), mixed=mixed, regions=trial.regions)
+        memory = step_memory(trial.network, mixed=mixed, regions=trial.regions)
         return StepCost(outcome.seconds, memory.training(trial.patch, trial.batch), outcome.peak_bytes)
-
-
-@lru_cache(maxsize=8)
-def _step_memory(network: str, *, mixed: bool, regions: bool) -> StepMemory:
-    return StepMemory(NetworkPlan.model_validate_json(network), mixed=mixed, regions=regions)
 
 
 def _shared_orientation(fingerprint: Fingerprint) -> str | None:

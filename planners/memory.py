@@ -160,3 +160,13 @@ class StepMemory:
         with self._precision():
             training_step(self.network.train(), self.loss, self.optimizer, [(self._image(patch, batch), target)])
         self.network.zero_grad(set_to_none=True)
+
+
+def step_memory(plan: NetworkPlan, *, mixed: bool, regions: bool) -> StepMemory:
+    """Return the memory of training and inference with a network; what was computed for it before is kept."""
+    return _step_memory(plan.model_dump_json(), mixed, regions)
+
+
+@lru_cache(maxsize=64)
+def _step_memory(plan: str, mixed: bool, regions: bool) -> StepMemory:
+    return StepMemory(NetworkPlan.model_validate_json(plan), mixed=mixed, regions=regions)

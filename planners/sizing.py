@@ -1,7 +1,7 @@
 """The largest patch, then the largest batch, with which a training step fits the memory budget."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -12,7 +12,7 @@ from autocrossdim.records.plan import GIGABYTE, MAX_BATCH, MAX_PATCH
 from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import by_axis
-from planners.memory import StepMemory
+from planners.memory import StepMemory, step_memory
 from planners.options import encoder_depths
 from planners.patches import Candidate, candidate, candidates
 from planners.topology import Topology
@@ -64,7 +64,6 @@ class Sizer:
     budget_bytes: int
     kind: Kind = "unet"
     masks: int = 0
-    _memories: dict[str, StepMemory] = field(default_factory=dict, compare=False)
 
     def size_that_runs(
         self, shape: tuple[int, ...], spacing: tuple[float, ...], training_voxels: int
@@ -168,11 +167,7 @@ class Sizer:
         return max(MIN_BATCH, min(fitting, share, MAX_BATCH))
 
     def _memory(self, patch: Candidate) -> StepMemory:
-        plan = self._network(patch)
-        key = plan.model_dump_json()
-        if key not in self._memories:
-            self._memories[key] = StepMemory(plan, mixed=self.mixed, regions=self.labels.has_regions)
-        return self._memories[key]
+        return step_memory(self._network(patch), mixed=self.mixed, regions=self.labels.has_regions)
 
     def _network(self, patch: Candidate) -> NetworkPlan:
         return NetworkPlan.of(

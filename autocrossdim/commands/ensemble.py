@@ -40,8 +40,9 @@ def ensemble(
     from autocrossdim.data.find import find_dataset
     from autocrossdim.data.writing.results import Results
     from autocrossdim.inference.inputs import make_output
-    from autocrossdim.inference.stored import average_stored, stored_cases
-    from autocrossdim.system.console import track
+    from autocrossdim.inference.stored import average_stored, stored_cases, uncalibrated
+    from autocrossdim.system.console import track, warn
+    from autocrossdim.system.text import listed
 
     sources, output = [Path(folder) for folder in folders], Path(output)
     if len(sources) < 2:
@@ -53,6 +54,12 @@ def ensemble(
     chosen = find(format)
     chosen.check(cases)
     make_output(output)
+    if other := uncalibrated(sources, cases[0].name):
+        warn(
+            f"{listed(other)}: probabilities are not calibrated, but those of the other directories are, because "
+            "`find_best` chose these models. The more confident model counts more. To average the models of one "
+            "dataset, name them with --config in one `predict`."
+        )
     results = Results(output, raw.labels, raw.file_ending, chosen, codes=raw.codes)
     for case in track(cases, "Averaging", len(cases)):
         label, geometry = average_stored(sources, case.name, labels=raw.labels, ending=raw.file_ending)

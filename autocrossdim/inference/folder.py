@@ -130,6 +130,7 @@ class _Files:
         plan = predictor.plan
         self.output, self.ending, self.score = output, plan.file_ending, predictor.case_score
         self.channels, self.labels = plan.channel_names, plan.labels
+        self.calibrated = predictor.best is not None
         self.origin = predictor.origin
         self.results = Results(
             output, plan.labels, self.ending, find(format), codes=predictor.codes, origin=self.origin
@@ -158,7 +159,7 @@ class _Files:
         with suppress(OSError):  # a failure is reported when the segmentation is written
             self.results.path(case).unlink()
         if result.probabilities is not None:
-            write_probabilities(self.probabilities(case), result.probabilities, self.labels)
+            write_probabilities(self.probabilities(case), result.probabilities, self.labels, calibrated=self.calibrated)
         if result.uncertainty is None:
             remove_from_list(self.output, case.name)
         else:

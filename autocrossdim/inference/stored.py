@@ -1,8 +1,10 @@
 """Ensembles of stored probabilities that `predict --probabilities` wrote to several directories."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -17,16 +19,18 @@ from autocrossdim.system.files import written_whole
 from autocrossdim.system.text import by_axis, counted, listed
 
 
-def write_probabilities(path: Path, values: np.ndarray, labels: Labels) -> None:
+def write_probabilities(path: Path, values: np.ndarray, labels: Labels, *, calibrated: bool) -> None:
     """Write the probabilities of a case to a `.npz` file, with the labels that they are about.
 
     Args:
         path: Path of the file.
         values: Probabilities (K, Z, Y, X), float16.
         labels: Labels of the model.
+        calibrated: Whether they have the temperature that `find_best` fitted.
     """
+    about = np.array(labels.model_dump_json())
     with written_whole(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, probabilities=values, labels=np.array(labels.model_dump_json()))
+        np.savez_compressed(file, probabilities=values, labels=about, calibrated=np.array(calibrated))
 
 
 def stored_cases(folders: Sequence[Path]) -> list[str]:
@@ -48,11 +52,32 @@ def stored_cases(folders: Sequence[Path]) -> list[str]:
     return sorted(all_cases)
 
 
+def uncalibrated(folders: Sequence[Path], case: str) -> list[Path]:
+    """Return the directories whose probabilities are not calibrated, if those of others are.
+
+    Files of nnU-Net and of earlier versions do not say.
+
+    Args:
+        folders: Directories with `CASE.npz`.
+        case: Name of a case.
+
+    Raises:
+        UserError: A file is damaged.
+    """
+    known = {}
+    for folder in folders:
+        with _opened(folder / f"{case}.npz") as content:
+            if "calibrated" in content:
+                known[folder] = bool(content["calibrated"])
+    return [folder for folder, calibrated in known.items() if not calibrated] if any(known.values()) else []
+
+
 def average_stored(folders: Sequence[Path], case: str, *, labels: Labels, ending: str) -> tuple[np.ndarray, Geometry]:
     """Return the label values (Z, Y, X) from the mean of the stored probabilities, and their geometry.
 
     Probabilities are stored as float16, so the result may differ from an ensemble in memory at voxels where two labels
-    are equally probable to three digits. They are averaged as stored: calibrated if `find_best` was run.
+    are equally probable to three digits. They are averaged as stored: calibrated if `find_best` chose
+    the model.
 
     Args:
         folders: Directories with `CASE.npz` and the segmentation of each case.
@@ -82,14 +107,9 @@ def average_stored(folders: Sequence[Path], case: str, *, labels: Labels, ending
 def _probabilities(path: Path, labels: Labels, geometry: Geometry) -> np.ndarray:
     """Return the probabilities in a file. nnU-Net's files, and those of earlier versions, do not name their labels."""
     shape = (labels.num_outputs, *geometry.shape)
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            values: np.ndarray = content["probabilities"]
-            stored = Labels.model_validate_json(str(content["labels"])) if "labels" in content else labels
-    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{path}: the file is damaged or was not written by `predict --probabilities`. Predict this case again."
-        ) from error
+    with _opened(path) as content:
+        values: np.ndarray = content["probabilities"]
+        stored = Labels.model_validate_json(str(content["labels"])) if "labels" in content else labels
     if (theirs := list(stored.foreground.items())) != (ours := list(labels.foreground.items())):
         raise UserError(
             f"{path}: probabilities of the labels {_named(theirs)}, but dataset.json declares {_named(ours)}. Use the "
@@ -101,6 +121,18 @@ def _probabilities(path: Path, labels: Labels, geometry: Geometry) -> np.ndarray
             f"the image need {by_axis(shape)} (labels, z, y, x). Predict this case again."
         )
     return values
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a `.npz` file."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            yield content
+    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path}: the file is damaged or was not written by `predict --probabilities`. Predict this case again."
+        ) from error
 
 
 def _named(labels: Sequence[tuple[str, tuple[int, ...]]]) -> str:

@@ -50,7 +50,7 @@ def stored(request: pytest.FixtureRequest, make_plan: Callable[..., Any], tmp_pa
     for model, folder in zip(models, folders, strict=True):
         alone = Predictor([model], mirroring=False)(raw / "a_0000.nii.gz", probabilities=True)
         write_label(alone.label, alone.geometry, folder / "a.nii.gz")
-        write_probabilities(folder / "a.npz", alone.probabilities, labels)
+        write_probabilities(folder / "a.npz", alone.probabilities, labels, calibrated=False)
     together = Predictor(models, mirroring=False)(raw / "a_0000.nii.gz", probabilities=True)
     return raw, folders, together
 
@@ -68,6 +68,17 @@ def test_stored_probabilities_give_the_same_labels_as_an_ensemble_in_memory(stor
     np.testing.assert_array_equal(found[~tied], together.label[~tied])
     alone = [read_label(folder / "a.nii.gz")[0] for folder in folders]
     assert all((found != label).any() for label in alone), "the test needs members that differ from their ensemble"
+
+
+def test_calibrated_and_other_probabilities_are_not_mixed_silently(
+    stored: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw, folders, together = stored
+    autocrossdim.ensemble(folders, tmp_path / "neither", dataset=raw)
+    assert "not calibrated" not in capfd.readouterr().err
+    write_probabilities(folders[1] / "a.npz", together.probabilities, load_dataset(raw).labels, calibrated=True)
+    autocrossdim.ensemble(folders, tmp_path / "one", dataset=raw)
+    assert f"{folders[0]}: probabilities are not calibrated" in capfd.readouterr().err
 
 
 def test_an_ensemble_has_the_formats_of_predict(stored: Any, tmp_path: Path) -> None:
@@ -110,7 +121,9 @@ def test_probabilities_of_other_labels_are_refused(stored: Any, tmp_path: Path) 
     exchanged = dict(zip(reversed(labels.names), labels.foreground.values(), strict=True))
     with np.load(folders[1] / "a.npz") as content:
         values = content["probabilities"]
-    write_probabilities(folders[1] / "a.npz", values, labels.model_copy(update={"foreground": exchanged}))
+    write_probabilities(
+        folders[1] / "a.npz", values, labels.model_copy(update={"foreground": exchanged}), calibrated=False
+    )
     with pytest.raises(UserError, match=r"dx/a\.npz: probabilities of the labels .*, but dataset\.json declares"):
         autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)
     np.savez(folders[1] / "a.npz", probabilities=values)  # as nnU-Net and earlier versions write it

@@ -8,7 +8,7 @@ import numpy as np
 from autocrossdim.inference.sliding_window import tile_starts
 from autocrossdim.records.plan import STEPS_PER_EPOCH, Augmentation, Configuration, Cost, Memory
 from planners.sizing import Size, Sizer
-from planners.spacing import CaseSizes, target_spacing
+from planners.spacing import CaseSizes, coarser_spacing, target_spacing
 
 LEARNING_RATES = {2: 1e-3, 3: 2e-3}
 """Peak learning rate by number of axes: the authors' for Omnia-Net, twice that for DX-Net.
@@ -85,9 +85,7 @@ def _volumes(
     planned = {"dx": dx}
     covered = float(np.prod(dx.patch_size) / np.prod(dx.median_shape))
     if covered < SMALL_PATCH:
-        # Coarser by the factor at which the same patch would cover a quarter.
-        factor = float(np.cbrt(SMALL_PATCH / covered))
-        coarser = (target[0] * factor, target[1] * factor, target[2] * factor)
+        coarser = coarser_spacing(target, SMALL_PATCH / covered)  # there, the same patch would cover a quarter
         # A requested patch size is meant for the full resolution.
         options = sizer.options.model_copy(update={"patch_size": None})
         planned["dx_lowres"] = _configuration("dx_lowres", replace(sizer, options=options), sizes, coarser, mirror_axes)

@@ -7,6 +7,7 @@ import numpy as np
 from autocrossdim.records.fingerprint import Fingerprint
 
 COARSE_AXIS_RATIO = 3.0  # an axis this many times coarser than both others is coarse (nnU-Net)
+THIN = 0.5  # times the coarsest spacing: finer axes are coarsened before the others (nnU-Net)
 COARSE_AXIS_PERCENTILE = 10  # of its spacings: the target, so that few cases are upsampled along it (nnU-Net)
 
 AxisOrder = tuple[int, int, int]
@@ -90,3 +91,25 @@ def target_spacing(sizes: CaseSizes) -> tuple[float, float, float]:
         finer = float(np.percentile(sizes.spacings[:, coarsest], COARSE_AXIS_PERCENTILE))
         target[coarsest] = max(finer, target[others].max())
     return float(target[0]), float(target[1]), float(target[2])
+
+
+def coarser_spacing(spacing: tuple[float, float, float], growth: float) -> tuple[float, float, float]:
+    """Return the spacing of voxels that are `growth` times as large.
+
+    While some axes are finer than half the coarsest one, only these are coarsened, so that thick slices stay as they
+    are (nnU-Net).
+
+    Args:
+        spacing: Spacing in mm.
+        growth: Factor of the volume of a voxel, at least 1.
+    """
+    coarse = np.array(spacing, dtype=float)
+    while growth > 1 + 1e-9:
+        thin = coarse < (1 - 1e-9) * THIN * coarse.max()
+        axes = thin if thin.any() else np.full(3, True)
+        until_next = THIN * coarse.max() / coarse[axes].max() if thin.any() else np.inf
+        factor = min(growth ** (1 / axes.sum()), until_next)
+        coarse[axes] *= factor
+        growth /= factor ** axes.sum()
+    z, y, x = coarse.tolist()
+    return z, y, x

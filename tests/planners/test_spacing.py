@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planners.spacing import CaseSizes, axis_order, target_spacing
+from planners.spacing import CaseSizes, axis_order, coarser_spacing, target_spacing
 
 Spacing = tuple[float, ...]
 
@@ -43,6 +43,21 @@ def test_computing_the_target_leaves_the_sizes_as_they_are() -> None:
     one_case = sizes([(5.0, 1.0, 1.0)], (20, 200, 200))
     target_spacing(one_case)
     assert one_case.spacings.tolist() == [[5.0, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("spacing", "growth", "coarser"),
+    [
+        ((1.0, 1.0, 0.8), 8.0, (2.0, 2.0, 1.6)),
+        ((6.0, 1.0, 1.0), 4.0, (6.0, 2.0, 2.0)),
+        ((6.0, 1.0, 1.0), 72.0, (12.0, 6.0, 6.0)),  # 3 times in the plane, then 2 times along every axis
+        ((6.0, 1.0, 2.0), 4.0, (6.0, 8 / 3, 3.0)),
+    ],
+)
+def test_thick_slices_are_coarsened_last(spacing: Any, growth: float, coarser: Spacing) -> None:
+    found = coarser_spacing(spacing, growth)
+    assert found == pytest.approx(coarser)
+    assert np.prod(found) == pytest.approx(growth * np.prod(spacing))
 
 
 def test_anisotropy_is_the_largest_over_the_smallest_median_spacing() -> None:

@@ -147,12 +147,19 @@ class StepMemory:
 
     def _training_peak(self, patch: tuple[int, ...], batch: int) -> int:
         if not self.optimizer.state:
-            self._step(patch, batch)  # creates the moments, which `fixed_bytes` contains
+            self._create_moments()
         moments = (value for state in self.optimizer.state.values() for value in state.values())
         existing = (*self.network.parameters(), *self.network.buffers(), *moments)
         with _LiveBytes(existing) as live:
             self._step(patch, batch)
         return int(live.peak)
+
+    def _create_moments(self) -> None:
+        """Create the optimiser's moments, which `fixed_bytes` contains, by a step without forward and backward pass."""
+        for parameter in self.network.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        self.optimizer.step()
+        self.network.zero_grad(set_to_none=True)
 
     def _step(self, patch: tuple[int, ...], batch: int) -> None:
         target_shape = (batch, self.plan.num_outputs, *patch) if self.regions else (batch, *patch)

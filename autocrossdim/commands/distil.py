@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from autocrossdim.commands.arguments import (
@@ -76,7 +77,8 @@ def distil(
         epochs: Number of epochs.
         max_time: Training time per fold, in seconds or as text such as `30m`.
         weights: Starting weights, as for `train`, except `previous`. If None, those from which all of the student's
-            folds were started; else those of the folds that have the same network, if these are the same.
+            folds were started; else those of the teacher with the same network, unless these are a model of each
+            fold (`omnia` or a directory).
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         restart: Discard existing checkpoints and start over.
         set: Further training settings, by the names of `trainers.settings.Settings`. `unlabelled=off` leaves
@@ -97,6 +99,7 @@ def distil(
     from autocrossdim.commands.plugins import FoldTask, Unlabelled, find_trainer
     from autocrossdim.commands.project import ALL
     from autocrossdim.evaluation.folds import summarise_folds
+    from autocrossdim.models.source import OMNIA
     from autocrossdim.records.plan import DISTILLED
     from autocrossdim.selection.teachers import (
         compare_with_teachers,
@@ -129,7 +132,10 @@ def distil(
     folders = {number: project.workspace.fold(student.name, number) for number in folds}
     restarted = starting_over(folders, student.name, restart)
     taught = {number: project.workspace.fold(network, number) for number in project.folds(())}
-    weights = weights or known_weights(folders, restarted) or known_weights(taught, ()) or student.default_weights
+    inherited = known_weights(taught, ())
+    if inherited == OMNIA or Path(inherited or "random").is_dir():
+        inherited = None  # models of each fold, which usually include none that was trained on all cases
+    weights = weights or known_weights(folders, restarted) or inherited or student.default_weights
     tasks = []
     for number in folds:
         split, unlabelled = project.split(number), None

@@ -7,8 +7,8 @@ import numpy as np
 from autocrossdim.records.fingerprint import Fingerprint
 
 COARSE_AXIS_RATIO = 3.0  # an axis this many times coarser than both others is coarse (nnU-Net)
-THIN = 0.5  # times the coarsest spacing: finer axes are coarsened before the others (nnU-Net)
 COARSE_AXIS_PERCENTILE = 10  # of its spacings: the target, so that few cases are upsampled along it (nnU-Net)
+FINE_AXIS = 0.5  # times the coarsest spacing: finer axes are coarsened before the others (nnU-Net)
 
 AxisOrder = tuple[int, int, int]
 
@@ -96,8 +96,8 @@ def target_spacing(sizes: CaseSizes) -> tuple[float, float, float]:
 def coarser_spacing(spacing: tuple[float, float, float], growth: float) -> tuple[float, float, float]:
     """Return the spacing of voxels that are `growth` times as large.
 
-    While some axes are finer than half the coarsest one, only these are coarsened, so that thick slices stay as they
-    are (nnU-Net).
+    While some axes are finer than half the coarsest one, only these are coarsened, so that thick slices become thicker
+    last (nnU-Net).
 
     Args:
         spacing: Spacing in mm.
@@ -105,9 +105,9 @@ def coarser_spacing(spacing: tuple[float, float, float], growth: float) -> tuple
     """
     coarse = np.array(spacing, dtype=float)
     while growth > 1 + 1e-9:
-        thin = coarse < (1 - 1e-9) * THIN * coarse.max()
-        axes = thin if thin.any() else np.full(3, True)
-        until_next = THIN * coarse.max() / coarse[axes].max() if thin.any() else np.inf
+        fine = coarse < (1 - 1e-9) * FINE_AXIS * coarse.max()
+        axes = fine if fine.any() else np.full(3, True)
+        until_next = FINE_AXIS * coarse.max() / coarse[axes].max() if fine.any() else np.inf
         factor = min(growth ** (1 / axes.sum()), until_next)
         coarse[axes] *= factor
         growth /= factor ** axes.sum()

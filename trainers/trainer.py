@@ -111,9 +111,9 @@ class DefaultTrainer:
             _report_finished(run, resumed, fabric)
             return
         learner = Learner(run, fabric, resumed, make_loss=self.make_loss, make_optimizer=self.make_optimizer)
-        if run.task.prepare is not None:  # may take long, so weights that are missing are an error before
-            run.task.prepare()
         require_scans_held_out(run)
+        if run.task.prepare is not None:  # may take long, so everything that can be refused has been
+            run.task.prepare()
         fabric.barrier()  # every process has read the checkpoint
         if fabric.is_global_zero:
             # Existing validation results are those of another state of the network.

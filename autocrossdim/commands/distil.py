@@ -1,8 +1,7 @@
 """`autocrossdim distil`: one network that learns from an ensemble and predicts as fast as a single fold."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from autocrossdim.commands.arguments import (
@@ -29,10 +28,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from autocrossdim.commands.plugins import Unlabelled
+    from autocrossdim.commands.project import Project
     from autocrossdim.data.dataset import Case, Dataset
     from autocrossdim.data.splits import Split
     from autocrossdim.preprocessing.store import Store
+    from autocrossdim.records.plan import Configuration
     from autocrossdim.records.student import Student
+    from autocrossdim.records.workspace import FoldFolder
 
 
 @command()
@@ -52,7 +54,7 @@ def distil(
     max_time: MaxTimeOption = None,
     weights: Annotated[
         str | None,
-        Option("Starting weights, as for train (default: those of started folds, else those of the teachers' folds)."),
+        Option("Starting weights, as for train (default: those of started folds, else of its teacher)."),
     ] = None,
     device: DeviceOption = "auto",
     restart: Annotated[bool, Option("Discard existing checkpoints and start over.")] = False,
@@ -76,9 +78,8 @@ def distil(
         fold: Fold numbers, or "all" for the network that `predict` uses; every fold and then "all" if empty.
         epochs: Number of epochs.
         max_time: Training time per fold, in seconds or as text such as `30m`.
-        weights: Starting weights, as for `train`, except `previous`. If None, those from which all of the student's
-            folds were started; else those of the teacher with the same network, unless these are a model of each
-            fold (`omnia` or a directory).
+        weights: Starting weights, as for `train`, except `previous`. If None, those from which the student's folds were
+            started; else the encoder weights from which all folds of the same network were started; else the default.
         device: `auto`, `cpu`, or a GPU: `cuda`, `cuda:N`, `xpu` or `mps`.
         restart: Discard existing checkpoints and start over.
         set: Further training settings, by the names of `trainers.settings.Settings`. `unlabelled=off` leaves
@@ -99,7 +100,6 @@ def distil(
     from autocrossdim.commands.plugins import FoldTask, Unlabelled, find_trainer
     from autocrossdim.commands.project import ALL
     from autocrossdim.evaluation.folds import summarise_folds
-    from autocrossdim.models.source import OMNIA
     from autocrossdim.records.plan import DISTILLED
     from autocrossdim.selection.teachers import (
         compare_with_teachers,
@@ -131,11 +131,8 @@ def distil(
     unlabelled_store = project.unlabelled_store(network) if scans else None
     folders = {number: project.workspace.fold(student.name, number) for number in folds}
     restarted = starting_over(folders, student.name, restart)
-    taught = {number: project.workspace.fold(network, number) for number in project.folds(())}
-    inherited = known_weights(taught, ())
-    if inherited == OMNIA or Path(inherited or "random").is_dir():
-        inherited = None  # models of each fold, which usually include none that was trained on all cases
-    weights = weights or known_weights(folders, restarted) or inherited or student.default_weights
+    if weights is None:
+        weights = _known_weights(project, student, folders, restarted) or student.default_weights
     tasks = []
     for number in folds:
         split, unlabelled = project.split(number), None
@@ -168,6 +165,32 @@ def distil(
     summarise_folds(project.workspace, student.name, project.splits)
     wanted = [project.unlabelled(number) if scans else () for number in range(len(project.splits))]
     return compare_with_teachers(validation, best, student, trained=folds, unlabelled=wanted)
+
+
+def _known_weights(
+    project: "Project",
+    student: "Configuration",
+    folders: "Mapping[Fold, FoldFolder]",
+    restarted: Collection[Fold],
+) -> str | None:
+    """Return the weights from which the student's folds were started, else those of the teacher with its network.
+
+    A trained model is not inherited: it may lack the fold of all cases.
+    """
+    from autocrossdim.models.source import is_model
+    from autocrossdim.records.plan import DISTILLED
+    from autocrossdim.system.console import say
+
+    started = {fold: folder for fold, folder in folders.items() if folder.latest.exists() and fold not in restarted}
+    if known := known_weights(started, ()):
+        return known
+    network = student.name.removesuffix(DISTILLED)
+    inherited = known_weights({fold: project.workspace.fold(network, fold) for fold in project.folds(())}, ())
+    if inherited is None or is_model(inherited):
+        return None
+    if inherited != student.default_weights:
+        say(f"Starting weights: {inherited}, as for {network}.")
+    return inherited
 
 
 def _cases(

@@ -40,7 +40,7 @@ def ensemble(
     from autocrossdim.data.find import find_dataset
     from autocrossdim.data.writing.results import Results
     from autocrossdim.inference.inputs import make_output
-    from autocrossdim.inference.stored import average_stored, stored_cases, uncalibrated
+    from autocrossdim.inference.stored import average_stored, by_calibration, stored_cases
     from autocrossdim.system.console import track, warn
     from autocrossdim.system.text import listed
 
@@ -54,11 +54,12 @@ def ensemble(
     chosen = find(format)
     chosen.check(cases)
     make_output(output)
-    if other := uncalibrated(sources, cases[0].name):
+    calibrated, others = by_calibration(sources, cases[0].name)
+    if calibrated and others:
         warn(
-            f"{listed(other)}: probabilities are not calibrated, but those of the other directories are, because "
-            "`find_best` chose these models. The more confident model counts more. To average the models of one "
-            "dataset, name them with --config in one `predict`."
+            f"{listed(others)}: the probabilities are not calibrated, but those in {listed(calibrated)} are "
+            "(`find_best` was run), so an overconfident model may dominate the average. To average configurations of "
+            "one dataset, name them with --config in one `predict`."
         )
     results = Results(output, raw.labels, raw.file_ending, chosen, codes=raw.codes)
     for case in track(cases, "Averaging", len(cases)):

@@ -31,14 +31,25 @@ def report(
     Raises:
         UserError: The dataset was not planned, dataset.json changed since then, or a file is missing or damaged.
     """
-    from autocrossdim.commands.growth import open_unchanged
+    from autocrossdim.commands.growth import open_unchanged, outgrown_folds, training_words
     from autocrossdim.report.page import write_report
     from autocrossdim.system.files import check_output
 
     project = open_unchanged(dataset, work=work)
     page = project.workspace.report if output is None else Path(output)
     check_output(page)
-    write_report(project.dataset, project.workspace, splits=project.splits, output=page, work=work)
+    outgrown = outgrown_folds(project)
+    write_report(
+        project.dataset,
+        project.workspace,
+        splits=project.splits,
+        output=page,
+        work=work,
+        retraining={
+            name: training_words([fold for fold in outgrown if fold.configuration == name])[0]
+            for name in dict.fromkeys(fold.configuration for fold in outgrown)
+        },
+    )
     return page
 
 

@@ -56,7 +56,7 @@ def find_raw(argument: str | Path | int) -> Path:
     """
     path = find_dataset(argument)
     if Workspace(path).plan.is_file() and not (path / "imagesTr").is_dir():
-        raise UserError(f"{shown_path(path)}: results of a dataset. Give the directory that contains its images.")
+        raise UserError(f"{shown_path(path)}: contains results, not the dataset. Give the directory with imagesTr.")
     return path
 
 

@@ -130,7 +130,7 @@ class _Files:
         plan = predictor.plan
         self.output, self.ending, self.score = output, plan.file_ending, predictor.case_score
         self.channels, self.labels = plan.channel_names, plan.labels
-        self.calibrated = predictor.best is not None
+        self.calibrated = predictor.best is not None and predictor.best.calibration.error_before is not None
         self.origin = predictor.origin
         self.results = Results(
             output, plan.labels, self.ending, find(format), codes=predictor.codes, origin=self.origin

@@ -246,7 +246,7 @@ class Predictor:
                 for a missing one if the model was trained with channel dropout; or an array of shape (C, Z, Y, X) in
                 the orientation of the training data.
             spacing: Voxel spacing in mm (z, y, x); required for an array, not allowed otherwise.
-            probabilities: Also return the probabilities, calibrated if `find_best` was run.
+            probabilities: Also return the probabilities, calibrated if `find_best` chose this model.
             uncertainty: Also return entropy, disagreement, confidence and agreement.
 
         Returns:

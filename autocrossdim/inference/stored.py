@@ -52,10 +52,10 @@ def stored_cases(folders: Sequence[Path]) -> list[str]:
     return sorted(all_cases)
 
 
-def uncalibrated(folders: Sequence[Path], case: str) -> list[Path]:
-    """Return the directories whose probabilities are not calibrated, if those of others are.
+def by_calibration(folders: Sequence[Path], case: str) -> tuple[list[Path], list[Path]]:
+    """Return the directories whose probabilities are calibrated, and those whose are not.
 
-    Files of nnU-Net and of earlier versions do not say.
+    Those of nnU-Net and of earlier versions, which do not say, are left out.
 
     Args:
         folders: Directories with `CASE.npz`.
@@ -69,7 +69,7 @@ def uncalibrated(folders: Sequence[Path], case: str) -> list[Path]:
         with _opened(folder / f"{case}.npz") as content:
             if "calibrated" in content:
                 known[folder] = bool(content["calibrated"])
-    return [folder for folder, calibrated in known.items() if not calibrated] if any(known.values()) else []
+    return [folder for folder in known if known[folder]], [folder for folder in known if not known[folder]]
 
 
 def average_stored(folders: Sequence[Path], case: str, *, labels: Labels, ending: str) -> tuple[np.ndarray, Geometry]:

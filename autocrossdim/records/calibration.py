@@ -35,8 +35,8 @@ class Calibration(BaseModel):
             return "Probabilities could not be calibrated, because nothing was segmented in the held-out cases."
         low, high = TEMPERATURE_BOUNDS
         bound = ""
-        if self.temperature < low * 1.01 or self.temperature > high / 1.01:
-            bound = f", the {'lowest' if self.temperature < 1 else 'highest'} value tried"
+        if self.temperature < low * 1.001 or self.temperature > high / 1.001:
+            bound = f", the {'lower' if self.temperature < 1 else 'upper'} limit"
         change = "reduces" if self.error_after is not None and self.error_after < self.error_before else "changes"
         return (
             f"Temperature scaling (T = {self.temperature:.2f}{bound}) {change} the calibration error on held-out cases "

@@ -30,7 +30,7 @@ def next_step(
     *,
     folds: int,
     outdated: bool,
-    added: int = 0,
+    retraining: Sequence[str] | None = None,
     validated: bool,
     missing: Sequence[str],
     failed: Sequence[str] = (),
@@ -46,7 +46,7 @@ def next_step(
         best: What `find_best` chose, if it was run.
         folds: Number of folds; 0 with too few cases to hold any out.
         outdated: Whether checkpoints or the plan changed since then.
-        added: Number of cases that were added after training.
+        retraining: Options of `train` if cases have changed since the model was trained.
         validated: Whether a configuration was validated.
         missing: Folds of that configuration that are not among the results.
         failed: Labels that it hardly segments.
@@ -59,15 +59,13 @@ def next_step(
         return command_line(name, plan.dataset, *words, work=None if work is None else "WORK")
 
     planned = plan.decision.configuration
-    which = [] if configuration in (None, planned) else ["--config", str(configuration)]
     predict = command("predict", "-i", "IMAGES", "-o", "SEGMENTED")
-    if added:
-        those = "case that was" if added == 1 else f"{added} cases that were"
-        resume = command("train", *which, "--weights", "previous")
-        return Next(f"Train with the {those} added, starting from the present weights.", resume)
+    if retraining is not None:
+        return Next("Train on the cases as they are now.", command("train", *retraining))
     if failed and not missing:
         names = listed([f"'{name}'" for name in failed])
-        longer = command("train", *which, "--epochs", str(max(EPOCHS, 2 * epochs)))
+        words = [] if configuration in (None, planned) else ["--config", str(configuration)]
+        longer = command("train", *words, "--epochs", str(max(EPOCHS, 2 * epochs)))
         return Next(f"Train for longer: the model hardly segments {names}.", longer)
     if best is not None and not outdated:
         return Next("Segment new images, and look at the cases below first.", predict)

@@ -39,7 +39,7 @@ def methods(
     folds: int,
     complete: bool,
     groups: int,
-    added: int = 0,
+    outgrown: bool = False,
     best: Best | None,
     unit: str,
 ) -> tuple[str, Rows]:
@@ -53,7 +53,7 @@ def methods(
         folds: Number of folds.
         complete: Whether all folds were validated.
         groups: Number of groups (patients).
-        added: Number of cases that were added after training.
+        outgrown: Whether cases have changed since the model was trained.
         best: What `find_best` chose, if it was run.
         unit: Unit of the spacing.
     """
@@ -71,7 +71,7 @@ def methods(
         ("Channels, normalisation", ", ".join(f"{name} ({channel.scheme})" for name, channel in schemes)),
         ("Folds", str(folds)),
     ]
-    trained = {name: read_checkpoints(workspace, name, folds) for name in plan.with_stages(configurations)}
+    trained = {name: _checkpoints(workspace, name, folds) for name in plan.with_stages(configurations)}
     for name, checkpoints in trained.items():
         rows += _planned(plan, name, unit) + _trained(name, checkpoints)
     if best is not None:
@@ -104,9 +104,8 @@ def methods(
         f"Segmentation was configured with autocrossdim (Messaoudi et al., 2023) from {cases}{of_groups}"
         f"{f' with a median spacing of {median} mm ({axes})' if unit == 'mm' else ''}. "
     )
-    if added:
-        was = "was" if added == 1 else "were"
-        text += f"{added} of them {was} added after training, and {was} not used in what follows. "
+    if outgrown:
+        text += "Cases were added, removed or corrected after training; the model does not reflect these changes. "
     if len(plan.channel_names) > 1:
         text += f"The input channels were {', '.join(plan.channel_names[:-1])} and {plan.channel_names[-1]}. "
     if networks:
@@ -135,7 +134,7 @@ def _planned(plan: Plan, name: str, unit: str) -> Rows:
     ]
 
 
-def read_checkpoints(workspace: Workspace, name: str, folds: int) -> list[Checkpoint]:
+def _checkpoints(workspace: Workspace, name: str, folds: int) -> list[Checkpoint]:
     """Return the checkpoints of a configuration without weights; the missing and unreadable ones are left out."""
     found = []
     for number in range(folds):

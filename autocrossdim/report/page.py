@@ -1,6 +1,6 @@
 """The HTML report: data, plan, cross-validation results and their limits on one page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from autocrossdim.records.workspace import Workspace
 from autocrossdim.report import formats
 from autocrossdim.report.decided import next_step
 from autocrossdim.report.distributions import fingerprint_chart
-from autocrossdim.report.methods import methods, read_checkpoints
+from autocrossdim.report.methods import methods
 from autocrossdim.report.misses import SEVERAL, hardly_segmented
 from autocrossdim.report.pictures import LEGEND_ENTRIES
 from autocrossdim.report.results import read_results
@@ -34,6 +34,7 @@ def write_report(
     splits: Sequence[Split],
     output: Path,
     work: str | Path | None,
+    retraining: Mapping[str, Sequence[str]],
 ) -> None:
     """Write the page as one file that contains all its pictures.
 
@@ -43,6 +44,8 @@ def write_report(
         splits: Its folds.
         output: Path of the page.
         work: Directory of all results as the user gave it, for the next command.
+        retraining: For each configuration whose cases have changed since it was trained, the options of `train` for
+            its folds, or for the first of them.
 
     Raises:
         UserError: A file is missing or damaged.
@@ -59,7 +62,7 @@ def write_report(
         results = read_results(dataset, plan, workspace, fingerprint, configurations, splits, best, spaced=spaced)
     outdated = best.outdated(workspace) if best is not None else None
     groups = len({dataset.groups.get(case.name, case.name) for case in fingerprint.cases})
-    added = _added(workspace, configurations, splits)
+    outgrown = next((name for name in plan.with_stages(configurations) if name in retraining), None)
     unit = "mm" if spaced else "pixels"
     paragraph, facts = methods(
         plan,
@@ -69,7 +72,7 @@ def write_report(
         folds=len(splits),
         complete=results is not None and not results.missing,
         groups=groups,
-        added=added,
+        outgrown=outgrown is not None,
         best=best,
         unit=unit,
     )
@@ -105,7 +108,7 @@ def write_report(
             best,
             folds=len(splits),
             outdated=outdated is not None,
-            added=added,
+            retraining=None if outgrown is None else ["--config", outgrown, *retraining[outgrown]],
             validated=results is not None,
             missing=results.missing if results is not None else [],
             failed=list(hardly_segmented(results.summary)) if results is not None else [],
@@ -123,12 +126,3 @@ def write_report(
         studies=study_sections(workspace),
     )
     write_text(output, page)
-
-
-def _added(workspace: Workspace, configurations: Sequence[str], splits: Sequence[Split]) -> int:
-    """Return how many cases of the folds were added after these were trained."""
-    trained = [each.split for name in configurations for each in read_checkpoints(workspace, name, len(splits))]
-    if not trained:
-        return 0
-    known = {case for split in trained for part in ("train", "val") for case in split.get(part, ())}
-    return len({case for split in splits for case in (*split.train, *split.val)} - known)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,15 +273,35 @@ def test_an_impossible_value_for_unlabelled_scans_is_an_error(taught: tuple[Path
         autocrossdim.distil(raw, work=work, **{**QUICK, "set": {**SETTINGS, "unlabelled": "maybe"}})
 
 
-def test_a_student_starts_from_the_weights_of_its_teachers(
-    taught: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("recorded", "expected"), [("random", "random"), ("omnia", "imagenet")])
+def test_a_student_starts_from_the_encoder_weights_of_its_teachers(
+    recorded: str, expected: str, taught: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Omnia-Net is seldom trained on all cases, as the student of all cases would need it."""
     raw, work = taught
     tasks: list[FoldTask] = []
     monkeypatch.setattr(teachers, "compare_with_teachers", lambda *_, **__: None)
     monkeypatch.setattr(DefaultTrainer, "train_fold", lambda _, task: tasks.append(task))
+    monkeypatch.setattr(Checkpoint, "first_weights", recorded)
     autocrossdim.distil(raw, work=work, fold="all", restart=True)
-    assert [task.weights for task in tasks] == ["random"]
+    assert [task.weights for task in tasks] == [expected]
+
+
+def test_a_student_goes_on_from_the_weights_it_was_started_from(
+    taught: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, work = taught
+    shutil.copytree(work, tmp_path / "work", ignore=shutil.ignore_patterns("omnia_distilled"))
+    tasks: list[FoldTask] = []
+    monkeypatch.setattr(teachers, "compare_with_teachers", lambda *_, **__: None)
+    monkeypatch.setattr(DefaultTrainer, "train_fold", lambda _, task: tasks.append(task))
+    workspace = Workspace.of(raw.name, tmp_path / "work")
+    started = workspace.fold("omnia_distilled", 0).latest
+    started.parent.mkdir(parents=True)
+    checkpoint = Checkpoint.read(workspace.fold("omnia", 0).latest)
+    replace(checkpoint, provenance={**checkpoint.provenance, "asked": "weights.pth"}).write(started)
+    autocrossdim.distil(raw, work=tmp_path / "work")
+    assert {task.weights for task in tasks} == {"weights.pth"}
 
 
 def test_weights_that_are_missing_are_named_before_the_teachers_segment_anything(

@@ -58,6 +58,6 @@ def test_a_work_directory_is_not_taken_for_the_dataset(raw: Path, tmp_path: Path
     work.mkdir(parents=True)
     (work / "plan.json").touch()
     (work / "dataset.json").touch()
-    with pytest.raises(UserError, match="results of a dataset. Give the directory that contains its images"):
+    with pytest.raises(UserError, match="contains results, not the dataset. Give the directory with imagesTr"):
         find_raw(work)
     assert find_raw(raw) == raw

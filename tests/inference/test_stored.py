@@ -78,7 +78,9 @@ def test_calibrated_and_other_probabilities_are_not_mixed_silently(
     assert "not calibrated" not in capfd.readouterr().err
     write_probabilities(folders[1] / "a.npz", together.probabilities, load_dataset(raw).labels, calibrated=True)
     autocrossdim.ensemble(folders, tmp_path / "one", dataset=raw)
-    assert f"{folders[0]}: probabilities are not calibrated" in capfd.readouterr().err
+    assert (
+        f"{folders[0]}: the probabilities are not calibrated, but those in {folders[1]} are" in capfd.readouterr().err
+    )
 
 
 def test_an_ensemble_has_the_formats_of_predict(stored: Any, tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def test_a_model_that_hardly_segments_a_label_is_trained_further(make_plan: Call
     assert step.command == "autocrossdim train Dataset001_Tiny --config other --epochs 160"
 
 
-def test_added_cases_are_trained_on_before_anything_else(make_plan: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_model_whose_cases_changed_is_trained_before_anything_else(
+    make_plan: Callable[..., Any], tmp_path: Path
+) -> None:
     plan = make_plan()
     step = next_step(
         plan,
@@ -67,11 +69,10 @@ def test_added_cases_are_trained_on_before_anything_else(make_plan: Callable[...
         None,
         folds=5,
         outdated=False,
-        added=2,
+        retraining=["--config", "dx", "--weights", "previous", "--epochs", "20"],
         validated=True,
-        missing=[],
-        configuration=plan.decision.configuration,
+        missing=["fold 2"],
         work=None,
     )
-    assert step.why == "Train with the 2 cases that were added, starting from the present weights."
-    assert step.command == "autocrossdim train Dataset001_Tiny --weights previous"
+    assert step.why == "Train on the cases as they are now."
+    assert step.command == "autocrossdim train Dataset001_Tiny --config dx --weights previous --epochs 20"

@@ -443,8 +443,9 @@ def test_cases_added_after_training_are_not_counted_as_used(trained: tuple[Path,
             run=RunState(epoch=3),
         ).write(space.fold("dx", number).latest)
     page = without_spans(page_of(path, space))
-    assert "1 of them was added after training, and was not used in what follows." in page
-    assert "Train with the case that was added, starting from the present weights.<br>" in page
+    assert "Cases were added, removed or corrected after training; the model does not reflect these changes." in page
+    assert "Train on the cases as they are now.<br>" in page
+    assert "autocrossdim train Dataset001_Tiny --config dx --weights previous" in page
 
 
 def test_a_damaged_history_or_summary_is_named(trained: tuple[Path, Workspace]) -> None:

@@ -93,7 +93,7 @@ def test_a_prediction_that_is_certain_and_wrong_does_not_break_the_fit() -> None
     predicted = np.tile(np.array([[1.0, 0.0]], np.float32), (100, 1))
     found = calibrate([evidence(predicted, np.r_[np.zeros(90, int), np.ones(10, int)])])
     assert found.temperature == pytest.approx(TEMPERATURES[-1], rel=1e-3)
-    assert "(T = 4.00, the highest value tried)" in found.sentence
+    assert "(T = 4.00, the upper limit)" in found.sentence
 
 
 def test_the_sentence_gives_the_calibration_error_before_and_after() -> None:

@@ -94,22 +94,22 @@ def _contours(path: Path, name: str, geometry: Geometry) -> Mask:
 
 
 def _region(region: Any, geometry: Geometry, *, what: str) -> Mask:
-    """Return the pixels inside the contours of one region. A contour within another one is a hole; others are joined.
+    """Return the pixels inside the contours of one region.
 
-    Contours of type CLOSEDPLANAR_XOR always cut each other out, as the standard says (PS3.3, C.8.8.6).
+    Args:
+        region: Item of the ROI Contour Sequence.
+        geometry: Geometry of the image.
+        what: What a contour is called in messages.
     """
     from skimage.draw import polygon2mask
 
     inverse = np.linalg.inv(_affine(geometry))
-    areas: dict[int, list[tuple[Mask, bool]]] = defaultdict(list)
-    outlines = set[frozenset[Any]]()
+    drawn: dict[int, list[tuple[npt.NDArray[np.float64], bool]]] = defaultdict(list)
     for contour in region.get("ContourSequence", []):
         kind = str(contour.ContourGeometricType).replace("_", "")  # CLOSED_PLANAR, but CLOSEDPLANAR_XOR
+        if not kind.startswith("CLOSEDPLANAR"):
+            continue  # points and open lines have no inside
         points = np.asarray(contour.ContourData, float).reshape(-1, 3)
-        outline = frozenset(map(tuple, points.round(3)))  # from any point, in either direction
-        if not kind.startswith("CLOSEDPLANAR") or outline in outlines:
-            continue  # points and open lines have no inside, and a contour that is listed twice counts once
-        outlines.add(outline)
         index = np.c_[points, np.ones(len(points))] @ inverse[:3].T  # voxels (z, y, x)
         z = round(float(index[:, 0].mean()))
         if np.abs(index[:, 0] - z).max() > PLANE_TOLERANCE or not 0 <= z < geometry.shape[0]:
@@ -117,12 +117,32 @@ def _region(region: Any, geometry: Geometry, *, what: str) -> Mask:
                 f"{what} does not lie in a slice of the image (it is at slice {index[:, 0].mean():.2f}, counted from "
                 "0). Check that they belong together."
             )
-        areas[z].append((polygon2mask(geometry.shape[1:], index[:, 1:]), kind.endswith("XOR")))
+        drawn[z].append((index[:, 1:], kind.endswith("XOR")))
     inside = np.zeros(geometry.shape, np.bool_)
-    for z, in_slice in areas.items():
-        for area, exclusive in sorted(in_slice, key=lambda each: -int(each[0].sum())):
-            within = area.any() and inside[z][area].mean() >= WITHIN
-            inside[z] = inside[z] ^ area if within or exclusive else inside[z] | area
+    for z, contours in drawn.items():
+        inside[z] = _filled([(polygon2mask(geometry.shape[1:], line), exclusive) for line, exclusive in contours])
+    return inside
+
+
+def _filled(areas: Sequence[tuple[Mask, bool]]) -> Mask:
+    """Return what the contours of a slice enclose together.
+
+    A contour inside a larger one is a hole, and one inside a hole an island; others are joined. One that is listed
+    twice counts once. Contours of type CLOSEDPLANAR_XOR are combined by exclusive or (PS3.3, C.8.8.6.3).
+
+    Args:
+        areas: Mask of the pixels inside each contour, and whether it is of that type.
+    """
+    inside, covered = np.zeros_like(areas[0][0]), np.zeros_like(areas[0][0])
+    previous: list[Mask] = []
+    for area, exclusive in sorted(areas, key=lambda each: -int(each[0].sum())):
+        if exclusive:
+            inside ^= area
+        elif area.any() and not any(np.array_equal(area, other) for other in previous):
+            is_hole = covered[area].mean() >= WITHIN and inside[area].mean() > 1 - WITHIN
+            inside = inside & ~area if is_hole else inside | area
+            covered |= area
+            previous.append(area)
     return inside
 
 

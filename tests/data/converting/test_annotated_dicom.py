@@ -198,6 +198,20 @@ def test_contours_that_overlap_are_joined_unless_their_type_says_otherwise(
     np.testing.assert_array_equal(mask, expected.any(axis=0) if joined else expected.sum(axis=0) == 1)
 
 
+def test_islands_lie_in_holes_and_holes_may_overlap_or_touch_the_edge() -> None:
+    def square(y: int, x: int, size: int) -> np.ndarray:
+        mask = np.zeros((30, 30), np.bool_)
+        mask[y : y + size, x : x + size] = True
+        return mask
+
+    organ, hole, overlapping, island = square(2, 2, 25), square(6, 6, 12), square(10, 14, 9), square(9, 9, 3)
+    expected = organ & ~hole & ~overlapping | island
+    drawn = [(mask, False) for mask in (island, overlapping, organ, hole, organ.copy())]
+    np.testing.assert_array_equal(annotations._filled(drawn), expected)
+    edge = square(2, 1, 22)  # one of its columns is outside
+    np.testing.assert_array_equal(annotations._filled([(organ, False), (edge, False)]), organ & ~edge)
+
+
 def test_regions_and_files_with_the_same_structure_are_joined(tmp_path: Path) -> None:
     """A file has the organ as two regions of one name; another file has it once more, as an earlier version would."""
     slices = write_series(tmp_path / "dicom" / "p0", 0)

@@ -31,6 +31,7 @@ def next_step(
     folds: int,
     outdated: bool,
     added: int = 0,
+    settings: Sequence[str] = (),
     validated: bool,
     missing: Sequence[str],
     failed: Sequence[str] = (),
@@ -47,6 +48,7 @@ def next_step(
         folds: Number of folds; 0 with too few cases to hold any out.
         outdated: Whether checkpoints or the plan changed since then.
         added: Number of cases that were added after training.
+        settings: Options of `train` with which the folds were trained.
         validated: Whether a configuration was validated.
         missing: Folds of that configuration that are not among the results.
         failed: Labels that it hardly segments.
@@ -63,7 +65,7 @@ def next_step(
     predict = command("predict", "-i", "IMAGES", "-o", "SEGMENTED")
     if added:
         those = "case that was" if added == 1 else f"{added} cases that were"
-        resume = command("train", *which, "--weights", "previous")
+        resume = command("train", *which, "--weights", "previous", *settings)
         return Next(f"Train with the {those} added, starting from the present weights.", resume)
     if failed and not missing:
         names = listed([f"'{name}'" for name in failed])

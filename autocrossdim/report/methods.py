@@ -106,7 +106,7 @@ def methods(
     )
     if added:
         was = "was" if added == 1 else "were"
-        text += f"{added} of them {was} added after training, and {was} not used in what follows. "
+        text += f"{added} of them {was} added after training, and {was} not used for it. "
     if len(plan.channel_names) > 1:
         text += f"The input channels were {', '.join(plan.channel_names[:-1])} and {plan.channel_names[-1]}. "
     if networks:

@@ -8,11 +8,13 @@ from autocrossdim.data.dataset import Dataset
 from autocrossdim.data.pictures import PICTURES
 from autocrossdim.data.splits import Split
 from autocrossdim.records.best import Best
+from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.student import students
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.report import formats
+from autocrossdim.report.commands import setting_words
 from autocrossdim.report.decided import next_step
 from autocrossdim.report.distributions import fingerprint_chart
 from autocrossdim.report.methods import methods, read_checkpoints
@@ -59,7 +61,8 @@ def write_report(
         results = read_results(dataset, plan, workspace, fingerprint, configurations, splits, best, spaced=spaced)
     outdated = best.outdated(workspace) if best is not None else None
     groups = len({dataset.groups.get(case.name, case.name) for case in fingerprint.cases})
-    added = _added(workspace, configurations, splits)
+    checkpoints = [each for name in configurations for each in read_checkpoints(workspace, name, len(splits))]
+    added = _added(checkpoints, splits)
     unit = "mm" if spaced else "pixels"
     paragraph, facts = methods(
         plan,
@@ -106,6 +109,7 @@ def write_report(
             folds=len(splits),
             outdated=outdated is not None,
             added=added,
+            settings=_common_settings(checkpoints),
             validated=results is not None,
             missing=results.missing if results is not None else [],
             failed=list(hardly_segmented(results.summary)) if results is not None else [],
@@ -125,10 +129,15 @@ def write_report(
     write_text(output, page)
 
 
-def _added(workspace: Workspace, configurations: Sequence[str], splits: Sequence[Split]) -> int:
+def _added(checkpoints: Sequence[Checkpoint], splits: Sequence[Split]) -> int:
     """Return how many cases of the folds were added after these were trained."""
-    trained = [each.split for name in configurations for each in read_checkpoints(workspace, name, len(splits))]
-    if not trained:
+    if not checkpoints:
         return 0
-    known = {case for split in trained for part in ("train", "val") for case in split.get(part, ())}
+    known = {case for each in checkpoints for part in ("train", "val") for case in each.split.get(part, ())}
     return len({case for split in splits for case in (*split.train, *split.val)} - known)
+
+
+def _common_settings(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """Return the options of `train` for the settings of the folds; none if they were not all trained alike."""
+    alike = {tuple(setting_words(each)) for each in checkpoints}
+    return alike.pop() if len(alike) == 1 else ()

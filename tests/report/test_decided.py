@@ -68,10 +68,11 @@ def test_added_cases_are_trained_on_before_anything_else(make_plan: Callable[...
         folds=5,
         outdated=False,
         added=2,
+        settings=["--max-time", "90s"],
         validated=True,
         missing=[],
         configuration=plan.decision.configuration,
         work=None,
     )
     assert step.why == "Train with the 2 cases that were added, starting from the present weights."
-    assert step.command == "autocrossdim train Dataset001_Tiny --weights previous"
+    assert step.command == "autocrossdim train Dataset001_Tiny --weights previous --max-time 90s"

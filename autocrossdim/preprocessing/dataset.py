@@ -79,7 +79,7 @@ def preprocess_cases(
         if changed:
             say(
                 f"{counted(len(changed), 'case')} changed since preprocessing for {configuration.name}: "
-                f"{listed(changed, 10)}. Preprocessing them again."
+                f"{listed(changed, 10)}. Preprocessing {'it' if len(changed) == 1 else 'them'} again."
             )
             store.remove(changed)
         missing = [case for case in cases if not store.has(case.name)]

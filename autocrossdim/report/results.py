@@ -39,7 +39,7 @@ class Results:
         name: Name of the model, such as `dx` or `dx + omnia`.
         ending: File ending of the cases.
         summary: Summary of all folds.
-        missing: Folds that are not among the results.
+        missing: Folds that are not, or not completely, among the results.
         rows: Cases, the lowest Dice first.
         cautions: Sentences that are needed to read the numbers.
         chart: PNG of the Dice of every case.
@@ -125,7 +125,7 @@ def read_results(
     summary = Summary.read(workspace.summary(folder))
     rows = held_out_rows(summary, dataset.file_ending)
     evaluated = {row.name for row in rows}
-    missing = [f"fold {k}" for k, split in enumerate(splits) if not evaluated >= set(split.val)]
+    absent = {f"fold {k}": cases for k, split in enumerate(splits) if (cases := sorted(set(split.val) - evaluated))}
     folds = {case: workspace.fold(folder, k) for k, split in enumerate(splits) for case in split.val}
     segmentations = {case: fold.validation / f"{case}{dataset.file_ending}" for case, fold in folds.items()}
     drawn = draw_cases(dataset, plan, segmentations, rows, summary.unit)
@@ -136,9 +136,9 @@ def read_results(
         name=" + ".join(configurations),
         ending=dataset.file_ending,
         summary=summary,
-        missing=missing,
+        missing=list(absent),
         rows=rows[:LISTED],
-        cautions=[*_failures(summary, trained), *_cautions(summary, rows, missing, best)],
+        cautions=[*_failures(summary, trained), *_cautions(summary, rows, _unfinished(absent, splits), best)],
         chart=dice_chart({summary.name(key): [row.labels[key] for row in rows] for key in summary.mean}),
         calibration_chart=None if best is None else calibration_chart(best, summary, folds, dataset.file_ending),
         drawn=drawn,
@@ -191,15 +191,30 @@ def _rare(summary: Summary) -> list[str]:
     ]
 
 
-def _cautions(summary: Summary, rows: Sequence[Row], missing: Sequence[str], best: Best | None) -> list[str]:
+def _unfinished(absent: Mapping[str, Sequence[str]], splits: Sequence[Split]) -> list[str]:
+    """Return which folds and cases are not among the results; `absent` maps folds to their cases without a result."""
+    of_fold = {f"fold {k}": len(split.val) for k, split in enumerate(splits)}
+    folds = [fold for fold, cases in absent.items() if len(cases) == of_fold[fold]]
+    cases = sorted(case for fold, some in absent.items() if fold not in folds for case in some)
+    sentences = []
+    if folds:
+        sentences.append(
+            f"Not all folds are included: {', '.join(folds)} must still be trained or validated under this plan."
+        )
+    if cases:
+        has = "has" if len(cases) == 1 else "have"
+        sentences.append(
+            f"Not all held-out cases are included: {listed(cases, 10)} {has} no result yet. `autocrossdim find_best` "
+            f"segments and evaluates {'it' if len(cases) == 1 else 'them'}."
+        )
+    return sentences
+
+
+def _cautions(summary: Summary, rows: Sequence[Row], unfinished: Sequence[str], best: Best | None) -> list[str]:
     """Return what must be known to read the numbers, most important first."""
     cases, groups = summary.n_cases, summary.n_groups
     unit = "cases" if groups == cases else "patients (groups)"
-    sentences = []
-    if missing:
-        sentences.append(
-            f"Not all folds are included: {', '.join(missing)} must still be trained or validated under this plan."
-        )
+    sentences = [*unfinished]
     low, high = summary.ends("Dice")
     if math.isfinite(low):
         sentences.append(

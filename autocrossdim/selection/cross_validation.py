@@ -116,8 +116,9 @@ def predict_candidates(work: CrossValidation, candidates: Sequence[Names], diges
     if corrected:
         sentences.append(
             f"{counted(len(corrected), 'case')} changed since the folds were validated ({listed(sorted(corrected))}), "
-            "so they were segmented and evaluated again. The folds were trained on the earlier versions; run "
-            "`autocrossdim train` with --restart to train on the present ones."
+            f"so {'it was' if len(corrected) == 1 else 'they were'} segmented and evaluated again. The folds were "
+            "trained on the earlier versions; run `autocrossdim train` with --weights previous to continue them on the "
+            "present ones, or with --restart to start over."
         )
     if added:
         sentences.append(

@@ -159,7 +159,7 @@ def test_a_corrected_label_is_preprocessed_again_and_no_other_case(
     untouched = (store.root / "case_00.image.b2nd").stat().st_mtime_ns
     label = relabel(raw, "case_01")
     assert preprocess(raw, plan, store) == ["case_01"]
-    assert "1 case changed since preprocessing for dx: case_01" in capsys.readouterr().err
+    assert "1 case changed since preprocessing for dx: case_01. Preprocessing it again." in capsys.readouterr().err
     np.testing.assert_array_equal(store.open("case_01").label[:], read_label(label)[0])
     assert (store.root / "case_00.image.b2nd").stat().st_mtime_ns == untouched
     assert store.changed_since(before) == ["case_01"]

@@ -396,7 +396,7 @@ def test_folds_that_are_not_included_are_named(trained: tuple[Path, Workspace]) 
     path, space = trained
     assert "Not all folds" not in page_of(path, space)
     file = space.summary("dx")
-    kept = [case for case in Summary.read(file).metric_per_case if not case.file.startswith("e")]
+    kept = [case for case in Summary.read(file).metric_per_case if not case.file.startswith(("e", "f"))]
     summarise(kept, load_dataset(path).labels).write(file)
     assert "Not all folds are included: fold 2" in page_of(path, space)
 
@@ -438,14 +438,26 @@ def test_cases_added_after_training_are_not_counted_as_used(trained: tuple[Path,
             fold=number,
             split={"train": [case for case in old if case not in held_out], "val": held_out},
             network={},
-            settings={},
+            settings={"max_seconds": 90.0},
+            requested=["max_seconds"],
             provenance={"source": "random"},
             run=RunState(epoch=3),
         ).write(space.fold("dx", number).latest)
     page = without_spans(page_of(path, space))
     assert "Cases were added, removed or corrected after training; the model does not reflect these changes." in page
     assert "Train on the cases as they are now.<br>" in page
-    assert "autocrossdim train Dataset001_Tiny --config dx --weights previous" in page
+    assert "--config dx --weights previous --max-time 90s" in page
+
+
+def test_a_held_out_case_without_a_result_does_not_make_its_fold_untrained(trained: tuple[Path, Workspace]) -> None:
+    """As after cases were added: the fold is trained, and its other cases have results."""
+    path, space = trained
+    file = space.summary("dx")
+    kept = [case for case in Summary.read(file).metric_per_case if not case.file.startswith("e")]
+    summarise(kept, load_dataset(path).labels).write(file)
+    page = page_of(path, space)
+    assert "Not all held-out cases are included: e has no result yet." in page
+    assert "Not all folds are included" not in page
 
 
 def test_a_damaged_history_or_summary_is_named(trained: tuple[Path, Workspace]) -> None:

@@ -55,14 +55,27 @@ class CaseChange:
 
 
 def open_unchanged(dataset: str | Path | int, *, work: str | Path | None) -> Project:
-    """Open a planned dataset, whose cases may have come and gone; arguments as for `Project.open`.
+    """Open a planned dataset, with a warning if cases were added since; arguments as for `Project.open`.
 
     Raises:
         UserError: It was not planned, or its labels or images have another meaning now.
     """
     project = Project.open(dataset, work=work)
-    find_change(project)
+    warn_of_new_cases(project)
     return project
+
+
+def warn_of_new_cases(project: Project) -> None:
+    """Warn of cases that were added since the dataset was planned.
+
+    Raises:
+        UserError: dataset.json changed in something else than its cases.
+    """
+    if added := find_change(project).added:
+        warn(
+            f"{listed(added, 10)} {'is' if len(added) == 1 else 'are'} new and not in any fold. Run "
+            "`autocrossdim plan_and_preprocess` to add new cases to the folds."
+        )
 
 
 def find_change(project: Project) -> CaseChange:

@@ -93,13 +93,12 @@ def train(
             failed, or the jobs cannot be submitted.
         Interrupted: SIGTERM or SIGUSR1 arrived; a checkpoint was written first.
     """
-    from autocrossdim.commands.growth import find_change
+    from autocrossdim.commands.growth import warn_of_new_cases
     from autocrossdim.commands.plugins import FoldTask, Unlabelled, find_trainer
     from autocrossdim.commands.project import Project
     from autocrossdim.evaluation.folds import summarise_folds
     from autocrossdim.preprocessing.store import Store
-    from autocrossdim.system.console import is_first_process, warn
-    from autocrossdim.system.text import listed
+    from autocrossdim.system.console import is_first_process
 
     check_parallel(parallel, slurm)
     project = Project.open(dataset, work=work)
@@ -111,11 +110,7 @@ def train(
     trainer = find_trainer(configuration.trainer)
     trainer.check_settings(settings)
     workspace, name = project.workspace, configuration.name
-    if unplanned := find_change(project).added:
-        warn(
-            f"{listed(unplanned, 10)} {'is' if len(unplanned) == 1 else 'are'} new and not in any fold. Run "
-            "`autocrossdim plan_and_preprocess` to add new cases to the folds."
-        )
+    warn_of_new_cases(project)
     # Other processes of the same training wait for the first one to preprocess.
     store = project.store(name) if is_first_process() else Store(workspace.preprocessed(name))
     scans = _unlabelled_store(project, name, settings)

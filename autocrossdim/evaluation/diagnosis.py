@@ -48,8 +48,8 @@ def plan_sentences(plan: Plan, configuration: str) -> list[str]:
         return []
     return [
         f"{configuration} is a 2D network, but the voxels are nearly isotropic (ratio of spacings {ratio:.2g}), so it "
-        f"does not use what neighbouring slices show. Also train a 3D network: autocrossdim train DATASET --config "
-        f"{volumes[0]}."
+        f"does not use what neighbouring slices show. Also train a 3D network: autocrossdim train {plan.dataset} "
+        f"--config {volumes[0]}."
     ]
 
 

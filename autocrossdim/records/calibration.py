@@ -37,7 +37,8 @@ class Calibration(BaseModel):
         bound = ""
         if self.temperature < low * 1.001 or self.temperature > high / 1.001:
             bound = f", the {'lower' if self.temperature < 1 else 'upper'} limit"
-        change = "reduces" if self.error_after is not None and self.error_after < self.error_before else "changes"
+        assert self.error_after is not None
+        change = "reduces" if self.error_after < self.error_before else "raises"
         return (
             f"Temperature scaling (T = {self.temperature:.2f}{bound}) {change} the calibration error on held-out cases "
             f"from {self.error_before:.3f} to {self.error_after:.3f}."

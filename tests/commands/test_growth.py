@@ -74,7 +74,8 @@ def test_new_cases_are_picked_up_by_the_same_command(growing: Growing, capfd: py
     store = Store(growing.space.preprocessed(plan.decision.configuration))
     stored = {file: file.stat().st_mtime_ns for file in store.root.glob("*.b2nd")}
     growing.has([*CASES, "f", "g"], numTraining=5)
-    capfd.readouterr()
+    autocrossdim.report(growing.raw, work=growing.space.root.parent)
+    assert "f, g are new and not in any fold. Run `autocrossdim plan_and_preprocess`" in capfd.readouterr().err
     growing.plan()
     said = capfd.readouterr().err
     assert "2 cases were added (f, g) since the dataset was planned." in said

@@ -98,7 +98,7 @@ def test_a_2d_network_on_isotropic_volumes(
     assert bool(sentences) is named
     if named:
         assert "nearly isotropic (ratio of spacings 1.2)" in only(sentences)
-        assert only(sentences).endswith("autocrossdim train DATASET --config dx.")
+        assert only(sentences).endswith("autocrossdim train Dataset001_Tiny --config dx.")
     assert plan_sentences(plan.model_copy(update={"dims": 2}), "omnia") == []
 
 

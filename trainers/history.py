@@ -74,6 +74,7 @@ class History:
         draw(rate, [line["learning_rate"] for line in self.lines])
         rate.set_ylabel("learning rate")
         rate.set_xlabel("epoch")
+        rate.xaxis.get_major_locator().set_params(integer=True)
         with written_whole(path) as temporary:
             figure.savefig(temporary, format="png", dpi=100)
 

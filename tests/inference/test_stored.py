@@ -14,7 +14,7 @@ from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.images import read_label, write_array, write_label
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
-from autocrossdim.inference.stored import write_probabilities
+from autocrossdim.inference.stored import by_calibration, write_probabilities
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
@@ -81,6 +81,14 @@ def test_calibrated_and_other_probabilities_are_not_mixed_silently(
     assert (
         f"{folders[0]}: the probabilities are not calibrated, but those in {folders[1]} are" in capfd.readouterr().err
     )
+
+
+def test_directories_that_do_not_say_whether_they_are_calibrated_are_left_out(stored: Any, tmp_path: Path) -> None:
+    _, (one, other), together = stored
+    unknown = tmp_path / "nnunet"
+    unknown.mkdir()
+    np.savez(unknown / "a.npz", probabilities=together.probabilities)
+    assert by_calibration([one, other, unknown], "a") == ([], [one, other])
 
 
 def test_an_ensemble_has_the_formats_of_predict(stored: Any, tmp_path: Path) -> None:

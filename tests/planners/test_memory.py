@@ -3,7 +3,7 @@ import torch
 
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.network import NetworkPlan
-from planners.memory import StepMemory, _LiveBytes
+from planners.memory import StepMemory, _LiveBytes, step_memory
 from trainers.step import make_loss, make_optimizer, training_step
 
 
@@ -70,3 +70,13 @@ def test_sixteen_bits_take_little_more_than_half_the_memory() -> None:
 def test_multiply_adds_grow_with_the_patch() -> None:
     memory = StepMemory(plan(2), mixed=False)
     assert memory.multiply_adds((64, 64)) == pytest.approx(4 * memory.multiply_adds((32, 32)), rel=0.01)
+
+
+def test_what_was_computed_is_kept_and_does_not_depend_on_the_order() -> None:
+    network, patch = plan(2), (32, 32)
+    kept = step_memory(network, mixed=False, regions=False)
+    assert step_memory(plan(2), mixed=False, regions=False) is kept
+    assert step_memory(network, mixed=True, regions=False) is not kept
+    inference, training = kept.inference(patch, 2), kept.training(patch, 3)
+    fresh = StepMemory(network, mixed=False)
+    assert (fresh.training(patch, 3), fresh.inference(patch, 2)) == (training, inference)

@@ -131,8 +131,7 @@ def distil(
     unlabelled_store = project.unlabelled_store(network) if scans else None
     folders = {number: project.workspace.fold(student.name, number) for number in folds}
     restarted = starting_over(folders, student.name, restart)
-    if weights is None:
-        weights = _known_weights(project, student, folders, restarted) or student.default_weights
+    weights = weights or _default_weights(project, student, folders, restarted)
     tasks = []
     for number in folds:
         split, unlabelled = project.split(number), None
@@ -167,12 +166,12 @@ def distil(
     return compare_with_teachers(validation, best, student, trained=folds, unlabelled=wanted)
 
 
-def _known_weights(
+def _default_weights(
     project: "Project",
     student: "Configuration",
     folders: "Mapping[Fold, FoldFolder]",
     restarted: Collection[Fold],
-) -> str | None:
+) -> str:
     """Return the weights from which the student's folds were started, else those of the teacher with its network.
 
     A trained model is not inherited: it may lack the fold of all cases.
@@ -186,10 +185,9 @@ def _known_weights(
         return known
     network = student.name.removesuffix(DISTILLED)
     inherited = known_weights({fold: project.workspace.fold(network, fold) for fold in project.folds(())}, ())
-    if inherited is None or is_model(inherited):
-        return None
-    if inherited != student.default_weights:
-        say(f"Starting weights: {inherited}, as for {network}.")
+    if inherited is None or inherited == student.default_weights or is_model(inherited):
+        return student.default_weights
+    say(f"Starting weights: {inherited}, as for {network}.")
     return inherited
 
 

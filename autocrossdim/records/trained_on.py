@@ -32,7 +32,7 @@ class TrainedOn:
     def among(
         self, validated: Collection[str], trained: Collection[str], contents: Contents, groups: Mapping[str, str]
     ) -> list[str]:
-        """Return the validation cases that are among these scans or share a patient (group) with one of them.
+        """Return the validation cases that are themselves among these scans, or whose patient (group) is.
 
         Renamed cases are listed with their former name, and cases of a shared group with the scan of that group.
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
-from autocrossdim.report.decided import next_step
+from autocrossdim.report.decided import Next, next_step
 
 
 @pytest.mark.parametrize(
@@ -40,21 +41,15 @@ def test_without_folds_a_trained_model_predicts_next(make_plan: Callable[..., An
     assert step.command == "autocrossdim predict Dataset001_Tiny -i IMAGES -o SEGMENTED"
 
 
+def after_validation(plan: Plan, work: Path, **found: Any) -> Next:
+    """Return what follows the validation of five folds."""
+    workspace = Workspace.of(plan.dataset, work)
+    known = {"folds": 5, "outdated": False, "validated": True, "missing": [], "work": None}
+    return next_step(plan, workspace, None, **{**known, **found})
+
+
 def test_a_model_that_hardly_segments_a_label_is_trained_further(make_plan: Callable[..., Any], tmp_path: Path) -> None:
-    plan = make_plan()
-    step = next_step(
-        plan,
-        Workspace.of(plan.dataset, tmp_path),
-        None,
-        folds=5,
-        outdated=False,
-        validated=True,
-        missing=[],
-        failed=["organ"],
-        configuration="other",
-        epochs=80,
-        work=None,
-    )
+    step = after_validation(make_plan(), tmp_path, failed=["organ"], configuration="other", epochs=80)
     assert step.why == "Train for longer: the model hardly segments 'organ'."
     assert step.command == "autocrossdim train Dataset001_Tiny --config other --epochs 160"
 
@@ -62,17 +57,7 @@ def test_a_model_that_hardly_segments_a_label_is_trained_further(make_plan: Call
 def test_a_model_whose_cases_changed_is_trained_before_anything_else(
     make_plan: Callable[..., Any], tmp_path: Path
 ) -> None:
-    plan = make_plan()
-    step = next_step(
-        plan,
-        Workspace.of(plan.dataset, tmp_path),
-        None,
-        folds=5,
-        outdated=False,
-        retraining=["--config", "dx", "--weights", "previous", "--epochs", "20"],
-        validated=True,
-        missing=["fold 2"],
-        work=None,
-    )
+    options = ["--config", "dx", "--weights", "previous", "--epochs", "20"]
+    step = after_validation(make_plan(), tmp_path, retraining=options, missing=["fold 2"])
     assert step.why == "Train on the cases as they are now."
     assert step.command == "autocrossdim train Dataset001_Tiny --config dx --weights previous --epochs 20"

@@ -58,8 +58,8 @@ def ensemble(
     if calibrated and others:
         warn(
             f"{listed(others)}: the probabilities are not calibrated, but those in {listed(calibrated)} are "
-            "(`find_best` was run), so an overconfident model may dominate the average. To average configurations of "
-            "one dataset, name them with --config in one `predict`."
+            "(`find_best` chose these models), so an overconfident model may dominate the average. To average "
+            "configurations of one dataset, name them with --config in one `predict`."
         )
     results = Results(output, raw.labels, raw.file_ending, chosen, codes=raw.codes)
     for case in track(cases, "Averaging", len(cases)):

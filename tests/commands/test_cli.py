@@ -279,6 +279,7 @@ def test_a_dataset_json_changed_after_planning_is_noticed(
     assert "--overwrite" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_plan_can_be_shown_where_there_is_only_ascii(volumes: Path, work: list[object]) -> None:
     result = process("plan", volumes, *work, *SMALL, "--patch-size", "16,16,16", PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr

@@ -37,6 +37,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_study_resumes_run_by_run_and_averages_its_networks(
     volumes: Path, tmp_path: Path, succeed: Callable[..., str]
 ) -> None:

@@ -76,7 +76,7 @@ def test_skipping_tiles_does_not_change_the_segmentation_of_the_body(
     random = np.random.default_rng(seed)
     image = ball(tuple(random.integers(14, 24, 3)))
     plan = make_plan(
-        dims, (1.0, 1.0, 1.0), transpose=transpose, normalization=MASKED, patch_size=(4, 4, 4)[-dims:], batch_size=2
+        dims, (1.0, 1.0, 1.0), transpose=transpose, normalization=MASKED, patch_size=(6, 6, 6)[-dims:], batch_size=4
     )
     predictor = Predictor([Model(plan, plan.configuration(), [Blur(dims).eval()])], mirroring=False)
     prepared = predictor.prepare(image, spacing=spacing)

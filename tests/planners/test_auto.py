@@ -32,6 +32,7 @@ def planned(data: tuple[Any, Any], planner: AutoPlanner = auto, **changes: Any) 
 
 
 # Each example plans a dataset, which takes seconds: few examples, and a failing one is not simplified.
+@pytest.mark.slow
 @settings(
     max_examples=2,
     phases=[Phase.explicit, Phase.generate],
@@ -120,6 +121,7 @@ def test_unusual_datasets(
     assert set(planned(described(spacing, shape, **changes)).configurations) == names, what
 
 
+@pytest.mark.slow
 def test_a_coarser_configuration_covers_a_quarter_or_all_that_fits(described: Described) -> None:
     plan = planned(described((1.0, 0.767, 0.767), (432, 512, 512), channels=("CT",)))  # of the liver
     assert set(plan.configurations) == {"omnia", "dx", "dx_lowres", "dx_cascade"}

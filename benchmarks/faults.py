@@ -69,7 +69,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commands", nargs="+", default=[], help="Names of the commands to disturb (default: all).")
     parser.add_argument("--kills", type=int, help="Boundaries per command at which it is killed (default: all).")
-    parser.add_argument("--errors", type=int, help="Boundaries per command that fail (default: all).")
+    parser.add_argument(
+        "--errors", type=int, help="Failing calls per command (default: each boundary with each error)."
+    )
     parser.add_argument("--limits", type=int, default=6, help="Limits on the size of files per command.")
     parser.add_argument("--moments", type=int, default=12, help="Random moments per command.")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")

@@ -1,6 +1,7 @@
 """Trials: a command is disturbed, then run again, and everything on disk compared with an undisturbed run."""
 
 import errno
+import itertools
 import json
 import random
 import re
@@ -12,11 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import scenarios
 from failpoints import Failpoints, limit_file_size
 from forked import Ended, Forked, Words
 from tree import Tree, contents, differences
+
+T = TypeVar("T")
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 KILLS = ("kill", "limit (kill)", "moment")  # kinds of trials that kill the process
@@ -31,7 +35,7 @@ class Counts:
 
     Attributes:
         kills: Boundaries at which the process is killed.
-        errors: Boundaries at which the call fails, with ENOSPC, EIO and EACCES in turn.
+        errors: Failing calls: one boundary with ENOSPC, EIO or EACCES each.
         limits: File sizes at which the process is killed or the write fails, in turn.
         moments: Random moments at which the process is killed.
     """
@@ -144,8 +148,7 @@ class Laboratory:
 
         for number in _sample(after_changes, counts.kills, chance):
             yield Trial(name, "kill", boundaries[number]), fail(number, None), None
-        for turn, number in enumerate(_sample(numbers, counts.errors, chance)):
-            error = ERRORS[turn % len(ERRORS)]
+        for number, error in _sample([*itertools.product(numbers, ERRORS)], counts.errors, chance):
             yield Trial(name, errno.errorcode[error], boundaries[number]), fail(number, error), None
         for turn in range(counts.limits):
             limit, kill = int(command.largest ** chance.uniform(0.3, 1)), turn % 2 == 0
@@ -185,8 +188,8 @@ def _distinct(boundaries: Sequence[str]) -> list[int]:
     ]
 
 
-def _sample(numbers: Sequence[int], count: int | None, chance: random.Random) -> list[int]:
-    return list(numbers) if count is None else sorted(chance.sample(numbers, min(count, len(numbers))))
+def _sample(choices: Sequence[T], count: int | None, chance: random.Random) -> Sequence[T]:
+    return choices if count is None else chance.sample(choices, min(count, len(choices)))
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -20,6 +20,7 @@ from autocrossdim.data.images import read_label, write_label
 from autocrossdim.evaluation.metrics import case_metrics
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.preprocessing.fingerprint import extract
+from autocrossdim.records import checkpoint
 from autocrossdim.records.best import Best, Contender, KeepLargest, checkpoint_digests, plan_digest
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
@@ -427,7 +428,9 @@ def test_a_fold_from_before_cases_were_added_has_its_own_number_of_cases(trained
     assert "dx fold 1: 2 training cases" in page
 
 
-def test_cases_added_after_training_are_not_counted_as_used(trained: tuple[Path, Workspace]) -> None:
+def test_cases_added_after_training_are_not_counted_as_used(
+    trained: tuple[Path, Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, space = trained
     old = CASES[:5]
     for number in range(3):
@@ -443,7 +446,11 @@ def test_cases_added_after_training_are_not_counted_as_used(trained: tuple[Path,
             provenance={"source": "random"},
             run=RunState(epoch=3),
         ).write(space.fold("dx", number).latest)
+    loaded: list[Path] = []
+    load = checkpoint._load
+    monkeypatch.setattr(checkpoint, "_load", lambda file: (loaded.append(file), load(file))[1])
     page = without_spans(page_of(path, space))
+    assert sorted(loaded) == [space.fold("dx", number).latest for number in range(3)], "each is read once"
     assert "Cases were added, removed or corrected after training; the model does not reflect these changes." in page
     assert "Train on the cases as they are now.<br>" in page
     assert "--config dx --weights previous --max-time 90s" in page

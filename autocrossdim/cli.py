@@ -6,9 +6,11 @@ import io
 import json
 import logging
 import os
+import platform
 import shlex
 import signal
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -68,13 +70,18 @@ def _global_options(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
     quiet: Annotated[bool, typer.Option(*VERBOSITY[:2], help="Show warnings and results only.")] = False,
-    verbose: Annotated[bool, typer.Option(*VERBOSITY[2:], help="Also show messages for debugging.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(*VERBOSITY[2:], help="Also show versions, directories, and where in the code an error arose."),
+    ] = False,
 ) -> None:
     """Options of every command."""
     if quiet or verbose:
-        from autocrossdim.system.console import logger
+        from autocrossdim.system.console import logger, trace
 
         logger.setLevel(logging.WARNING if quiet else logging.DEBUG)
+        versions = ", ".join(f"{name} {version(name)}" for name in ("autocrossdim", "torch", "timm", "SimpleITK"))
+        trace(f"{versions}, Python {platform.python_version()}, {platform.platform()}.")
 
 
 def _add(name: str) -> None:
@@ -203,6 +210,8 @@ def main() -> NoReturn:
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except UserError as error:
+        if logging.getLogger("autocrossdim").isEnabledFor(logging.DEBUG):
+            traceback.print_exception(error)
         sys.stderr.write(f"error: {error}\n")
         code = 2
     except Interrupted as error:

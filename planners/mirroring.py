@@ -68,12 +68,14 @@ def choose_mirroring(
     Raises:
         UserError: The images do not have a chosen axis.
     """
+    # Files of one slice may state an orientation that means nothing, such as that of ultrasound.
+    shown = axis_names if dims == 3 else ["zyx"[axis] for axis in transpose]
     if chosen is not None:
         if missing := missing_axes(chosen, dims=dims, oriented="left-right" in axis_names):
             raise UserError(f"dataset.json: {missing_axes_fault(missing, dims=dims)}")
         names = [{name, "zyx"[transpose[axis]]} for axis, name in enumerate(axis_names)]
         axes = tuple(axis for axis, known in enumerate(names) if not known.isdisjoint(chosen))
-        named = _listed(axis_names, axes) or "none"
+        named = _listed(shown, axes) or "none"
         return Mirroring(axes, (f"Mirrored axes: {named}, as set in dataset.json (mirror_axes).",))
     reasons: dict[int, str] = {}
     pairs = [tuple(pair) for pair in sides] or side_pairs(labels.names)
@@ -83,7 +85,7 @@ def choose_mirroring(
         reasons[left_right] = (
             f"{named} is not mirrored, because labels differ by their side: {pairs[0][0]} and {pairs[0][1]}{more}."
         )
-    for axis, name in enumerate(axis_names):
+    for axis, name in enumerate(shown):
         if axis in reasons or (dims == 2 and axis == 0):
             continue
         found = _ordered_pair(fingerprint, labels, transpose[axis])
@@ -94,7 +96,7 @@ def choose_mirroring(
             )
     axes = tuple(axis for axis in range(len(axis_names)) if axis not in reasons)
     existing = range(1 if dims == 2 else 0, len(axis_names))
-    sentences = [reasons[axis] for axis in sorted(reasons)] or [f"Mirrored axes: {_listed(axis_names, existing)}."]
+    sentences = [reasons[axis] for axis in sorted(reasons)] or [f"Mirrored axes: {_listed(shown, existing)}."]
     alone = None if pairs else _lone_side(labels.names)
     left_right, named = _left_right(axis_names)
     if alone is not None and left_right in axes:

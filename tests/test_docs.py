@@ -21,9 +21,12 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "datasets_template/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+MEASURED = sorted((ROOT / "benchmarks").rglob("*.md"))
+"""Pages with the commands of measurements, indented."""
 FENCED = re.compile(r"^( *)```([a-z]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(autocrossdim [a-z_]+[^`\n]*)`")
-COMMAND = re.compile(r"^(?:.*(?:&& |-m ))?(autocrossdim [a-z_]+.*?)(?:\s+#.*)?$", re.MULTILINE)
+INDENTED = re.compile(r"^ {4}(autocrossdim [a-z_]+.*)$", re.MULTILINE)
+COMMAND = re.compile(r"^(?:.*(?:&& |-m )|docker run .* )?(autocrossdim [a-z_]+.*?)(?:\s+#.*)?$", re.MULTILINE)
 
 
 class Shown(NamedTuple):
@@ -42,10 +45,18 @@ def blocks(language: str) -> Iterator[Shown]:
 
 def commands() -> list[Shown]:
     fenced = [
-        Shown(page, line) for page, block in blocks("bash") for line in COMMAND.findall(block.replace("\\\n", " "))
+        Shown(page, line)
+        for language in ("bash", "console")
+        for page, block in blocks(language)
+        for line in COMMAND.findall(block.replace("\\\n", " "))
+    ]
+    indented = [
+        Shown(page.relative_to(ROOT).as_posix(), line)
+        for page in MEASURED
+        for line in INDENTED.findall(page.read_text(encoding="utf-8").replace("\\\n", " "))
     ]
     inline = [Shown(page.name, line) for page in PAGES for line in INLINE.findall(page.read_text(encoding="utf-8"))]
-    return fenced + inline
+    return fenced + indented + inline
 
 
 def calls() -> list[Shown]:
@@ -84,6 +95,7 @@ def test_a_python_call_fits_the_signature(shown: Shown) -> None:
 def test_commands_and_calls_are_found() -> None:
     names = {shown.text.split()[1] for shown in commands()}
     assert {"run", "plan_and_preprocess", "train", "predict", "evaluate", "find_best", "export", "verify"} <= names
+    assert {"docker.md", "benchmarks/results/studies.md"} <= {shown.page for shown in commands()}
     assert any(shown.text.startswith("autocrossdim.train(") for shown in calls())
 
 

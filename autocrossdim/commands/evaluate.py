@@ -57,16 +57,22 @@ def evaluate(
 
     Raises:
         UserError: A file has no partner, lies on another grid, or holds undeclared values; the score does not exist or
-            needs other labels.
+            needs other labels; the directories seem to be in the reverse order, and `output` is None.
     """
     from autocrossdim.data.dataset import load_dataset
     from autocrossdim.data.find import find_dataset
-    from autocrossdim.evaluation.folder import evaluate_folder, labels_in
+    from autocrossdim.evaluation.folder import evaluate_folder, labels_in, seem_reversed
     from autocrossdim.evaluation.scores import find
     from autocrossdim.system.files import check_output
     from autocrossdim.system.processes import default_processes
 
     predictions, references = Path(predictions), Path(references)
+    if output is None and seem_reversed(predictions, references):
+        raise UserError(
+            f"{references} was written by `predict`, but is given as the references. Give the predictions first "
+            f"(nnU-Net's order is the reverse). If the order is right, name a summary file with --output, because none "
+            f"is written to {predictions} unasked."
+        )
     summary = _summary(predictions, output)
     check_output(summary)
     processes = processes or default_processes()

@@ -4,10 +4,10 @@ Plan, folds and preprocessed cases are kept, so that trained folds remain usable
 is measured, assigned to a fold and preprocessed. A change of what the labels or images mean is refused.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autocrossdim.commands.arguments import Fold
 from autocrossdim.commands.project import ALL, Project
@@ -24,6 +24,9 @@ from autocrossdim.system.console import say, warn
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json
 from autocrossdim.system.text import command_line, counted, listed
+
+if TYPE_CHECKING:
+    from autocrossdim.records.checkpoint import Checkpoint
 
 # Keys of dataset.json that say something about single cases, or about the files that are written.
 FREE = frozenset({"numTraining", "groups", "annotated_labels", "codes"})
@@ -251,11 +254,17 @@ class OutgrownFold:
         return f"{subject} trained on {listed(self.seen)}, which {now} now, so it cannot continue from its weights."
 
 
-def outgrown_folds(project: Project) -> list[OutgrownFold]:
-    """Return the trained folds whose cases have changed since then; `project` has the present folds."""
+def outgrown_folds(project: Project, read: "Callable[[Path], Checkpoint] | None" = None) -> list[OutgrownFold]:
+    """Return the trained folds whose cases have changed since then.
+
+    Args:
+        project: The dataset with its present folds.
+        read: Reads a checkpoint, of which the weights are not needed.
+    """
     from autocrossdim.records.checkpoint import Checkpoint  # imports torch
     from autocrossdim.report.commands import setting_words
 
+    read = read or Checkpoint.read
     found, of_case = [], planned_contents(project)
     for name, configuration in project.plan.configurations.items():
         for fold in (*range(len(project.splits)), ALL):
@@ -263,7 +272,7 @@ def outgrown_folds(project: Project) -> list[OutgrownFold]:
             if not latest.exists():
                 continue
             try:
-                checkpoint = Checkpoint.read(latest)
+                checkpoint = read(latest)
             except UserError as error:
                 warn(str(error))
                 continue

@@ -116,6 +116,12 @@ def present(plan: Plan | None, *, dataset: str, work: Any, **_: object) -> Itera
     if plan is None:
         return
     project = Project.open(dataset, work=work)
-    outgrown = [each for each in outgrown_folds(project) if each.configuration == plan.decision.configuration]
-    words = next(iter(training_words(outgrown)), [] if project.splits else ["--fold", "all"])
+    name, every = plan.decision.configuration, outgrown_folds(project)
+    if every and not project.workspace.model(name).exists():  # only another configuration was trained
+        name = every[0].configuration
+    words = next(iter(training_words([each for each in every if each.configuration == name])), None)
+    if words is None:
+        words = [] if project.splits else ["--fold", "all"]
+    elif name != plan.decision.configuration:
+        words = ["--config", name, *words]
     yield next_step("train", dataset, *words, work=work)

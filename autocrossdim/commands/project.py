@@ -16,6 +16,7 @@ from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.console import trace
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import default_processes, map_cases
 
@@ -51,6 +52,7 @@ class Project:
         """
         raw = load_dataset(find_raw(dataset))
         project = cls(raw, Workspace.of(raw.name, None if work is None else Path(work)))
+        trace(f"Dataset: {raw.path.resolve()}; results: {project.workspace.root.resolve()}.")
         if planned:
             project.workspace.require_plan()
         return project

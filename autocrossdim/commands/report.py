@@ -32,13 +32,15 @@ def report(
         UserError: The dataset was not planned, dataset.json changed since then, or a file is missing or damaged.
     """
     from autocrossdim.commands.growth import open_unchanged, outgrown_folds, training_words
+    from autocrossdim.records.checkpoint import reader
     from autocrossdim.report.page import write_report
     from autocrossdim.system.files import check_output
 
     project = open_unchanged(dataset, work=work)
     page = project.workspace.report if output is None else Path(output)
     check_output(page)
-    outgrown = outgrown_folds(project)
+    read = reader()
+    outgrown = outgrown_folds(project, read)
     write_report(
         project.dataset,
         project.workspace,
@@ -49,6 +51,7 @@ def report(
             name: training_words([fold for fold in outgrown if fold.configuration == name])[0]
             for name in dict.fromkeys(fold.configuration for fold in outgrown)
         },
+        read=read,
     )
     return page
 

@@ -174,7 +174,7 @@ def evaluate_folder(
             `score_cases`. Nothing is written in this case.
     """
     predicted, expected = _names(predictions, file_ending), _names(references, file_ending)
-    if _is_predicted(references) and not _is_predicted(predictions):
+    if seem_reversed(predictions, references):
         warn(
             f"{references} was written by `predict`, but is given as the references. If the order is wrong (nnU-Net's "
             f"is the reverse), give the predictions first and delete {output}, in which misses and false alarms are "
@@ -201,9 +201,9 @@ def evaluate_folder(
     return summary
 
 
-def _is_predicted(folder: Path) -> bool:
-    """Whether `predict` wrote segmentations to a folder."""
-    return (folder / origin.DIRECTORY).is_dir()
+def seem_reversed(predictions: Path, references: Path) -> bool:
+    """Whether `predict` wrote the references, but not the predictions, as in the order of nnU-Net."""
+    return (references / origin.DIRECTORY).is_dir() and not (predictions / origin.DIRECTORY).is_dir()
 
 
 def labels_in(folders: Sequence[Path], *, file_ending: str, processes: int) -> Labels:

@@ -3,7 +3,8 @@
 import hashlib
 import zipfile
 from collections.abc import Callable, Collection
-from dataclasses import asdict, field, fields
+from dataclasses import asdict, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,19 @@ class Checkpoint:
             raise UserError(
                 f"{path}: not a valid checkpoint ({reason}). Train this fold again with --restart."
             ) from error
+
+
+def reader() -> Callable[[Path], Checkpoint]:
+    """Return a function that reads each checkpoint once and keeps it without its weights, which take memory.
+
+    It raises the errors of `Checkpoint.read`.
+    """
+
+    @cache
+    def read(path: Path) -> Checkpoint:
+        return replace(Checkpoint.read(path), network={}, resume={})
+
+    return read
 
 
 def _load(path: Path) -> Any:

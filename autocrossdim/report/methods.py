@@ -1,10 +1,10 @@
 """The methods of a supplement, from what plan, fingerprint and checkpoints record; what is not recorded is left out."""
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 
@@ -42,6 +42,7 @@ def methods(
     outgrown: bool = False,
     best: Best | None,
     unit: str,
+    read: Callable[[Path], Checkpoint] = Checkpoint.read,
 ) -> tuple[str, Rows]:
     """Return a paragraph and a table (name, value).
 
@@ -56,6 +57,7 @@ def methods(
         outgrown: Whether cases have changed since the model was trained.
         best: What `find_best` chose, if it was run.
         unit: Unit of the spacing.
+        read: Reads a checkpoint, of which the weights are not needed.
     """
     cases = counted(len(fingerprint.cases), "annotated case")
     of_groups = f" of {counted(groups, 'group')} (patients)" if groups != len(fingerprint.cases) else ""
@@ -71,7 +73,7 @@ def methods(
         ("Channels, normalisation", ", ".join(f"{name} ({channel.scheme})" for name, channel in schemes)),
         ("Folds", str(folds)),
     ]
-    trained = {name: _checkpoints(workspace, name, folds) for name in plan.with_stages(configurations)}
+    trained = {name: _checkpoints(workspace, name, folds, read) for name in plan.with_stages(configurations)}
     for name, checkpoints in trained.items():
         rows += _planned(plan, name, unit) + _trained(name, checkpoints)
     if best is not None:
@@ -134,13 +136,12 @@ def _planned(plan: Plan, name: str, unit: str) -> Rows:
     ]
 
 
-def _checkpoints(workspace: Workspace, name: str, folds: int) -> list[Checkpoint]:
-    """Return the checkpoints of a configuration without weights; the missing and unreadable ones are left out."""
+def _checkpoints(workspace: Workspace, name: str, folds: int, read: Callable[[Path], Checkpoint]) -> list[Checkpoint]:
+    """Return the checkpoints of a configuration; the missing and unreadable ones are left out."""
     found = []
     for number in range(folds):
         with suppress(UserError):
-            checkpoint = Checkpoint.read(workspace.fold(name, number).latest)
-            found.append(replace(checkpoint, network={}, resume={}))  # without the weights, which take memory
+            found.append(read(workspace.fold(name, number).latest))
     return found
 
 

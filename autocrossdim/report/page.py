@@ -1,6 +1,6 @@
 """The HTML report: data, plan, cross-validation results and their limits on one page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from autocrossdim.data.dataset import Dataset
 from autocrossdim.data.pictures import PICTURES
 from autocrossdim.data.splits import Split
 from autocrossdim.records.best import Best
+from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.student import students
@@ -35,6 +36,7 @@ def write_report(
     output: Path,
     work: str | Path | None,
     retraining: Mapping[str, Sequence[str]],
+    read: Callable[[Path], Checkpoint],
 ) -> None:
     """Write the page as one file that contains all its pictures.
 
@@ -46,6 +48,7 @@ def write_report(
         work: Directory of all results as the user gave it, for the next command.
         retraining: For each configuration whose cases have changed since it was trained, the options of `train` for
             its folds, or for the first of them.
+        read: Reads a checkpoint, of which the weights are not needed.
 
     Raises:
         UserError: A file is missing or damaged.
@@ -75,6 +78,7 @@ def write_report(
         outgrown=outgrown is not None,
         best=best,
         unit=unit,
+        read=read,
     )
     page = render(
         "autocrossdim.report",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocrossdim.data.annotated_slices import read_annotation
+from autocrossdim.data.geometry import Geometry
 from autocrossdim.data.images import read_image, read_label
 from autocrossdim.data.orientation import Reorientation
 from autocrossdim.records.labels import Labels
@@ -210,16 +211,22 @@ def read_scan(
     shown = [value for values in labels.foreground.values() for value in values]
     predicted = np.where(np.isin(predicted, shown), predicted, 0)
     entropy = None if uncertainty is None else read_label(uncertainty)[0]
-    change = Reorientation.between(geometry.orientation, SHOWN)
+    orientation = None if _is_unplaced_slice(geometry) else geometry.orientation
+    change = Reorientation.between(orientation, SHOWN)
     return Scan(
         image=change.apply(np.nan_to_num(image, posinf=0.0, neginf=0.0)),
         annotation=change.apply(np.where(ignored, 0, expected)),
         prediction=change.apply(np.where(ignored, 0, predicted)),
         spacing=change.permuted(geometry.spacing),
-        oriented=geometry.orientation is not None,
+        oriented=orientation is not None,
         unmatched=tuple(value for name in unmatched for value in labels.foreground.get(name, ())),
         uncertainty=None if entropy is None else change.apply(np.where(ignored, 0, entropy)),
     )
+
+
+def _is_unplaced_slice(geometry: Geometry) -> bool:
+    """Whether an image is a single slice at the origin, such as ultrasound, whose header has a meaningless default."""
+    return 1 in geometry.shape and not any(geometry.origin)
 
 
 def _window(occupied: Array) -> slice:

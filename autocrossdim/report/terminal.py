@@ -58,7 +58,7 @@ def best_table(best: Best) -> Fitting:
             _plain(each.name),
             _with_interval(each.dice, (low, high), 3),
             _number(each.hd95, ".2f"),
-            f"{each.multiply_adds:.2e}",
+            operations(each.multiply_adds),
             _number(each.steps_per_fold, ",.0f"),
             _number(each.minutes_per_fold, ",.1f"),
             "chosen" if each.configurations == best.configurations else "",

@@ -92,6 +92,12 @@ def say(text: str) -> None:
         logger.info("%s", text)
 
 
+def trace(text: str) -> None:
+    """Show a message for debugging on stderr, with `--verbose` only."""
+    if is_first_process():
+        logger.debug("%s", text)
+
+
 def warn(text: str) -> None:
     """Show a warning on stderr, which `--quiet` does not suppress; `text` comes without "warning: "."""
     if is_first_process():

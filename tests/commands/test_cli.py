@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import autocrossdim
+from autocrossdim.commands import COMMANDS
 from autocrossdim.data.images import read_label
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
 from autocrossdim.records.checkpoint import Checkpoint
@@ -79,6 +80,30 @@ def test_a_shell_completes_commands(command: Command, monkeypatch: pytest.Monkey
     monkeypatch.setenv("COMP_WORDS", "autocrossdim pl")
     monkeypatch.setenv("COMP_CWORD", "1")
     assert command().stdout.split() == ["plan", "plan_and_preprocess"]
+
+
+def test_the_version_is_printed(command: Command) -> None:
+    assert command("--version").stdout == f"autocrossdim {autocrossdim.__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, command: Command) -> None:
+    short = command(name, "-h")
+    assert short.returncode == 0, short.stderr
+    assert f"Usage: autocrossdim {name}" in short.stdout
+    assert short.stdout == command(name, "--help").stdout
+
+
+def test_the_verbose_option_shows_what_a_bug_report_needs(planned: Path, volumes: Path, command: Command) -> None:
+    words = ["report", volumes, "--work", planned, "-o", planned]
+    usual, verbose, quiet = (command(*words, *more) for more in ([], ["-v"], ["-q"]))
+    assert verbose.returncode == 2
+    assert f"autocrossdim {autocrossdim.__version__}, torch " in verbose.stderr
+    assert f"Dataset: {volumes.resolve()}; results: {(planned / volumes.name).resolve()}." in verbose.stderr
+    assert "Traceback" in verbose.stderr
+    assert verbose.stderr.splitlines()[-1] == usual.stderr.splitlines()[-1]
+    for result in (usual, quiet):
+        assert not any(word in result.stderr for word in ("torch", "Dataset: ", "Traceback"))
 
 
 @pytest.mark.slow

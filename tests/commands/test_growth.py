@@ -128,6 +128,8 @@ def test_the_next_command_suits_the_folds(growing: Growing, monkeypatch: pytest.
     folds[1] = outgrown(1, "f", configuration=name)
     assert said().endswith(" --fold 1 --restart")
     folds[:2] = []
+    assert said().endswith(" --config other --weights previous")  # the only one that was trained
+    growing.space.model(name).mkdir(parents=True)
     assert said().endswith(str(growing.space.root.parent))
     monkeypatch.undo()
     monkeypatch.setattr(Project, "splits", [])  # of a single case

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import autocrossdim
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.evaluation.folder import Pair, evaluate_case, evaluate_folder, labels_in
 from autocrossdim.records.labels import Labels
@@ -58,6 +59,17 @@ def test_folders_in_the_order_of_nnunet_are_reported(
     (folders[1] / "origin").mkdir()  # two predictions compared with each other
     evaluate(folders[::-1], tmp_path / "summary.json")
     assert "was written by" not in caplog.text
+
+
+def test_no_summary_is_written_beside_references_given_first(folders: Folders, tmp_path: Path) -> None:
+    (folders[0] / "origin").mkdir()
+    with pytest.raises(UserError, match=r"predictions was written by `predict`.* Give the predictions first"):
+        autocrossdim.evaluate(*folders[::-1], processes=1)
+    assert {file.suffix for file in folders[1].iterdir()} == {".gz"}
+    autocrossdim.evaluate(*folders[::-1], output=tmp_path / "summary.json", processes=1)
+    assert (tmp_path / "summary.json").exists()
+    autocrossdim.evaluate(*folders, processes=1)
+    assert (folders[0] / "summary.json").exists()
 
 
 def test_files_of_the_same_name_are_compared(folders: Folders, tmp_path: Path) -> None:

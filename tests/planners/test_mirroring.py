@@ -120,6 +120,16 @@ def test_the_first_axis_of_2d_images_is_not_named_as_mirrored() -> None:
     assert mirroring.reasons == ("Mirrored axes: x, y.",)
 
 
+def test_axes_of_2d_images_have_no_anatomical_names() -> None:
+    """Files of one slice may state an orientation although ultrasound, for example, has none."""
+    assert chosen(dataset((0, 0, 0), jitter=5), dims=2).reasons == ("Mirrored axes: x, y.",)
+    ordered = chosen(dataset((0, 8, 0), jitter=3), dims=2)
+    assert ordered.axes == (0, 2)
+    assert ordered.reasons[0].startswith("The y axis is not mirrored, because a and b look alike")
+    # Pairs of labels need the axis on which the sides are, as far as the files state it.
+    assert chosen(dataset((0, 0, 0), jitter=5), KIDNEYS, dims=2).reasons[0].startswith("The left-right axis is not")
+
+
 @pytest.mark.parametrize(
     ("organs", "end"),
     [

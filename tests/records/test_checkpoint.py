@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from autocrossdim.records.checkpoint import CHECKPOINT_VERSION, Checkpoint
+from autocrossdim.records.checkpoint import CHECKPOINT_VERSION, Checkpoint, reader
 from autocrossdim.records.environment import Environment
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.errors import UserError
@@ -38,6 +38,17 @@ def written(checkpoint: Checkpoint, path: Path, **changes: Any) -> Path:
     content = {**torch.load(path, weights_only=True), **changes}
     torch.save({name: value for name, value in content.items() if value is not None}, path)
     return path
+
+
+def test_a_reader_keeps_what_it_read_without_weights(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    checkpoint.write(tmp_path / "one")
+    read = reader()
+    first = read(tmp_path / "one")
+    assert first == replace(checkpoint, network={}, resume={})
+    (tmp_path / "one").unlink()
+    assert read(tmp_path / "one") is first
+    with pytest.raises(UserError, match="no such checkpoint"):
+        reader()(tmp_path / "one")
 
 
 def test_a_checkpoint_is_read_as_it_was_written(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from autocrossdim.data.images import read_label, write_label
 from autocrossdim.evaluation.metrics import case_metrics
 from autocrossdim.evaluation.summary import summarise
 from autocrossdim.preprocessing.fingerprint import extract
+from autocrossdim.records import checkpoint
 from autocrossdim.records.best import Best, Contender, KeepLargest, checkpoint_digests, plan_digest
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.labels import Labels
@@ -225,6 +226,10 @@ setTimeout(() => {
   document.body.dataset.scrolled = `${before} then ${caption()}`;
   canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowUp" }));
   document.body.dataset.keys = caption();
+  canvas.setPointerCapture = () => {};  // which needs a real finger
+  for (const [type, clientX] of [["pointerdown", 100], ["pointermove", 76], ["pointerup", 76]])
+    canvas.dispatchEvent(new PointerEvent(type, { pointerType: "touch", clientX }));
+  document.body.dataset.touched = caption();
 
   const toggle = document.querySelector("#viewer [data-role=uncertainty]");
   const legend = document.querySelector("#viewer [data-role=legend]");
@@ -235,6 +240,11 @@ setTimeout(() => {
   const [red, green, blue] = colour().split(",");
   const yellow = red > 128 && green > 128 && blue < 128;
   document.body.dataset.uncertainty = `${plain} then ${yellow}, legend ${legend.checkVisibility()}, ${toggle.checked}`;
+  const opacity = document.querySelector("#viewer [data-role=opacity]");
+  const fade = (value) => { opacity.value = value; opacity.dispatchEvent(new Event("input")); };
+  fade(0);
+  document.body.dataset.transparent = String(colour() === plain);
+  fade(100);
   toggle.click();
   document.body.dataset.certain = `${colour() === plain}, legend ${legend.checkVisibility()}`;
 
@@ -248,6 +258,18 @@ setTimeout(() => {
   const down = values().filter(Number.isFinite);
   const sorted = [...up].sort((a, b) => a - b);
   document.body.dataset.sorted = String(up.join() === sorted.join() && down.join() === sorted.reverse().join());
+
+  const filter = table.querySelector("[data-role=filter]");
+  filter.value = "rare";
+  filter.dispatchEvent(new Event("input"));
+  const labels = [...table.querySelectorAll("tbody tr")].map((row) => row.children[2].textContent);
+  document.body.dataset.filtered = labels.join(" ");
+  URL.createObjectURL = (file) => {
+    const third = (text) => text.trim().split("\\r\\n").map((line) => line.split(",")[2]).join(" ");
+    file.text().then((text) => { document.body.dataset.saved = third(text); });
+    return "#";
+  };
+  table.querySelector("[data-role=download]").click();
 
   const curves = () => document.querySelectorAll("details.curves[open]").length;
   const closed = curves();
@@ -299,9 +321,13 @@ def test_a_browser_shows_scrolls_and_sorts_the_page_without_an_error_or_a_reques
     assert 'data-pressed="false"' in shown, "a click hides a label"
     assert 'data-scrolled="axial, slice 9 of 9 then axial, slice 7 of 9"' in shown
     assert 'data-keys="axial, slice 8 of 9"' in shown
+    assert 'data-touched="axial, slice 5 of 9"' in shown, "a finger moves to the side"
     assert 'data-uncertainty="0,0,0 then true, legend true, true"' in shown, "a key shows the uncertainty"
+    assert 'data-transparent="true"' in shown, "the overlay has an opacity"
     assert 'data-certain="true, legend false"' in shown, "a click hides it"
     assert 'data-sorted="true"' in shown, "a click sorts, another one in reverse order"
+    assert 'data-filtered="rare rare rare rare rare rare"' in shown
+    assert 'data-saved="label rare rare rare rare rare rare"' in shown, "what is shown is downloaded"
     assert 'data-curves="0 then 3"' in shown, "in print, all training curves are open"
     assert 'data-requests="0"' in shown
     assert "data-evil" not in shown, "names are never markup"
@@ -427,7 +453,9 @@ def test_a_fold_from_before_cases_were_added_has_its_own_number_of_cases(trained
     assert "dx fold 1: 2 training cases" in page
 
 
-def test_cases_added_after_training_are_not_counted_as_used(trained: tuple[Path, Workspace]) -> None:
+def test_cases_added_after_training_are_not_counted_as_used(
+    trained: tuple[Path, Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, space = trained
     old = CASES[:5]
     for number in range(3):
@@ -443,7 +471,11 @@ def test_cases_added_after_training_are_not_counted_as_used(trained: tuple[Path,
             provenance={"source": "random"},
             run=RunState(epoch=3),
         ).write(space.fold("dx", number).latest)
+    loaded: list[Path] = []
+    load = checkpoint._load
+    monkeypatch.setattr(checkpoint, "_load", lambda file: (loaded.append(file), load(file))[1])
     page = without_spans(page_of(path, space))
+    assert sorted(loaded) == [space.fold("dx", number).latest for number in range(3)], "each is read once"
     assert "Cases were added, removed or corrected after training; the model does not reflect these changes." in page
     assert "Train on the cases as they are now.<br>" in page
     assert "--config dx --weights previous --max-time 90s" in page

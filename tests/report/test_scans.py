@@ -75,6 +75,19 @@ def test_pictures_have_one_plane_without_letters(write_image: Callable[..., Path
     np.testing.assert_array_equal(plane.slice(scan.annotation, 0), array)  # in storage order
 
 
+def test_a_slice_without_a_place_has_no_letters(write_image: Callable[..., Path], tmp_path: Path) -> None:
+    """As of ultrasound: the header of a volume of one slice states an orientation, which is a default."""
+    array = np.arange(12, dtype=np.uint8).reshape(1, 3, 4) % 3
+    for name, direction in {"lps": (1, 0, 0, 0, 1, 0, 0, 0, 1), "ras": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}.items():
+        file = write_image(tmp_path / f"{name}.nii.gz", array, direction=direction)
+        scan = read_scan([file], file, file, LABELS)
+        (plane,) = scan.planes()
+        assert plane.marks == ""
+        np.testing.assert_array_equal(plane.slice(scan.annotation, 0), array[0])  # in storage order
+    placed = write_image(tmp_path / "placed.nii.gz", array, origin=(-120, -80, 35))
+    assert [plane.marks for plane in read_scan([placed], placed, placed, LABELS).planes()] == ["RLAP"]
+
+
 def scan_of(label: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Scan:
     return Scan(label[None] * 10.0, label, label, spacing, oriented=True)
 

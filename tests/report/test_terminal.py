@@ -163,7 +163,7 @@ def test_models_are_compared_with_their_training_budgets() -> None:
     sparse = best.model_copy(update={"scope": "annotated slices only (6 of 60)"})
     assert "Dataset001_Tiny, annotated slices only (6 of 60)" in printed(best_table(sparse))
     text = printed(best_table(best), width=100)
-    assert re.search(r"omnia +0\.700 \(0\.600–0\.800\) +3\.00 +1\.00e\+09 +5,000 +12\.0", text)
+    assert re.search(r"omnia +0\.700 \(0\.600–0\.800\) +3\.00 +1 billion +5,000 +12\.0", text)
     assert text.index("dx") < text.index("omnia")
     assert "5,000 " in row(text, "dx ")
     assert "…" not in printed(best_table(best), width=80)

@@ -2,8 +2,11 @@
 
 import base64
 import io
+import re
 import zlib
 from dataclasses import replace
+from importlib.resources import files
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -121,6 +124,8 @@ def test_narrow_ct_windows_keep_many_greys() -> None:
 
 
 def luminance(colour: str) -> float:
+    if len(colour) == 4:
+        colour = "#" + "".join(2 * digit for digit in colour[1:])
     channels = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
@@ -136,6 +141,15 @@ def test_outlines_stand_out_from_any_grey(colour: str) -> None:
     line, casing = luminance(colour), luminance(CASING)
     assert contrast(line, casing) >= 4.5
     assert min(max(contrast(line, grey), contrast(casing, grey)) for grey in np.linspace(0, 1, 101)) >= 3
+
+
+def test_text_is_legible_on_every_ground_in_light_dark_and_print() -> None:
+    modes = re.findall(r":root \{(.*?)\}", (files("autocrossdim.report") / "report.css").read_text("utf-8"), re.DOTALL)
+    assert len(modes) == 3
+    for mode in modes:
+        colours = dict(re.findall(r"--(\w+): (#\w+)", mode))
+        for text, ground in product(("text", "light", "link"), ("ground", "box", "caution", "code")):
+            assert contrast(luminance(colours[text]), luminance(colours[ground])) >= 4.5, (text, ground)
 
 
 @pytest.mark.parametrize(("units", "window"), [(60, "soft tissue"), (-800, "lung"), (700, "bone")])

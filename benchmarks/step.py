@@ -5,7 +5,7 @@
 A step is forward, loss, backward, clipping and the optimiser's step, on made-up data with one channel and three
 labels. Ours: the default network that the planner builds for the patch, with Dice + cross-entropy and NAdam, in the
 trainer's layout. nnU-Net's: its PlainConvUNet as its planner would build it (its own topology at isotropic spacing,
-32 to 320 features, 512 in 2D, two convolutions a stage, instance norm, leaky ReLU), with its loss, deep supervision
+32 to 320 features, 512 in 2D, two convolutions per stage, instance norm, leaky ReLU), with its loss, deep supervision
 and SGD. `--nnunet` names the Python of an environment with nnU-Net 2.8.1; without it only our rows are run.
 
 Each run is a process of its own, and networks take turns. `wall` is the least (and median) time of the steps after the

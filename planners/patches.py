@@ -16,16 +16,16 @@ DS_DEPTH = 5  # slices of the thinnest patch that DS-Net can compress to three
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PlannedPatch:
     """A patch (voxels per axis) and the topology that suits it."""
 
     patch: tuple[int, ...]
     topology: Topology
 
 
-def candidate(
+def padded_patch(
     shape: tuple[int, ...], spacing: tuple[float, ...], *, depths: Collection[int], kind: Kind = "unet"
-) -> Candidate:
+) -> PlannedPatch:
     """Return the smallest patch that contains `shape` and is a multiple of its own total stride.
 
     Args:
@@ -41,12 +41,12 @@ def candidate(
         levels = Topology(tuple((1, *s) for s in flat.strides), tuple((3, *k) for k in flat.kernel_sizes))
     else:
         levels = topology(shape, spacing, max(depths)).ending_at(depths)
-    return Candidate(padded(shape, levels.total_stride), levels)
+    return PlannedPatch(padded(shape, levels.total_stride), levels)
 
 
-def candidates(
+def descending_patches(
     shape: tuple[int, ...], spacing: tuple[float, ...], *, depths: Collection[int], kind: Kind = "unet"
-) -> list[Candidate]:
+) -> list[PlannedPatch]:
     """Return patches from the median shape downwards.
 
     A patch is a cube in mm, clipped to the image, and padded no further than its strides require.
@@ -59,11 +59,11 @@ def candidates(
     """
     extent = [n * mm for n, mm in zip(shape, spacing, strict=True)]
     smallest = min(SMALLEST_SIDE * min(spacing), max(extent))
-    found: list[Candidate] = []
+    found: list[PlannedPatch] = []
     for side in np.geomspace(max(extent), smallest, PATCH_STEPS):
         # The tolerance keeps the first side, which is the image's own, from being rounded down.
         clipped = tuple(int(min(n, max(1, side / mm + 1e-6))) for n, mm in zip(shape, spacing, strict=True))
-        smaller = candidate(clipped, spacing, depths=depths, kind=kind)
+        smaller = padded_patch(clipped, spacing, depths=depths, kind=kind)
         if smaller not in found and prod(smaller.patch) <= MAX_PATCH and max(smaller.patch) <= MAX_AXIS:
             found.append(smaller)
     return found

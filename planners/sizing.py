@@ -1,6 +1,5 @@
 """The largest patch, then the largest batch, with which a training step fits the memory budget."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -14,7 +13,7 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.text import by_axis
 from planners.memory import StepMemory, step_memory
 from planners.options import encoder_depths
-from planners.patches import Candidate, candidate, candidates
+from planners.patches import PlannedPatch, descending_patches, padded_patch
 from planners.topology import Topology
 from planners.trial import Outcome, try_out
 
@@ -106,14 +105,14 @@ class Sizer:
     def _depths(self) -> tuple[int, ...]:
         return UNET_DEPTHS if self.kind == "plain" else encoder_depths(self.options.encoder)
 
-    def _requested(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> Candidate | None:
-        """Return the candidate for the requested patch size, or None if none was requested."""
+    def _requested(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> PlannedPatch | None:
+        """Return the patch for the requested patch size, or None if none was requested."""
         if self.options.patch_size is None:
             return None
         sides = self.options.patch_size[-len(shape) :]
         # A volume for which only the in-plane sides were given keeps all of its slices.
         sides = shape[: len(shape) - len(sides)] + sides
-        requested = candidate(sides, spacing, depths=self._depths, kind=self.kind)
+        requested = padded_patch(sides, spacing, depths=self._depths, kind=self.kind)
         option = f"--patch-size {','.join(map(str, self.options.patch_size))}"
         if prod(requested.patch) > MAX_PATCH:
             raise UserError(
@@ -130,20 +129,20 @@ class Sizer:
             )
         return requested
 
-    def _largest(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> Candidate:
+    def _largest(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> PlannedPatch:
         """Return the largest patch that fits.
 
         Patches that are far too large by their number of voxels alone are skipped. The larger the budget, the fewer
         are skipped, so more memory never leads to a smaller patch.
         """
-        descending: Sequence[Candidate] = candidates(shape, spacing, depths=self._depths, kind=self.kind)
-        largest = descending[0]
+        patches = descending_patches(shape, spacing, depths=self._depths, kind=self.kind)
+        largest = patches[0]
         needed_by_largest = self._needed(largest)
-        for smaller in descending:
+        for smaller in patches:
             estimate = needed_by_largest * prod(smaller.patch) / prod(largest.patch)
             if estimate <= WORTH_COMPUTING * self.budget_bytes and self._needed(smaller) <= self.budget_bytes:
                 return smaller
-        smallest = descending[-1]
+        smallest = patches[-1]
         network, remedy = self.options.encoder, "Choose a smaller --encoder, or raise --memory"
         if self.kind == "plain":
             network, remedy = "a U-Net", "Raise --memory"
@@ -157,7 +156,7 @@ class Sizer:
     def _smallest_batch(self) -> int:
         return self.options.batch_size or MIN_BATCH
 
-    def _needed(self, patch: Candidate) -> int:
+    def _needed(self, patch: PlannedPatch) -> int:
         return self._memory(patch).training(patch.patch, self._smallest_batch)
 
     def _largest_batch(self, patch: tuple[int, ...], memory: StepMemory, training_voxels: int) -> int:
@@ -166,10 +165,10 @@ class Sizer:
         share = int(MAX_SHARE_OF_VOXELS * training_voxels / prod(patch))
         return max(MIN_BATCH, min(fitting, share, MAX_BATCH))
 
-    def _memory(self, patch: Candidate) -> StepMemory:
+    def _memory(self, patch: PlannedPatch) -> StepMemory:
         return step_memory(self._network(patch), mixed=self.mixed, regions=self.labels.has_regions)
 
-    def _network(self, patch: Candidate) -> NetworkPlan:
+    def _network(self, patch: PlannedPatch) -> NetworkPlan:
         return NetworkPlan.of(
             self.choices(len(patch.patch)),
             kind=self.kind,

@@ -49,10 +49,13 @@ def find_best(
 
 
 def present(best: "Best", *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":
-    """Yield what the command line prints: the comparison, the reasons, and the next command."""
+    """Yield what the command line prints: the comparison, the reasons, the students, and the next command."""
     from autocrossdim.commands.next_step import next_step
+    from autocrossdim.commands.project import Project
+    from autocrossdim.records.student import students
     from autocrossdim.report.terminal import best_table
 
     yield best_table(best)
     yield from (*best.reasons, *best.budgets)
+    yield from (student.sentence for student in students(Project.open(dataset, work=work).workspace, best))
     yield next_step("report", dataset, work=work)

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 
 import blosc2
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from autocrossdim.data.dataset import Case
 from autocrossdim.data.geometry import Geometry
@@ -25,7 +25,7 @@ from autocrossdim.records.normalization import Normalization
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.sources import FileVersion, content_hash, contents, file_versions
 from autocrossdim.system.errors import UserError, from_os_error
-from autocrossdim.system.files import list_directory, read_json, reading, write_json
+from autocrossdim.system.files import list_directory, read_json, read_record, reading, write_json
 from autocrossdim.system.lock import LOCK
 from autocrossdim.system.text import shown_path
 
@@ -290,8 +290,8 @@ class Store:
             UserError: The file is missing or damaged.
         """
         try:
-            return CaseRecord.model_validate(read_json(self._path(name, ".json")))
-        except (UserError, ValidationError) as error:
+            return read_record(CaseRecord, self._path(name, ".json"), remedy="")
+        except UserError as error:
             raise self._damaged(name) from error
 
     def _write_record(self, record: CaseRecord) -> None:

@@ -10,6 +10,7 @@ from autocrossdim.records.best import Best, contender_name
 from autocrossdim.records.concise import Concise
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.files import read_record, write_text
+from autocrossdim.system.text import counted
 
 FILE = "student.json"
 
@@ -62,7 +63,7 @@ class Student(Concise, BaseModel):
     @property
     def sentence(self) -> str:
         """The comparison in words."""
-        scans = f" and {self.unlabelled} unlabelled scans" if self.unlabelled else ""
+        scans = f" and {counted(self.unlabelled, 'unlabelled scan')}" if self.unlabelled else ""
         taught = (
             f"{self.name}: one network that learned from {contender_name(self.teachers)} on the training cases{scans}. "
             f"Prediction takes {self.saving:.0f} times fewer multiply-adds than all folds of its teachers with "

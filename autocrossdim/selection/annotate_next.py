@@ -12,7 +12,7 @@ from autocrossdim.records.fingerprint import Fingerprint
 from autocrossdim.records.likeness import beyond_limit
 from autocrossdim.records.suggestions import MethodName, ScanMeasures, Suggestion, Suggestions
 from autocrossdim.records.workspace import Workspace
-from autocrossdim.selection.query import METHODS, Candidate, Ranking
+from autocrossdim.selection.query import METHODS, RankedScan, Ranking
 from autocrossdim.selection.scans import draft, measure_scans
 from autocrossdim.system.files import write_csv
 
@@ -88,7 +88,7 @@ def choose(
     *,
     annotated: Collection[str],
     alike: Collection[frozenset[str]],
-) -> list[Candidate]:
+) -> list[RankedScan]:
     """Return one scan per ranking: the best one that is not like another one that was chosen.
 
     If none is left, a second scan of a patient with annotated scans is taken, then one of a patient who is in the list
@@ -100,11 +100,11 @@ def choose(
         annotated: Groups with annotated cases.
         alike: Pairs of near-duplicates.
     """
-    chosen: list[Candidate] = []
+    chosen: list[RankedScan] = []
 
-    def drawbacks(candidate: Candidate) -> tuple[bool, bool, bool]:
-        twin = any(frozenset((candidate.case, other.case)) in alike for other in chosen)
-        group = groups[candidate.case]
+    def drawbacks(scan: RankedScan) -> tuple[bool, bool, bool]:
+        twin = any(frozenset((scan.case, other.case)) in alike for other in chosen)
+        group = groups[scan.case]
         return twin, any(groups[other.case] == group for other in chosen), group in annotated
 
     for ranking in rankings:
@@ -116,7 +116,7 @@ def choose(
             *(["another scan of this patient is above"] if listed else []),
             *(["another scan of this patient is annotated"] if known else []),
         ]
-        chosen.append(Candidate(best.case, "; ".join([best.why, *notes])))
+        chosen.append(RankedScan(best.case, "; ".join([best.why, *notes])))
     return chosen
 
 

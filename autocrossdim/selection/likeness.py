@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from autocrossdim.inference.likeness import feature_numbers, image_numbers
 from autocrossdim.inference.model import Model
@@ -16,7 +16,7 @@ from autocrossdim.selection.stages import preprocessed
 from autocrossdim.system.console import track
 from autocrossdim.system.device import choose_device
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import read_json, write_json
+from autocrossdim.system.files import read_record, write_json
 
 LEVEL = 0.995  # of the one-sided prediction interval of each measure
 LEAST_LIMIT = 1.0  # deviations; where all cases are alike, the lower bounds of the deviations are what is tolerated
@@ -140,8 +140,8 @@ def _features_of_fold(
 
 def _known_features(file: Path) -> FoldFeatures | None:
     try:
-        return FoldFeatures.model_validate(read_json(file))
-    except (UserError, ValidationError):  # missing or damaged: they are computed again
+        return read_record(FoldFeatures, file, remedy="")
+    except UserError:  # missing or damaged: they are computed again
         return None
 
 

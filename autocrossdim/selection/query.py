@@ -14,8 +14,8 @@ FULL_NOISE = 4  # annotated patients up to which the noise is as large as the di
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A scan as a candidate for one place.
+class RankedScan:
+    """A scan in the ranking for one place.
 
     Attributes:
         case: Name of the scan.
@@ -26,10 +26,10 @@ class Candidate:
     why: str
 
 
-Ranking = Sequence[Candidate]
+Ranking = Sequence[RankedScan]
 Method = Callable[[Sequence[ScanMeasures], int, np.random.Generator], Iterator[Ranking]]
 """Scans, number of annotated patients and random numbers -> the rankings for places 1, 2, and so on. Every ranking
-contains every scan, the best candidate first."""
+contains every scan, the best one first."""
 
 METHODS: dict[MethodName, Method] = {}
 """Query methods by name."""
@@ -48,7 +48,7 @@ def query_method(name: MethodName) -> Callable[[Method], Method]:
 @query_method("random")
 def random_choice(scans: Sequence[ScanMeasures], annotated: int, random: np.random.Generator) -> Iterator[Ranking]:
     """Draw scans at random."""
-    ranking = [Candidate(scans[index].case, "drawn at random") for index in random.permutation(len(scans))]
+    ranking = [RankedScan(scans[index].case, "drawn at random") for index in random.permutation(len(scans))]
     while True:
         yield ranking
 
@@ -73,8 +73,8 @@ def stratified_entropy(scans: Sequence[ScanMeasures], annotated: int, random: np
             name = order[turn % len(order)]
             found = by_label[name]
             first = _ranked(found, [scan.label_entropy[name] for scan in found], f"in '{name}'", noise, random)
-            cases = {candidate.case for candidate in first}
-            yield [*first, *(candidate for candidate in overall if candidate.case not in cases)]
+            cases = {each.case for each in first}
+            yield [*first, *(each for each in overall if each.case not in cases)]
             turn += 1
         else:
             yield overall
@@ -83,13 +83,13 @@ def stratified_entropy(scans: Sequence[ScanMeasures], annotated: int, random: np
 
 def _ranked(
     scans: Sequence[ScanMeasures], entropies: Sequence[float], where: str, noise: float, random: np.random.Generator
-) -> list[Candidate]:
+) -> list[RankedScan]:
     values = np.log(np.maximum(entropies, 1e-12))
     scores = (values - values.mean()) / max(float(values.std()), 1e-12)
     scores = scores + noise * random.gumbel(size=len(scores))
     ranks = 1 + (values[:, None] < values[None]).sum(axis=1)
     return [
-        Candidate(
+        RankedScan(
             scans[index].case,
             f"entropy {where} {entropies[index]:.3g} nats per voxel, rank {ranks[index]} of "
             f"{counted(len(scans), 'scan')}",

@@ -6,7 +6,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from autocrossdim.data.annotated_slices import slice_axis
 from autocrossdim.data.dataset import Case
@@ -23,7 +22,7 @@ from autocrossdim.records.suggestions import ScanMeasures
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.console import track
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import list_directory, read_json, write_json
+from autocrossdim.system.files import list_directory, read_record, write_json
 from autocrossdim.system.text import shown_path
 
 Measured = tuple[Segmentation, ScanMeasures]
@@ -92,8 +91,8 @@ def _known(case: Case, model: str, workspace: Workspace, ending: str) -> ScanMea
     if not file.exists() or not draft(case, workspace, ending).exists():
         return None
     try:
-        measures = ScanMeasures.model_validate(read_json(file))
-    except (UserError, ValidationError):  # damaged: it is computed again
+        measures = read_record(ScanMeasures, file, remedy="")
+    except UserError:  # damaged: it is computed again
         return None
     if measures.model != model:
         return None

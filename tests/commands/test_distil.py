@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import autocrossdim
+from autocrossdim.commands.find_best import present
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
 from autocrossdim.jobs.slurm import Job
@@ -70,6 +71,17 @@ def test_a_student_is_compared_with_its_teachers_on_held_out_cases(taught: tuple
     assert student.held_out.difference == pytest.approx(student.held_out.dice - student.held_out.teachers_dice)
     assert Student.read(workspace.model("omnia_distilled") / "student.json") == student
     assert student.sentence in autocrossdim.report(raw, work=work).read_text(encoding="utf-8")
+
+
+def test_find_best_shows_the_students_of_the_ensemble_that_it_chose(
+    taught: tuple[Path, Path], student: Student
+) -> None:
+    raw, work = taught
+    best = Best.read(Workspace.of(raw.name, work).best)
+    assert student.sentence in list(present(best, dataset=str(raw), work=work))
+    calibration = best.calibration.model_copy(update={"temperature": 2 * best.calibration.temperature})
+    other = best.model_copy(update={"calibration": calibration})
+    assert student.sentence not in list(present(other, dataset=str(raw), work=work))
 
 
 def test_no_fold_learns_about_the_patients_that_it_validates(taught: tuple[Path, Path], student: Student) -> None:

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import autocrossdim
+from autocrossdim.commands.project import Project
+from autocrossdim.data.images import read_label
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.files import read_json, write_json
 from planners.auto import AutoPlanner
@@ -58,3 +61,24 @@ def test_nothing_is_computed_again_unless_something_changed(
         assert plans_again(), "the code of a plug-in may have changed"
     file.write_text("{}", encoding="utf-8")
     assert plans_again(), "a damaged plan is replaced"
+
+
+def test_unlabelled_scans_change_neither_measurements_nor_plan_nor_folds(
+    make_dataset: Callable[..., Path], write_image: Callable[..., Path], tmp_path: Path
+) -> None:
+    raw, scans = make_dataset(), tmp_path / "elsewhere"
+    array = read_label(raw / "labelsTr" / "a.nii.gz")[0]
+    scans.mkdir()
+    write_image(scans / "scan_0000.nii.gz", 1e4 + array.astype(np.float32), (9, 1, 1))  # brighter, and thick slices
+
+    def planned(name: str) -> list[bytes]:
+        autocrossdim.plan_and_preprocess(raw, work=tmp_path / name, **OPTIONS)
+        space = Workspace.of(raw.name, tmp_path / name)
+        return [file.read_bytes() for file in (space.plan, space.fingerprint, space.splits)]
+
+    without = planned("without")
+    (raw / "imagesUn").symlink_to(scans)
+    assert planned("with") == without
+    project = Project.open(raw, work=tmp_path / "with")
+    assert project.unlabelled("all") == ("scan",)
+    assert "scan" not in project.store(project.plan.decision.configuration).names()

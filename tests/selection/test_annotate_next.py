@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from autocrossdim.selection.annotate_next import choose, evenly, near_duplicates
-from autocrossdim.selection.query import Candidate
+from autocrossdim.selection.query import RankedScan
 from tests.selection.test_query import scan
 
 NOBODY: frozenset[frozenset[str]] = frozenset()
 
 
-def ranking(cases: str) -> list[Candidate]:
-    return [Candidate(case, f"why {case}") for case in cases]
+def ranking(cases: str) -> list[RankedScan]:
+    return [RankedScan(case, f"why {case}") for case in cases]
 
 
 def test_one_scan_per_patient_until_no_patient_is_left() -> None:

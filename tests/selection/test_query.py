@@ -35,7 +35,7 @@ SCANS = [
 
 
 def first(method: MethodName, places: int, *, annotated: int, seed: int = 0) -> list[str]:
-    """Return the best candidate for each place."""
+    """Return the best scan for each place."""
     rankings = METHODS[method](SCANS, annotated, np.random.default_rng(seed))
     return [ranking[0].case for ranking in islice(rankings, places)]
 

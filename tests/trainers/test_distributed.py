@@ -42,12 +42,9 @@ def work(planned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def train(
-    planned: tuple[Path, Path], work: Path, fold: int, *, devices: int = 1, weights: str = "random", **options: Any
-) -> FoldFolder:
-    autocrossdim.train(
-        planned[0], work=work, fold=fold, weights=weights, device="cpu", set=SETTINGS, devices=devices, **options
-    )
+def train(planned: tuple[Path, Path], work: Path, fold: int, *, weights: str = "random", **options: Any) -> FoldFolder:
+    options = {"set": SETTINGS, **options}
+    autocrossdim.train(planned[0], work=work, fold=fold, weights=weights, device="cpu", **options)
     return Workspace.of(planned[0].name, work).fold("dx", fold)
 
 
@@ -66,6 +63,23 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(planned: tupl
     for name in network:
         if name.endswith("running_mean"):
             torch.testing.assert_close(network[name], alone[name], rtol=0.02, atol=5e-3, msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_unlabelled_scans_within_the_time(
+    planned: tuple[Path, Path], work: Path, tmp_path: Path
+) -> None:
+    raw, own = tmp_path / planned[0].name, tmp_path / "own"
+    shutil.copytree(planned[0], raw)
+    shutil.copytree(work, own)
+    (raw / "imagesUn").symlink_to(raw / "imagesTs")
+    settings = {**SETTINGS, "epochs": 10_000, "unlabelled": 1}
+    folder = train((raw, own), own, 0, devices=2, max_time="4s", set=settings)
+    checkpoint = Checkpoint.read(folder.latest)
+    assert checkpoint.complete
+    assert len(checkpoint.split["unlabelled"]) == 2
+    assert 0 < checkpoint.run.taught_steps < checkpoint.run.step
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint.network.values())
 
 
 @pytest.mark.slow

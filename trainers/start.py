@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from autocrossdim.models.hub import fetch, is_on_hub
+from autocrossdim.models.hub import FILE, fetch, is_on_hub
 from autocrossdim.models.model_file import SUFFIX, ModelFile
-from autocrossdim.models.source import OMNIA
+from autocrossdim.models.source import OMNIA, is_repository
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.transfer import transfer
@@ -26,7 +26,8 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
     Args:
         plan: The network.
         weights: `random`; `imagenet`, `noisy_student`, a full timm name or a file of encoder weights; `omnia`;
-            `previous`; the directory or checkpoint of a trained model; or an exported file or its address on the hub.
+            `previous`; the directory or checkpoint of a trained model; or an exported file, its address on the hub, or
+            a copy of its repository there.
         folder: Directory of the fold to train, which tells where `omnia` and `previous` are.
 
     Returns:
@@ -65,6 +66,8 @@ def _trained(weights: str, folder: FoldFolder) -> tuple[str, Checkpoint] | None:
         return found.name, _exported(ModelFile.read(found.path), folder, found.name)
     if weights.endswith(SUFFIX):
         return weights, _exported(ModelFile.read(weights), folder, weights)
+    if is_repository(Path(weights)):
+        return weights, _exported(ModelFile.read(Path(weights) / FILE), folder, weights)
     file = _checkpoint_file(weights, folder)
     return None if file is None else (str(file), Checkpoint.read(file))
 

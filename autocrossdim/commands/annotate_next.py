@@ -79,6 +79,11 @@ def present(suggestions: Suggestions, *, dataset: str, work: Any, **_: object) -
 
     yield suggestions_table(suggestions)
     yield f"Drafts to correct: {suggestions.suggestions[0].draft.parent}"
+    if any(each.slices for each in suggestions.suggestions):
+        yield (
+            "The drafts cover all slices. Remove their labels from the slices that you do not check, because every "
+            "slice with a label counts as annotated."
+        )
     yield next_step("report", dataset, work=work)
 
 

@@ -102,7 +102,7 @@ def open_model(model: str | Path | int, *, work: str | Path | None = None) -> Mo
     if is_model_file(model):
         return ModelFile.read(model)
     folder = Path(model)
-    if _is_repository(folder):
+    if is_repository(folder):
         return ModelFile.read(folder / FILE)
     if any(folder.glob("fold_*")):
         return ModelFolder(folder)
@@ -111,7 +111,7 @@ def open_model(model: str | Path | int, *, work: str | Path | None = None) -> Mo
     return WorkFolder(_workspace(model, None if work is None else Path(work)))
 
 
-def _is_repository(folder: Path) -> bool:
+def is_repository(folder: Path) -> bool:
     """Return whether a directory is a copy of a repository of the hub, and no place where somebody put a model file."""
     others = ("dataset.json", "plan.json", "fold_*")
     return (folder / FILE).is_file() and not any(any(folder.glob(name)) for name in others)

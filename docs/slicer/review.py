@@ -5,7 +5,9 @@
 IMAGES and SEGMENTATIONS are the `-i` and `-o` of `autocrossdim predict`, preferably with `--uncertainty`, or imagesUn
 and the drafts of `autocrossdim annotate_next`, of which the suggested ones are shown first. DATASET is the directory of
 the training data, with dataset.json. "Save" copies the images of a case to imagesTr and writes its segmentation to
-labelsTr. Cases that have a label there are not shown again. This file needs nothing but 3D Slicer.
+labelsTr. Where only some slices are to be annotated, slices that were neither suggested nor changed are saved without
+labels, because every slice with a label counts as annotated. Cases that have a label in labelsTr are not shown again.
+This file needs nothing but 3D Slicer.
 """
 
 import csv
@@ -35,6 +37,8 @@ class Case:
         segmentation: The prediction.
         maps: Uncertainty maps, if there are any.
         expected_dice: As in uncertainty.csv; empty if it is unknown.
+        slices: Slices to annotate, as in annotate_next.csv; empty if the whole scan is to be annotated.
+        slice_axis: Axis of the file that counts them: `x`, `y` or `z`; empty without slices.
     """
 
     name: str
@@ -42,6 +46,23 @@ class Case:
     segmentation: Path
     maps: list[Path]
     expected_dice: str
+    slices: tuple[int, ...] = ()
+    slice_axis: str = ""
+
+    def clear_unchecked(self, draft: Any, label: Any) -> None:
+        """Remove the labels of slices that were neither suggested nor changed; nothing if no slices were suggested.
+
+        Args:
+            draft: The prediction, shape (Z, Y, X).
+            label: The corrected segmentation, which is changed.
+        """
+        if not self.slices:
+            return
+        before = (slice(None),) * "zyx".index(self.slice_axis)
+        for number in range(label.shape[len(before)]):
+            place = (*before, number)
+            if number not in self.slices and (label[place] == draft[place]).all():
+                label[place] = 0
 
 
 @dataclass(frozen=True)
@@ -76,20 +97,23 @@ class Folders:
     def cases(self) -> list[Case]:
         """Return the cases without a label in labelsTr: those of the list in its order, then the others by name."""
         ending, table = self.ending(), self._table()
-        expected: dict[str, str] = {}
+        listed: dict[str, dict[str, str]] = {}
         if table.exists():
             with table.open(encoding="utf-8", newline="") as file:
-                expected = {row["case"]: row["expected_dice"] for row in csv.DictReader(file)}
+                listed = {row["case"]: row for row in csv.DictReader(file)}
         files = sorted(self.segmentations.glob(f"[!.]*{ending}"))
-        others = [name for file in files if (name := file.name[: -len(ending)]) not in expected]
+        others = [name for file in files if (name := file.name[: -len(ending)]) not in listed]
         found = []
-        for name in [*expected, *others]:
+        for name in [*listed, *others]:
+            row = listed.get(name, {})
             case = Case(
                 name,
                 self._images(name, ending),
                 self.segmentations / f"{name}{ending}",
                 sorted((self.segmentations / "uncertainty").glob(f"{name}_[ed]*{ending}")),
-                expected.get(name, ""),
+                row.get("expected_dice", ""),
+                tuple(map(int, row.get("slices", "").split())),
+                row.get("slice_axis", ""),
             )
             if case.images and case.segmentation.exists() and not self.label(case).exists():
                 found.append(case)
@@ -171,7 +195,11 @@ class Review:
             return
         case = self.remaining[0]
         dice = f"\nexpected Dice {case.expected_dice}" if case.expected_dice else ""
-        self.text.setText(f"{case.name}{dice}\n{len(self.remaining)} to review")
+        slices = ""
+        if case.slices:
+            slices = f"\nAnnotate slices {case.slice_axis}: {', '.join(map(str, case.slices))} (from 0).\n"
+            slices += "Other slices are saved without labels unless you change them."
+        self.text.setText(f"{case.name}{dice}{slices}\n{len(self.remaining)} to review")
         for path in reversed(case.maps + case.images):  # the first image is loaded last, and shown
             self.image = slicer.util.loadVolume(str(path))
         self.label = slicer.util.loadLabelVolume(str(case.segmentation), {"show": False})
@@ -194,10 +222,12 @@ class Review:
 
         if not self.remaining:
             return
-        array = slicer.util.arrayFromVolume(self.label) * 0
+        draft = slicer.util.arrayFromVolume(self.label).copy()
+        array = draft * 0
         for value, segment in self.segments.items():
             mask = slicer.util.arrayFromSegmentBinaryLabelmap(self.segmentation, segment, self.label)
             array[mask > 0] = value
+        self.remaining[0].clear_unchecked(draft, array)
         slicer.util.updateVolumeFromArray(self.label, array)
         try:
             self.folders.add(self.remaining[0], lambda path: slicer.util.saveNode(self.label, str(path)))

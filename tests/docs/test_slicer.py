@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from autocrossdim.records.colours import PALETTE
@@ -60,6 +61,21 @@ def test_of_the_drafts_of_annotate_next_the_suggested_ones_come_first(folders: A
     drafts.with_suffix(".csv").write_text("rank,case,expected_dice\n1,unlisted,0.7\n2,b,\n", encoding="utf-8")
     cases = replace(folders, segmentations=drafts).cases()
     assert [(case.name, case.expected_dice) for case in cases] == [("unlisted", "0.7"), ("b", ""), ("a", "")]
+
+
+def test_slices_that_were_neither_suggested_nor_changed_are_saved_without_labels(folders: Any) -> None:
+    drafts = folders.segmentations.rename(folders.segmentations.with_name("annotate_next"))
+    rows = ("case,slice_axis,slices,expected_dice", "a,y,0 2,0.7", "b,,,0.6")
+    drafts.with_suffix(".csv").write_text("\n".join(rows), encoding="utf-8")
+    sparse, complete, _ = replace(folders, segmentations=drafts).cases()
+    draft = np.ones((2, 4, 3), np.uint8)
+    label = draft.copy()
+    label[0, 1, 0] = 2  # corrected, although it was not suggested
+    sparse.clear_unchecked(draft, label)
+    assert (label == 0).all(axis=(0, 2)).tolist() == [False, False, False, True]
+    assert label[0, 1].tolist() == [2, 1, 1]
+    complete.clear_unchecked(draft, draft)
+    assert draft.all()
 
 
 def test_a_correction_becomes_a_training_case(folders: Any) -> None:

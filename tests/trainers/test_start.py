@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,17 @@ def test_training_starts_from_an_exported_file(
     assert provenance["model"] == str(exported.path)
     assert provenance["started_from"]["source"] == "random"
     assert provenance["report"]["parameters"]["new"] == 0
+
+
+def test_training_starts_from_a_copy_of_a_repository_of_the_hub(
+    exported: ModelFile, tmp_path: Path, make_plan: Callable[..., Any]
+) -> None:
+    repository, plan = tmp_path / "copy", make_plan(dims=2)
+    repository.mkdir()
+    shutil.copyfile(exported.path, repository / "model.acd")
+    folder = Workspace(tmp_path / "Dataset002_Other").fold("omnia", 3)
+    _, provenance = starting_network(plan.network_plan(plan.configuration()), str(repository), folder)
+    assert (provenance["model"], provenance["report"]["parameters"]["new"]) == (str(repository), 0)
 
 
 def test_a_fold_never_starts_from_one_that_was_trained_on_its_validation_cases(

@@ -84,7 +84,7 @@ def require_same_run(run: Run, checkpoint: Checkpoint) -> None:
     if checkpoint.configuration != run.configuration.name or different:
         raise UserError(
             f"{file}: trained under another plan (different: {', '.join(different) or checkpoint.configuration}). "
-            "Train again with --restart."
+            "Train again with `autocrossdim train --restart`."
         )
     changed = {} if continued else _changed_settings(run, checkpoint)
     if changed:

@@ -160,7 +160,9 @@ def kept_plan(project: Project, fingerprint: Fingerprint, options: PlanOptions, 
     if before != now:
         names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
         changes = [f"{name}: {before.get(name, 'default')} -> {now.get(name, 'default')}" for name in names]
-        say(f"The options differ from those of the existing plan ({listed(changes)}), so a new plan is created.")
+        say(
+            f"The options differ from those of the existing plan ({listed(changes)}), so a new plan is created.{_to_train_again(project)}"
+        )
         return None
     if not fingerprint.grown:
         return None
@@ -175,6 +177,12 @@ def kept_plan(project: Project, fingerprint: Fingerprint, options: PlanOptions, 
             f"{orientation} now, so it is unclear whether they agree. {OVERWRITE}"
         )
     return plan.model_copy(update={"notes": renewed_notes(plan.notes, project.dataset, fingerprint)})
+
+
+def _to_train_again(project: Project) -> str:
+    if any(project.workspace.model(name).exists() for name in project.plan.configurations):
+        return " Folds that were trained with the existing one have to be trained again with --restart if it differs."
+    return ""
 
 
 def explain_kept(plan: Plan, candidate: Plan) -> list[str]:

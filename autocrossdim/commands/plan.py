@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -44,7 +45,7 @@ def plan(
     """Check and measure a dataset, decide between 2D and 3D, and show the plan.
 
     If cases were added to a planned dataset or removed from it, the plan is kept and the folds are updated. If nothing
-    changed, the plan is kept, too.
+    changed, the plan is kept, too. Without planner and options, those of the existing plan apply, unless `overwrite`.
 
     Args:
         dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
@@ -71,7 +72,7 @@ def plan(
     from autocrossdim.system.processes import default_processes
 
     project = Project.open(dataset, work=work, planned=False)
-    chosen = checked(options)
+    chosen, planner = _requested(project, options, planner, overwrite=overwrite)
     planning = find_planner(planner)
     planning.check_options(chosen)
     workspace = project.workspace
@@ -112,6 +113,30 @@ def plan(
             _name_outgrown_folds(dataset, work)
     say(f"Decision: {result.decision.configuration}. The plan was written to {workspace.plan}.")
     return result
+
+
+def _requested(
+    project: "Project", options: Mapping[str, Any], planner: str, *, overwrite: bool
+) -> tuple[PlanOptions, str]:
+    """Return the options and the planner; those of the existing plan if none are given, as when cases were added.
+
+    Raises:
+        UserError: A value is out of bounds.
+    """
+    from autocrossdim.report.commands import planning_words
+    from autocrossdim.system.console import say
+
+    chosen = checked(options)
+    if overwrite or chosen.overrides(None if planner == "auto" else planner):
+        return chosen, planner
+    with suppress(UserError):  # there is no plan, or a damaged one
+        plan = project.plan
+        if plan.overrides:
+            words, file = shlex.join(planning_words(plan)), project.workspace.plan
+            say(f"Planning with the options of the existing plan: {words}. To plan without them, delete {file}.")
+            before = PlanOptions.values(plan.overrides)
+            return checked({**before, "trial": chosen.trial}), plan.overrides.get("planner", planner)
+    return chosen, planner
 
 
 def _made_from(project: "Project", fingerprint: "Fingerprint", options: PlanOptions, planner: str) -> str:

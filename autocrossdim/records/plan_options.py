@@ -1,6 +1,8 @@
 """The options of planning, each declared once: for the command line, for Python and for planners."""
 
-from typing import Annotated, Literal
+import ast
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -46,3 +48,12 @@ class PlanOptions(NetworkChoices):
             if name != "trial" and value != type(self).model_fields[name].default
         }
         return chosen | ({"planner": planner} if planner else {})
+
+    @classmethod
+    def values(cls, overrides: Mapping[str, str]) -> dict[str, Any]:
+        """Return the options of `overrides` with their values, to be validated; the planner is not one of them."""
+        defaults = {name: cls.model_fields[name].default for name in overrides if name in cls.model_fields}
+        return {
+            name: overrides[name] if isinstance(default, str) else ast.literal_eval(overrides[name])
+            for name, default in defaults.items()
+        }

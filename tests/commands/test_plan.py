@@ -10,6 +10,8 @@ import pytest
 import autocrossdim
 from autocrossdim.commands.project import Project
 from autocrossdim.data.images import read_label
+from autocrossdim.records.plan import Plan
+from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.files import read_json, write_json
 from planners.auto import AutoPlanner
@@ -82,3 +84,28 @@ def test_unlabelled_scans_change_neither_measurements_nor_plan_nor_folds(
     project = Project.open(raw, work=tmp_path / "with")
     assert project.unlabelled("all") == ("scan",)
     assert "scan" not in project.store(project.plan.decision.configuration).names()
+
+
+def test_without_options_those_of_the_existing_plan_apply(
+    make_dataset: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    raw, work = make_dataset(), tmp_path / "work"
+    first = autocrossdim.plan(raw, work=work, planner="dx", **{**OPTIONS, "patch_size": (16, 16, 16)})
+    assert autocrossdim.plan(raw, work=work, processes=1, trial=False) == first
+    said = capfd.readouterr().err
+    assert "the options of the existing plan: --encoder test_efficientnet --memory 1 --patch-size 16,16,16" in said
+    assert f"To plan without them, delete {Workspace.of(raw.name, work).plan}." in said
+
+    asked: list[PlanOptions] = []
+
+    def planned(_: AutoPlanner, dataset: object, fingerprint: object, options: PlanOptions) -> Plan:
+        asked.append(options)
+        return first
+
+    monkeypatch.setattr(AutoPlanner, "plan", planned)
+    autocrossdim.plan(raw, work=work, processes=1, trial=False, overwrite=True)
+    autocrossdim.plan(raw, work=work, processes=1, trial=False, batch_size=3)
+    assert asked == [PlanOptions(trial=False), PlanOptions(trial=False, batch_size=3)]

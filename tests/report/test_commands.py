@@ -46,6 +46,19 @@ def test_choices_of_the_plan_are_written_as_they_are_typed(make_plan: Build) -> 
         assert f" {words}" in command
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"memory": 6, "patch_size": (32, 48, 32), "batch_size": 4, "threshold": 2.5, "slices": 3, "precision": "16"},
+        {"encoder": "resnet18", "network": "paper", "deep_supervision": True, "keep_orientation": True},
+    ],
+)
+def test_choices_of_the_plan_are_options_again(options: dict[str, Any]) -> None:
+    chosen = PlanOptions(**options)
+    assert PlanOptions(**PlanOptions.values(chosen.overrides("dx"))) == chosen
+
+
 def test_folds_that_were_trained_alike_are_one_command(make_plan: Build, trained: Build) -> None:
     plan = make_plan()
     alike = [trained(fold, "random", 2, epochs=3, max_seconds=5400.5) for fold in range(2)]

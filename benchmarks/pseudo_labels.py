@@ -4,8 +4,8 @@
     python benchmarks/pseudo_labels.py FOLDER
 
 The networks of `unlabelled.py` without unlabelled scans segment the test cases without mirroring, as a teacher segments
-patches of scans. Voxels with a probability of at least 0.95 would be learned from. Prints one row per network: the share
-of such voxels, of all voxels and of those in structures, and what becomes of the wrong ones.
+patches of scans. Voxels with a probability of at least 0.95 would be learned from. Prints one row per network: the
+share of such voxels, of all voxels and of those in structures, and what becomes of the wrong ones.
 """
 
 import argparse

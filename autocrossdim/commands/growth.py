@@ -160,9 +160,8 @@ def kept_plan(project: Project, fingerprint: Fingerprint, options: PlanOptions, 
     if before != now:
         names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
         changes = [f"{name}: {before.get(name, 'default')} -> {now.get(name, 'default')}" for name in names]
-        say(
-            f"The options differ from those of the existing plan ({listed(changes)}), so a new plan is created.{_to_train_again(project)}"
-        )
+        differ = f"The options differ from those of the existing plan ({listed(changes)})"
+        say(f"{differ}, so a new plan is created.{_to_train_again(project)}")
         return None
     if not fingerprint.grown:
         return None

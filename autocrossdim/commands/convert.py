@@ -105,6 +105,12 @@ def present(converted: "Converted", **_: object) -> Iterator[str]:
         f"of the layout {converted.layout}; {converted.written} written, {unchanged} unchanged."
     )
     yield "Labels: " + ", ".join(f"{name} = {value}" for name, value in converted.labels.items()) + "."
+    if converted.patients_unknown:
+        yield (
+            f"The layout {converted.layout} does not say which cases are of one patient. If some are, add groups to "
+            f'{converted.path / "dataset.json"}, such as {{"case_1": "patient_A", "case_2": "patient_A"}}, so that no '
+            "patient is in both training and validation."
+        )
     yield next_step("verify", converted.path)
 
 

@@ -50,6 +50,7 @@ class Converted:
         written: Number of cases that were written now; the others were unchanged.
         labels: Name -> value in the dataset, or values of a region, without background.
         warnings: What may be intended but should be known, one sentence each.
+        patients_unknown: Whether neither the source nor dataset.json says which cases are of one patient.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Converted:
     written: int
     labels: dict[str, int | list[int]]
     warnings: list[str]
+    patients_unknown: bool
 
 
 def write_dataset(
@@ -97,10 +99,19 @@ def write_dataset(
     with reading(output), suppress(FileNotFoundError):
         (output / "dataset.json").replace(output / FORMER)
     map_cases(partial(_write_case, common, output), due, processes, "Writing cases")
-    _write_lists(description, output, dict(origin))
+    content = _write_lists(description, output, dict(origin))
     parts = Counter(case.part for case in cases)
     labels = {name: value for name, value in description.labels.items() if value != 0}
-    return Converted(output, layout, parts["Tr"], parts["Ts"], len(due), labels, [*description.warnings, *warnings])
+    return Converted(
+        path=output,
+        layout=layout,
+        training=parts["Tr"],
+        test=parts["Ts"],
+        written=len(due),
+        labels=labels,
+        warnings=[*description.warnings, *warnings],
+        patients_unknown=not description.has_groups and "groups" not in content,
+    )
 
 
 def _structure(description: Description) -> list[str]:
@@ -320,8 +331,8 @@ def _write_case(description: Description, output: Path, case: SourceCase) -> Non
     write_json(output / RECORDS / f"{case.name}.json", record)
 
 
-def _write_lists(description: Description, output: Path, origin: dict[str, str]) -> None:
-    """Write splits_final.json, if the source defines folds, and dataset.json."""
+def _write_lists(description: Description, output: Path, origin: dict[str, str]) -> dict[str, Any]:
+    """Write splits_final.json, if the source defines folds, and dataset.json; return the content of the latter."""
     training = sorted(case.name for case in description.cases if case.part == "Tr")
     groups = {case.name: case.group for case in description.cases if case.group is not None}
     if description.splits is not None:
@@ -340,7 +351,10 @@ def _write_lists(description: Description, output: Path, origin: dict[str, str])
     former = output / FORMER
     with reading():
         known = dict(read_json(former)) if former.exists() else {}
-    added = {key: value for key, value in known.items() if key not in ("groups", "regions_class_order")}
-    write_json(output / "dataset.json", {**added, **content, "converted_from": origin})
+    replaced = {"regions_class_order"} | ({"groups"} if description.has_groups else set())
+    added = {key: value for key, value in known.items() if key not in replaced}
+    content = {**added, **content, "converted_from": origin}
+    write_json(output / "dataset.json", content)
     with reading():
         former.unlink(missing_ok=True)
+    return content

@@ -56,6 +56,25 @@ def test_keys_added_by_hand_outlive_another_conversion(
     assert not list((tmp_path / "out").glob("*former*"))
 
 
+def test_patients_that_were_added_by_hand_outlive_another_conversion(source: Path, tmp_path: Path, edit_json) -> None:
+    """Two directories of files do not say which cases are of one patient."""
+    assert autocrossdim.convert(source, tmp_path / "out", processes=1).patients_unknown
+    edit_json(tmp_path / "out", groups={"c0": "anna", "c1": "anna"})
+    assert not autocrossdim.convert(source, tmp_path / "out", processes=1).patients_unknown
+    content = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
+    assert content["groups"] == {"c0": "anna", "c1": "anna"}
+
+
+def test_patients_of_a_table_are_those_of_its_present_lines(source: Path, tmp_path: Path) -> None:
+    table = tmp_path / "cases.csv"
+    lines = [f"c{number},pairs/images/c{number}.nii.gz,pairs/labels/c{number}.nii.gz" for number in range(4)]
+    table.write_text("\n".join(["case,CT,label,group", *(f"{line},anna" for line in lines)]))
+    autocrossdim.convert(table, tmp_path / "out", processes=1)
+    table.write_text("\n".join(["case,CT,label", *lines]))
+    assert not autocrossdim.convert(table, tmp_path / "out", processes=1).patients_unknown
+    assert "groups" not in json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
+
+
 def test_a_case_without_a_label_is_named(source: Path, tmp_path: Path) -> None:
     (source / "labels" / "c1.nii.gz").unlink()
     converted = autocrossdim.convert(source, tmp_path / "out", processes=1)
@@ -156,6 +175,9 @@ def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFi
     app(words, standalone_mode=False)
     shown = capsys.readouterr().out
     assert "4 training cases and 0 test cases of the layout pairs; 4 written, 0 unchanged." in shown
+    assert (
+        f"The layout pairs does not say which cases are of one patient. If some are, add groups to {tmp_path}" in shown
+    )
     assert f"Next: autocrossdim verify {tmp_path / 'out'}" in shown
     app([*words, "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["written"] == 0

@@ -58,6 +58,7 @@ def describe(source: Path, _: Wishes) -> Description:
         channel_names=tuple(channels[str(number)] for number in range(len(channels))),
         labels={"background": 0, **{labels[str(value)]: value for value in sorted(values)}},
         cases=cases,
+        has_groups=False,
         about={
             "name": content.get("name", source.resolve().name),
             "reference": f"{content.get('reference', 'unknown')}; {REFERENCE}",

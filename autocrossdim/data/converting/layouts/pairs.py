@@ -81,6 +81,7 @@ def describe(source: Path, wishes: Wishes) -> Description:
         labels=declared,
         cases=cases,
         file_ending=common_ending(cases),
+        has_groups=False,
         about=unknown_about(source),
         faults=[*faults, *wrong, *_misnumbered(images), *unreadable],
         warnings=[*unnamed, *without_label(cases)],

@@ -93,7 +93,7 @@ def choose_postprocessing(summary: Summary, labels: Labels, *, processes: int) -
     rejected = [step.name for step in (first, *others) if step not in kept]
     if rejected:
         reasons.append(
-            f"Keeping only the largest component of {listed(rejected)} is not applied, because it does not raise the "
+            f"Keeping only the largest component is not applied to {listed(rejected)}, because it does not raise the "
             f"Dice of a label by {LEAST_GAIN} or more beyond noise."
         )
     if kept:

@@ -116,7 +116,7 @@ def test_islands_that_every_case_has_are_removed(tmp_path: Path) -> None:
     assert choice.summary.foreground_mean["Dice"] > summary.foreground_mean["Dice"]
     assert choice.summary.foreground_mean["HD95"] <= summary.foreground_mean["HD95"]
     assert "largest component of foreground changes 6 of 6 cases and raises mean Dice" in choice.reasons[0]
-    assert "largest component of liver, tumour is not applied" in choice.reasons[1]
+    assert "largest component is not applied to liver, tumour" in choice.reasons[1]
     assert choice.reasons[2].endswith("so its effect on new cases tends to be smaller.")
     # The reported metrics are those of the post-processed segmentations.
     for case in choice.summary.metric_per_case:

@@ -16,6 +16,7 @@ from autocrossdim.inference.case_list import (
     write_uncertainty,
 )
 from autocrossdim.inference.inputs import existing_files
+from autocrossdim.inference.notes import training_cases
 from autocrossdim.inference.pipeline import overlapped
 from autocrossdim.inference.predictor import Predictor, Prepared
 from autocrossdim.inference.segmentation import Segmentation
@@ -65,6 +66,11 @@ def segment_folder(
     if len(remaining) < len(cases):
         skipped = f"{len(cases) - len(remaining)} of {counted(len(cases), 'case')}"
         say(f"Skipping {skipped} with a result (use --overwrite to segment them again).")
+    if seen := training_cases(predictor.models, remaining):
+        warn(
+            f"The model was trained on {listed(seen)}, so their segmentations and expected Dice do not show how well "
+            "it segments new images. Results on held-out cases are those of `find_best` and `report`."
+        )
     # A plain U-Net has no batch norms that could adapt.
     adapted = any(model.image_statistics or model.configuration.kind == "plain" for model in predictor.models)
 
@@ -89,8 +95,8 @@ def segment_folder(
         pass
     files.results.finish(cases)
     if uncertainty:
-        listed = write_list(output)
-        for sentence in explain_list(listed, score=predictor.case_score, members=predictor.members):
+        by_certainty = write_list(output)
+        for sentence in explain_list(by_certainty, score=predictor.case_score, members=predictor.members):
             say(sentence)
     return [files.results.path(case) for case in cases]
 

@@ -1,8 +1,8 @@
 """A loaded model: the folds of one configuration, applied to a preprocessed case slice by slice."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,8 @@ class Model:
         channel_dropout: Whether all networks were trained with channel dropout, so that a channel may be missing.
         digests: SHA-256 of each network as trained; empty if unknown.
         image_statistics: Share of each image's own statistics in batch norms.
+        trained_on: Content hash of the image files of each case that a network was trained on, by name, where it is
+            known: exported files do not contain it.
     """
 
     plan: Plan
@@ -83,6 +85,7 @@ class Model:
     channel_dropout: bool = False
     digests: Sequence[str] = ()
     image_statistics: float = 0.0
+    trained_on: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, checkpoints: Sequence[Path], device: torch.device) -> "Model":
@@ -121,6 +124,7 @@ class Model:
         networks: list[nn.Module] = []
         folds: list[int | str] = []
         digests: list[str] = []
+        trained_on: dict[str, str] = {}
         plan, configuration = None, None
         channel_dropout, share = True, 0.0
         for path, checkpoint in checkpoints:
@@ -137,6 +141,7 @@ class Model:
             folds.append(checkpoint.fold)
             digests.append(checkpoint.network_digest)
             channel_dropout &= checkpoint.channel_dropout > 0
+            trained_on |= {name: checkpoint.images.get(name, "") for name in checkpoint.split["train"]}
         if plan is None or configuration is None:
             raise UserError("No trained fold was given.")
         return cls(
@@ -148,6 +153,7 @@ class Model:
             channel_dropout=channel_dropout,
             digests=digests,
             image_statistics=share,
+            trained_on=trained_on,
         )
 
     @property

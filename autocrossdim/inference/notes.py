@@ -1,11 +1,13 @@
-"""Sentences for the user about a loaded predictor: memory, post-processing, and the comparison with training data."""
+"""What to tell the user about a loaded predictor: its memory and post-processing, and what it was trained on."""
 
 from collections.abc import Sequence
 
+from autocrossdim.data.dataset import Case
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.residence import Visiting
 from autocrossdim.records.best import Best, KeepLargest
 from autocrossdim.records.likeness import LEAST_GROUPS
+from autocrossdim.records.sources import content_hash, file_versions
 
 OTHER_STATISTICS = (
     "With --image-statistics, images are not compared with the training data, and the expected Dice is less reliable: "
@@ -23,6 +25,23 @@ def notes_on(models: Sequence[Model], best: Best | None, steps: Sequence[KeepLar
     """
     likeness = _likeness(best) if all(model.is_as_validated for model in models) else [OTHER_STATISTICS]
     return [*_memory(models), *([] if best is None else [_postprocessing(best, steps)]), *likeness]
+
+
+def training_cases(models: Sequence[Model], cases: Sequence[Case]) -> list[str]:
+    """Return the names of the cases that a network was trained on, by their names and the contents of their images.
+
+    Raises:
+        UserError: An image cannot be read.
+    """
+    known = {(name, content) for model in models for name, content in model.trained_on.items()}
+    names = {name for name, _ in known}
+    return [
+        case.name
+        for case in cases
+        if case.name in names
+        and all(file.is_file() for file in case.images)
+        and (case.name, content_hash(file_versions(case.images))) in known
+    ]
 
 
 def _memory(models: Sequence[Model]) -> list[str]:

@@ -22,6 +22,7 @@ from autocrossdim.data.images import read_image
 from autocrossdim.data.writing.registry import FORMATS
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
+from autocrossdim.records.sources import content_hash, file_versions
 from autocrossdim.system.errors import UserError
 
 
@@ -86,6 +87,20 @@ def test_an_interrupted_overwrite_leaves_no_earlier_segmentation_beside_new_numb
     assert [path.exists() for path in paths] == [False, True, True, True, True]
     autocrossdim.predict("any", folder / "images", folder / "out")
     assert all(path.exists() for path in paths)
+
+
+def test_cases_that_the_model_was_trained_on_are_named_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, make_plan: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = {f"case{number}": folder / "images" / f"case{number}_0000.nii.gz" for number in range(3)}
+    trained_on = {name: content_hash(file_versions([file])) for name, file in files.items()}
+    trained_on["case2"] = trained_on["case1"]  # another image of this name
+    plan = make_plan(patch_size=(4, 4, 4))
+    model = Model(plan, plan.configuration(), [Bright().eval()], trained_on=trained_on)
+    monkeypatch.setattr(Predictor, "load", lambda *_, **__: Predictor([model], mirroring=False))
+    for warnings in (1, 0):  # none where nothing is left to do
+        autocrossdim.predict("any", folder / "images", folder / "out")
+        assert capfd.readouterr().err.count("warning: The model was trained on case0, case1, so their") == warnings
 
 
 @pytest.mark.parametrize(

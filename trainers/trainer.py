@@ -82,7 +82,8 @@ class DefaultTrainer:
         run = Run.of(task)
         if task.turn[0] == 1:
             say(outline(run))
-            for sentence in plan_sentences(task.plan, task.configuration.name):
+            # A student has the dimensions of its teachers, which were chosen on held-out cases.
+            for sentence in plan_sentences(task.plan, task.configuration.name) if task.soft_labels is None else ():
                 advise(sentence, logging.WARNING)
         # Previous weights are kept until the first new checkpoint replaces them.
         discarded = [task.folder.root] if task.restart and task.weights != PREVIOUS else []

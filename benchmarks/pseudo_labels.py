@@ -5,7 +5,8 @@
 
 The networks of `unlabelled.py` without unlabelled scans segment the test cases without mirroring, as a teacher segments
 patches of scans. Voxels with a probability of at least 0.95 would be learned from. Prints one row per network: the
-share of such voxels, of all voxels and of those in structures, and what becomes of the wrong ones.
+share of such voxels, of all voxels and of those in structures, and what becomes of the wrong ones. Voxels beside a
+border have a neighbour with another annotation.
 """
 
 import argparse
@@ -13,18 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from skimage.segmentation import find_boundaries
 
 import autocrossdim
 from trainers.teacher import CONFIDENCE
 
 
 def counts(segmentation: Path, reference: Path) -> np.ndarray:
-    """Return the numbers of voxels: all, sure, annotated structures, sure of those, wrong, wrong and sure."""
+    """Return the numbers of voxels: all, sure, in structures, these and sure, wrong, these and sure, these at a border."""
     found, expected = (sitk.GetArrayFromImage(sitk.ReadImage(path)) for path in (segmentation, reference))
     with np.load(segmentation.with_name(segmentation.name.replace(".nii.gz", ".npz"))) as stored:
         sure = stored["probabilities"].max(axis=0) >= CONFIDENCE
     structure, wrong = expected > 0, found != expected
-    parts = (np.ones_like(sure), sure, structure, structure & sure, wrong, wrong & sure)
+    border = find_boundaries(expected, connectivity=3, mode="thick")
+    parts = (np.ones_like(sure), sure, structure, structure & sure, wrong, wrong & sure, wrong & border)
     return np.array([part.sum() for part in parts])
 
 
@@ -36,8 +39,8 @@ def row(folder: Path) -> str:
     options = {"work": work, "config": model.name, "device": "cpu", "probabilities": True, "mirroring": False}
     autocrossdim.predict(raw, folder / "images", output, **options)
     every = [counts(path, folder / "labels" / path.name) for path in output.glob("*.nii.gz")]
-    total, sure, structure, sure_structure, wrong, wrong_sure = np.sum(every, axis=0)
-    shares = (sure / total, sure_structure / structure, wrong / total, wrong_sure / wrong, wrong_sure / sure)
+    total, sure, structure, sure_structure, wrong, wrong_sure, wrong_border = np.sum(every, axis=0)
+    shares = (sure / total, sure_structure / structure, wrong / total, wrong_sure / wrong, wrong_border / wrong)
     return f"| {folder.name} | {' | '.join(f'{share:.1%}' for share in shares)} |"
 
 
@@ -46,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="Folder of the runs of unlabelled.py.")
     rows = [row(folder) for folder in sorted(parser.parse_args().work.glob("without-*"))]
-    print("| run | voxels sure of | in structures | wrong voxels | of these sure | of the sure voxels wrong |")
+    print("| run | sure, of all voxels | of those in structures | wrong | of these sure | of these beside a border |")
     print("|---|---|---|---|---|---|", *rows, sep="\n")
 
 

@@ -21,7 +21,7 @@ from trainers.teacher import CONFIDENCE
 
 
 def counts(segmentation: Path, reference: Path) -> np.ndarray:
-    """Return the numbers of voxels: all, sure, in structures, sure of these, wrong, sure of these, these at a border."""
+    """Return numbers of voxels: all, sure, in structures, sure of these, wrong, sure of these, these at a border."""
     found, expected = (sitk.GetArrayFromImage(sitk.ReadImage(path)) for path in (segmentation, reference))
     with np.load(segmentation.with_name(segmentation.name.replace(".nii.gz", ".npz"))) as stored:
         sure = stored["probabilities"].max(axis=0) >= CONFIDENCE

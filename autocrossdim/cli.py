@@ -93,11 +93,13 @@ def _add(name: str) -> None:
     parameters = declared(function).parameters.values()
     subjects = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
 
-    def run(**words: Any) -> None:
+    def run(context: typer.Context, **words: Any) -> None:
         from autocrossdim.system.console import is_first_process
 
         as_json = words.pop("json", False)
-        options = {name: value for name, value in words.items() if name not in subjects}
+        # As in Python, an option that was not typed is not given.
+        given = {name for name in words if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
+        options = {name: words[name] for name in words if name in given and name not in subjects}
         with _stdout_as_stderr() if as_json else nullcontext():
             result = function(*(words[name] for name in subjects), **options)
         if as_json and is_first_process():
@@ -112,6 +114,7 @@ def _add(name: str) -> None:
         typed.append(
             inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option])
         )
+    typed.insert(0, inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     run.__signature__ = inspect.Signature(typed)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in typed}
     summary = inspect.getdoc(function) or ""

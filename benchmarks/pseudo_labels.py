@@ -1,4 +1,4 @@
-"""What would a network teach itself? Its confident voxels beside the annotation, on cases that it has not seen.
+"""What would a network teach itself? Its confident voxels, compared with the annotation of cases that it has not seen.
 
     python benchmarks/unlabelled.py --data ../shared/data --work FOLDER --cases 8 --weights FILE --arms without
     python benchmarks/pseudo_labels.py FOLDER
@@ -21,7 +21,7 @@ from trainers.teacher import CONFIDENCE
 
 
 def counts(segmentation: Path, reference: Path) -> np.ndarray:
-    """Return numbers of voxels: all, sure, in structures, sure of these, wrong, sure of these, these at a border."""
+    """Return numbers of voxels: all, confident, in structures, both, wrong, wrong and confident, wrong at a border."""
     found, expected = (sitk.GetArrayFromImage(sitk.ReadImage(path)) for path in (segmentation, reference))
     with np.load(segmentation.with_name(segmentation.name.replace(".nii.gz", ".npz"))) as stored:
         sure = stored["probabilities"].max(axis=0) >= CONFIDENCE
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="Folder of the runs of unlabelled.py.")
     rows = [row(folder) for folder in sorted(parser.parse_args().work.glob("without-*"))]
-    print("| run | sure, of all voxels | of those in structures | wrong | of these sure | of these beside a border |")
+    print("| run | confident | confident in structures | wrong | of these confident | of these beside a border |")
     print("|---|---|---|---|---|---|", *rows, sep="\n")
 
 

@@ -46,7 +46,7 @@ def ensemble(
 
     sources, output = [Path(folder) for folder in folders], Path(output)
     if len({source.resolve() for source in sources}) < max(2, len(sources)):
-        raise UserError("An ensemble needs at least two directories, each of them once.")
+        raise UserError("An ensemble needs at least two different directories, each named once.")
     if output.resolve() in {source.resolve() for source in sources}:
         raise UserError(f"-o {output}: is one of the directories to average. Choose another one.")
     raw = load_dataset(find_dataset(dataset))

@@ -180,7 +180,7 @@ def kept_plan(project: Project, fingerprint: Fingerprint, options: PlanOptions, 
 
 def _to_train_again(project: Project) -> str:
     if any(project.workspace.model(name).exists() for name in project.plan.configurations):
-        return " Folds that were trained with the existing one have to be trained again with --restart if it differs."
+        return " If the new plan differs, train existing folds again with `autocrossdim train --restart`."
     return ""
 
 

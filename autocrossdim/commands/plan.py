@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from autocrossdim.records.fingerprint import Fingerprint
 
 PlannerOption = Annotated[
-    str, Option("Planner: auto, omnia, dx, ds, unet (a plain U-Net as a baseline), or one from an installed package.")
+    str | None,
+    Option(
+        "Planner: auto (default), omnia, dx, ds, unet (a plain U-Net as a baseline), or one from an installed package."
+    ),
 ]
 OverwriteOption = Annotated[bool, Option("Recompute existing results.")]
 
@@ -37,7 +40,7 @@ def plan(
     dataset: DatasetArgument,
     *,
     work: WorkOption = None,
-    planner: PlannerOption = "auto",
+    planner: PlannerOption = None,
     processes: ProcessesOption = None,
     overwrite: OverwriteOption = False,
     **options: Any,
@@ -45,12 +48,13 @@ def plan(
     """Check and measure a dataset, decide between 2D and 3D, and show the plan.
 
     If cases were added to a planned dataset or removed from it, the plan is kept and the folds are updated. If nothing
-    changed, the plan is kept, too. Without planner and options, those of the existing plan apply, unless `overwrite`.
+    changed, the plan is kept, too. Without planner and options, those of the existing plan apply.
 
     Args:
         dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
         work: Directory of all results (default: `$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`).
-        planner: `auto`, `omnia`, `dx`, `ds`, `unet`, or the name of one from an installed package.
+        planner: `auto`, `omnia`, `dx`, `ds`, `unet`, or the name of one from an installed package. None: that of the
+            existing plan if there are no options either, else `auto`.
         processes: Worker processes; each holds one case in memory. One per core, at most 8, if None.
         overwrite: Measure the dataset again and make new folds.
         **options: Choices that replace the planner's, by the fields of `PlanOptions`.
@@ -72,16 +76,16 @@ def plan(
     from autocrossdim.system.processes import default_processes
 
     project = Project.open(dataset, work=work, planned=False)
-    chosen, planner = _requested(project, options, planner, overwrite=overwrite)
-    planning = find_planner(planner)
-    planning.check_options(chosen)
     workspace = project.workspace
     with locked(workspace.lock, workspace.root):
+        chosen, name = requested(project, options, planner)
+        planning = find_planner(name)
+        planning.check_options(chosen)
         change = CaseChange() if overwrite else find_change(project)
         fingerprint = _fingerprint(project, change, processes or default_processes(), overwrite)
         corrected = _is_corrected(project, fingerprint)
-        made_from = _made_from(project, fingerprint, chosen, planner)
-        kept = kept_plan(project, fingerprint, chosen, planner)
+        made_from = _made_from(project, fingerprint, chosen, name)
+        kept = kept_plan(project, fingerprint, chosen, name)
         ours = type(planning).__module__.partition(".")[0] == "planners"  # the code of a plug-in may have changed
         if kept is None and ours and not overwrite and (current := _current_plan(project, made_from)) is not None:
             same = "data, options, version and device are the same"
@@ -90,7 +94,7 @@ def plan(
         elif kept is None:
             say("Fitting the networks to the available memory, which can take a minute.")
             result = planning.plan(project.dataset, fingerprint, chosen)
-            asked = chosen.overrides(None if planner == "auto" else planner)
+            asked = chosen.overrides(None if name == "auto" else name)
             update = {"overrides": {**result.overrides, **asked}, "made_from": made_from}
             result = result.model_copy(update=update)
             fingerprint = fingerprint.model_copy(update={"grown": False})
@@ -115,10 +119,13 @@ def plan(
     return result
 
 
-def _requested(
-    project: "Project", options: Mapping[str, Any], planner: str, *, overwrite: bool
-) -> tuple[PlanOptions, str]:
-    """Return the options and the planner; those of the existing plan if none are given, as when cases were added.
+def requested(project: "Project", options: Mapping[str, Any], planner: str | None) -> tuple[PlanOptions, str]:
+    """Return the options and the planner; those of the existing plan if none are given, as when cases are added.
+
+    Args:
+        project: The dataset.
+        options: Options that are given; None and `trial` do not count.
+        planner: The planner; None if none is given.
 
     Raises:
         UserError: A value is out of bounds.
@@ -126,17 +133,15 @@ def _requested(
     from autocrossdim.report.commands import planning_words
     from autocrossdim.system.console import say
 
-    chosen = checked(options)
-    if overwrite or chosen.overrides(None if planner == "auto" else planner):
-        return chosen, planner
-    with suppress(UserError):  # there is no plan, or a damaged one
-        plan = project.plan
-        if plan.overrides:
-            words, file = shlex.join(planning_words(plan)), project.workspace.plan
-            say(f"Planning with the options of the existing plan: {words}. To plan without them, delete {file}.")
-            before = PlanOptions.values(plan.overrides)
-            return checked({**before, "trial": chosen.trial}), plan.overrides.get("planner", planner)
-    return chosen, planner
+    chosen, plan = checked(options), None
+    if planner is None and all(value is None for name, value in options.items() if name != "trial"):
+        with suppress(UserError):  # there is none, or it is damaged and will be replaced
+            plan = project.plan
+    if plan is None or not plan.overrides:
+        return chosen, planner or "auto"
+    words = shlex.join(planning_words(plan))
+    say(f"Planning with the options of the existing plan: {words}. To plan without them, add --planner auto.")
+    return checked({**PlanOptions.values(plan.overrides), "trial": chosen.trial}), plan.overrides.get("planner", "auto")
 
 
 def _made_from(project: "Project", fingerprint: "Fingerprint", options: PlanOptions, planner: str) -> str:

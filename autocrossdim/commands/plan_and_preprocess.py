@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from autocrossdim.commands.arguments import DatasetArgument, ProcessesOption, SlurmOption, WorkOption, sbatch_options
-from autocrossdim.commands.plan import RENAMED, OverwriteOption, PlannerOption, checked
+from autocrossdim.commands.plan import RENAMED, OverwriteOption, PlannerOption, requested
 from autocrossdim.commands.plan import plan as plan_command
 from autocrossdim.commands.signature import command
 from autocrossdim.records.plan import Plan
@@ -25,7 +25,7 @@ def plan_and_preprocess(
     dataset: DatasetArgument,
     *,
     work: WorkOption = None,
-    planner: PlannerOption = "auto",
+    planner: PlannerOption = None,
     processes: ProcessesOption = None,
     overwrite: OverwriteOption = False,
     slurm: SlurmOption = None,
@@ -38,7 +38,8 @@ def plan_and_preprocess(
     Args:
         dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
         work: Directory of all results (default: `$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`).
-        planner: `auto`, `omnia`, `dx`, `ds`, `unet`, or the name of one from an installed package.
+        planner: `auto`, `omnia`, `dx`, `ds`, `unet`, or the name of one from an installed package. None: that of the
+            existing plan if there are no options either, else `auto`.
         processes: Worker processes; each holds one case in memory. One per core, at most 8, if None.
         overwrite: Measure, split and preprocess again.
         slurm: Options of `sbatch`; one job is submitted, and the call returns.
@@ -60,7 +61,7 @@ def plan_and_preprocess(
                 "--overwrite cannot be combined with --slurm: a requeued job would start over. Choose a new --work."
             )
         project = Project.open(dataset, work=work, planned=False)
-        _submit(project, planner, checked(options), processes, sbatch_options(slurm))
+        _submit(project, *requested(project, options, planner), processes, sbatch_options(slurm))
         return None
     plan = plan_command(dataset, work=work, planner=planner, processes=processes, overwrite=overwrite, **options)
     for sentence in (*plan.decision.reasons, *plan.notes):
@@ -74,7 +75,7 @@ def plan_and_preprocess(
 
 
 def _submit(
-    project: "Project", planner: str, chosen: PlanOptions, processes: int | None, slurm: Mapping[str, str]
+    project: "Project", chosen: PlanOptions, planner: str, processes: int | None, slurm: Mapping[str, str]
 ) -> None:
     """Submit the job, after checking what can be checked without reading the images."""
     from autocrossdim.commands.plugins import find_planner

@@ -30,7 +30,7 @@ def run(
     dataset: DatasetArgument,
     *,
     work: WorkOption = None,
-    planner: PlannerOption = "auto",
+    planner: PlannerOption = None,
     epochs: EpochsOption = None,
     max_time: MaxTimeOption = None,
     weights: Annotated[str | None, Option("Starting weights, as for train.")] = None,
@@ -50,7 +50,8 @@ def run(
     Args:
         dataset: Dataset directory, or its name or number below `$AUTOCROSSDIM_RAW` or `$nnUNet_raw`.
         work: Directory of all results (default: `$AUTOCROSSDIM_WORK`, else `./autocrossdim_work`).
-        planner: `auto`, `omnia`, `dx`, `ds`, `unet`, or the name of one from an installed package.
+        planner: `auto`, `omnia`, `dx`, `ds`, `unet`, or the name of one from an installed package. None: that of the
+            existing plan if there are no options either, else `auto`.
         epochs: Number of epochs.
         max_time: Training time per fold, in seconds or as text such as `30m`.
         weights: Starting weights, as for `train`.

@@ -1,8 +1,8 @@
 """A loaded model: the folds of one configuration, applied to a preprocessed case slice by slice."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +73,8 @@ class Model:
         channel_dropout: Whether all networks were trained with channel dropout, so that a channel may be missing.
         digests: SHA-256 of each network as trained; empty if unknown.
         image_statistics: Share of each image's own statistics in batch norms.
-        trained_on: Content hash of the image files of each case that a network was trained on, by name, where it is
-            known: exported files do not contain it.
+        trained_on: Content hashes of the images of the cases that the networks were trained on, where they are known:
+            exported files do not contain them.
     """
 
     plan: Plan
@@ -85,7 +85,7 @@ class Model:
     channel_dropout: bool = False
     digests: Sequence[str] = ()
     image_statistics: float = 0.0
-    trained_on: Mapping[str, str] = field(default_factory=dict)
+    trained_on: Set[str] = frozenset()
 
     @classmethod
     def load(cls, checkpoints: Sequence[Path], device: torch.device) -> "Model":
@@ -124,7 +124,7 @@ class Model:
         networks: list[nn.Module] = []
         folds: list[int | str] = []
         digests: list[str] = []
-        trained_on: dict[str, str] = {}
+        trained_on: set[str] = set()
         plan, configuration = None, None
         channel_dropout, share = True, 0.0
         for path, checkpoint in checkpoints:
@@ -141,7 +141,8 @@ class Model:
             folds.append(checkpoint.fold)
             digests.append(checkpoint.network_digest)
             channel_dropout &= checkpoint.channel_dropout > 0
-            trained_on |= {name: checkpoint.images.get(name, "") for name in checkpoint.split["train"]}
+            train = checkpoint.split.get("train", ())  # empty in exported files
+            trained_on |= {checkpoint.images[name] for name in train if name in checkpoint.images}
         if plan is None or configuration is None:
             raise UserError("No trained fold was given.")
         return cls(

@@ -28,19 +28,16 @@ def notes_on(models: Sequence[Model], best: Best | None, steps: Sequence[KeepLar
 
 
 def training_cases(models: Sequence[Model], cases: Sequence[Case]) -> list[str]:
-    """Return the names of the cases that a network was trained on, by their names and the contents of their images.
+    """Return the names of the cases whose images a network was trained on, whatever they were called then.
 
     Raises:
         UserError: An image cannot be read.
     """
-    known = {(name, content) for model in models for name, content in model.trained_on.items()}
-    names = {name for name, _ in known}
+    known = set[str]().union(*(model.trained_on for model in models))
     return [
         case.name
         for case in cases
-        if case.name in names
-        and all(file.is_file() for file in case.images)
-        and (case.name, content_hash(file_versions(case.images))) in known
+        if known and all(file.is_file() for file in case.images) and content_hash(file_versions(case.images)) in known
     ]
 
 

@@ -54,6 +54,14 @@ class PlanOptions(NetworkChoices):
         """Return the options of `overrides` with their values, to be validated; the planner is not one of them."""
         defaults = {name: cls.model_fields[name].default for name in overrides if name in cls.model_fields}
         return {
-            name: overrides[name] if isinstance(default, str) else ast.literal_eval(overrides[name])
+            name: overrides[name] if isinstance(default, str) else value_of(overrides[name])
             for name, default in defaults.items()
         }
+
+
+def value_of(text: str) -> Any:
+    """Return the value that `str` has written; text that is no literal of Python as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

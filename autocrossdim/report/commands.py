@@ -3,15 +3,14 @@
 They are not those that were typed, which may name directories and people, but lead to the same plan and settings.
 """
 
-import ast
 import json
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath, PureWindowsPath
-from typing import Any
 
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.plan_options import value_of
 
 
 def planning_command(plan: Plan) -> str:
@@ -70,20 +69,13 @@ def setting_words(checkpoint: Checkpoint) -> Iterator[str]:
 def _option(name: str, value: str) -> Iterator[str]:
     """Yield the words of an option of the planner on the command line; the plan stores its value as `str` writes it."""
     flag = f"--{name.replace('_', '-')}"
-    known = _value(value)
+    known = value_of(value)
     if isinstance(known, bool):
         yield flag if known else f"--no-{flag[2:]}"
     elif isinstance(known, tuple):
         yield from (flag, ",".join(map(str, known)))
     else:
         yield from (flag, f"{known:g}" if isinstance(known, float) else value)
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def _without_directory(weights: str) -> str:

@@ -203,7 +203,7 @@ class Review:
         for path in reversed(case.maps + case.images):  # the first image is loaded last, and shown
             self.image = slicer.util.loadVolume(str(path))
         self.label = slicer.util.loadLabelVolume(str(case.segmentation), {"show": False})
-        array = slicer.util.arrayFromVolume(self.label)
+        array = self.draft = slicer.util.arrayFromVolume(self.label).copy()
         self.segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", case.name)
         self.segmentation.CreateDefaultDisplayNodes()
         self.segmentation.SetReferenceImageGeometryParameterFromVolumeNode(self.label)
@@ -222,12 +222,11 @@ class Review:
 
         if not self.remaining:
             return
-        draft = slicer.util.arrayFromVolume(self.label).copy()
-        array = draft * 0
+        array = self.draft * 0
         for value, segment in self.segments.items():
             mask = slicer.util.arrayFromSegmentBinaryLabelmap(self.segmentation, segment, self.label)
             array[mask > 0] = value
-        self.remaining[0].clear_unchecked(draft, array)
+        self.remaining[0].clear_unchecked(self.draft, array)
         slicer.util.updateVolumeFromArray(self.label, array)
         try:
             self.folders.add(self.remaining[0], lambda path: slicer.util.saveNode(self.label, str(path)))

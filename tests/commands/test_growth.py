@@ -257,10 +257,13 @@ def test_other_options_plan_anew(growing: Growing, capfd: pytest.CaptureFixture[
     assert plan.configuration().batch_size == 3
     said = capfd.readouterr().err
     assert "batch_size: default -> 3), so a new plan is created" in said
-    assert "trained again" not in said
+    assert "existing folds" not in said
     growing.space.model("dx").mkdir(parents=True)
     growing.plan(batch_size=4)
-    assert "trained with the existing one have to be trained again with --restart" in capfd.readouterr().err
+    assert (
+        "If the new plan differs, train existing folds again with `autocrossdim train --restart`."
+        in capfd.readouterr().err
+    )
 
 
 def test_the_folds_that_have_learned_from_a_validation_case_are_trained_from_the_start() -> None:

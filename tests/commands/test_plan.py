@@ -1,5 +1,6 @@
 """When `plan` keeps the existing plan of an unchanged dataset, and when it plans again."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from autocrossdim.data.images import read_label
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import read_json, write_json
 from planners.auto import AutoPlanner
 
@@ -90,22 +92,42 @@ def test_without_options_those_of_the_existing_plan_apply(
     make_dataset: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    command: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     raw, work = make_dataset(), tmp_path / "work"
     first = autocrossdim.plan(raw, work=work, planner="dx", **{**OPTIONS, "patch_size": (16, 16, 16)})
-    assert autocrossdim.plan(raw, work=work, processes=1, trial=False) == first
-    said = capfd.readouterr().err
-    assert "the options of the existing plan: --encoder test_efficientnet --memory 1 --patch-size 16,16,16" in said
-    assert f"To plan without them, delete {Workspace.of(raw.name, work).plan}." in said
+    chosen = PlanOptions(encoder="test_efficientnet", memory=1, patch_size=(16, 16, 16), trial=False)
+    asked: list[tuple[str, PlanOptions]] = []
 
-    asked: list[PlanOptions] = []
-
-    def planned(_: AutoPlanner, dataset: object, fingerprint: object, options: PlanOptions) -> Plan:
-        asked.append(options)
+    def planned(planner: AutoPlanner, dataset: object, fingerprint: object, options: PlanOptions) -> Plan:
+        asked.append((planner.configuration or "auto", options))
         return first
 
+    def plan(*words: object) -> str:
+        result = command("plan", raw, "--work", work, "--processes", 1, "--no-trial", *words)
+        assert result.returncode == 0, result.stderr
+        return result.stderr
+
     monkeypatch.setattr(AutoPlanner, "plan", planned)
-    autocrossdim.plan(raw, work=work, processes=1, trial=False, overwrite=True)
-    autocrossdim.plan(raw, work=work, processes=1, trial=False, batch_size=3)
-    assert asked == [PlanOptions(trial=False), PlanOptions(trial=False, batch_size=3)]
+    said = plan()
+    assert "the options of the existing plan: --encoder test_efficientnet --memory 1 --patch-size 16,16,16" in said
+    assert "To plan without them, add --planner auto." in said
+    assert "The plan is kept" in said
+    plan("--overwrite")
+    assert asked.pop() == ("dx", chosen)
+    plan("--batch-size", 3)
+    assert asked.pop() == ("auto", PlanOptions(trial=False, batch_size=3))
+    for reset in (("--planner", "auto"), ("--encoder", "efficientnet_b0")):
+        autocrossdim.plan(raw, work=work, planner="dx", **OPTIONS)
+        asked.clear()
+        plan(*reset)
+        assert asked == [("auto", PlanOptions(trial=False))]
+
+
+def test_options_of_a_plan_that_are_not_valid_are_named(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    raw, work = make_dataset(), tmp_path / "work"
+    autocrossdim.plan(raw, work=work, **OPTIONS)
+    file = Workspace.of(raw.name, work).plan
+    write_json(file, {**read_json(file), "overrides": {"memory": "much"}})
+    with pytest.raises(UserError, match="--memory"):
+        autocrossdim.plan(raw, work=work, processes=1, trial=False)

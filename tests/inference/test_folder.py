@@ -92,9 +92,8 @@ def test_an_interrupted_overwrite_leaves_no_earlier_segmentation_beside_new_numb
 def test_cases_that_the_model_was_trained_on_are_named_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, make_plan: Callable[..., Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    files = {f"case{number}": folder / "images" / f"case{number}_0000.nii.gz" for number in range(3)}
-    trained_on = {name: content_hash(file_versions([file])) for name, file in files.items()}
-    trained_on["case2"] = trained_on["case1"]  # another image of this name
+    files = [folder / "images" / f"case{number}_0000.nii.gz" for number in range(2)]
+    trained_on = {content_hash(file_versions([file])) for file in files}
     plan = make_plan(patch_size=(4, 4, 4))
     model = Model(plan, plan.configuration(), [Bright().eval()], trained_on=trained_on)
     monkeypatch.setattr(Predictor, "load", lambda *_, **__: Predictor([model], mirroring=False))

@@ -69,8 +69,7 @@ class Description:
         regions_class_order: As in dataset.json, if there are regions.
         file_ending: Ending of the files of the dataset.
         splits: Folds that the source defines.
-        has_groups: Whether the layout can say which cases are of one patient; if not, `groups` that was added to
-            dataset.json is kept.
+        has_groups: Whether the layout can say which cases are of one patient, or has one case per patient.
         about: `name`, `reference`, `licence` and `description` of the source, as far as they are known.
         faults: What is wrong with the source, one sentence each.
         warnings: What may be intended but should be known.

@@ -351,7 +351,7 @@ def _write_lists(description: Description, output: Path, origin: dict[str, str])
     former = output / FORMER
     with reading():
         known = dict(read_json(former)) if former.exists() else {}
-    replaced = {"regions_class_order"} | ({"groups"} if description.has_groups else set())
+    replaced = {"regions_class_order"} | ({"groups"} if groups else set())
     added = {key: value for key, value in known.items() if key not in replaced}
     content = {**added, **content, "converted_from": origin}
     write_json(output / "dataset.json", content)

@@ -68,11 +68,15 @@ def test_patients_that_were_added_by_hand_outlive_another_conversion(source: Pat
 def test_patients_of_a_table_are_those_of_its_present_lines(source: Path, tmp_path: Path) -> None:
     table = tmp_path / "cases.csv"
     lines = [f"c{number},pairs/images/c{number}.nii.gz,pairs/labels/c{number}.nii.gz" for number in range(4)]
-    table.write_text("\n".join(["case,CT,label,group", *(f"{line},anna" for line in lines)]))
-    autocrossdim.convert(table, tmp_path / "out", processes=1)
+    for patient in ("anna", "berta"):
+        table.write_text("\n".join(["case,CT,label,group", *(f"{line},{patient}" for line in lines)]))
+        assert not autocrossdim.convert(table, tmp_path / "out", processes=1).patients_unknown
+        content = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
+        assert set(content["groups"].values()) == {patient}
     table.write_text("\n".join(["case,CT,label", *lines]))
-    assert not autocrossdim.convert(table, tmp_path / "out", processes=1).patients_unknown
-    assert "groups" not in json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
+    autocrossdim.convert(table, tmp_path / "out", processes=1)
+    content = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
+    assert set(content["groups"].values()) == {"berta"}, "patients are not forgotten"
 
 
 def test_a_case_without_a_label_is_named(source: Path, tmp_path: Path) -> None:

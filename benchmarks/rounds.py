@@ -11,9 +11,10 @@ of them as in `unlabelled.py`. The arm `rounds` trains three networks, each from
 
 Voxels with a probability below 0.95 have the label `ignore`. The labelled cases are listed as often as it takes to
 make up half of the training cases. All cases are trained on, so there are no held-out ones to calibrate the
-probabilities on. The arm `alone` trains DX-Net and Omnia-Net on the labelled cases for as many steps as cost the same
-processor time as rounds 1 to 3, and 1 and 2 (`--ratios`); the seconds of both are recorded. Each run is one line of
-`<work>/rounds.jsonl`; runs already there are skipped.
+probabilities on. Batches have the same size in every round; planning and preprocessing are not counted. The arm
+`alone` trains DX-Net and Omnia-Net on the labelled cases for as many steps as cost the same processor time as rounds 1
+to 3, and 1 and 2 (`--ratios`); the seconds of both are recorded. Each run is one line of `<work>/rounds.jsonl`; runs
+already there are skipped.
 """
 
 import json
@@ -33,6 +34,7 @@ from train_cases import DATASETS
 from unlabelled import STEPS_PER_EPOCH, prepare
 
 import autocrossdim
+from autocrossdim.records.plan import Plan
 
 ROUNDS = ("dx", "omnia", "dx")
 CONFIDENT = 0.95
@@ -40,10 +42,15 @@ EPOCHS = {"dx": 12, "omnia": 24}  # of a round, as in `unlabelled.py`
 ENDING = ".nii.gz"
 
 
-def train(raw: Path, work: Path, *, config: str, epochs: int, seed: int, weights: Path) -> None:
-    """Train one network on all cases of a dataset."""
+def plan(raw: Path, work: Path, *, weights: Path, batch_size: int | None = None) -> Plan:
+    """Plan and preprocess a dataset; return the plan."""
     encoder = weights.name.partition(".")[0]
-    autocrossdim.plan_and_preprocess(raw, work=work, trial=False, processes=1, encoder=encoder)
+    options: dict[str, Any] = {"encoder": encoder, "batch_size": batch_size, "trial": False, "processes": 1}
+    return autocrossdim.plan_and_preprocess(raw, work=work, **options)
+
+
+def train(raw: Path, work: Path, *, config: str, epochs: int, seed: int, weights: Path) -> None:
+    """Train one network on all cases of a planned dataset."""
     autocrossdim.train(
         raw,
         work=work,
@@ -118,8 +125,12 @@ def confident_labels(segmentation: Path, probabilities: Path, *, ignore: int) ->
 def in_rounds(folder: Path, *, seed: int, weights: Path) -> dict[str, Any]:
     """Train the networks in rounds and return the scores and the processor seconds until the end of each."""
     raw, results, seconds = folder / "raw" / DATASETS["Hippocampus"], [], 0.0
+    # More cases would allow larger batches, which take longer.
+    few = plan(raw, folder / "work0", weights=weights)
     for number, config in enumerate(ROUNDS):
         work, following = folder / f"work{number}", folder / f"round{number + 1}" / raw.name
+        if number > 0:
+            plan(raw, work, weights=weights, batch_size=few.configuration(config).batch_size)
         with Clock() as clock:
             train(raw, work, config=config, epochs=EPOCHS[config], seed=seed, weights=weights)
         seconds += clock.cpu_seconds
@@ -137,6 +148,7 @@ def alone(folder: Path, *, seed: int, weights: Path, ratios: dict[str, float]) -
     raw, results = folder / "raw" / DATASETS["Hippocampus"], []
     for config, ratio in ratios.items():
         work, epochs = folder / f"work_{config}", round(EPOCHS[config] * ratio)
+        plan(raw, work, weights=weights)
         with Clock() as clock:
             train(raw, work, config=config, epochs=epochs, seed=seed, weights=weights)
         scored = tested(raw, work, folder, config=config)

@@ -4,11 +4,11 @@ from autocrossdim.records.labels import Labels
 
 PALETTE = (
     *("#56b4e9", "#e69f00", "#f0e442", "#2fc79b", "#ff8f6b", "#e79ac7"),
-    *("#e1fff0", "#b4ffb4", "#ffff96", "#a5d2ff", "#2dff69", "#f0c3d2", "#a596ff"),
-    *("#2dffff", "#87e1a5", "#d2ff00", "#f0c34b", "#87c378", "#c3b44b", "#b4e187"),
+    *("#e1fff0", "#2dff69", "#a596ff", "#2dffff", "#b4ffb4", "#d2ff00", "#c3b44b"),
+    *("#ffff96", "#f0c3d2", "#87c378", "#a5d2ff", "#f0c34b", "#b4e187", "#87e1a5"),
 )
 """Colours of labels: first Okabe and Ito's palette for the colour-blind, with dark colours lightened, then those that
-were found to be farthest from all before them, in normal vision and in three kinds of colour blindness. All are bright,
+are farthest from all before them, in normal vision and in three kinds of colour blindness (simulated). All are bright,
 so that outlines are visible on any grey."""
 
 

@@ -75,6 +75,7 @@ def write(finished: Finished, path: Path) -> None:
             content_label="AUTOCROSSDIM",
             series_description="autocrossdim segmentation",
         )
+        content.ContentCreatorName = ""  # required, but may be empty; highdicom leaves it out
         with written_whole(path) as temporary:
             content.save_as(temporary)
 

@@ -45,8 +45,8 @@ def ensemble(
     from autocrossdim.system.text import listed
 
     sources, output = [Path(folder) for folder in folders], Path(output)
-    if len({source.resolve() for source in sources}) < max(2, len(sources)):
-        raise UserError("An ensemble needs at least two different directories, each named once.")
+    if len(sources) < 2:
+        raise UserError("An ensemble needs at least two directories.")
     if output.resolve() in {source.resolve() for source in sources}:
         raise UserError(f"-o {output}: is one of the directories to average. Choose another one.")
     raw = load_dataset(find_dataset(dataset))

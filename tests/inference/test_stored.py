@@ -104,9 +104,8 @@ def test_an_ensemble_has_the_formats_of_predict(stored: Any, tmp_path: Path) -> 
 
 def test_directories_that_do_not_fit_together_are_named(stored: Any, tmp_path: Path) -> None:
     raw, folders, _ = stored
-    for once in (folders[:1], [folders[0], folders[0]]):
-        with pytest.raises(UserError, match="at least two different directories, each named once"):
-            autocrossdim.ensemble(once, tmp_path / "both", dataset=raw)
+    with pytest.raises(UserError, match="at least two directories"):
+        autocrossdim.ensemble(folders[:1], tmp_path / "both", dataset=raw)
     with pytest.raises(UserError, match="is one of the directories to average"):
         autocrossdim.ensemble(folders, folders[0], dataset=raw)
     with pytest.raises(UserError, match="this is a file name"):

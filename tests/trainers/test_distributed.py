@@ -74,7 +74,7 @@ def test_two_processes_learn_from_unlabelled_scans_within_the_time(
     shutil.copytree(work, own)
     (raw / "imagesUn").symlink_to(raw / "imagesTs")
     settings = {**SETTINGS, "epochs": 10_000, "unlabelled": 1}
-    folder = train((raw, own), own, 0, devices=2, max_time="4s", set=settings)
+    folder = train((raw, own), own, 0, devices=2, max_time="4s", set=settings, restart=True)
     checkpoint = Checkpoint.read(folder.latest)
     assert checkpoint.complete
     assert len(checkpoint.split["unlabelled"]) == 2

@@ -98,8 +98,8 @@ def _add(name: str) -> None:
 
         as_json = words.pop("json", False)
         # As in Python, an option that was not typed is not given.
-        given = {name for name in words if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
-        options = {name: words[name] for name in words if name in given and name not in subjects}
+        sources = {name: getattr(context.get_parameter_source(name), "name", "") for name in words}
+        options = {name: words[name] for name in words if name not in subjects and sources[name] != "DEFAULT"}
         with _stdout_as_stderr() if as_json else nullcontext():
             result = function(*(words[name] for name in subjects), **options)
         if as_json and is_first_process():

@@ -81,7 +81,7 @@ def present(suggestions: Suggestions, *, dataset: str, work: Any, **_: object) -
     yield f"Drafts to correct: {suggestions.suggestions[0].draft.parent}"
     if any(each.slices for each in suggestions.suggestions):
         yield (
-            "The drafts cover all slices. Remove their labels from the slices that you do not check, because every "
+            "The drafts have labels in all slices. Remove them from the slices that you do not check, because every "
             "slice with a label counts as annotated."
         )
     yield next_step("report", dataset, work=work)

@@ -70,8 +70,7 @@ def evaluate(
     if output is None and seem_reversed(predictions, references):
         raise UserError(
             f"{references} was written by `predict`, but is given as the references. Give the predictions first "
-            f"(nnU-Net's order is the reverse). If the order is right, name a file for the summary with "
-            "--output."
+            "(nnU-Net's order is the reverse). If the order is right, name a file for the summary with --output."
         )
     summary = _summary(predictions, output)
     check_output(summary)

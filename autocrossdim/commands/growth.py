@@ -261,7 +261,7 @@ class OutgrownFold:
         return f"{subject} trained on {listed(self.seen)}, which {now} now, so it cannot continue from its weights."
 
 
-def outgrown_folds(project: Project, read: "Callable[[Path], Checkpoint] | None" = None) -> list[OutgrownFold]:
+def outgrown_folds(project: Project, *, read: "Callable[[Path], Checkpoint] | None" = None) -> list[OutgrownFold]:
     """Return the trained folds whose cases have changed since then.
 
     Args:

@@ -40,7 +40,7 @@ def report(
     page = project.workspace.report if output is None else Path(output)
     check_output(page)
     read = reader()
-    outgrown = outgrown_folds(project, read)
+    outgrown = outgrown_folds(project, read=read)
     write_report(
         project.dataset,
         project.workspace,

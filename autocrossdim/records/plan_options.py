@@ -51,7 +51,7 @@ class PlanOptions(NetworkChoices):
 
     @classmethod
     def values(cls, overrides: Mapping[str, str]) -> dict[str, Any]:
-        """Return the options of `overrides` with their values, to be validated; the planner is not one of them."""
+        """Turn `overrides` back into options, not yet validated and without the planner."""
         defaults = {name: cls.model_fields[name].default for name in overrides if name in cls.model_fields}
         return {
             name: overrides[name] if isinstance(default, str) else value_of(overrides[name])
@@ -60,7 +60,7 @@ class PlanOptions(NetworkChoices):
 
 
 def value_of(text: str) -> Any:
-    """Return the value that `str` has written; text that is no literal of Python as it is."""
+    """Undo `str`: parse a Python literal; any other text is returned unchanged."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

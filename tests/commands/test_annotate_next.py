@@ -61,7 +61,7 @@ def test_the_list_its_files_and_the_report(
     words = ["annotate_next", path, "--work", space.root.parent, "--device", "cpu", "--no-mirroring"]
     said = succeed(*words, "-n", "2")
     assert "2 of 3 unlabelled scans to annotate next (stratified, seed 0)" in said
-    assert "Remove their labels from the slices that you do not check" in " ".join(said.split())
+    assert "Remove them from the slices that you do not check" in " ".join(said.split())
 
     rows = list(csv.DictReader((space.root / "annotate_next.csv").open(encoding="utf-8")))
     assert "w" in {row["case"] for row in rows}  # u and v are of one patient

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from autocrossdim.commands.arguments import DatasetArgument, DeviceOption, ProcessesOption, WorkOption
 from autocrossdim.commands.signature import command
+from autocrossdim.system.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -51,11 +52,22 @@ def find_best(
 def present(best: "Best", *, dataset: str, work: Any, **_: object) -> "Iterator[RenderableType]":
     """Yield what the command line prints: the comparison, the reasons, the students, and the next command."""
     from autocrossdim.commands.next_step import next_step
-    from autocrossdim.commands.project import Project
-    from autocrossdim.records.student import students
     from autocrossdim.report.terminal import best_table
 
     yield best_table(best)
     yield from (*best.reasons, *best.budgets)
-    yield from (student.sentence for student in students(Project.open(dataset, work=work).workspace, best))
+    yield from _students(dataset, work, best)
     yield next_step("report", dataset, work=work)
+
+
+def _students(dataset: str, work: Any, best: "Best") -> list[str]:
+    """Return how the students of the ensemble compare with it; a damaged record is only a warning here."""
+    from autocrossdim.commands.project import Project
+    from autocrossdim.records.student import students
+    from autocrossdim.system.console import warn
+
+    try:
+        return [student.sentence for student in students(Project.open(dataset, work=work).workspace, best)]
+    except UserError as error:
+        warn(str(error))
+        return []

@@ -51,7 +51,7 @@ class Suggestion(BaseModel):
         group: Group (patient) of the scan; None if it is not in one.
         why: Why it was chosen.
         slices: Slices to annotate, counted from 0; empty if the whole scan is to be annotated.
-        slice_axis: Axis of the file that counts them: `x`, `y` or `z`.
+        slice_axis: Axis of the file that counts them: `x`, `y` or `z`; None without slices.
         expected_dice: Expected Dice of the draft; None if nothing was found.
         unlike_training: Distance of the image to the training data in units of the limit; None if it is unknown.
         images: Files of the scan.
@@ -64,7 +64,7 @@ class Suggestion(BaseModel):
     group: str | None
     why: str
     slices: tuple[int, ...] = ()
-    slice_axis: Literal["x", "y", "z"]
+    slice_axis: Literal["x", "y", "z"] | None
     expected_dice: float | None
     unlike_training: float | None
     images: tuple[Path, ...]

@@ -68,7 +68,7 @@ def annotate_next(
                 group=dataset.groups.get(each.case),
                 why=_with_caution(each.why, measures[each.case]),
                 slices=evenly(measures[each.case].extent, count),
-                slice_axis=("z", "y", "x")[measures[each.case].slice_axis],
+                slice_axis=("z", "y", "x")[measures[each.case].slice_axis] if count else None,
                 expected_dice=measures[each.case].expected_dice,
                 unlike_training=measures[each.case].unlike_training,
                 images=tuple(image.absolute() for image in existing_files(files[each.case]) if image is not None),
@@ -168,5 +168,4 @@ def _rows(result: Suggestions) -> Iterator[tuple[object, ...]]:
         values = (each.expected_dice, each.unlike_training)
         expected, unlike = ("" if value is None else f"{value:.4f}" for value in values)
         slices = " ".join(map(str, each.slices))
-        axis = each.slice_axis if each.slices else ""
-        yield rank, each.case, each.group or "", axis, slices, each.why, expected, unlike, each.draft
+        yield rank, each.case, each.group or "", each.slice_axis or "", slices, each.why, expected, unlike, each.draft

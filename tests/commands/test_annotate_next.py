@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import autocrossdim
 from autocrossdim.data.dataset import load_dataset
 from autocrossdim.data.images import read_label, write_label
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.preprocessing.fingerprint import extract
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.workspace import Workspace
-from autocrossdim.system.files import write_json
+from autocrossdim.system.files import read_json, write_json
 
 ANNOTATED, UNLABELLED = ("a", "b", "c"), ("u", "v", "w")
 
@@ -81,6 +82,14 @@ def test_the_list_its_files_and_the_report(
     monkeypatch.setattr(Predictor, "segment", fail)
     (row,) = json.loads(succeed("-q", *words, "-n", "1", "--method", "random", "--json"))["suggestions"]
     assert row["why"].startswith("drawn at random")
+
+
+def test_complete_annotation_needs_no_slices(planned: tuple[Path, Workspace]) -> None:
+    path, space = planned
+    for file in (path / "dataset.json", space.dataset_json):
+        write_json(file, {key: value for key, value in read_json(file).items() if key != "unannotated_slices"})
+    found = autocrossdim.annotate_next(path, work=space.root.parent, number=1, device="cpu", mirroring=False)
+    assert [(each.slices, each.slice_axis) for each in found.suggestions] == [((), None)]
 
 
 def test_scans_are_measured_again_if_the_image_or_the_model_changed(

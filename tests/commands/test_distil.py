@@ -84,6 +84,22 @@ def test_find_best_shows_the_students_of_the_ensemble_that_it_chose(
     assert student.sentence not in list(present(other, dataset=str(raw), work=work))
 
 
+def test_a_damaged_record_of_a_student_does_not_make_find_best_fail(
+    taught: tuple[Path, Path], student: Student, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, work = taught
+    workspace = Workspace.of(raw.name, work)
+    record = workspace.model(student.name) / "student.json"
+    complete = record.read_text()
+    try:
+        record.write_text("{")
+        shown = list(present(Best.read(workspace.best), dataset=str(raw), work=work))
+    finally:
+        record.write_text(complete)
+    assert "Next:" in shown[-1]
+    assert str(record) in capsys.readouterr().err
+
+
 def test_no_fold_learns_about_the_patients_that_it_validates(taught: tuple[Path, Path], student: Student) -> None:
     raw, work = taught
     workspace = Workspace.of(raw.name, work)

@@ -47,7 +47,8 @@ class History:
         """Write a figure of loss, pseudo-Dice and learning rate by epoch, as PNG."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(8, 7), layout="constrained")
+        figure = Figure(figsize=(8, 7))
+        figure.subplots_adjust(left=0.11, right=0.98, bottom=0.07, top=0.98, hspace=0.08)  # a computed layout takes twice as long
         loss, dice, rate = figure.subplots(3, 1, sharex=True)
 
         def draw(axes: Any, values: list[float | None], label: str | None = None) -> None:

@@ -1,6 +1,8 @@
 """Every family of encoders, in 2D and 3D: one network over all of them."""
 
+import itertools
 import math
+from typing import Any
 
 import pytest
 import timm
@@ -33,6 +35,7 @@ LARGE = (
     + ["tf_efficientnetv2_b3", "tf_efficientnetv2_s", "efficientnetv2_rw_t", "resnet34", "resnet50", "resnet50d"]
     + ["seresnet50", "resnext50_32x4d", "regnety_016", "regnetx_032", "convnext_tiny", "convnext_nano"]
 )
+ONE_OF_EACH = ("efficientnet_b0", "tf_efficientnetv2_s", "resnet50d", "regnetx_032", "convnext_nano")
 
 GEOMETRY = {
     "2D": ([[2, 2]] * 5, [[3, 3]] * 6),
@@ -41,6 +44,16 @@ GEOMETRY = {
     "3D, depth late": ([[1, 2, 2]] * 2 + [[2, 2, 2]] * 2, [[1, 3, 3]] * 2 + [[3, 3, 3]] * 3),
     "3D, stem at stride 1": ([[1, 1, 1], [2, 2, 2], [2, 2, 2]], [[3, 3, 3]] * 4),
 }
+QUICK = ("2D uneven", "3D, depth late")  # the geometries in which every encoder is tested by the quick tests
+
+
+def combinations(*geometries: str) -> list[Any]:
+    """Every small encoder in these geometries; only timm's test encoders in all of them are quick tests."""
+
+    def marks(encoder: str, geometry: str) -> Any:
+        return () if encoder.startswith("test_") or geometry in QUICK else pytest.mark.slow
+
+    return [pytest.param(*pair, marks=marks(*pair)) for pair in itertools.product(SMALL, geometries)]
 
 
 def make_plan(encoder: str, geometry: str = "3D", **fields) -> NetworkPlan:
@@ -65,8 +78,7 @@ def relative_error(result: Tensor, expected: Tensor) -> float:
     return ((result - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.mark.parametrize("geometry", GEOMETRY)
-@pytest.mark.parametrize("encoder", SMALL)
+@pytest.mark.parametrize(("encoder", "geometry"), combinations(*GEOMETRY))
 def test_forward_and_backward_at_odd_sizes_with_1_to_4_channels(encoder: str, geometry: str) -> None:
     torch.manual_seed(0)
     channels = 1 + (SMALL.index(encoder) + list(GEOMETRY).index(geometry)) % 4
@@ -89,7 +101,9 @@ def test_inputs_smaller_than_any_stride_work(encoder: str) -> None:
         assert network(torch.randn(1, 1, *size)).shape == (1, 3, *size)
 
 
-@pytest.mark.parametrize("encoder", LARGE)
+@pytest.mark.parametrize(
+    "encoder", [name if name in ONE_OF_EACH else pytest.param(name, marks=pytest.mark.slow) for name in LARGE]
+)
 def test_larger_ones_build_and_run_in_3d_without_memory(encoder: str) -> None:
     mode = ("center", "acs")[LARGE.index(encoder) % 2]
     with torch.device("meta"):
@@ -97,8 +111,7 @@ def test_larger_ones_build_and_run_in_3d_without_memory(encoder: str) -> None:
         assert network(torch.zeros(1, 1, 20, 64, 64)).shape == (1, 3, 20, 64, 64)
 
 
-@pytest.mark.parametrize("geometry", ["3D", "3D, depth late", "3D, stem at stride 1"])
-@pytest.mark.parametrize("encoder", SMALL)
+@pytest.mark.parametrize(("encoder", "geometry"), combinations("3D", "3D, depth late", "3D, stem at stride 1"))
 def test_center_gives_the_2d_features_at_every_tap(encoder: str, geometry: str) -> None:
     plan = make_plan(encoder, geometry, in_channels=2)
     weights = made_up_weights(encoder)

@@ -122,6 +122,7 @@ def test_soft_labels_are_the_probabilities_of_the_teachers(
     np.testing.assert_allclose(open_array(file)[:] / CERTAIN, probabilities[1:], atol=0.003)
 
 
+@pytest.mark.slow
 def test_a_2d_student_learns_what_2d_and_3d_teachers_say_together(
     taught: tuple[Path, Path], tmp_path: Path, succeed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

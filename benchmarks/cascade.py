@@ -1,10 +1,11 @@
 """Does the cascade help where only distant context tells structures apart, and does it harm elsewhere?
 
-    python benchmarks/cascade.py --work FOLDER
+    python benchmarks/cascade.py --work FOLDER --seed 1
     python benchmarks/cascade.py --work FOLDER --data Dataset004_Hippocampus --weights WEIGHTS
 
 Two equal nodules are labelled by their distance to a sphere that no patch of `dx` contains together with one of them
-(`near_and_far` in autocrossdim/data/phantoms.py). With `--data`, 16 cases of Hippocampus are used instead, with patches
+(`near_and_far` in autocrossdim/data/phantoms.py). In training, masks are perturbed less than by default, unless
+`--default-stage` is given. With `--data`, 16 cases of Hippocampus are used instead, with patches
 small enough for the plan to contain a cascade, and all settings of the cascade have their defaults. `dx`, `dx_lowres`
 and `dx_cascade` are trained in two folds and compared on held-out cases. Finished folds are skipped, so the script can
 be interrupted.
@@ -66,8 +67,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="Directory of Hippocampus, to use instead of generated volumes.")
     parser.add_argument("--weights", default="random", help="Starting weights of all configurations.")
     parser.add_argument("--epochs", type=int, help="Epochs of 25 steps of each configuration.")
-    parser.add_argument("--seed", type=int, default=1, help="Of the generated volumes, and of training.")
-    parser.add_argument("--default-stage", action="store_true", help="Perturb masks as by default on generated volumes.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the generated volumes, and of training.")
+    parser.add_argument("--default-stage", action="store_true", help="Perturb masks as by default, also without --data.")
     arguments = parser.parse_args()
     name = "Dataset903_NearFar" if arguments.data is None else arguments.data.name
     raw, work = arguments.work / "raw" / name, arguments.work / "work"

@@ -4,11 +4,10 @@
     python benchmarks/cascade.py --work FOLDER --data Dataset004_Hippocampus --weights WEIGHTS
 
 Two equal nodules are labelled by their distance to a sphere that no patch of `dx` contains together with one of them
-(`near_and_far` in autocrossdim/data/phantoms.py). In training, masks are perturbed less than by default, unless
-`--default-stage` is given. With `--data`, 16 cases of Hippocampus are used instead, with patches
-small enough for the plan to contain a cascade, and all settings of the cascade have their defaults. `dx`, `dx_lowres`
-and `dx_cascade` are trained in two folds and compared on held-out cases. Finished folds are skipped, so the script can
-be interrupted.
+(`near_and_far` in autocrossdim/data/phantoms.py). In training, their masks are perturbed less than by default, unless
+`--default-stage` is given. With `--data`, 16 cases of Hippocampus are used instead, with patches small enough for the
+plan to contain a cascade, and all settings of the cascade have their defaults. `dx`, `dx_lowres` and `dx_cascade` are
+trained in two folds and compared on held-out cases. Finished folds are skipped, so the script can be interrupted.
 """
 
 import argparse
@@ -68,7 +67,7 @@ def main() -> None:
     parser.add_argument("--weights", default="random", help="Starting weights of all configurations.")
     parser.add_argument("--epochs", type=int, help="Epochs of 25 steps of each configuration.")
     parser.add_argument("--seed", type=int, default=0, help="Of the generated volumes, and of training.")
-    parser.add_argument("--default-stage", action="store_true", help="Perturb masks as by default, also without --data.")
+    parser.add_argument("--default-stage", action="store_true", help="Perturb masks as by default.")
     arguments = parser.parse_args()
     name = "Dataset903_NearFar" if arguments.data is None else arguments.data.name
     raw, work = arguments.work / "raw" / name, arguments.work / "work"

@@ -230,6 +230,7 @@ def test_what_shares_the_runs_is_checked_first(tmp_path: Path, options: dict[str
         autocrossdim.study("weights", tmp_path / "none", **options)
 
 
+@pytest.mark.slow
 def test_omnia_net_first_shares_the_budget_and_slices_are_averaged_before_training(
     volumes: Path, tmp_path: Path, succeed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

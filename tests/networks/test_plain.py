@@ -88,6 +88,7 @@ def test_it_alone_has_no_encoder(fields: dict[str, str]) -> None:
         plain_plan(**fields)
 
 
+@pytest.mark.slow
 def test_onnx_computes_the_same(write_model: Callable[..., Any], tmp_path: Any) -> None:
     from autocrossdim.models import onnx
     from autocrossdim.models.pack import pack

@@ -85,6 +85,7 @@ def test_a_dataset_without_any_foreground_is_refused(raw: Path) -> None:
         extract(load_dataset(raw), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dims", "cases", "spacing"),
     [

@@ -82,6 +82,7 @@ class PowerCut(Exception):
     """Ends a run without warning."""
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_learns_the_same_from_unlabelled_scans(
     scans: Path, another_work: Callable[[str], Path], train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,31 @@ def test_a_mean_over_two_axes_is_found_in_a_branch_that_starts_at_zero(axes: tup
         inflate(Branch(nn.Sequential(nn.ReLU(), Gate(axes))), axis=axis)
 
 
+RARE = {
+    "Softmax": lambda: nn.Softmax(dim=2),
+    "Softmax2d": nn.Softmax2d,
+    "GLU": lambda: nn.GLU(dim=2),
+    "AvgPool2d of another divisor": lambda: nn.AvgPool2d(3, 2, 1, divisor_override=4),
+    "AvgPool2d that counts padding": lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True),
+    "ConvTranspose2d": lambda: nn.ConvTranspose2d(4, 4, 2, 2, dilation=2),
+    "MaxPool2d with indices": lambda: nn.MaxPool2d(2, return_indices=True),
+    "Flatten": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)),
+}
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_layers_of_torch_that_are_wrong_in_3d_with_these_options_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="cannot inflate"):
+        inflate(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), RARE[name]()))
+
+
+def test_layers_that_are_right_along_their_axis_are_accepted() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softmax(dim=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    x = torch.randn(1, 3, 9, 9)
+    with torch.no_grad():
+        assert relative_error(inflate(model)(x.unsqueeze(2).expand(-1, -1, 9, -1, -1)), model(x)) < 1e-5
+
+
 def test_a_composite_that_is_right_passes_and_gives_the_2d_features() -> None:
     model = Branch(nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))).eval()
     perturb(model)

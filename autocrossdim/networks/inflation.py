@@ -82,7 +82,7 @@ def rebuild(
         name: Name of the module, if it is part of a larger one.
 
     Raises:
-        UserError: A layer has no 3D twin.
+        UserError: A layer has no 3D twin; the message names it.
     """
     done: dict[nn.Module, nn.Module] = {}  # a layer used twice has one twin
 
@@ -102,7 +102,10 @@ def rebuild(
 def _twin(module: nn.Module, name: str, spec: Spec) -> nn.Module:
     kind = TWINS.get(type(module))
     if kind and (spec.dims == 3 or (kind.shaped and spec.geometry)):
-        twin = kind.build(module, spec)
+        try:
+            twin = kind.build(module, spec)
+        except UserError as error:
+            raise UserError(f"cannot inflate {name or 'the module'}: {error}") from error
         for hooks in ("_forward_hooks", "_forward_pre_hooks"):  # timm collects features with them
             getattr(twin, hooks).update(getattr(module, hooks))
         return twin

@@ -154,15 +154,15 @@ def _conv(layer: nn.Conv2d, spec: Spec) -> nn.Module:
 
 def _acs(layer: nn.Conv2d, shape: _Shape, spec: Spec) -> nn.Module:
     if layer.padding_mode != "zeros" or isinstance(shape.padding, str):
-        raise UserError("cannot inflate by acs: a convolution with other padding than zeros.")
+        raise UserError("by acs, a convolution needs padding with zeros. Choose the rule center, average or replicate.")
     keeps_size = all(
         2 * pad == dilation * (extent - 1)
         for pad, dilation, extent in zip(shape.padding, shape.dilation, shape.kernel, strict=True)
     )
     if not (keeps_size or shape.same or layer.kernel_size == layer.stride):
         raise UserError(
-            "cannot inflate by acs: a convolution without padding, whose three planes would have different sizes. "
-            "Choose the rule center, average or replicate."
+            "by acs, the three planes of a convolution without padding would have different sizes. Choose the rule "
+            "center, average or replicate."
         )
     plane = spec.plane(shape.kernel)
     twin = ours.AcsConv3d(
@@ -184,8 +184,8 @@ def _acs(layer: nn.Conv2d, shape: _Shape, spec: Spec) -> nn.Module:
 def _standardised_conv(layer: Any, spec: Spec) -> nn.Module:
     if spec.dims == 3 and spec.mode == "acs":
         raise UserError(
-            f"cannot inflate by acs: a convolution with standardised weights ({type(layer).__name__}). "
-            "Choose the rule center, average or replicate."
+            f"by acs, a convolution with standardised weights ({type(layer).__name__}) has no 3D form. Choose the rule "
+            "center, average or replicate."
         )
     shape = _shape(layer, spec, getattr(layer, "same_pad", False))
     layer.kernel_size, layer.stride, layer.dilation = shape.kernel, shape.stride, shape.dilation
@@ -198,7 +198,7 @@ def _standardised_conv(layer: Any, spec: Spec) -> nn.Module:
 def _transposed(layer: nn.ConvTranspose2d, spec: Spec) -> nn.Module:
     if layer.kernel_size != layer.stride or layer.padding != (0, 0) or layer.output_padding != (0, 0):
         raise UserError(
-            "cannot inflate a ConvTranspose2d whose windows overlap: kernel and stride must be equal. Choose another "
+            "a ConvTranspose2d needs windows that do not overlap: kernel and stride must be equal. Choose another "
             "encoder, or replace the layer."
         )
     kernel = spec.axes(layer.kernel_size)
@@ -257,7 +257,9 @@ def _adaptive_pool(layer: Any, spec: Spec) -> nn.Module:
 def _upsample(layer: nn.Upsample, spec: Spec) -> nn.Module:
     scale = layer.scale_factor
     if layer.mode != "nearest" or not isinstance(scale, int | float):
-        raise UserError("cannot inflate an Upsample with another mode than `nearest` and one scale factor.")
+        raise UserError(
+            "an Upsample needs the mode `nearest` and one scale factor. Choose another encoder, or replace the layer."
+        )
     return layer
 
 

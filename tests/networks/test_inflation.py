@@ -244,6 +244,21 @@ def test_the_error_says_where_the_layer_is() -> None:
         inflate(nn.Sequential(nn.ReLU(), nn.Sequential(nn.Bilinear(4, 4, 4))))
 
 
+@pytest.mark.parametrize(
+    ("layer", "mode", "remedy"),
+    [
+        (nn.Upsample(scale_factor=2, mode="bilinear"), "center", "replace the layer"),
+        (nn.ConvTranspose2d(4, 4, 3, 2), "center", "replace the layer"),
+        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "acs", "Choose the rule center"),
+        (nn.Conv2d(4, 4, 3), "acs", "Choose the rule center"),
+        (tl.StdConv2d(4, 4, 3, padding=1), "acs", "Choose the rule center"),
+    ],
+)
+def test_a_layer_whose_options_have_no_3d_form_is_named_with_a_remedy(layer: nn.Module, mode, remedy: str) -> None:
+    with pytest.raises(UserError, match=rf"cannot inflate 1\.0: .*{remedy}"):
+        inflate(nn.Sequential(nn.ReLU(), nn.Sequential(layer)), mode)
+
+
 @pytest.mark.parametrize(("mode", "axis"), [("centre", 0), ("center", 3)])
 def test_unknown_modes_and_axes_are_errors(mode: str, axis: int) -> None:
     with pytest.raises(UserError, match="mode must be one of center, average, replicate, acs"):

@@ -15,7 +15,7 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import reading, write_json, write_text
 from autocrossdim.system.text import listed, shown_path
 
-CARD, CONFIG, FORMER = "README.md", "config.json", "README.former.md"
+CARD, CONFIG = "README.md", "config.json"
 UNKNOWN = "unknown"  # the hub's name for a licence that is not stated
 PLACE = f"{SCHEME}OWNER/NAME"  # the address, which only the owner knows
 

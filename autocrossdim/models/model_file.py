@@ -93,7 +93,7 @@ class ModelFile:
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """Path of the file."""
         return self.archive.path
 
     @property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from autocrossdim.commands.signature import Option, command
 from autocrossdim.system.errors import UserError
-from autocrossdim.system.files import write_text
+from autocrossdim.system.files import check_output, write_text
 from autocrossdim.system.text import counted
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def doctor(
         One finding per line, or the measurements.
 
     Raises:
-        UserError: The device is not available, or cannot train.
+        UserError: The device is not available or cannot train, or `output` cannot be written.
     """
     findings = list(_findings())
     if device is None:
@@ -62,6 +62,8 @@ def doctor(
     from autocrossdim.commands.device_report import DeviceReport, defaults
     from autocrossdim.system.device import choose_device, name_of, require_training
 
+    if output is not None:
+        check_output(Path(output))
     started, chosen = time.monotonic(), choose_device(device)
     require_training(chosen)
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from rich.console import Console
 from autocrossdim.commands.device_check import _section
 from autocrossdim.commands.device_report import DeviceReport, Section, defaults
 from autocrossdim.commands.doctor import doctor
-from autocrossdim.system.errors import Interrupted
+from autocrossdim.system.errors import Interrupted, UserError
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +90,17 @@ def test_only_a_measured_device_has_a_report(command: Callable[..., Any]) -> Non
     result = command("doctor", "-o", "report.md")
     assert result.returncode == 2
     assert "Add --device" in result.stderr
+
+
+def test_an_impossible_report_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unexpected(*_: object) -> None:
+        raise AssertionError("the device is measured")
+
+    monkeypatch.setattr("autocrossdim.commands.device_check.check", unexpected)
+    with pytest.raises(UserError, match="is a directory. Name a file in it"):
+        doctor(device="cpu", output=tmp_path)
 
 
 def test_gpus_of_every_type_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,9 @@ from autocrossdim.system.errors import UserError
 
 @command(renamed={"folds": "fold", "configurations": "config"})
 def export(
-    dataset: Annotated[str | Path, Option("Dataset trained in --work, or a model directory.", str, metavar="DATASET")],
+    dataset: Annotated[
+        str | Path | int, Option("Dataset trained in --work, or a model directory.", str, metavar="DATASET")
+    ],
     output: Annotated[
         str | Path | None,
         Option("File to write; its name must end in .acd. Not needed with --hub.", Path | None, ("-o", "--output")),

@@ -29,10 +29,11 @@ from autocrossdim.records.summary import Summary
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.console import say
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.files import check_output
 
 
 def pack(
-    model: str | Path,
+    model: str | Path | int,
     output: Path,
     *,
     work: str | Path | None = None,
@@ -54,6 +55,7 @@ def pack(
     Raises:
         UserError: Nothing is trained, a fold is incomplete or belongs to another plan, or the name ends otherwise.
     """
+    check_output(output)
     if output.suffix != SUFFIX:
         suggested = output.parent / f"{output.stem}{SUFFIX}"
         raise UserError(f"-o {output}: the name of the file must end in {SUFFIX}. Use {suggested}, for example.")

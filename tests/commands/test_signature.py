@@ -4,7 +4,7 @@ import inspect
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -48,6 +48,13 @@ def test_every_option_is_explained(name: str) -> None:
 def test_the_choices_of_a_plan_are_declared_once() -> None:
     for name in ("plan", "plan_and_preprocess", "run"):
         assert command_line(name).keys() >= PlanOptions.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_dataset_may_be_named_by_its_number(name: str) -> None:
+    parameters = inspect.signature(getattr(autocrossdim, name)).parameters
+    kinds = [parameters[each].annotation for each in ("dataset", "model") if each in parameters]
+    assert all(int in get_args(kind) for kind in kinds)
 
 
 def test_help_shows_the_types_that_python_accepts_and_not_the_command_line() -> None:

@@ -113,6 +113,12 @@ def test_the_file_is_called_acd(trained: Path, tmp_path: Path, name: str) -> Non
         export(trained, tmp_path / name)
 
 
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="no devices")
+def test_a_device_is_named_as_such(trained: Path) -> None:
+    with pytest.raises(UserError, match="/dev/null: is a device, pipe or socket"):
+        export(trained, "/dev/null")
+
+
 def test_an_exported_file_is_not_exported_again(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tiny\.acd: is already exported"):
         export(exported, tmp_path / "again.acd")

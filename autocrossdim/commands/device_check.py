@@ -91,9 +91,9 @@ def check(device: torch.device, folder: Path) -> list[Section]:
         One section per question, in the order in which they are answered.
     """
     scale = TOY if device.type == "cpu" else FULL
-    raw, work = folder / "Dataset901_Nodules", folder / "work"
-    write_dataset(raw, lambda random: nodules(random, scale.shape), LABELS, ISOTROPIC_SPACING, training=5, test=0)
-    plan = plan_and_preprocess(raw, work=work, trial=False, **scale.plan)
+    dataset, work = folder / "Dataset901_Nodules", folder / "work"
+    write_dataset(dataset, lambda random: nodules(random, scale.shape), LABELS, ISOTROPIC_SPACING, training=5, test=0)
+    plan = plan_and_preprocess(dataset, work=work, trial=False, **scale.plan)
     checked = {name: plan.configurations[name] for name in CONFIGURATIONS}
     plan = plan.model_copy(update={"configurations": checked})
     planner = find_planner(PLANNER)
@@ -109,9 +109,9 @@ def check(device: torch.device, folder: Path) -> list[Section]:
         _section("3D depthwise convolutions, forward and backward, batch 2", partial(depthwise, device, scale))
     )
     resident = {str(row["network"]): row["ms per step"] for row in of_steps.rows if row["default"] == "yes"}
-    with_loader = partial(training, raw, work, plan, device, scale, resident)
+    with_loader = partial(training, dataset, work, plan, device, scale, resident)
     sections.append(_section("Training with the loader", with_loader))
-    of_volume = partial(prediction, work / raw.name, raw, plan, device)
+    of_volume = partial(prediction, work / dataset.name, dataset, plan, device)
     sections.append(_section("Prediction of one volume, reading and resampling included", of_volume))
     return sections
 
@@ -285,7 +285,7 @@ def _fastest(run: Callable[[], None], device: torch.device, repeats: int) -> flo
 
 
 def training(
-    raw: Path, work: Path, plan: Plan, device: torch.device, scale: Scale, resident: Mapping[str, Any]
+    dataset: Path, work: Path, plan: Plan, device: torch.device, scale: Scale, resident: Mapping[str, Any]
 ) -> tuple[list[Row], str]:
     """Train every configuration for two epochs, and compare the second with steps whose data are on the device."""
     rows: list[Row] = []
@@ -295,7 +295,7 @@ def training(
             say(f"Training {name} with its loader on {number} device(s)")
             settings = {**scale.settings, "validation_batches": 1, "slices_first": False}
             train(
-                raw,
+                dataset,
                 work=work,
                 config=name,
                 fold=number - 1,  # a different fold for each number of devices
@@ -305,7 +305,7 @@ def training(
                 device=str(device) if number == 1 else "cuda",
                 devices=number,
             )
-            epoch = read_history(Workspace.of(raw.name, work).fold(name, number - 1).history)[-1]
+            epoch = read_history(Workspace.of(dataset.name, work).fold(name, number - 1).history)[-1]
             ms = 1e3 * epoch["seconds"] * configuration.batch_size / epoch["patches"]
             alone = resident.get(name)
             rows.append(
@@ -321,10 +321,10 @@ def training(
     return rows, note if several else f"{note} One device: DDP was not run."
 
 
-def prediction(results: Path, raw: Path, plan: Plan, device: torch.device) -> tuple[list[Row], str]:
+def prediction(results: Path, dataset: Path, plan: Plan, device: torch.device) -> tuple[list[Row], str]:
     """Segment one volume with each network: with and without mirroring, and moved to the device for every batch."""
     rows: list[Row] = []
-    image = next((raw / "imagesTr").iterdir())
+    image = next((dataset / "imagesTr").iterdir())
     for name in plan.configurations:
         for mirroring, visits in ((True, False), (False, False), (False, True)):
             predictor = Predictor.load(results, fold=0, config=name, device=str(device), mirroring=mirroring)

@@ -49,7 +49,7 @@ def ensemble(
         raise UserError("An ensemble needs at least two directories.")
     if output.resolve() in {source.resolve() for source in sources}:
         raise UserError(f"-o {output}: is one of the directories to average. Choose another one.")
-    raw = load_dataset(find_dataset(dataset))
+    loaded = load_dataset(find_dataset(dataset))
     cases = [Case(name, (), None) for name in stored_cases(sources)]
     chosen = find(format)
     chosen.check(cases)
@@ -61,9 +61,9 @@ def ensemble(
             "(`find_best` chose these models), so an overconfident model may dominate the average. To average "
             "configurations of one dataset, name them with --config in one `predict`."
         )
-    results = Results(output, raw.labels, raw.file_ending, chosen, codes=raw.codes)
+    results = Results(output, loaded.labels, loaded.file_ending, chosen, codes=loaded.codes)
     for case in track(cases, "Averaging", len(cases)):
-        label, geometry = average_stored(sources, case.name, labels=raw.labels, ending=raw.file_ending)
+        label, geometry = average_stored(sources, case.name, labels=loaded.labels, ending=loaded.file_ending)
         results.write(case, label, geometry)
     results.finish(cases)
     return [results.path(case) for case in cases]

@@ -75,12 +75,12 @@ def evaluate(
     summary = _summary(predictions, output)
     check_output(summary)
     processes = processes or default_processes()
-    raw = None if dataset is None else load_dataset(find_dataset(dataset))
-    ending = _ending(references) if raw is None else raw.file_ending
-    if raw is None:
+    loaded = None if dataset is None else load_dataset(find_dataset(dataset))
+    ending = _ending(references) if loaded is None else loaded.file_ending
+    if loaded is None:
         labels = labels_in([references, predictions], file_ending=ending, processes=processes)
     else:
-        labels = raw.labels.model_copy(update={"unannotated_slices": None}) if all_slices else raw.labels
+        labels = loaded.labels.model_copy(update={"unannotated_slices": None}) if all_slices else loaded.labels
     return evaluate_folder(
         predictions,
         references,
@@ -88,8 +88,8 @@ def evaluate(
         file_ending=ending,
         processes=processes,
         output=summary,
-        groups=None if raw is None else raw.groups,
-        annotated_labels=None if raw is None else raw.annotated_labels,
+        groups=None if loaded is None else loaded.groups,
+        annotated_labels=None if loaded is None else loaded.annotated_labels,
         skip_missing=skip_missing,
         score=None if score is None else find(score),
     )

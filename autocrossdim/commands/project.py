@@ -50,9 +50,9 @@ class Project:
         Raises:
             UserError: There is no such dataset, its dataset.json has faults, or it was not planned yet.
         """
-        raw = load_dataset(find_raw(dataset))
-        project = cls(raw, Workspace.of(raw.name, None if work is None else Path(work)))
-        trace(f"Dataset: {raw.path.resolve()}; results: {project.workspace.root.resolve()}.")
+        loaded = load_dataset(find_raw(dataset))
+        project = cls(loaded, Workspace.of(loaded.name, None if work is None else Path(work)))
+        trace(f"Dataset: {loaded.path.resolve()}; results: {project.workspace.root.resolve()}.")
         if planned:
             project.workspace.require_plan()
         return project

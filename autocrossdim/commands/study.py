@@ -133,14 +133,14 @@ def study(
     sbatch = _sbatch(slurm, jobs=jobs, parallel=parallel, part=part)
     chosen = STUDIES[name]
     project = Project.open(dataset, work=work, planned=False)
-    raw, folder = project.dataset, project.workspace.study(name)
+    loaded, folder = project.dataset, project.workspace.study(name)
     options = {key: value for key, value in options.items() if value != PlanOptions.model_fields[key].default}
     settings = {"epochs": EPOCHS, **training_settings(set, epochs=epochs, max_time=max_time)}
     # Planning all cases also finds the faults of the dataset before the first run.
     # Parts of a study on several machines start at the same time, and share its plan and its datasets.
     with locked(folder / LOCK, folder, wait=True):
         planned = plan_command(
-            raw.path, work=folder / "plan", processes=processes, overwrite=overwrite, trial=False, **options
+            loaded.path, work=folder / "plan", processes=processes, overwrite=overwrite, trial=False, **options
         )
     configuration = planned.configuration(config)
     _check(chosen, planned, configuration, settings)
@@ -153,11 +153,11 @@ def study(
     wanted = choose_arms(chosen, request, options=given, settings=settings, wanted=several(arm))
     names = [each.name for each in wanted]
     arms = chosen.arms(request)
-    digests = case_digests(raw)
+    digests = case_digests(loaded)
     all_jobs = plan_jobs(
         chosen,
         arms,
-        raw,
+        loaded,
         sizes=[int(size) for size in several(cases)],
         seeds=seeds,
         test_cases=test_cases,
@@ -168,10 +168,10 @@ def study(
     chosen_jobs = [job for job in all_jobs if job.arm.name in names]
     _require_weights(runs_of(chosen_jobs, part), folder, configuration.encoder)
     if not is_relayed():
-        say(_announcement(chosen, chosen_jobs, raw, folder))
+        say(_announcement(chosen, chosen_jobs, loaded, folder))
     with locked(folder / LOCK, folder, wait=True):
         datasets = {
-            number: reslice_dataset(raw, folder / f"slicing_{number}", number, digests) for number in chosen.slicings
+            number: reslice_dataset(loaded, folder / f"slicing_{number}", number, digests) for number in chosen.slicings
         }
         test = chosen_jobs[0].test
         for number, source in datasets.items():
@@ -195,12 +195,12 @@ def study(
         **{key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in options.items()},
     }
     if sbatch is not None:
-        submit_parts(name, raw.path, parts, folder / "slurm", sbatch, again)
+        submit_parts(name, loaded.path, parts, folder / "slurm", sbatch, again)
         return None
-    run_side_by_side(name, raw.path, parts, parallel, again)
+    run_side_by_side(name, loaded.path, parts, parallel, again)
     run_jobs(chosen_jobs, folder, perform)
     # Finished runs of the other arms count too.
-    results = summarise(chosen, arms, raw.name, read_runs(all_jobs, folder), folder)
+    results = summarise(chosen, arms, loaded.name, read_runs(all_jobs, folder), folder)
     say(f"The table, the figure and all numbers were written to {folder}.")
     return results
 

@@ -54,26 +54,32 @@ class Performer:
 
         arm, work = job.arm, place / WORK
         fold: int | str = 0 if job.curves else ALL
-        raw = write_training_dataset(
+        dataset = write_training_dataset(
             self.datasets[job.slicing], place / RAW, train=job.training, val=job.test if job.curves else ()
         )
-        planned = plan(raw, work=work, planner=arm.planner, processes=self.processes, trial=False, **job.plan)
+        planned = plan(dataset, work=work, planner=arm.planner, processes=self.processes, trial=False, **job.plan)
         configuration = planned.configuration(arm.config)
-        workspace = Workspace.of(raw.name, work)
+        workspace = Workspace.of(dataset.name, work)
         settings, before = dict(job.settings), 0.0
         for name in (*(["omnia"] if arm.first is not None else []), configuration.name):
             # `train` would do this with its default number of processes.
-            Project.open(raw, work=work).store(name, processes=self.processes)
+            Project.open(dataset, work=work).store(name, processes=self.processes)
         if arm.first is not None:
             settings = _half(settings)
-            train(raw, work=work, config="omnia", fold=fold, weights=arm.first, device=self.device, set=settings)
+            train(dataset, work=work, config="omnia", fold=fold, weights=arm.first, device=self.device, set=settings)
             before = _history(workspace.fold("omnia", fold))[-1]["total"]
         train(
-            raw, work=work, config=configuration.name, fold=fold, weights=arm.weights, device=self.device, set=settings
+            dataset,
+            work=work,
+            config=configuration.name,
+            fold=fold,
+            weights=arm.weights,
+            device=self.device,
+            set=settings,
         )
         output, started = place / SEGMENTED, time.monotonic()
         predict(
-            raw,
+            dataset,
             held_out_folder(self.folder, job.slicing, job.test) / "images",
             output,
             work=work,

@@ -110,10 +110,10 @@ def _probabilities(path: Path, labels: Labels, geometry: Geometry) -> np.ndarray
     with _opened(path) as content:
         values: np.ndarray = content["probabilities"]
         stored = Labels.model_validate_json(str(content["labels"])) if "labels" in content else labels
-    if (theirs := list(stored.foreground.items())) != (ours := list(labels.foreground.items())):
+    if (averaged := list(stored.foreground.items())) != (declared := list(labels.foreground.items())):
         raise UserError(
-            f"{path}: probabilities of the labels {_named(theirs)}, but dataset.json declares {_named(ours)}. Use the "
-            "dataset of these models, and models with the same labels."
+            f"{path}: probabilities of the labels {_named(averaged)}, but dataset.json declares {_named(declared)}. "
+            "Use the dataset of these models, and models with the same labels."
         )
     if values.shape != shape or not np.issubdtype(values.dtype, np.floating):
         raise UserError(

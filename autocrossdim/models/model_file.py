@@ -193,10 +193,10 @@ class ModelFile:
         except Exception as error:  # safetensors raises its own errors, Python's and torch's
             raise UserError(f"{self.path}: {member} is not a safetensors file. {AGAIN}") from error
         for name in sorted(expected.keys() | state.keys()):
-            there, wanted = state.get(name), expected.get(name)
-            if there is None or wanted is None or (there.shape, there.dtype) != (wanted.shape, wanted.dtype):
+            saved, wanted = state.get(name), expected.get(name)
+            if saved is None or wanted is None or (saved.shape, saved.dtype) != (wanted.shape, wanted.dtype):
                 raise UserError(f"{self.path}: {member} is not of the planned network ({name!a} differs). {AGAIN}")
-            if not there.isfinite().all():
+            if not saved.isfinite().all():
                 raise UserError(f"{self.path}: {member} holds NaN or infinite values ({name}). {AGAIN}")
         return state
 

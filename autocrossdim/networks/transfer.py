@@ -76,13 +76,13 @@ def transfer(
         UserError: The networks differ in kind, network or encoder, or the source has more axes than the target.
     """
     plan = target.plan
-    for field, there, here in (
+    for field, given, planned in (
         ("kind", source_plan.kind, plan.kind),
         ("network", source_plan.network, plan.network),
         ("encoder", arch_of(source_plan.encoder), arch_of(plan.encoder)),
     ):
-        if there != here:
-            raise UserError(f"{source}: its {field} is {there}, the plan's {here}; they must be the same.")
+        if given != planned:
+            raise UserError(f"{source}: its {field} is {given}, the plan's {planned}; they must be the same.")
     if source_plan.dims > plan.dims:
         raise UserError(f"{source} is {source_plan.dims}D: its weights cannot start a {plan.dims}D network.")
     modes = {source_plan.inflation, plan.inflation}
@@ -113,9 +113,9 @@ def _load(network: SegmentationNetwork, source: Mapping[str, Tensor], label: str
     layers: list[tuple[str, Status, str]] = []
     parameters, tensors = Counter(matched=0, adapted=0, new=0), Counter(matched=0, adapted=0, new=0)
     values: dict[str, Tensor] = {}
-    for name, here in network.state_dict().items():
+    for name, tensor in network.state_dict().items():
         mode: Mode = "replicate" if name in transposed else network.plan.inflation
-        value, status, why = _fit(source.get(name), here, mode, masks if name in image_layers else None)
+        value, status, why = _fit(source.get(name), tensor, mode, masks if name in image_layers else None)
         values[name] = value
         if name.endswith("num_batches_tracked"):  # a counter, not a weight
             continue
@@ -128,26 +128,26 @@ def _load(network: SegmentationNetwork, source: Mapping[str, Tensor], label: str
     return LoadReport(label, layers, dict(parameters), dict(tensors), unused)
 
 
-def _fit(there: Tensor | None, here: Tensor, mode: Mode, masks: tuple[int, int] | None) -> tuple[Tensor, Status, str]:
-    """Fit a tensor. For a layer that takes the image, `masks` holds the numbers of masks there and here."""
-    if there is None:
-        return here, "new", "not in the source"
-    value: Tensor = there.to(here)  # device and type
+def _fit(saved: Tensor | None, target: Tensor, mode: Mode, masks: tuple[int, int] | None) -> tuple[Tensor, Status, str]:
+    """Fit a tensor. For a layer that takes the image, `masks` holds the numbers of masks of source and target."""
+    if saved is None:
+        return target, "new", "not in the source"
+    value: Tensor = saved.to(target)  # device and type
     how: list[str] = []
-    if masks and there.ndim > 1 and (there.shape[1] != here.shape[1] or masks[0] != masks[1]):
-        value = _adapt_input(value, here.shape[1], masks)
-        how.append(f"channels {there.shape[1]} -> {here.shape[1]}")
-    if value.ndim > 2 and value.shape[2:] != here.shape[2:] and value.shape[:2] == here.shape[:2]:
+    if masks and saved.ndim > 1 and (saved.shape[1] != target.shape[1] or masks[0] != masks[1]):
+        value = _adapt_input(value, target.shape[1], masks)
+        how.append(f"channels {saved.shape[1]} -> {target.shape[1]}")
+    if value.ndim > 2 and value.shape[2:] != target.shape[2:] and value.shape[:2] == target.shape[:2]:
         size = value.numel()
         try:
-            value = fit_kernel(value, tuple(here.shape[2:]), mode)
+            value = fit_kernel(value, tuple(target.shape[2:]), mode)
         except ValueError as reason:
-            return here, "new", str(reason)
+            return target, "new", str(reason)
         if value.numel() != size:  # else it only got an axis of extent 1
             by = mode if value.numel() > size else "sum"
-            how.append(f"kernel {_times(there.shape[2:])} -> {_times(here.shape[2:])} by {by}")
-    if value.shape != here.shape:
-        return here, "new", f"shape {_times(there.shape)} in the source, {_times(here.shape)} here"
+            how.append(f"kernel {_times(saved.shape[2:])} -> {_times(target.shape[2:])} by {by}")
+    if value.shape != target.shape:
+        return target, "new", f"shape {_times(saved.shape)} in the source, {_times(target.shape)} here"
     return value, "adapted" if how else "matched", ", ".join(how)
 
 

@@ -342,13 +342,13 @@ class Plan(Concise, BaseModel):
             "orientation": (self.orientation, other.orientation),
             "axis order": (self.transpose, other.transpose),
         }
-        found = [name for name, (ours, theirs) in named.items() if ours != theirs]
+        found = [name for name, (own, foreign) in named.items() if own != foreign]
         stages = [stage for name in configurations if (stage := self._stage_of(name)) is not None]
         for name in dict.fromkeys([*configurations, *stages]):
-            ours, theirs = self._find(name), other._find(name)
-            if ours is None or theirs is None:
+            own, foreign = self._find(name), other._find(name)
+            if own is None or foreign is None:
                 found.append(f"configuration {name} (in one plan only)")
-            elif different := ours.differing_fields(theirs):
+            elif different := own.differing_fields(foreign):
                 found.append(f"configuration {name} ({', '.join(different)})")
         return found
 

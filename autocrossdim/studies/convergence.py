@@ -69,9 +69,9 @@ def time_ratio(arm: Sequence[StudyRun], reference: Sequence[StudyRun]) -> Estima
         the arm does not reach the share of it.
     """
     logarithms = []
-    for ours, theirs in zip(*paired(arm, reference), strict=True):
-        final = _final(theirs)
-        times = [None if final is None else _reached(run, SHARE * final) for run in (ours, theirs)]
+    for run_of_arm, run_of_reference in zip(*paired(arm, reference), strict=True):
+        final = _final(run_of_reference)
+        times = [None if final is None else _reached(run, SHARE * final) for run in (run_of_arm, run_of_reference)]
         if times[0] is None or times[1] is None:
             return None
         logarithms.append(np.log(times[0] / times[1]))

@@ -130,7 +130,7 @@ def compare_ratios(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
     if len(complete) >= NEEDED and seeds:
         common = [[[run for run in side if run.seed in seeds] for side in pairs[slicing]] for slicing in complete]
         crossing = find_crossing(
-            ratios, [(dice_matrix(ours, cases), dice_matrix(theirs, cases)) for ours, theirs in common], groups
+            ratios, [(dice_matrix(of_2d, cases), dice_matrix(of_3d, cases)) for of_2d, of_3d in common], groups
         )
     return Finding(
         conclusion=_conclusion(flat, deep, ratios, crossing),

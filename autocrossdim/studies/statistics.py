@@ -79,8 +79,8 @@ def difference(first: Sequence[StudyRun], second: Sequence[StudyRun], level: flo
         second: Runs of another one.
         level: Confidence level.
     """
-    ours, theirs = paired(first, second)
-    names, groups = case_groups(ours[0])
-    values = dice_matrix(ours, names), dice_matrix(theirs, names)
+    first, second = paired(first, second)
+    names, groups = case_groups(first[0])
+    values = dice_matrix(first, names), dice_matrix(second, names)
     statistic = partial(crossed_difference, *values)
-    return estimate(statistic, seeds=len(ours), groups=groups, known=known_cases(*values), level=level)
+    return estimate(statistic, seeds=len(first), groups=groups, known=known_cases(*values), level=level)

@@ -134,13 +134,13 @@ def agreement(predicted: Sequence[float], expected: Sequence[float]) -> Values:
 
     The correlation is NaN for two patients, for whom it would be 1 or -1.
     """
-    ours, theirs = np.array(predicted), np.array(expected)
-    difference = ours - theirs
-    varies = len(ours) > 2 and ours.std() > 0 and theirs.std() > 0
+    predictions, references = np.array(predicted), np.array(expected)
+    difference = predictions - references
+    varies = len(predictions) > 2 and predictions.std() > 0 and references.std() > 0
     return {
-        "correlation": float(np.corrcoef(ours, theirs)[0, 1]) if varies else math.nan,
+        "correlation": float(np.corrcoef(predictions, references)[0, 1]) if varies else math.nan,
         "bias": float(difference.mean()),
-        "SD": float(difference.std(ddof=1)) if len(ours) > 1 else math.nan,
+        "SD": float(difference.std(ddof=1)) if len(predictions) > 1 else math.nan,
         "MAE": float(np.abs(difference).mean()),
     }
 

@@ -40,13 +40,14 @@ _NNUNET = {
     "--disable_tta": "--no-mirroring",
     "--save_probabilities": "--probabilities",
 }
-# And those that have no counterpart in the same command.
+# And those, and one of version 0.1, that have no counterpart in the same command.
 _NO_COUNTERPART = {
     "-tr": "The trainer is chosen when planning: plan_and_preprocess --trainer.",
     "-chk": "The final weights of each fold are used.",
     "-step_size": "Tiles overlap by half, as by default in nnU-Net.",
     "--c": "The same command again resumes.",
     "--continue_prediction": "The same command again resumes.",
+    "--show": "`autocrossdim plan DATASET` shows the decision and both candidates.",
     "--npz": "It is not needed: find_best computes the probabilities it needs.",
 }
 
@@ -239,7 +240,7 @@ def main() -> NoReturn:
 
 
 def _instead(error: Any, words: list[str]) -> str:
-    """Return what to use instead of an option of nnU-Net, if the command has it; else nothing."""
+    """Return what to use instead of an option of nnU-Net or of version 0.1, if there is such a thing; else nothing."""
     unknown, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     if unknown is None or context is None:
         return ""

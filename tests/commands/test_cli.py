@@ -208,6 +208,7 @@ def test_an_unknown_option_is_an_error(volumes: Path, command: Command) -> None:
         (("train", volumes, "-num_gpus", "2"), "Use --devices instead of -num_gpus. See"),
         (("train", volumes, "-custom", "x"), "No such option: -c. See"),
         (("train", volumes, "-tr", "focal"), "The trainer is chosen when planning: plan_and_preprocess --trainer. See"),
+        (("plan_and_preprocess", volumes, "--show"), "`autocrossdim plan DATASET` shows the decision"),
         (
             ("predict", "-d", "4", "-f", "0"),
             "-d. Give the dataset right after `autocrossdim predict`, without an option.",

@@ -33,8 +33,8 @@ def ensemble(
         Paths of the segmentations.
 
     Raises:
-        UserError: The directories hold different cases, or probabilities of different labels or grids, or `output`
-            has the name of a file.
+        UserError: The directories hold different cases, or probabilities of different labels or grids, `output` has
+            the name of a file, or another process writes to it.
     """
     from autocrossdim.data.dataset import Case, load_dataset
     from autocrossdim.data.find import find_dataset
@@ -42,6 +42,7 @@ def ensemble(
     from autocrossdim.inference.inputs import make_output
     from autocrossdim.inference.stored import average_stored, by_calibration, stored_cases
     from autocrossdim.system.console import track, warn
+    from autocrossdim.system.lock import LOCK, locked
     from autocrossdim.system.text import listed
 
     sources, output = [Path(folder) for folder in folders], Path(output)
@@ -62,10 +63,11 @@ def ensemble(
             "configurations of one dataset, name them with --config in one `predict`."
         )
     results = Results(output, loaded.labels, loaded.file_ending, chosen, codes=loaded.codes)
-    for case in track(cases, "Averaging", len(cases)):
-        label, geometry = average_stored(sources, case.name, labels=loaded.labels, ending=loaded.file_ending)
-        results.write(case, label, geometry)
-    results.finish(cases)
+    with locked(output / LOCK, output):
+        for case in track(cases, "Averaging", len(cases)):
+            label, geometry = average_stored(sources, case.name, labels=loaded.labels, ending=loaded.file_ending)
+            results.write(case, label, geometry)
+        results.finish(cases)
     return [results.path(case) for case in cases]
 
 

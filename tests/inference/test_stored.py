@@ -19,6 +19,7 @@ from autocrossdim.networks.build import build_network
 from autocrossdim.records.labels import Labels
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_json
+from autocrossdim.system.lock import LOCK, locked
 
 SHAPE, SPACING = (9, 20, 18), (3.0, 1.0, 1.2)
 EXCLUSIVE = {"labels": {"background": 0, "a": 1, "b": 300}}
@@ -138,3 +139,19 @@ def test_probabilities_of_other_labels_are_refused(stored: Any, tmp_path: Path) 
         autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)
     np.savez(folders[1] / "a.npz", probabilities=values)  # as nnU-Net and earlier versions write it
     assert len(autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)) == 1
+
+
+def test_a_directory_that_another_process_writes_to_is_refused(
+    stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, folders, _ = stored
+    output = tmp_path / "both"
+    monkeypatch.setattr("autocrossdim.system.lock.SECONDS_TO_END", 0.0)
+    with (
+        locked(output / LOCK, output),
+        pytest.raises(UserError, match=r"both: process \d+ on .* is writing to it"),
+    ):
+        autocrossdim.ensemble(folders, output, dataset=raw)
+    assert not list(output.glob("*.nii.gz"))
+    autocrossdim.ensemble(folders, output, dataset=raw)
+    assert not (output / LOCK).exists()

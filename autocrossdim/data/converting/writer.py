@@ -30,6 +30,7 @@ from autocrossdim.system.files import (
     reading,
     write_json,
 )
+from autocrossdim.system.lock import LOCK, locked
 from autocrossdim.system.processes import map_cases
 from autocrossdim.system.text import counted, listed
 
@@ -76,7 +77,8 @@ def write_dataset(
         processes: Worker processes, each of which holds one case in memory.
 
     Raises:
-        UserError: The source has faults; the message lists all of them, and nothing was written.
+        UserError: The source has faults; the message lists all of them, and nothing was written. Or another process
+            writes to the directory.
     """
     faults = [*description.faults, *_structure(description), *_foreign(description, output)]
     cases = [case for case in description.cases if not _missing(case)]
@@ -89,17 +91,18 @@ def write_dataset(
     if faults:
         raise UserError(f"{counted(len(faults), 'problem')} found, nothing was converted.\n" + "\n".join(faults))
 
-    for folder in (RECORDS, "imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-        if folder.endswith("Ts") and not (output / folder).is_dir():
-            continue
-        make_directory(output / folder)
     warnings = [warning for each in found for warning in each.warnings]
     warnings += [*_overlaps(due, found), *_assumed_orientations(due, found)]
-    # Put aside first: without dataset.json, a dataset that is only partly rewritten is not taken for a complete one.
-    with reading(output), suppress(FileNotFoundError):
-        (output / "dataset.json").replace(output / FORMER)
-    map_cases(partial(_write_case, common, output), due, processes, "Writing cases")
-    content = _write_lists(description, output, dict(origin))
+    with locked(output / LOCK, output):
+        for folder in (RECORDS, "imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+            if folder.endswith("Ts") and not (output / folder).is_dir():
+                continue
+            make_directory(output / folder)
+        # Put aside first: without dataset.json, a partly rewritten dataset is not taken for a complete one.
+        with reading(output), suppress(FileNotFoundError):
+            (output / "dataset.json").replace(output / FORMER)
+        map_cases(partial(_write_case, common, output), due, processes, "Writing cases")
+        content = _write_lists(description, output, dict(origin))
     parts = Counter(case.part for case in cases)
     labels = {name: value for name, value in description.labels.items() if value != 0}
     return Converted(
@@ -145,7 +148,7 @@ def _foreign(description: Description, output: Path) -> list[str]:
         if not output.is_dir():
             return [f"{output}: is a file. Choose a directory for the dataset."]
         is_ours = (output / RECORDS).is_dir()
-        if not is_ours and list_directory(output):
+        if not is_ours and [file for file in list_directory(output) if file.name != LOCK]:
             return [f"{output}: contains files that no conversion wrote. Choose a new or empty directory."]
         records = [file for file in list_directory(output / RECORDS) if file.name[0] != "."] if is_ours else []
     cases = {case.name: case for case in description.cases}

@@ -11,6 +11,7 @@ import autocrossdim
 from autocrossdim.cli import app
 from autocrossdim.data.converting import writer
 from autocrossdim.system.errors import UserError
+from autocrossdim.system.lock import LOCK, locked
 
 
 @pytest.fixture
@@ -197,3 +198,17 @@ def test_a_full_disk_is_not_taken_for_a_source_that_cannot_be_read(
     monkeypatch.setattr("shutil.copyfile", full)
     with pytest.raises(UserError, match=r"out/imagesTr/c0_0000\.nii\.gz: cannot be written \(the disk is full\)"):
         autocrossdim.convert(source, tmp_path / "out", processes=1)
+
+
+def test_a_dataset_that_another_process_writes_is_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autocrossdim.system.lock.SECONDS_TO_END", 0.0)
+    output = tmp_path / "out"
+    with locked(output / LOCK, output), pytest.raises(UserError, match=r"out: process \d+ on .* is writing to it"):
+        autocrossdim.convert(source, output, processes=1)
+    assert not output.exists()
+    output.mkdir()
+    (output / LOCK).touch()  # of a process that was killed
+    assert autocrossdim.convert(source, output, processes=1).written == 4
+    assert not (output / LOCK).exists()

@@ -17,6 +17,16 @@ import autocrossdim
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("autocrossdim", "planners", "trainers")
 CODE = {".py", ".jinja", ".css", ".js", ".typed"}
+# First releases without a published vulnerability in what is used here, by advisories read on 2026-11-30.
+WITHOUT_VULNERABILITY = {
+    "jinja2": "3.1.6",  # CVE-2025-27516
+    "onnx": "1.21",  # CVE-2026-27489 and CVE-2026-34445: external data
+    "pillow": "12.3",  # CVE-2026-25990, CVE-2026-40192 and CVE-2026-55379: reading images
+    "pydicom": "3.0.2",  # CVE-2026-32711
+    "scikit-learn": "1.5",  # CVE-2024-5206
+    "setuptools": "78.1.1",  # CVE-2025-47273
+    "torch": "2.10",  # CVE-2025-32434 and CVE-2026-24747: torch.load with weights_only=True could run code
+}
 
 
 def text(name: str) -> str:
@@ -81,6 +91,19 @@ def test_the_container_gets_a_version_of_torch_that_the_package_accepts() -> Non
     assert f'"{torch}"' in text("Dockerfile")
 
 
+def test_no_lower_bound_allows_a_release_with_a_known_vulnerability() -> None:
+    description = tomllib.loads(text("pyproject.toml"))
+    project = description["project"]
+    extras = [each for extra in project["optional-dependencies"].values() for each in extra]
+    bounds: dict[str, list[str]] = {}
+    for each in (*description["build-system"]["requires"], *project["dependencies"], *extras):
+        if found := re.match(r"([\w-]+)>=([\d.]+)", each):
+            bounds.setdefault(_normalised(found[1]), []).append(found[2])
+    for name, first in WITHOUT_VULNERABILITY.items():
+        assert bounds[name], name
+        assert all(_numbers(bound) >= _numbers(first) for bound in bounds[name]), f"{name} {bounds[name]} < {first}"
+
+
 def test_every_imported_distribution_is_declared() -> None:
     """Imports below a function count, too; the standard library and our own packages do not."""
     project = tomllib.loads(text("pyproject.toml"))["project"]
@@ -109,3 +132,7 @@ def _imported() -> set[str]:
 
 def _normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in version.split(".")]

@@ -17,6 +17,7 @@ from autocrossdim.system.files import check_output, write_text
 from autocrossdim.system.text import counted
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import RenderableType
 
     from autocrossdim.commands.device_report import DeviceReport
@@ -41,17 +42,18 @@ def doctor(
 
     With --device, networks are planned, trained and used for prediction on generated data. Their results are compared
     with those on the CPU, and memory and speed are measured. On a CPU, the networks are tiny, so the times say little
-    about networks of realistic size.
+    about networks of realistic size. Without a GPU, the same is run on the CPU, and the results say so.
 
     Args:
-        device: Device to measure; if None, nothing is measured.
+        device: Device to measure; if None, nothing is measured. The CPU takes the place of a type of GPU that the
+            machine lacks.
         output: Markdown file for the measurements.
 
     Returns:
         One finding per line, or the measurements.
 
     Raises:
-        UserError: The device is not available or cannot train, or `output` cannot be written.
+        UserError: There is no such device, it cannot train, or `output` cannot be written.
     """
     findings = list(_findings())
     if device is None:
@@ -60,11 +62,16 @@ def doctor(
         return findings
     from autocrossdim.commands.device_check import check
     from autocrossdim.commands.device_report import DeviceReport, defaults
-    from autocrossdim.system.device import choose_device, name_of, require_training
+    from autocrossdim.system.console import warn
+    from autocrossdim.system.device import name_of, require_training
 
     if output is not None:
         check_output(Path(output))
-    started, chosen = time.monotonic(), choose_device(device)
+    started = time.monotonic()
+    chosen, replaced = _measured(device)
+    if replaced:
+        warn(replaced)
+        findings.append(replaced)
     require_training(chosen)
     with tempfile.TemporaryDirectory() as folder:
         sections = check(chosen, Path(folder))
@@ -78,6 +85,20 @@ def doctor(
 def present(result: "list[str] | DeviceReport", **_: object) -> "Iterator[RenderableType]":
     """Yield what the command line prints: one finding per line, then the tables."""
     yield from result if isinstance(result, list) else result.terminal()
+
+
+def _measured(name: str) -> "tuple[torch.device, str]":
+    """Return the device to measure and, if that is the CPU because the machine has no GPU of the type, a sentence."""
+    from autocrossdim.system.device import BACKENDS, CPU, choose_device, count
+
+    kind, _, number = name.partition(":")
+    is_gpu = kind in BACKENDS and kind != CPU.type and (number.isdecimal() or name == kind)
+    if not is_gpu or count(kind):
+        return choose_device(name), ""
+    return CPU, (
+        f"--device {name}: this machine has no such GPU that PyTorch can use. The same code runs on the CPU instead, "
+        "with tiny networks, which only shows that it works."
+    )
 
 
 def _findings() -> Iterator[str]:

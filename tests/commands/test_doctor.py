@@ -62,6 +62,32 @@ def test_a_device_is_measured_from_networks_to_prediction(tmp_path: Path, comman
     assert all(f"## {title}" in written for title in [*tables, "Defaults"])
 
 
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_without_a_gpu_the_same_code_runs_on_the_cpu_and_the_report_says_so(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    measured = []
+    monkeypatch.setattr(
+        "autocrossdim.commands.device_check.check", lambda device, _: measured.append(device) or [Section("Table", [])]
+    )
+    monkeypatch.setattr("autocrossdim.commands.device_report.defaults", lambda _: [])
+    doctor(device=name, output=tmp_path / "report.md")
+    assert measured == [torch.device("cpu")]
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert report.startswith("# autocrossdim on cpu (")
+    assert f"--device {name}: this machine has no such GPU that PyTorch can use." in report
+
+
+@pytest.mark.parametrize("name", ["cuda:1", "cuda:x", "gpu"])
+def test_a_gpu_beside_others_that_does_not_exist_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("autocrossdim.commands.doctor._findings", list)
+    with pytest.raises(UserError, match=f"--device {name}"):
+        doctor(device=name)
+
+
 def test_a_table_that_cannot_be_measured_does_not_hide_the_others() -> None:
     def fail() -> tuple[list[dict[str, str | float | int | None]], str]:
         raise NotImplementedError("no such kernel\nand many details")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autocrossdim.commands.device_report import Row, Section
+from autocrossdim.commands.nnunet_network import is_installed, nnunet_network
 from autocrossdim.commands.plan_and_preprocess import plan_and_preprocess
 from autocrossdim.commands.plugins import MeasuresSteps, find_planner
 from autocrossdim.commands.train import train
@@ -322,24 +323,38 @@ def training(
 
 
 def prediction(results: Path, dataset: Path, plan: Plan, device: torch.device) -> tuple[list[Row], str]:
-    """Segment one volume with each network: with and without mirroring, and moved to the device for every batch."""
+    """Segment one volume with each network: with and without mirroring, and moved to the device for every batch.
+
+    If nnunetv2 is installed, its network for the same patches takes the place of ours in the same sliding window.
+    """
     rows: list[Row] = []
     image = next((dataset / "imagesTr").iterdir())
-    for name in plan.configurations:
-        for mirroring, visits in ((True, False), (False, False), (False, True)):
+    for name, configuration in plan.configurations.items():
+        layout = devices.memory_format_for(configuration.dims)
+        nnunet = nnunet_network(plan.network_plan(configuration)) if is_installed() else None
+        for mirroring in (True, False):
             predictor = Predictor.load(results, fold=0, config=name, device=str(device), mirroring=mirroring)
-            if visits:
-                (model,) = predictor.models
-                model.networks = [Visiting(network.to(devices.CPU), device) for network in model.networks]
-            predictor(image)
-            started = time.monotonic()
-            label = predictor(image).label
-            rows.append(
-                {
-                    "network": name,
-                    "mirroring": "yes" if mirroring else "no",
-                    "on the device": "for each batch" if visits else "throughout",
-                    "voxels per second": label.size / (time.monotonic() - started),
-                }
-            )
-    return rows, "Networks for which a GPU has no room are moved there for each batch."
+            (model,) = predictor.models
+            (network,) = model.networks
+            rows.append(_speed(name, predictor, image))
+            if nnunet is not None:
+                model.networks = [nnunet.to(device).to(memory_format=layout)]
+                rows.append(_speed(f"nnU-Net's for {name}", predictor, image))
+            if not mirroring:
+                model.networks = [Visiting(network.to(devices.CPU), device)]
+                rows.append({**_speed(name, predictor, image), "on the device": "for each batch"})
+    note = "Networks for which a GPU has no room are moved there for each batch."
+    return rows, note if is_installed() else f"{note} nnunetv2 is not installed, so its network was not measured."
+
+
+def _speed(name: str, predictor: Predictor, image: Path) -> Row:
+    """Return the row of a prediction, timed when it is repeated."""
+    predictor(image)
+    started = time.monotonic()
+    label = predictor(image).label
+    return {
+        "network": name,
+        "mirroring": "yes" if predictor.mirroring else "no",
+        "on the device": "throughout",
+        "voxels per second": label.size / (time.monotonic() - started),
+    }

@@ -53,7 +53,7 @@ class Arm:
     def name(self) -> str:
         """Tool, configuration, variant and budget."""
         job = {**OLDER, **self.first["job"]}
-        budget = f"{job['steps']} steps" if job["steps"] else f"{job['seconds'] / 60:g} min"
+        budget = f"{job['steps']} steps" if job["steps"] else f"{job['seconds'] / 60:.3g} min"
         variant = f" ({job['variant']})" if job["variant"] else ""
         device = f", {self.first['gpu']}" if self.device != "cpu" else ""
         folds = " per fold" if job["folds"] else ""
@@ -69,9 +69,10 @@ class Arm:
         """Group of each test case of any seed."""
         return {case: group for run in self.runs.values() for case, group in run["groups"].items()}
 
-    def minutes(self, clock: str) -> float:
-        """Mean training time (`cpu` or `wall`) over the seeds, in minutes."""
-        return float(np.mean([run["training"][f"{clock}_seconds"] for run in self.runs.values()])) / 60
+    def minutes(self, clock: str, seeds: Sequence[int] | None = None) -> float:
+        """Mean training time (`cpu` or `wall`) over some seeds, or all, in minutes."""
+        chosen = self.runs if seeds is None else seeds
+        return float(np.mean([self.runs[seed]["training"][f"{clock}_seconds"] for seed in chosen])) / 60
 
     def values(self, metric: str, seeds: Sequence[int], cases: Sequence[str]) -> Floats:
         """Return a metric per seed and case, shape `(seeds, cases)`; NaN where undefined or not a test case."""
@@ -142,7 +143,7 @@ def _difference(ours: Arm, other: Arm) -> Iterator[str]:
     dice, hd95 = (ours.values(metric, seeds, cases) - other.values(metric, seeds, cases) for metric in ("Dice", "HD95"))
     known = dice[:, ~np.isnan(dice).all(axis=0)]
     better = f"{(np.nanmean(known, axis=0) > 0).sum()} of {known.shape[1]}"
-    share = f"{ours.minutes('cpu') / other.minutes('cpu'):.2f}"
+    share = f"{ours.minutes('cpu', seeds) / other.minutes('cpu', seeds):.2f}"
     scores = f"{_score(dice, groups, 3, '+')} | {better} | {_score(hd95, groups, 2, '+')}"
     yield f"| {' | '.join(map(str, ours.task))} | {ours.name} | {other.name} | {len(seeds)} | {share} | {scores} |"
 

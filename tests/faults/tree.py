@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-VOLATILE = re.compile(r".*(seconds|minutes|waited|_day).*")
-"""Keys of JSON files and checkpoints that hold measured times and days."""
+VOLATILE = re.compile(r".*(seconds|minutes|waited|_day).*|date")
+"""Keys of JSON files and checkpoints that hold measured times and days, which may pass midnight."""
 
 TIME = re.compile(r"\d+\.\d")
 """Measured times in the table of a study; its other numbers have more or no decimal places."""

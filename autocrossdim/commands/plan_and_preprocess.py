@@ -52,8 +52,6 @@ def plan_and_preprocess(
         UserError: As `plan`, or the job cannot be submitted.
     """
     from autocrossdim.commands.project import Project
-    from autocrossdim.system.console import say
-    from autocrossdim.system.files import remove_directory
 
     if slurm is not None:
         if overwrite:
@@ -64,14 +62,22 @@ def plan_and_preprocess(
         _submit(project, *requested(project, options, planner), processes, sbatch_options(slurm))
         return None
     plan = plan_command(dataset, work=work, planner=planner, processes=processes, overwrite=overwrite, **options)
+    explain_and_preprocess(Project.open(dataset, work=work), processes=processes, overwrite=overwrite)
+    return plan
+
+
+def explain_and_preprocess(project: "Project", *, processes: int | None, overwrite: bool = False) -> None:
+    """Give the reasons of a plan, and preprocess for the configuration that it decided on; parameters as above."""
+    from autocrossdim.system.console import say
+    from autocrossdim.system.files import remove_directory
+
+    plan = project.plan
     for sentence in (*plan.decision.reasons, *plan.notes):
         say(sentence)
-    project = Project.open(dataset, work=work)
     name = plan.decision.configuration
     if overwrite:
         remove_directory(project.workspace.preprocessed(name))
     project.store(name, processes=processes)
-    return plan
 
 
 def _submit(

@@ -16,6 +16,7 @@ from autocrossdim.commands.arguments import (
     WorkOption,
     assignments,
     seconds,
+    training_settings,
 )
 from autocrossdim.commands.plan import RENAMED, PlannerOption
 from autocrossdim.commands.signature import Option, command
@@ -70,18 +71,24 @@ def run(
         UserError: As `plan`, `train` and `find_best`.
     """
     from autocrossdim.commands.find_best import find_best
-    from autocrossdim.commands.plan_and_preprocess import plan_and_preprocess
+    from autocrossdim.commands.plan import plan as plan_command
+    from autocrossdim.commands.plan_and_preprocess import explain_and_preprocess
+    from autocrossdim.commands.plugins import find_trainer
     from autocrossdim.commands.project import Project
     from autocrossdim.commands.report import report
     from autocrossdim.commands.train import UNLABELLED, train
     from autocrossdim.system.console import say
 
-    settings, time_limit = assignments(set), seconds(max_time)  # a wrong value is reported before anything is done
+    settings, time_limit = assignments(set), seconds(max_time)  # other forms are reported before anything is done
     say("Step 1: verify, plan and preprocess.")
-    plan_and_preprocess(dataset, work=work, planner=planner, processes=processes, **options)
+    plan_command(dataset, work=work, planner=planner, processes=processes, **options)
     project = Project.open(dataset, work=work)
     # Without folds, no case is held out for the second stage of a cascade.
     configs = project.plan.trained_by_run if project.splits else (project.plan.decision.configuration,)
+    # What trainers refuse is reported before preprocessing, which can take hours.
+    for name in dict.fromkeys(project.plan.configuration(config).trainer for config in configs):
+        find_trainer(name).check_settings(training_settings(settings, epochs=epochs, max_time=time_limit))
+    explain_and_preprocess(project, processes=processes)
     steps = _announced(
         [*(f"train {config}" for config in configs), *(["find_best"] if project.splits else []), "report"]
     )

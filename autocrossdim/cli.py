@@ -40,7 +40,7 @@ _NNUNET = {
     "--disable_tta": "--no-mirroring",
     "--save_probabilities": "--probabilities",
 }
-# And those, and one of version 0.1, that have no counterpart in the same command.
+# Options without a counterpart in the same command: of nnU-Net, and `--show` of version 0.1.
 _NO_COUNTERPART = {
     "-tr": "The trainer is chosen when planning: plan_and_preprocess --trainer.",
     "-chk": "The final weights of each fold are used.",

@@ -1,7 +1,7 @@
 """Does the cascade help where only distant context tells structures apart, and does it harm elsewhere?
 
     python benchmarks/cascade.py --work FOLDER --seed 1
-    python benchmarks/cascade.py --work FOLDER --data Dataset004_Hippocampus --weights WEIGHTS
+    python benchmarks/cascade.py --work FOLDER --data Dataset004_Hippocampus --weights WEIGHTS --epochs 5
 
 Two equal nodules are labelled by their distance to a sphere that no patch of `dx` contains together with one of them
 (`near_and_far` in autocrossdim/data/phantoms.py). In training, their masks are perturbed less than by default, unless
@@ -66,8 +66,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="Directory of Hippocampus, to use instead of generated volumes.")
     parser.add_argument("--weights", default="random", help="Starting weights of all configurations.")
     parser.add_argument("--epochs", type=int, help="Epochs of 25 steps of each configuration.")
-    parser.add_argument("--seed", type=int, default=0, help="Of the generated volumes, and of training.")
-    parser.add_argument("--default-stage", action="store_true", help="Perturb masks as by default.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the generated volumes and of training.")
+    parser.add_argument("--default-stage", action="store_true", help="Perturb masks as by default, as with --data.")
     arguments = parser.parse_args()
     name = "Dataset903_NearFar" if arguments.data is None else arguments.data.name
     raw, work = arguments.work / "raw" / name, arguments.work / "work"

@@ -53,7 +53,7 @@ class Arm:
     def name(self) -> str:
         """Tool, configuration, variant and budget."""
         job = {**OLDER, **self.first["job"]}
-        budget = f"{job['steps']} steps" if job["steps"] else f"{job['seconds'] / 60:.3g} min"
+        budget = f"{job['steps']} steps" if job["steps"] else f"{round(job['seconds'] / 60, 2):g} min"
         variant = f" ({job['variant']})" if job["variant"] else ""
         device = f", {self.first['gpu']}" if self.device != "cpu" else ""
         folds = " per fold" if job["folds"] else ""

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autocrossdim.commands.device_report import Row, Section
-from autocrossdim.commands.nnunet_network import is_installed, nnunet_network
 from autocrossdim.commands.plan_and_preprocess import plan_and_preprocess
 from autocrossdim.commands.plugins import MeasuresSteps, find_planner
 from autocrossdim.commands.train import train
@@ -22,6 +21,7 @@ from autocrossdim.inference.residence import Visiting
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.depthwise import DepthwiseConv3d
 from autocrossdim.records.history import read_history
+from autocrossdim.records.network import NO_ENCODER, NetworkPlan
 from autocrossdim.records.plan import GIGABYTE, Configuration, Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system import device as devices
@@ -325,26 +325,27 @@ def training(
 def prediction(results: Path, dataset: Path, plan: Plan, device: torch.device) -> tuple[list[Row], str]:
     """Segment one volume with each network: with and without mirroring, and moved to the device for every batch.
 
-    If nnunetv2 is installed, its network for the same patches takes the place of ours in the same sliding window.
+    nnU-Net's network for the same patches takes the place of ours in the same sliding window.
     """
     rows: list[Row] = []
     image = next((dataset / "imagesTr").iterdir())
     for name, configuration in plan.configurations.items():
-        layout = devices.memory_format_for(configuration.dims)
-        nnunet = nnunet_network(plan.network_plan(configuration)) if is_installed() else None
+        fields = plan.network_plan(configuration).model_dump() | {"kind": "plain", "encoder": NO_ENCODER}
+        nnunet = build_network(NetworkPlan.model_validate(fields), None).eval().to(device)
         for mirroring in (True, False):
             predictor = Predictor.load(results, fold=0, config=name, device=str(device), mirroring=mirroring)
             (model,) = predictor.models
             (network,) = model.networks
             rows.append(_speed(name, predictor, image))
-            if nnunet is not None:
-                model.networks = [nnunet.to(device).to(memory_format=layout)]
-                rows.append(_speed(f"nnU-Net's for {name}", predictor, image))
+            model.networks = [nnunet]
+            rows.append(_speed(f"nnU-Net's for {name}", predictor, image))
             if not mirroring:
                 model.networks = [Visiting(network.to(devices.CPU), device)]
                 rows.append({**_speed(name, predictor, image), "on the device": "for each batch"})
-    note = "Networks for which a GPU has no room are moved there for each batch."
-    return rows, note if is_installed() else f"{note} nnunetv2 is not installed, so its network was not measured."
+    return rows, (
+        "Networks for which a GPU has no room are moved there for each batch. nnU-Net's: a network with the layers of "
+        "its PlainConvUNet and the strides and kernels of our plan, in PyTorch's default memory format."
+    )
 
 
 def _speed(name: str, predictor: Predictor, image: Path) -> Row:

@@ -45,8 +45,8 @@ def doctor(
     about networks of realistic size. Without a GPU, the same is run on the CPU, and the results say so.
 
     Args:
-        device: Device to measure; if None, nothing is measured. The CPU takes the place of a type of GPU that the
-            machine lacks.
+        device: Device to measure; if None, nothing is measured. If the machine has no GPU of this type, the CPU is
+            measured instead.
         output: Markdown file for the measurements.
 
     Returns:
@@ -97,7 +97,7 @@ def _measured(name: str) -> "tuple[torch.device, str]":
         return choose_device(name), ""
     return CPU, (
         f"--device {name}: this machine has no such GPU that PyTorch can use. The same code runs on the CPU instead, "
-        "with tiny networks, which only shows that it works."
+        "with tiny networks, which only shows that the code works."
     )
 
 

@@ -110,9 +110,9 @@ def _probabilities(path: Path, labels: Labels, geometry: Geometry) -> np.ndarray
     with _opened(path) as content:
         values: np.ndarray = content["probabilities"]
         stored = Labels.model_validate_json(str(content["labels"])) if "labels" in content else labels
-    if (averaged := list(stored.foreground.items())) != (declared := list(labels.foreground.items())):
+    if (found := list(stored.foreground.items())) != (declared := list(labels.foreground.items())):
         raise UserError(
-            f"{path}: probabilities of the labels {_named(averaged)}, but dataset.json declares {_named(declared)}. "
+            f"{path}: probabilities of the labels {_named(found)}, but dataset.json declares {_named(declared)}. "
             "Use the dataset of these models, and models with the same labels."
         )
     if values.shape != shape or not np.issubdtype(values.dtype, np.floating):

@@ -142,7 +142,8 @@ def prove(name: str, strides: Axes, kernels: Axes) -> None:
     """Check an architecture with given strides and kernels: in 3D the values of its features, and their sizes.
 
     Values are those of the 2D encoder with the in-plane strides and kernels, on a volume that is constant along the new
-    axis. That axis is the second here, so that a layer that treats the first or the last two axes alike is noticed.
+    axis. That axis is the first, as in use, and the second, so that a layer that treats the first or the last two axes
+    alike is noticed.
 
     Args:
         name: timm's name of the architecture.
@@ -165,17 +166,16 @@ def _check_values(name: str, strides: Axes, kernels: Axes) -> None:
     with reproducible():
         model = create_timm(name, num_classes=0)
         perturb(model)
-        flat = Chain(copy.deepcopy(model), arch, _in_plane(strides), _in_plane(kernels)).eval()
-        volume = Chain(model, arch, _turned(strides), _turned(kernels), axis=1).eval()
         depth, *sides = (math.prod(along) for along in zip(*strides, strict=True))
         image = torch.randn(1, 3, *(2 * side for side in sides))
-        with torch.no_grad():
-            _check_runs(model, name, flat, image)
-        fault = find_fault(flat, volume, image, depth + 1, 1)
-    if fault:
-        raise UserError(
-            f"encoder {name}, {fault.layer or 'as a whole'}: the layer {fault.kind} {fault.reason}. {advice(flat)}"
-        )
+        for axis, ordered in ((1, _turned), (0, tuple)):
+            flat = Chain(copy.deepcopy(model), arch, _in_plane(strides), _in_plane(kernels)).eval()
+            volume = Chain(copy.deepcopy(model), arch, ordered(strides), ordered(kernels), axis=axis).eval()
+            with torch.no_grad():
+                _check_runs(model, name, flat, image)
+            if fault := find_fault(flat, volume, image, depth + 1, axis):
+                where = fault.layer or "as a whole"
+                raise UserError(f"encoder {name}, {where}: the layer {fault.kind} {fault.reason}. {advice(flat)}")
 
 
 def _check_runs(model: nn.Module, name: str, forward: Callable[[Tensor], object], image: Tensor) -> None:

@@ -55,7 +55,7 @@ def inflate(module: nn.Module, mode: Mode = "center", axis: int = 0, *, example:
         raise UserError(f"inflate: mode must be one of {', '.join(get_args(Mode))} and axis 0, 1 or 2.")
     source = copy.deepcopy(module)
     if not all_known(module):
-        _drop_head(source, _prove(module, example))
+        _drop_head(source, _prove(module, example, axis))
     trainable = {name: parameter.requires_grad for name, parameter in source.named_parameters()}
     twin = rebuild(source, 3, mode, axis)
     for name, requires_grad in trainable.items():
@@ -118,39 +118,41 @@ def _twin(module: nn.Module, name: str, spec: Spec) -> nn.Module:
     return module
 
 
-_proven: dict[int, list[str]] = {}
-"""By the signature of an architecture: the parts of its head, if the head has to be dropped."""
+_proven: dict[tuple[int, int], list[str]] = {}
+"""By the signature of an architecture and the new axis: the parts of its head, if the head has to be dropped."""
 
 
-def _prove(module: nn.Module, example: Tensor | None) -> list[str]:
+def _prove(module: nn.Module, example: Tensor | None, axis: int) -> list[str]:
     """Prove a module, if need be without its classification head; returns the names of the parts to drop.
 
     Raises:
         UserError: A layer that is no part of a head is wrong in 3D.
     """
-    signature = _signature(module)
-    if signature not in _proven:
+    key = _signature(module), axis
+    if key not in _proven:
         rebuild(copy.deepcopy(module), 3, "center")  # names layers that are refused, before any input is tried
         head: list[str] = []
         with reproducible():
             flat = copy.deepcopy(module).float().cpu().eval()
             perturb(flat)
             image, depth = _probe(flat, example)
-            fault = _fault(flat, image, depth)
-            if fault and hasattr(flat, "forward_features"):
-                head = _parts_of_head(flat.float(), image)  # the comparison may have left it in double precision
-                _drop_head(flat, head)
-                fault = _fault(flat, image, depth) if head else fault
-        if fault:
-            where = fault.layer or "the module"
-            raise UserError(f"cannot inflate {where}: the layer {fault.kind} {fault.reason}. {advice(module)}")
-        _proven[signature] = head
-    return _proven[signature]
+            for tried in dict.fromkeys((1, axis)):  # 1 because of `find_fault`
+                fault = _fault(flat, image, depth, tried)
+                if fault and not head and hasattr(flat, "forward_features"):
+                    head = _parts_of_head(flat, image)
+                    _drop_head(flat, head)
+                    fault = _fault(flat, image, depth, tried) if head else fault
+                if fault:
+                    where = fault.layer or "the module"
+                    raise UserError(f"cannot inflate {where}: the layer {fault.kind} {fault.reason}. {advice(module)}")
+        _proven[key] = head
+    return _proven[key]
 
 
-def _fault(flat: nn.Module, image: Tensor, depth: int) -> Fault | None:
-    volume = rebuild(copy.deepcopy(flat), 3, "center", 1).eval()
-    return find_fault(flat, volume, image, depth, 1)
+def _fault(flat: nn.Module, image: Tensor, depth: int, axis: int) -> Fault | None:
+    """Return the first layer that is wrong with a new axis; the comparison changes copies of the module."""
+    volume = rebuild(copy.deepcopy(flat), 3, "center", axis).eval()
+    return find_fault(copy.deepcopy(flat), volume, image, depth, axis)
 
 
 def _parts_of_head(model: Any, image: Tensor) -> list[str]:

@@ -342,13 +342,13 @@ class Plan(Concise, BaseModel):
             "orientation": (self.orientation, other.orientation),
             "axis order": (self.transpose, other.transpose),
         }
-        found = [name for name, (own, foreign) in named.items() if own != foreign]
+        found = [name for name, (this, that) in named.items() if this != that]
         stages = [stage for name in configurations if (stage := self._stage_of(name)) is not None]
         for name in dict.fromkeys([*configurations, *stages]):
-            own, foreign = self._find(name), other._find(name)
-            if own is None or foreign is None:
+            this, that = self._find(name), other._find(name)
+            if this is None or that is None:
                 found.append(f"configuration {name} (in one plan only)")
-            elif different := own.differing_fields(foreign):
+            elif different := this.differing_fields(that):
                 found.append(f"configuration {name} ({', '.join(different)})")
         return found
 

@@ -87,8 +87,7 @@ def require_training(device: torch.device) -> None:
 def count(kind: str) -> int:
     """Return the number of usable devices of a type."""
     module: Any = torch.get_device_module(kind)
-    usable = getattr(module, "is_available", lambda: True)()  # torch.mps has had it since torch 2.6
-    return int(module.device_count()) if usable else 0
+    return int(module.device_count()) if module.is_available() else 0
 
 
 def gpus() -> list[torch.device]:

@@ -53,11 +53,13 @@ def test_a_device_is_measured_from_networks_to_prediction(tmp_path: Path, comman
     assert all(row[column] > 0 for row in depthwise for column in row if column.endswith("(ms)"))
     assert all(0 <= row["share waiting for data"] <= 1 and row["devices"] == 1 for row in training)
     assert all(row["voxels per second"] > 0 for row in prediction)
-    ours = [row for row in prediction if "nnU-Net" not in row["network"]]  # its network, where it is installed
-    assert [(row["mirroring"], row["on the device"]) for row in ours] == 2 * [
-        ("yes", "throughout"),
-        ("no", "throughout"),
-        ("no", "for each batch"),
+    of_dx = [row for row in prediction if "dx" in row["network"]]
+    assert [(row["network"], row["mirroring"], row["on the device"]) for row in of_dx] == [
+        ("dx", "yes", "throughout"),
+        ("nnU-Net's for dx", "yes", "throughout"),
+        ("dx", "no", "throughout"),
+        ("nnU-Net's for dx", "no", "throughout"),
+        ("dx", "no", "for each batch"),
     ]
     written = file.read_text(encoding="utf-8")
     assert all(f"## {title}" in written for title in [*tables, "Defaults"])

@@ -1,3 +1,5 @@
+"""`run`: what it refuses before it starts; whole runs are among the tests of the command line."""
+
 from collections.abc import Callable
 from pathlib import Path
 

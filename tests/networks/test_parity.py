@@ -67,10 +67,31 @@ RARE = {
 }
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("name", RARE)
-def test_layers_of_torch_that_are_wrong_in_3d_with_these_options_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match="cannot inflate"):
-        inflate(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), RARE[name]()))
+def test_layers_of_torch_that_are_wrong_in_3d_with_these_options_are_refused(name: str, axis: int) -> None:
+    where = "the module: the layer Sequential gives" if "indices" in name else "1"  # its output is a tuple
+    with pytest.raises(UserError, match=f"cannot inflate {where}"):
+        inflate(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), RARE[name]()), axis=axis)
+
+
+class Weighted(nn.Module):
+    """Softmax along an axis of the image, as a function."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.softmax(self.dim)
+
+
+@pytest.mark.parametrize(
+    ("layer", "axis"), [(nn.Softmax(dim=-1), 2), (nn.GLU(), 2), (Weighted(2), 0), (Weighted(-1), 2)]
+)
+def test_what_is_wrong_along_the_new_axis_alone_is_refused(layer: nn.Module, axis: int) -> None:
+    with pytest.raises(UserError, match="cannot inflate 1"):
+        inflate(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), layer), axis=axis)
 
 
 def test_layers_that_are_right_along_their_axis_are_accepted() -> None:
@@ -108,10 +129,10 @@ def test_the_proof_runs_once_for_an_architecture_and_leaves_random_numbers_as_th
     state = torch.get_rng_state()
     for model in models:
         inflate(model)
-    assert len(proofs) == 2
+    assert len(proofs) == 2 * 2  # two architectures, along two axes
     assert torch.equal(torch.get_rng_state(), state)
     inflate(timm.create_model("test_resnet"))  # every layer is known
-    assert len(proofs) == 2
+    assert len(proofs) == 4
 
 
 @pytest.mark.parametrize("wrapper", ["list", "hook", "dict"])

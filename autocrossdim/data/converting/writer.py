@@ -77,7 +77,7 @@ def write_dataset(
         processes: Worker processes, each of which holds one case in memory.
 
     Raises:
-        UserError: The source has faults; the message lists all of them, and nothing was written. Or another process
+        UserError: The source has faults (the message lists all of them, and nothing was written), or another process
             writes to the directory.
     """
     faults = [*description.faults, *_structure(description), *_foreign(description, output)]
@@ -88,12 +88,11 @@ def write_dataset(
     found = map_cases(partial(_examine, common), due, processes, "Checking cases")
     faults += [fault for each in found for fault in each.faults] + _mixed(due, found)
     faults = list(dict.fromkeys(faults))  # a label that cannot be read was tried twice
-    if faults:
-        raise UserError(f"{counted(len(faults), 'problem')} found, nothing was converted.\n" + "\n".join(faults))
-
+    _refuse(faults)
     warnings = [warning for each in found for warning in each.warnings]
     warnings += [*_overlaps(due, found), *_assumed_orientations(due, found)]
     with locked(output / LOCK, output):
+        _refuse(_foreign(description, output))  # by another process, while this one was reading
         for folder in (RECORDS, "imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             if folder.endswith("Ts") and not (output / folder).is_dir():
                 continue
@@ -115,6 +114,12 @@ def write_dataset(
         warnings=[*description.warnings, *warnings],
         patients_unknown=not description.has_groups and "groups" not in content,
     )
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    """Raise an error that lists the faults, if there are any."""
+    if faults:
+        raise UserError(f"{counted(len(faults), 'problem')} found, nothing was converted.\n" + "\n".join(faults))
 
 
 def _structure(description: Description) -> list[str]:

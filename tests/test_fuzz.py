@@ -339,6 +339,7 @@ def test_mangled_checkpoints(model: Path, checkpoint: Path) -> None:
     assert np.mean(loaded) < 0.5, "mangling hardly harms"
 
 
+@pytest.mark.slow
 def test_checkpoints_with_other_contents(model: Path, checkpoint: Path) -> None:
     sound = torch.load(checkpoint, weights_only=True)
     stem = "encoder.conv_stem.weight"

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 QUICK = ["--epochs", "1", "--set", "steps_per_epoch=2", "--set", "validation_batches=1", "--set", "workers=0"]
 
 
+@pytest.mark.slow
 def test_a_unet_is_planned_trained_compared_exported_and_applied(
     make_dataset: Callable[..., Path], tmp_path: Path, succeed: Callable[..., str], command: Callable[..., object]
 ) -> None:

@@ -171,6 +171,7 @@ def test_without_resampling_every_voxel_is_segmented_exactly(
     labels=st.sampled_from([CLASSES, REGIONS]),
     kinds=st.sampled_from([(2,), (3,), (2, 3)]),
 )
+@pytest.mark.slow
 def test_with_resampling_smooth_labels_are_recovered_by_each_network_and_by_both(
     make_plan: Callable[..., Any], tmp_path: Path, seed: int, shape: Any, zoom: Any, transpose: Any, labels: Labels,
     kinds: tuple[int, ...],

@@ -57,6 +57,7 @@ def test_false_alarms_in_cases_without_labels_count():
     assert find_crossing(RATIOS, false_alarms, [str(case) for case in range(10)]).signs == (1,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [-0.5, -0.2])
 def test_the_interval_is_not_rounded_to_the_ratios_at_which_the_line_is_examined(monkeypatch, slope):
     exact = differences(2.53, slope=slope, noise=0.005)

@@ -81,7 +81,7 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
     assert_same_run(expected, train(work=interrupted, **settings))
 
 
-@pytest.mark.parametrize("request_to_stop", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("request_to_stop", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_request_to_stop_is_followed_by_a_checkpoint_and_resumed_bitwise(
     another_work: Callable[[str], Path], train: Train, monkeypatch: pytest.MonkeyPatch, request_to_stop: signal.Signals
 ) -> None:

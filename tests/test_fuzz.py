@@ -244,6 +244,7 @@ def mutated(plan: dict[str, Any], chance: random.Random) -> dict[str, Any]:
     return plan
 
 
+@pytest.mark.slow
 def test_mutated_plans(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
     """What is read can also be built and used."""
     chance = random.Random(0)

@@ -167,6 +167,7 @@ def test_the_planted_values_are_in_the_source(tmp_path: Path) -> None:
         assert all(value.encode() in file.read_bytes() for value in (*PLANTED.values(), STUDY))
 
 
+@pytest.mark.slow
 def test_nothing_of_the_dicom_headers_is_in_any_output(outcome: Outcome) -> None:
     assert {file.suffix for file in outcome.outputs} >= {".json", ".gz", ".html", ".acd", ".npz", ".csv", ".b2nd"}
     found = {

@@ -22,6 +22,8 @@ LITTLE = ["--epochs", "1", "--weights", "random", "--set", "steps_per_epoch=1", 
 PLANNED = ["--memory", "2", "--no-trial", "--encoder", "test_efficientnet"]
 SEPARATELY = {"study"}  # trains networks of its own; see test_study.py
 
+pytestmark = pytest.mark.slow  # a whole run, and every command after it
+
 
 class Finished(NamedTuple):
     """A dataset with everything that `run` and `predict` write."""

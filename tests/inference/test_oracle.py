@@ -141,6 +141,7 @@ def oracle_of(*plans: Any, mirroring: bool = False) -> Predictor:
     patch=st.tuples(*[st.integers(1, 8)] * 3),
     mirroring=st.booleans(),
 )
+@pytest.mark.slow
 def test_without_resampling_every_voxel_is_segmented_exactly(
     make_plan: Callable[..., Any], tmp_path: Path, seed: int, shape: Any, spacing: Any, transpose: Any, dims: int,
     slices: int, labels: Labels, ending: str, patch: Any, mirroring: bool,

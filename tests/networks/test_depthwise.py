@@ -142,6 +142,7 @@ def test_shapes_are_known_without_arithmetic() -> None:
     assert by_weight.shape == fast.weight.shape
 
 
+@pytest.mark.slow
 def test_it_compiles() -> None:
     plain, fast = pair(3, 1, 1)
     x = torch.randn(2, CHANNELS, 5, 6, 7)

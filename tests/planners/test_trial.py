@@ -35,6 +35,7 @@ def network(**changes: Any) -> NetworkPlan:
     return NetworkPlan.model_validate({**PLAN.model_dump(), **three_axes, **changes})
 
 
+@pytest.mark.slow
 def test_a_step_runs_in_a_separate_process() -> None:
     outcome = attempt(Trial(network=PLAN, patch=(32, 32), batch=2, mixed=False))
     assert outcome.fits

@@ -54,6 +54,7 @@ def test_bars_on_a_terminal_of_80_columns(
     assert len(fold) <= 80
 
 
+@pytest.mark.slow
 def test_training_is_bitwise_the_same_with_bars(
     another_work: Callable[[str], Path],
     train: Callable[..., FoldFolder],

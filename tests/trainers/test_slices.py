@@ -70,6 +70,7 @@ def test_dx_starts_from_all_weights_of_its_2d_counterpart(
     assert "dx_slices" not in capfd.readouterr().err, "a complete fold needs no 2D counterpart"
 
 
+@pytest.mark.slow
 def test_a_restart_trains_both_networks_again(train: Callable[..., FoldFolder]) -> None:
     folder = train(slices_first=True)
     before = {file: file.stat().st_mtime_ns for file in (folder.latest, folder.slices.latest)}

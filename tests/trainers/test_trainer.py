@@ -385,6 +385,7 @@ def test_unavailable_weights_are_an_error_and_nothing_is_trained(
 
 
 @pytest.mark.skipif(not REAL_WEIGHTS.exists(), reason="the real weights are not beside this checkout")
+@pytest.mark.slow
 def test_real_weights_are_loaded_and_reported(
     planned: tuple[Path, Path], tmp_path: Path, train: Train, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -325,7 +326,7 @@ def training(
 def prediction(results: Path, dataset: Path, plan: Plan, device: torch.device) -> tuple[list[Row], str]:
     """Segment one volume with each network: with and without mirroring, and moved to the device for every batch.
 
-    nnU-Net's network for the same patches takes the place of ours in the same sliding window.
+    A network with nnU-Net's layers for the same patches takes the place of ours in the same sliding window.
     """
     rows: list[Row] = []
     image = next((dataset / "imagesTr").iterdir())
@@ -349,13 +350,16 @@ def prediction(results: Path, dataset: Path, plan: Plan, device: torch.device) -
 
 
 def _speed(name: str, predictor: Predictor, image: Path) -> Row:
-    """Return the row of a prediction, timed when it is repeated."""
-    predictor(image)
-    started = time.monotonic()
-    label = predictor(image).label
+    """Return the row of a prediction, timed when it is repeated; without a speed if the memory is too small."""
+    speed = None
+    with suppress(torch.OutOfMemoryError):
+        predictor(image)
+        started = time.monotonic()
+        voxels = predictor(image).label.size
+        speed = voxels / (time.monotonic() - started)
     return {
         "network": name,
         "mirroring": "yes" if predictor.mirroring else "no",
         "on the device": "throughout",
-        "voxels per second": label.size / (time.monotonic() - started),
+        "voxels per second": speed,
     }

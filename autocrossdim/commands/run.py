@@ -79,7 +79,7 @@ def run(
     from autocrossdim.commands.train import UNLABELLED, train
     from autocrossdim.system.console import say
 
-    settings, time_limit = assignments(set), seconds(max_time)  # other forms are reported before anything is done
+    settings, time_limit = assignments(set), seconds(max_time)  # reports text that cannot be read, before all else
     say("Step 1: verify, plan and preprocess.")
     plan_command(dataset, work=work, planner=planner, processes=processes, **options)
     project = Project.open(dataset, work=work)

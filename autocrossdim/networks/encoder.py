@@ -168,11 +168,11 @@ def _check_values(name: str, strides: Axes, kernels: Axes) -> None:
         perturb(model)
         depth, *sides = (math.prod(along) for along in zip(*strides, strict=True))
         image = torch.randn(1, 3, *(2 * side for side in sides))
+        flat = Chain(copy.deepcopy(model), arch, _in_plane(strides), _in_plane(kernels)).eval()
+        with torch.no_grad():
+            _check_runs(model, name, flat, image)
         for axis, ordered in ((1, _turned), (0, tuple)):
-            flat = Chain(copy.deepcopy(model), arch, _in_plane(strides), _in_plane(kernels)).eval()
             volume = Chain(copy.deepcopy(model), arch, ordered(strides), ordered(kernels), axis=axis).eval()
-            with torch.no_grad():
-                _check_runs(model, name, flat, image)
             if fault := find_fault(flat, volume, image, depth + 1, axis):
                 where = fault.layer or "as a whole"
                 raise UserError(f"encoder {name}, {where}: the layer {fault.kind} {fault.reason}. {advice(flat)}")

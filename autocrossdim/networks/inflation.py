@@ -150,9 +150,8 @@ def _prove(module: nn.Module, example: Tensor | None, axis: int) -> list[str]:
 
 
 def _fault(flat: nn.Module, image: Tensor, depth: int, axis: int) -> Fault | None:
-    """Return the first layer that is wrong with a new axis; the comparison changes copies of the module."""
     volume = rebuild(copy.deepcopy(flat), 3, "center", axis).eval()
-    return find_fault(copy.deepcopy(flat), volume, image, depth, axis)
+    return find_fault(flat, volume, image, depth, axis)
 
 
 def _parts_of_head(model: Any, image: Tensor) -> list[str]:

@@ -4,6 +4,7 @@ The features of the two are compared at every output. If they differ, both run a
 the first layer that got the right input and did not give the right output.
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -74,8 +75,8 @@ def find_fault(flat: nn.Module, volume: nn.Module, image: Tensor, depth: int, ax
     """Compare a 2D module and its 3D twin, both in evaluation mode.
 
     Args:
-        flat: The 2D module.
-        volume: Its twin by `center`, with the same names of layers.
+        flat: The 2D module, which stays as it is.
+        volume: Its twin by `center`, with the same names of layers. Its weights are changed.
         image: Input of the 2D module, (B, C, H, W).
         depth: Extent of the volume along the new axis, in voxels.
         axis: New spatial axis of the volume. With 1, a layer that reduces or pads only the first two or the last two
@@ -85,6 +86,7 @@ def find_fault(flat: nn.Module, volume: nn.Module, image: Tensor, depth: int, ax
         The first layer that is wrong; None if all outputs agree.
     """
     cube = image.unsqueeze(2 + axis).repeat_interleave(depth, 2 + axis)
+    flat = copy.deepcopy(flat)
     if not _agree(flat, volume, image, cube, axis):
         return _locate(flat, volume, image, cube, axis)
     # The few hidden units of a channel attention may all be off, so that nothing after them is tested. Negated weights

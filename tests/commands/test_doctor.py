@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from autocrossdim.commands.device_check import _section
+from autocrossdim.commands.device_check import _section, _speed
 from autocrossdim.commands.device_report import DeviceReport, Section, defaults
 from autocrossdim.commands.doctor import doctor
 from autocrossdim.system.errors import Interrupted, UserError
@@ -89,6 +89,15 @@ def test_a_gpu_beside_others_that_does_not_exist_is_an_error(name: str, monkeypa
     monkeypatch.setattr("autocrossdim.commands.doctor._findings", list)
     with pytest.raises(UserError, match=f"--device {name}"):
         doctor(device=name)
+
+
+def test_a_network_that_needs_too_much_memory_has_no_speed() -> None:
+    def fail(_: Path) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    fail.mirroring = True  # type: ignore[attr-defined]
+    row = _speed("nnU-Net's for dx", fail, Path("image.nii.gz"))  # type: ignore[arg-type]
+    assert (row["network"], row["voxels per second"]) == ("nnU-Net's for dx", None)
 
 
 def test_a_table_that_cannot_be_measured_does_not_hide_the_others() -> None:

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,6 +200,27 @@ def test_a_full_disk_is_not_taken_for_a_source_that_cannot_be_read(
     monkeypatch.setattr("shutil.copyfile", full)
     with pytest.raises(UserError, match=r"out/imagesTr/c0_0000\.nii\.gz: cannot be written \(the disk is full\)"):
         autocrossdim.convert(source, tmp_path / "out", processes=1)
+
+
+def test_a_dataset_that_was_converted_while_this_one_was_read_is_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, examine = tmp_path / "out", writer._examine
+
+    def meanwhile(*arguments: Any) -> Any:
+        if not output.exists():
+            monkeypatch.setattr(writer, "_examine", examine)
+            for part in ("images", "labels"):
+                shutil.copytree(source / part, tmp_path / "others" / part)
+                (tmp_path / "others" / part / "c0.nii.gz").rename(tmp_path / "others" / part / "other.nii.gz")
+            autocrossdim.convert(tmp_path / "others", output, processes=1)
+        return examine(*arguments)
+
+    monkeypatch.setattr(writer, "_examine", meanwhile)
+    with pytest.raises(UserError, match="nothing was converted"):
+        autocrossdim.convert(source, output, processes=1)
+    assert (output / "labelsTr" / "other.nii.gz").exists()
+    assert not (output / "labelsTr" / "c0.nii.gz").exists()
 
 
 def test_a_dataset_that_another_process_writes_is_refused(

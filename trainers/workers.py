@@ -1,11 +1,11 @@
 """Worker processes that prepare batches, and the errors they end with."""
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import Process, active_children
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
 from threading import Thread
 
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
@@ -36,23 +36,42 @@ def batches(loader: PatchLoader, workers: int) -> Iterator[Iterator[Batch]]:
     with interrupts_blocked():
         augmenter.restart()  # starts the workers
     started = [child for child in active_children() if child not in others]
-    watch = Thread(target=_abort_when_one_ends, args=(started, augmenter.abort_event), daemon=True)
+    watch = Thread(target=_abort_when_one_ends, args=(started, augmenter), daemon=True)
     watch.start()
     try:
-        yield _checked(_from_workers(augmenter, started))
+        with _without_traceback_of(augmenter.pin_memory_thread):
+            yield _checked(_from_workers(augmenter, started))
     finally:
         # batchgenerators offers no public way of ending workers at a definite time.
         augmenter._finish(timeout=SECONDS_TO_END)
         watch.join()
 
 
-def _abort_when_one_ends(workers: list[Process], abort: Event) -> None:
+@contextmanager
+def _without_traceback_of(thread: Thread) -> Iterator[None]:
+    """Hide the error with which the thread of batchgenerators ends if a worker ends: `next` reports it."""
+    shown = threading.excepthook
+    threading.excepthook = lambda error: None if error.thread is thread else shown(error)
+    try:
+        yield
+    finally:
+        threading.excepthook = shown
+
+
+def _abort_when_one_ends(workers: list[Process], augmenter: MultiThreadedAugmenter) -> None:
     """Make `next` fail as soon as a worker has ended.
 
-    batchgenerators does so itself, except while it reads an incomplete batch of a killed worker, which never ends.
+    batchgenerators does so itself, except while it reads an incomplete batch of a killed worker. That would never end,
+    because other processes could still write the rest. So all workers are killed, and this process cannot write either.
     """
     wait([worker.sentinel for worker in workers])
-    abort.set()
+    augmenter.abort_event.set()
+    if any(worker.exitcode for worker in workers):
+        for worker in workers:
+            worker.kill()
+            worker.join()
+        for queue in augmenter._queues:
+            queue._writer.close()
 
 
 def _from_workers(augmenter: MultiThreadedAugmenter, workers: Sequence[BaseProcess]) -> Iterator[Batch | Exception]:

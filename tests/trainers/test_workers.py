@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 
 from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.plan import Plan
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
-from trainers.loader import PatchLoader
+from trainers.loader import Batch, PatchLoader
 from trainers.settings import Settings
 from trainers.workers import batches
 
@@ -55,8 +56,6 @@ def test_a_worker_says_which_case_is_damaged(
     assert time.monotonic() - started < 10
 
 
-# The thread of batchgenerators ends with an exception of its own, which nothing catches.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_killed_worker_ends_the_run_and_no_process_is_left(make_loader: Callable[..., PatchLoader]) -> None:
     with batches(make_loader(2), 2) as delivered:
         next(delivered)
@@ -67,6 +66,34 @@ def test_a_killed_worker_ends_the_run_and_no_process_is_left(make_loader: Callab
             for _ in range(200):
                 next(delivered)
     assert not any(worker.is_alive() for worker in workers)
+
+
+class LargeBatches(SlimDataLoaderBase):
+    """Batches that no pipe can hold, so that a worker is always writing one."""
+
+    def __init__(self) -> None:
+        super().__init__(None, 1, 1)
+
+    def generate_train_batch(self) -> Batch:
+        return Batch(np.zeros((1, 1, 2**21), np.float32), np.zeros((1, 2**21), np.int16), ["case"])
+
+
+def test_a_worker_that_is_killed_while_it_writes_a_batch_ends_the_run() -> None:
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("hangs"))
+    signal.alarm(20)
+    try:
+        with batches(LargeBatches(), 1) as delivered:  # type: ignore[arg-type]
+            next(delivered)
+            (worker,) = active_children()
+            time.sleep(1)  # until as many batches as may be kept are kept, and the next one is being written
+            os.kill(worker.pid or 0, signal.SIGKILL)
+            time.sleep(0.5)  # until its end was noticed
+            with pytest.raises(UserError, match="was killed"):
+                for _ in range(200):
+                    next(delivered)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_ctrl_c_leaves_no_process(make_loader: Callable[..., PatchLoader]) -> None:

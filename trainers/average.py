@@ -1,8 +1,10 @@
 """The running average of the weights over the last part of training, with which cases are segmented."""
 
 import copy
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from autocrossdim.networks.base import SegmentationNetwork
 
@@ -22,17 +24,46 @@ class Average:
     def __init__(self, network: SegmentationNetwork, width: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.gamma = gamma_of(width)
+        self._tensors: _Tensors | None = None
 
     @torch.no_grad()
     def update(self, network: SegmentationNetwork, step: int) -> None:
-        """Move the average towards the weights of `network` after its step number `step`, counted from 1."""
+        """Move the average towards the weights of `network` after its step number `step`, counted from 1.
+
+        Args:
+            network: The trained network, on its device; the same one in every call.
+            step: Number of steps that were taken.
+        """
         towards = 1 - (1 - 1 / step) ** (self.gamma + 1)
-        average, newest = self.network.state_dict(), network.state_dict()
-        floats = [name for name, value in average.items() if value.is_floating_point()]
-        torch._foreach_lerp_([average[name] for name in floats], [newest[name] for name in floats], towards)
-        counts = [name for name in average if name not in set(floats)]
+        if self._tensors is None:
+            self._tensors = _Tensors.of(self.network, network)
+        averages, newest, counts, newest_counts = self._tensors
+        torch._foreach_lerp_(averages, newest, towards)
         if counts:
-            torch._foreach_copy_([average[name] for name in counts], [newest[name] for name in counts])
+            torch._foreach_copy_(counts, newest_counts)
+
+
+class _Tensors(NamedTuple):
+    """Tensors of both networks, in the same order. Listing them takes milliseconds, for which a GPU would wait.
+
+    Attributes:
+        averages: Averages of weights and statistics.
+        newest: The trained ones.
+        counts: Integers, which are copied, in the averaged network.
+        newest_counts: The same in the trained network.
+    """
+
+    averages: list[Tensor]
+    newest: list[Tensor]
+    counts: list[Tensor]
+    newest_counts: list[Tensor]
+
+    @classmethod
+    def of(cls, averaged: SegmentationNetwork, trained: SegmentationNetwork) -> "_Tensors":
+        pairs = list(zip(averaged.state_dict().values(), trained.state_dict().values(), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        return cls(*([pair[side] for pair in part] for part in (floats, counts) for side in (0, 1)))
 
 
 def gamma_of(width: float) -> float:

@@ -41,3 +41,15 @@ def test_batch_norm_statistics_are_averaged_and_counters_copied() -> None:
     assert averaged["pre.norm.num_batches_tracked"] == 3
     assert not torch.equal(averaged["pre.norm.running_var"], newest["pre.norm.running_var"])
     assert not average.network.training
+
+
+def test_weights_that_were_loaded_are_averaged_too() -> None:
+    network, other = build_network(PLAN, None), build_network(PLAN, None)
+    average = Average(network, 0.05)
+    average.update(network, 1)
+    network.load_state_dict(other.state_dict())
+    average.network.load_state_dict(other.state_dict())
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, 2.0)
+    average.update(network, 1)  # the first step counts alone
+    assert all((parameter == 2).all() for parameter in average.network.parameters())

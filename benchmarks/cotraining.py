@@ -109,13 +109,13 @@ class Networks:
                 torch.manual_seed(dx.settings.seed + step)
                 taught: list[list[tuple[Tensor, Tensor]]] = [[]] * (1 + OMNIA_STEPS)
                 if scans is not None and step >= START * steps:
-                    clean, changed = next(scans).unlabelled(self.fabric.device)
+                    clean, changed = next(scans).tensors
                     taught = self._taught(clean, changed)
                 factor = learning_rate_factor(step / steps, dx.settings.warmup)
-                self._step(dx, self.dx, factor, step + 1, [next(volumes).to(self.fabric.device), *taught[0]])
+                self._step(dx, self.dx, factor, step + 1, [next(volumes).tensors, *taught[0]])
                 for part in range(OMNIA_STEPS):
                     number = step * OMNIA_STEPS + part + 1
-                    batches = [next(slices).to(self.fabric.device), *taught[1 + part]]
+                    batches = [next(slices).tensors, *taught[1 + part]]
                     self._step(omnia, self.omnia, factor, number, batches)
 
     def _taught(self, clean: Tensor, changed: Tensor) -> list[list[tuple[Tensor, Tensor]]]:

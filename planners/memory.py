@@ -115,7 +115,8 @@ class StepMemory:
     def training(self, patch: tuple[int, ...], batch: int) -> int:
         """Return the peak memory of a training step in bytes.
 
-        It includes the weights, their average, the optimiser's moments, the batch, and forward and backward pass.
+        It includes the weights, their average, the optimiser's moments, the batch, forward and backward pass, and on a
+        GPU the next batch, which is copied there during the step.
 
         Args:
             patch: Patch size in voxels.
@@ -124,7 +125,8 @@ class StepMemory:
         peak: float = self.training_peak(patch, FEW)
         if batch != FEW:
             peak += (self.training_peak(patch, MORE) - peak) * (batch - FEW) / (MORE - FEW)
-        return int(self.fixed_bytes + self.overhead * peak)
+        ahead = sum(tensor.nbytes for tensor in self._batch(patch, batch)) if self.mixed else 0
+        return int(self.fixed_bytes + ahead + self.overhead * peak)
 
     def inference(self, patch: tuple[int, ...], batch: int) -> int:
         """Return the peak memory in bytes of predicting `batch` tiles at once, without accumulators."""
@@ -162,11 +164,14 @@ class StepMemory:
         self.network.zero_grad(set_to_none=True)
 
     def _step(self, patch: tuple[int, ...], batch: int) -> None:
-        target_shape = (batch, self.plan.num_outputs, *patch) if self.regions else (batch, *patch)
-        target = torch.empty(target_shape, dtype=torch.int64, device="meta")
         with self._precision():
-            training_step(self.network.train(), self.loss, self.optimizer, [(self._image(patch, batch), target)])
+            training_step(self.network.train(), self.loss, self.optimizer, [self._batch(patch, batch)])
         self.network.zero_grad(set_to_none=True)
+
+    def _batch(self, patch: tuple[int, ...], batch: int) -> tuple[Tensor, Tensor]:
+        """Return the data and target of a training step, without values."""
+        target_shape = (batch, self.plan.num_outputs, *patch) if self.regions else (batch, *patch)
+        return self._image(patch, batch), torch.empty(target_shape, dtype=torch.int64, device="meta")
 
 
 def step_memory(plan: NetworkPlan, *, mixed: bool, regions: bool) -> StepMemory:

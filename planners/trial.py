@@ -150,9 +150,10 @@ def run_here(trial: Trial) -> Outcome:
         image = torch.randn(image_shape, device=device).contiguous(memory_format=layout)
         highest = 2 if trial.regions else trial.network.num_outputs
         target = torch.randint(highest, (trial.batch, *outputs, *trial.patch), device=device)
-        for _ in range(STEPS):
+        batches = [(image, target), (image.clone(), target.clone())]  # training also holds the next one
+        for step in range(STEPS):
             started = time.monotonic()
-            training_step(model, loss, optimizer, [(image, target)], engine=fabric)
+            training_step(model, loss, optimizer, [batches[step % 2]], engine=fabric)
             torch._foreach_lerp_(average, weights, 0.1)
             synchronize(device)
             times.append(time.monotonic() - started)

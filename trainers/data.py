@@ -1,7 +1,7 @@
 """The batches of a run: training patches, unlabelled patches, and fixed validation patches."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from typing import Any
 
 from autocrossdim.records.run_state import RunState
@@ -9,14 +9,16 @@ from autocrossdim.system.lightning import Fabric
 from autocrossdim.system.processes import default_processes, processes_here
 from trainers.distilled import DistilledCases, names_to_draw
 from trainers.loader import Batch, PatchLoader
+from trainers.prefetch import Placed, placed
 from trainers.run import Run
 from trainers.workers import batches
 
 VALIDATION_SEED_OFFSET = 1_000_003  # validation patches come from another random stream than training patches
 
 
-def training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Batch]]:
-    """Return the training batches from the next step on, this process's share of each."""
+@contextmanager
+def training_batches(run: Run, state: RunState, fabric: Fabric) -> Iterator[Iterator[Placed]]:
+    """Yield the training batches from the next step on, this process's share of each, on its device."""
     task, workers = run.task, number_of_workers(run)
     is_distilled = task.soft_labels is not None
     loader = PatchLoader(
@@ -30,11 +32,13 @@ def training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractConte
         workers=max(1, workers),
         share=slice(fabric.global_rank, None, fabric.world_size),
     )
-    return batches(loader, workers)
+    with batches(loader, workers) as drawn, placed(drawn, fabric.device, Batch.to) as ready:
+        yield ready
 
 
-def unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Batch]]:
-    """Return the batches of unlabelled scans from the next one on, this process's share of each."""
+@contextmanager
+def unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> Iterator[Iterator[Placed]]:
+    """Yield the batches of unlabelled scans from the next one on, this process's share of each, on its device."""
     assert run.task.unlabelled is not None
     workers = number_of_workers(run)
     loader = PatchLoader(
@@ -48,7 +52,8 @@ def unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractCon
         share=slice(fabric.global_rank, None, fabric.world_size),
         unlabelled=True,
     )
-    return batches(loader, workers)
+    with batches(loader, workers) as drawn, placed(drawn, fabric.device, Batch.unlabelled) as ready:
+        yield ready
 
 
 def validation_batches(run: Run) -> list[Batch]:

@@ -22,9 +22,9 @@ from trainers.display import Display
 from trainers.distributed import SyncedBatchNorm
 from trainers.history import History, epoch_line
 from trainers.learner import Learner, environment
-from trainers.loader import Batch
 from trainers.losses import Losses
 from trainers.monitor import monitor_for
+from trainers.prefetch import Placed
 from trainers.pseudo_dice import Scores, score
 from trainers.resume import split_of, state_of
 from trainers.run import Run
@@ -154,7 +154,7 @@ def _ends_epoch(steps: int, state: RunState, settings: Settings) -> bool:
     return steps >= settings.steps_per_epoch or (steps > 0 and progress(state, settings) >= 1)
 
 
-def _step(run: Run, learner: Learner, fabric: Fabric, batches: Sequence[Batch], scans: Batch | None) -> Tensor:
+def _step(run: Run, learner: Learner, fabric: Fabric, batches: Sequence[Placed], scans: Placed | None) -> Tensor:
     """Change the weights once, and return the mean loss of the labelled batches, shape ().
 
     Args:
@@ -164,10 +164,10 @@ def _step(run: Run, learner: Learner, fabric: Fabric, batches: Sequence[Batch], 
         batches: Labelled batches, whose gradients are averaged.
         scans: Batch of unlabelled scans; None if the step does not use them.
     """
-    pairs = [batch.to(fabric.device) for batch in batches]
+    pairs = [batch.tensors for batch in batches]
     weights = [1 / len(batches)] * len(batches)
     if scans is not None:
-        clean, changed = scans.unlabelled(fabric.device)
+        clean, changed = scans.tensors
         with fabric.autocast():
             pairs.append(pseudo_labelled(learner.evaluated, clean, changed, regions=run.task.plan.labels.has_regions))
         weights.append(run.settings.unlabelled)

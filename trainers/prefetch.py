@@ -1,0 +1,106 @@
+"""Batches on the device of training, on a GPU one ahead: the next one is copied while the GPU computes a step."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autocrossdim.system.device import BACKENDS
+from trainers.loader import Batch
+
+Tensors = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A batch on a device.
+
+    Attributes:
+        tensors: Data and target; of unlabelled scans, the patches before and after their intensities were changed.
+        names: Cases that the patches are from.
+    """
+
+    tensors: Tensors
+    names: list[str]
+
+
+@contextmanager
+def placed(
+    batches: Iterator[Batch], device: torch.device, place: Callable[[Batch, torch.device], Tensors]
+) -> Iterator[Iterator[Placed]]:
+    """Yield the iterator over batches on a device.
+
+    Args:
+        batches: Batches in the memory of the CPU.
+        device: Device of training.
+        place: Returns a batch on a device, such as `Batch.to`.
+    """
+    if not BACKENDS[device.type].asynchronous:
+        yield (Placed(place(batch, device), batch.names) for batch in batches)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
+        yield _Prefetched(batches, device, place, thread)
+
+
+class _Prefetched:
+    """Iterates over batches on a GPU; a thread pins and copies the next one, in a stream of its own.
+
+    torch reuses the memory of a tensor as soon as nothing refers to it, in the stream in which it was allocated: here
+    that of the copies, while the computation may still read it. Hence a copy waits for what was queued before it was
+    asked for, and each batch is referred to until then. (`Tensor.record_stream` would do as well, but the memory of
+    all batches of steps that are queued would be held.)
+
+    Args:
+        batches: Batches in the memory of the CPU.
+        device: The GPU.
+        place: Returns a batch on a device.
+        thread: One thread, which fetches and copies.
+    """
+
+    def __init__(
+        self,
+        batches: Iterator[Batch],
+        device: torch.device,
+        place: Callable[[Batch, torch.device], Tensors],
+        thread: ThreadPoolExecutor,
+    ) -> None:
+        self.batches, self.device, self.place, self.thread = batches, device, place, thread
+        self.module: Any = torch.get_device_module(device)
+        self.stream = self.module.Stream(device)
+        self._next: Future[tuple[Placed, Any]] | None = None
+        self._held: Placed | None = None
+
+    def __iter__(self) -> "_Prefetched":
+        return self
+
+    def __next__(self) -> Placed:
+        self._next = self._next or self._ask()
+        batch, copied = self._next.result()
+        self._next = self._ask()
+        self._held = batch  # releases the one before; only the copy that was just asked for can take its memory
+        self._computation.wait_event(copied)
+        return batch
+
+    @property
+    def _computation(self) -> Any:
+        """The stream in which steps are computed."""
+        return self.module.current_stream(self.device)
+
+    def _ask(self) -> "Future[tuple[Placed, Any]]":
+        """Ask the thread for the next batch."""
+        return self.thread.submit(self._fetch, self._computation.record_event())
+
+    def _fetch(self, queued: Any) -> tuple[Placed, Any]:
+        """Return the next batch on the device, and the event that its copy has ended.
+
+        Args:
+            queued: Event after which the memory of earlier batches may be overwritten.
+        """
+        batch = next(self.batches)
+        with self.module.stream(self.stream):
+            self.stream.wait_event(queued)
+            return Placed(self.place(batch, self.device), batch.names), self.stream.record_event()

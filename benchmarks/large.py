@@ -62,7 +62,7 @@ def run(job: dict[str, Any], folder: Path) -> None:
 
 def promised(job: dict[str, Any]) -> tuple[str, list[float]]:
     """Return the patch, and the MB of a batch of tiles, of the accumulators and of the arrays of the case."""
-    from autocrossdim.inference.sliding_window import HELD_BYTES
+    from autocrossdim.inference.residence import HELD_BYTES
     from autocrossdim.preprocessing.resample import shape_for
 
     configuration = make_plan(job).configurations["dx"]

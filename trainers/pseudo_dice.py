@@ -57,18 +57,19 @@ def score(
     if not batches:
         return Scores(None, {})
     network.eval()
-    dice, losses = PseudoDice(labels, class_sets), []
+    dice = PseudoDice(labels, class_sets)
+    losses: list[Tensor] = []
     for batch in batches:
         data, target = batch.to(device)
         with autocast():
             logits = network(data)
-        losses.append(loss(logits, target).item())
+        losses.append(loss(logits, target))
         dice.add(logits, target)
-    return Scores(sum(losses) / len(losses), dice.scores())
+    return Scores(sum(torch.stack(losses).tolist()) / len(losses), dice.scores())
 
 
 class PseudoDice:
-    """Dice of hard predictions over all patches together, accumulated batch by batch.
+    """Dice of hard predictions over all patches together. Counts stay on the device until the scores are asked for.
 
     Args:
         labels: Labels of the dataset.
@@ -79,8 +80,7 @@ class PseudoDice:
         self.labels = labels
         self.class_sets = class_sets
         self.names = list(labels.foreground)
-        self.overlap = torch.zeros(len(self.names), dtype=torch.float64)
-        self.total = torch.zeros(len(self.names), dtype=torch.float64)
+        self._counts: list[Tensor] = []
 
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Add a batch.
@@ -100,13 +100,12 @@ class PseudoDice:
                 known = target != IGNORED if unclear is None else (target != IGNORED) & ~unclear[:, index + 1]
                 predicted, wanted = classes == index + 1, target == index + 1
             counts += [(predicted & wanted & known).sum(), (predicted & known).sum() + (wanted & known).sum()]
-        overlap, total = torch.stack(counts).cpu().double().reshape(-1, 2).T  # a GPU is waited for once per batch
-        self.overlap += overlap
-        self.total += total
+        self._counts.append(torch.stack(counts))
 
     def scores(self) -> dict[str, float | None]:
         """Return the Dice of each class or region; None if it is neither labelled nor predicted."""
+        counts = torch.stack(self._counts).sum(dim=0).reshape(-1, 2).tolist()
         return {
-            name: float(2 * overlap / total) if total > 0 else None
-            for name, overlap, total in zip(self.names, self.overlap, self.total, strict=True)
+            name: 2 * overlap / total if total else None
+            for name, (overlap, total) in zip(self.names, counts, strict=True)
         }

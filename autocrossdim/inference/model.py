@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from autocrossdim.inference.assembly import Assembly
 from autocrossdim.inference.body import Body, find_body
 from autocrossdim.inference.fuse import fuse
-from autocrossdim.inference.residence import settle
+from autocrossdim.inference.residence import place, room_for_logits, settle
 from autocrossdim.inference.restore import (
     lines_for,
     places,
@@ -20,7 +20,7 @@ from autocrossdim.inference.restore import (
     strips_of,
     to_probabilities,
 )
-from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, HELD_BYTES, Window, logits_by_slab
+from autocrossdim.inference.sliding_window import CPU_BATCH_VOXELS, Window, logits_by_slab
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.image_norm import ImageNorm
 from autocrossdim.preprocessing.case import Placement, Spacing, preprocess
@@ -137,7 +137,7 @@ class Model:
                     f"--image-statistics: {configuration.name} has no batch normalisation, so it would have no effect. "
                     "Omit it."
                 )
-            networks.append(settle(network, device, configuration.memory.inference_bytes + HELD_BYTES))
+            networks.append(settle(network, device, configuration.memory.inference_bytes))
             folds.append(checkpoint.fold)
             digests.append(checkpoint.network_digest)
             channel_dropout &= checkpoint.channel_dropout > 0
@@ -218,22 +218,12 @@ class Model:
             case: The case as preprocessed for this model.
             mirroring: Average over all mirrorings.
         """
-        strips = self.strips(case.placement, mirroring=mirroring)
+        strips = strips_for([self], [case.placement], mirroring=mirroring)
         slices = self.slices(case.image, case.placement, mirroring=mirroring, strips=strips, body=case.body)
         assembly = Assembly(self.plan.labels, case.placement)
         for where, values in zip(places(case.placement, strips), slices, strict=True):
             assembly.add(where, values)
         return assembly.label
-
-    def strips(self, placement: Placement, *, mirroring: bool, members: int = 1) -> int:
-        """Return the number of strips of lines in which a case is processed to limit memory.
-
-        Args:
-            placement: Placement of the case.
-            mirroring: Average over all mirrorings.
-            members: Number of folds whose logits are kept apart.
-        """
-        return self.window(mirroring=mirroring).strips(self.plan.labels.num_outputs * members, placement.shape)
 
     def slices(
         self, image: np.ndarray, placement: Placement, *, mirroring: bool, strips: int = 1, body: Body | None = None
@@ -248,7 +238,7 @@ class Model:
                 gives their positions).
             body: Imaged part of the case, if known.
         """
-        for logits in self._logits(self.networks, image, placement, mirroring, strips, body):
+        for logits in self._logits(self.networks, self._placed(image), placement, mirroring, strips, body):
             yield to_probabilities(logits, self.plan.labels)
 
     def slices_by_fold(
@@ -258,14 +248,18 @@ class Model:
 
         The logits of each fold are accumulated separately, so memory grows with the number of folds.
         """
-        folds = [self._logits([network], image, placement, mirroring, strips, body) for network in self.networks]
+        placed = self._placed(image)
+        folds = [self._logits([network], placed, placement, mirroring, strips, body) for network in self.networks]
         for slices in zip(*folds, strict=True):
             yield torch.stack(slices)
+
+    def _placed(self, image: np.ndarray) -> Tensor:
+        return place(image, self.device, self.configuration.memory.inference_bytes)
 
     def _logits(
         self,
         networks: Sequence[nn.Module],
-        image: np.ndarray,
+        image: Tensor,
         placement: Placement,
         mirroring: bool,
         strips: int,
@@ -275,7 +269,7 @@ class Model:
         for strip in strips_of(placement, strips):
             slabs = logits_by_slab(
                 networks,
-                torch.from_numpy(image),
+                image,
                 outputs,
                 window,
                 body=body,
@@ -283,6 +277,26 @@ class Model:
                 device=self.device,
             )
             yield from slices_at_original_resolution(slabs, placement, strip)
+
+
+def strips_for(
+    models: Sequence[Model], placements: Sequence[Placement], *, mirroring: bool, by_fold: bool = False
+) -> int:
+    """Return the number of strips of lines in which a case is processed, so that all logits together fit into memory.
+
+    Args:
+        models: The models that process the case at the same time, in the same strips.
+        placements: Placement of the case for each of them.
+        mirroring: Average over all mirrorings.
+        by_fold: Whether the logits of each fold are kept apart.
+    """
+    held = sum(
+        (len(model.networks) if by_fold else 1)
+        * model.window(mirroring=mirroring).held_bytes(model.plan.labels.num_outputs, placement.shape)
+        for model, placement in zip(models, placements, strict=True)
+    )
+    lines = min(placement.shape[1] for placement in placements)
+    return min(lines, -(-held // room_for_logits(models[0].device)))
 
 
 def _network(

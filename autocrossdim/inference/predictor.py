@@ -22,7 +22,7 @@ from autocrossdim.inference.inputs import (
     read_source,
 )
 from autocrossdim.inference.likeness import compare_with_training
-from autocrossdim.inference.model import Model, ModelInput
+from autocrossdim.inference.model import Model, ModelInput, strips_for
 from autocrossdim.inference.notes import notes_on
 from autocrossdim.inference.postprocess import postprocess
 from autocrossdim.inference.restore import places, to_label, to_probabilities
@@ -392,14 +392,10 @@ class Predictor:
 
         This is its probabilities (K, Y, X), or with `by_fold` the logits (F, K, Y, X) of its folds.
         """
-        cases = list(zip(self.models, prepared.inputs, strict=True))
-        # All models process the case in as many strips as the one that needs the most memory.
-        strips = max(
-            model.strips(case.placement, mirroring=self.mirroring, members=len(model.networks) if by_fold else 1)
-            for model, case in cases
-        )
+        placements = [case.placement for case in prepared.inputs]
+        strips = strips_for(self.models, placements, mirroring=self.mirroring, by_fold=by_fold)
         streams = []
-        for model, case in cases:
+        for model, case in zip(self.models, prepared.inputs, strict=True):
             slices = model.slices_by_fold if by_fold else model.slices
             streams.append(slices(case.image, case.placement, mirroring=self.mirroring, strips=strips, body=case.body))
-        return zip(places(prepared.inputs[0].placement, strips), zip(*streams, strict=True), strict=True)
+        return zip(places(placements[0], strips), zip(*streams, strict=True), strict=True)

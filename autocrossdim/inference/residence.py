@@ -1,11 +1,16 @@
-"""Placement of the networks of an ensemble: on the GPU throughout, or only while they compute if memory is short."""
+"""What a GPU holds during prediction: networks, the image and logits, as far as its free memory allows."""
 
+import math
 import threading
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autocrossdim.system.device import free_memory
+
+HELD_BYTES = 2 * 1024**3  # most memory for accumulated logits on a CPU
+HELD_SHARE = 0.25  # of the free memory of a GPU, the most for accumulated logits
 
 
 class Visiting(nn.Module):
@@ -31,13 +36,33 @@ class Visiting(nn.Module):
                 self.network.to("cpu")
 
 
-def settle(network: nn.Module, device: torch.device, kept_free: int) -> nn.Module:
-    """Move a network to a device, or wrap it in `Visiting` if less than `kept_free` bytes would remain there.
+def settle(network: nn.Module, device: torch.device, inference_bytes: int) -> nn.Module:
+    """Move a network to a device, or wrap it in `Visiting` if it would leave too little room for its predictions.
 
     Args:
         network: Network in eval mode, on the CPU.
         device: Device to compute on.
-        kept_free: Memory in bytes for a batch of tiles and the accumulated logits.
+        inference_bytes: Memory of predicting a batch of tiles.
     """
     size = sum(tensor.nbytes for tensor in network.state_dict().values())
-    return network.to(device) if free_memory(device) - size >= kept_free else Visiting(network, device)
+    is_settled = free_memory(device) * (1 - HELD_SHARE) >= size + inference_bytes
+    return network.to(device) if is_settled else Visiting(network, device)
+
+
+def room_for_logits(device: torch.device) -> int:
+    """Return how many bytes accumulated logits may take; if they need more, images are processed in strips."""
+    free = free_memory(device)
+    return HELD_BYTES if math.isinf(free) else int(HELD_SHARE * free)
+
+
+def place(image: np.ndarray, device: torch.device, inference_bytes: int) -> Tensor:
+    """Return an image on a device, where tiles are cut from it, or on the CPU if that would fill the device.
+
+    Args:
+        image: Preprocessed image, shape (C, Z, Y, X).
+        device: Device to compute on.
+        inference_bytes: Memory of predicting a batch of tiles.
+    """
+    remaining = free_memory(device) - room_for_logits(device) - inference_bytes
+    # Half remains, for a few slices of logits at the original resolution.
+    return torch.from_numpy(image).to(device if image.nbytes <= remaining / 2 else "cpu")

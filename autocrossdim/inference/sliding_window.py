@@ -18,7 +18,6 @@ from autocrossdim.system.device import CPU, autocast_for, memory_format_for, sen
 STEP = 0.5  # distance between tiles, as a fraction of the patch (nnU-Net)
 SIGMA = 1 / 8  # standard deviation of the Gaussian weight of a tile's voxels, as a fraction of the patch (nnU-Net)
 
-HELD_BYTES = 2 * 1024**3  # most memory for accumulated logits; beyond it, strips are used, which predict seams twice
 # Most voxels in a batch on a CPU, where batches pay only for small patches: torch has slow kernels for a single one
 # (measured, microseconds per voxel: 40 x 56 x 40 alone 2.1, in twos 0.96, in fours 0.94; 64 x 64 x 64 alone 1.06, in
 # twos 0.92), and every patch takes memory.
@@ -59,10 +58,9 @@ class Window:
         axes = [axis + 2 for axis in self.mirror_axes]
         return [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
 
-    def strips(self, num_outputs: int, shape: Shape) -> int:
-        """Return the number of strips of lines in which `HELD_BYTES` suffice for an image of `shape` (Z, Y, X)."""
-        held = num_outputs * self.depth * max(shape[1], self.patch[1]) * max(shape[2], self.patch[2])
-        return min(shape[1], -(-held * 4 // HELD_BYTES))
+    def held_bytes(self, num_outputs: int, shape: Shape) -> int:
+        """Return the memory of the accumulated logits of an image of `shape` (Z, Y, X) in bytes."""
+        return 4 * num_outputs * self.depth * max(shape[1], self.patch[1]) * max(shape[2], self.patch[2])
 
 
 def tile_starts(size: int, patch: int) -> list[int]:
@@ -117,6 +115,7 @@ def logits_by_slab(
         device: Device on which the networks compute and logits are accumulated.
     """
     padded, offset = _pad(image, (window.patch[0] if window.dims == 3 else 1, *window.patch[1:]))
+    outside = None if body is None else body.outside.to(device)
     size = padded.shape[1:]
     inside, lines_inside, columns_inside = (slice(lo, lo + n) for lo, n in zip(offset, image.shape[1:], strict=True))
     if lines is not None:
@@ -134,7 +133,7 @@ def logits_by_slab(
         accumulator.add(padded, corners, top)
         bottom = rows[row + 1] if row + 1 < len(rows) else size[0]
         for z in range(max(inside.start - top, 0), min(inside.stop, bottom) - top):
-            yield accumulator.slice(z, body)[:, None, :, columns_inside]
+            yield accumulator.slice(z, outside)[:, None, :, columns_inside]
         accumulator.drop(bottom - top)
 
 
@@ -197,12 +196,12 @@ class _Accumulator:
         within = slice(first - self.lines.start, last - self.lines.start)
         return (slices, within, slice(x, x + self.window.patch[2])), slice(first - y, last - y)
 
-    def slice(self, z: int, body: Body | None) -> Tensor:
-        """Return the averaged logits (K, Y, X) of a slice of the slab."""
+    def slice(self, z: int, outside: Tensor | None) -> Tensor:
+        """Return the averaged logits (K, Y, X) of a slice of the slab; `outside` (K,) where nothing was predicted."""
         weights = self.weights[z]
         logits = self.total[:, z] / (weights * len(self.window.flips) * len(self.networks))
-        if body is not None:
-            logits = torch.where(weights > 0, logits, body.outside.to(logits)[:, None, None])
+        if outside is not None:
+            logits = torch.where(weights > 0, logits, outside[:, None, None])
         return logits
 
     def drop(self, count: int) -> None:
@@ -242,8 +241,9 @@ def _cut(image: Tensor, corner: tuple[int, int, int], window: Window) -> Tensor:
 
 def _with_masks(tile: Tensor, masks: Sequence[Sequence[int]]) -> Tensor:
     """Replace the label values in the last channel of a tile by one mask of 0 and 1 per label or region."""
-    values = tile[-1]
-    return torch.cat([tile[:-1], torch.stack([torch.isin(values, values.new_tensor(mask)) for mask in masks]).to(tile)])
+    # Not torch.isin, whose list of values would be copied to a GPU for each tile.
+    inside = [torch.stack([tile[-1] == value for value in mask]).any(dim=0) for mask in masks]
+    return torch.cat([tile[:-1], torch.stack(inside).to(tile)])
 
 
 def _pad(image: Tensor, shape: Shape) -> tuple[Tensor, tuple[int, int, int]]:

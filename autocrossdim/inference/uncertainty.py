@@ -60,8 +60,8 @@ def entropy(values: Tensor, labels: Labels) -> Tensor:
     return -torch.xlogy(values, values).sum(dim=0)
 
 
-def soft_dice_sums(values: Tensor, labels: Labels, *, found: Tensor | None = None) -> NDArray[np.float64]:
-    """Return the sums over a slice from which `soft_dice` is computed, shape (3, labels).
+def soft_dice_sums(values: Tensor, labels: Labels, *, found: Tensor | None = None) -> Tensor:
+    """Return the sums over a slice from which `soft_dice` is computed, shape (3, labels), on the device of `values`.
 
     Args:
         values: Probabilities, shape (K, Y, X).
@@ -74,11 +74,12 @@ def soft_dice_sums(values: Tensor, labels: Labels, *, found: Tensor | None = Non
         inside = found.flatten(1)
         sums = [(flat * inside).sum(dim=1), flat.sum(dim=1), inside.sum(dim=1)]
     else:
-        index, count = found.flatten(), len(flat)
-        within = torch.bincount(index, weights=flat.gather(0, index[None])[0], minlength=count)
-        sums = [part[1:] for part in (within, flat.sum(dim=1), torch.bincount(index, minlength=count))]
-    # On the CPU: Apple's and some of Intel's GPUs have no float64.
-    return torch.stack([part.cpu().double() for part in sums]).numpy()
+        # Not bincount, for which a GPU would be waited for.
+        index, zeros = found.flatten(), flat.new_zeros(len(flat))
+        within = zeros.scatter_add(0, index, flat.gather(0, index[None])[0])
+        size = zeros.scatter_add(0, index, flat.new_ones(()).expand(len(index)))
+        sums = [part[1:] for part in (within, flat.sum(dim=1), size)]
+    return torch.stack([part.to(flat.dtype) for part in sums])
 
 
 def soft_dice(sums: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -124,7 +125,7 @@ class UncertaintyMaps:
             members: Label values of each member by itself, shape (members, Y, X).
         """
         self._entropy[where] = entropy(values, self.labels).cpu().numpy()
-        self._sums += soft_dice_sums(values, self.labels)
+        self._sums += soft_dice_sums(values, self.labels).cpu().numpy()
         if self._disagreement is None:
             return
         self._disagreement[where] = (members != label).mean(axis=0)

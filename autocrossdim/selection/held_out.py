@@ -14,7 +14,7 @@ from torch import Tensor
 from autocrossdim.data.annotated_slices import read_annotation
 from autocrossdim.data.images import write_label
 from autocrossdim.inference.assembly import Assembly, average
-from autocrossdim.inference.model import Model
+from autocrossdim.inference.model import Model, strips_for
 from autocrossdim.inference.restore import places, segmented
 from autocrossdim.inference.uncertainty import entropy, soft_dice_sums, temper
 from autocrossdim.preprocessing.crop import crop
@@ -105,7 +105,8 @@ def predict_held_out(
     record = records[configurations[0]]
     reference, _ = read_annotation(Path(record.label_path), plan.labels)
     reference = crop(record.placement.change.apply(reference), record.placement.box)
-    strips = max(models[name].strips(records[name].placement, mirroring=True) for name in configurations)
+    placements = [records[name].placement for name in configurations]
+    strips = strips_for([models[name] for name in configurations], placements, mirroring=True)
     streams = [
         models[name].slices(
             stores[name].open(case).whole_input(), records[name].placement, mirroring=True, strips=strips
@@ -160,7 +161,8 @@ class EvidenceCollector:
         """Add the probabilities (K, Y, X) and reference label values (Y, X) of a slice."""
         found = segmented(values, self.labels)
         tempered = (temper(values, self.labels, temperature) for temperature in TEMPERATURES)
-        self._sums += np.stack([soft_dice_sums(each, self.labels, found=found) for each in tempered])
+        sums = torch.stack([soft_dice_sums(each, self.labels, found=found) for each in tempered])
+        self._sums += sums.cpu().numpy()
         near = (found.any(dim=0) if self.labels.has_regions else found > 0)[None, None].float()
         for window, reach in (((2 * REACH + 1, 1), (REACH, 0)), ((1, 2 * REACH + 1), (0, REACH))):
             near = torch.nn.functional.max_pool2d(near, window, 1, reach)  # in two steps, a third of the time

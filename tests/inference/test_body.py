@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from autocrossdim.inference import sliding_window
+from autocrossdim.inference import residence
 from autocrossdim.inference.body import find_body
-from autocrossdim.inference.model import Model
+from autocrossdim.inference.model import Model, strips_for
 from autocrossdim.inference.predictor import Predictor
 from autocrossdim.preprocessing.case import preprocess
 from autocrossdim.records.labels import Labels
@@ -103,9 +103,12 @@ def test_processing_in_strips_gives_the_same_result(
         models.append(Model(plan, plan.configuration(), [Blur(dims).eval(), Blur(dims).eval()]))
     predictor = Predictor(models, mirroring=False)
     whole = predictor(image, spacing=(1.0, 1.0, 1.0), probabilities=True, uncertainty=uncertainty)
-    monkeypatch.setattr(sliding_window, "HELD_BYTES", 4 * 2 * 6 * 15 * 10)
-    placement = predictor.prepare(image, spacing=(1.0, 1.0, 1.0)).inputs[0].placement
-    assert predictor.models[0].strips(placement, mirroring=False) > 1
+    monkeypatch.setattr(residence, "HELD_BYTES", 4 * 2 * 6 * 15 * 10)
+    placements = [case.placement for case in predictor.prepare(image, spacing=(1.0, 1.0, 1.0)).inputs]
+    of_one = strips_for(predictor.models[:1], placements[:1], mirroring=False)
+    of_both = strips_for(predictor.models, placements, mirroring=False)
+    assert 1 < of_one < of_both, "the logits of both models are held at the same time"
+    assert strips_for(predictor.models, placements, mirroring=False, by_fold=True) > of_both
     strips = predictor(image, spacing=(1.0, 1.0, 1.0), probabilities=True, uncertainty=uncertainty)
     np.testing.assert_array_equal(strips.label, whole.label)
     assert strips.probabilities is not None

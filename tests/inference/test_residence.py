@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from autocrossdim.inference import residence
 from autocrossdim.inference.model import Model
 from autocrossdim.inference.predictor import Predictor
-from autocrossdim.inference.residence import Visiting, settle
-from autocrossdim.inference.sliding_window import HELD_BYTES
+from autocrossdim.inference.residence import HELD_BYTES, HELD_SHARE, Visiting, place, room_for_logits, settle
 from autocrossdim.networks.build import build_network
 from autocrossdim.records.checkpoint import Checkpoint
 
@@ -43,7 +42,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def test_a_network_that_fits_stays_on_the_device(room: Callable[[float], None]) -> None:
     room(1000)
     network = Moving()
-    assert settle(network, CPU, 1000 - BYTES) is network
+    assert settle(network, CPU, 750 - BYTES) is network  # a quarter is for logits
     network(torch.zeros(1, 1, 5, 5))
     assert network.sent == ["cpu"]
 
@@ -55,12 +54,28 @@ def test_a_network_that_does_not_fit_is_moved_for_each_call(
     image = torch.randn(1, 1, 5, 5)
     network = Moving()
     expected = nn.Conv2d.forward(network, image)
-    visiting = settle(network, torch.device("cpu:0"), 1000 - BYTES + 1)
+    visiting = settle(network, torch.device("cpu:0"), 750 - BYTES + 1)
     assert network.sent == []
     with torch.inference_mode():
         torch.testing.assert_close(visiting(image), expected)
         visiting(image)
     assert network.sent == ["cpu:0", "cpu", "cpu:0", "cpu"]
+
+
+def test_logits_may_take_a_quarter_of_the_free_memory_of_a_gpu(room: Callable[[float], None]) -> None:
+    room(80e9)
+    assert room_for_logits(torch.device("cuda")) == 20e9
+    room(float("inf"))
+    assert room_for_logits(CPU) == HELD_BYTES
+
+
+def test_an_image_is_placed_on_the_device_unless_it_would_fill_it(room: Callable[[float], None]) -> None:
+    image, gpu, tiles = np.zeros((1, 5, 5, 10), np.float32), torch.device("meta"), 500
+    room((1000 * 2 + tiles) / (1 - HELD_SHARE))
+    assert place(image, gpu, tiles).device == gpu
+    assert place(image, gpu, tiles + 1).device == CPU
+    room(float("inf"))
+    assert place(image, CPU, tiles).data_ptr() == image.ctypes.data, "nothing is copied on a CPU"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -108,7 +123,7 @@ def test_a_model_without_room_on_the_device_gives_the_same_segmentation(
         folds.append((Path(f"fold_{fold}"), Checkpoint(plan, "dx", fold, {}, network.state_dict(), {}, {}, done)))
     image, spacing = np.random.default_rng(0).normal(size=(1, 18, 20, 18)).astype(np.float32), (1.0, 1.0, 1.0)
     found = []
-    for free in (float("inf"), configuration.memory.inference_bytes + HELD_BYTES):
+    for free in (float("inf"), configuration.memory.inference_bytes / (1 - HELD_SHARE)):
         room(free)
         predictor = Predictor([Model.of(folds, CPU)], mirroring=False)
         visiting = [isinstance(network, Visiting) for network in predictor.models[0].networks]

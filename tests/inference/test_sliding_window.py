@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autocrossdim.inference.body import Body
-from autocrossdim.inference.sliding_window import HELD_BYTES, Window, gaussian, logits_by_slab, tile_starts
+from autocrossdim.inference.sliding_window import Window, gaussian, logits_by_slab, tile_starts
 
 
 class Local(nn.Module):
@@ -152,13 +152,10 @@ def test_a_case_without_a_body_is_background() -> None:
     assert (found[0] == 7).all()
 
 
-def test_logits_that_need_too_much_memory_are_accumulated_in_strips() -> None:
+def test_logits_are_held_for_one_depth_of_patches_whatever_the_length_of_the_volume() -> None:
     window = Window(3, (96, 96, 96), 2)
-    assert window.strips(5, (600, 512, 512)) == 1
-    strips = window.strips(61, (600, 512, 512))
-    assert strips == 3
-    assert 61 * 96 * -(-512 // strips) * 512 * 4 <= HELD_BYTES * 1.01
-    assert window.strips(61, (6000, 512, 512)) == strips, "the length of the volume does not matter"
+    held = window.held_bytes(61, (600, 512, 512))
+    assert held == window.held_bytes(61, (6000, 512, 512)) == 4 * 61 * 96 * 512 * 512
 
 
 def test_label_values_of_a_previous_stage_become_one_mask_per_region() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autocrossdim.commands.device_report import Row, Section
+from autocrossdim.commands.device_report import NNUNETS, Row, Section
 from autocrossdim.commands.plan_and_preprocess import plan_and_preprocess
 from autocrossdim.commands.plugins import MeasuresSteps, find_planner
 from autocrossdim.commands.train import train
@@ -40,6 +40,8 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # before depthwise convolutions were computed slice by slice: 0.0006, 0.0063 and 0.0016 (benchmarks/results/gpu.md).
 TOLERANCE = {"fp32": 0.005, "bf16": 0.05, "fp16": 0.02}
 LOSS_SCALE = 1024.0  # fp16 gradients would be rounded to 0 without it
+SECONDS = 8 * 60.0  # that all checks may take; torch.compile gets what the others leave
+WORTH_TRYING = 30.0  # seconds; with less left, torch.compile is not tried
 CHECKED_SIDE = 64  # voxels per side of the patch on which a GPU is compared with the CPU, which has to keep up
 
 
@@ -53,7 +55,7 @@ class Scale:
         settings: Settings of the training.
         layers: Channels, side of the input, kernel and stride of the 3D depthwise layers.
         repeats: Number of timed runs of a layer, of which the fastest counts.
-        compiling: Seconds that `torch.compile` may take; 0 does not try it.
+        compiling: Seconds that `torch.compile` may take for each network, if they are left; 0 does not try it.
     """
 
     shape: tuple[int, int, int]
@@ -93,6 +95,7 @@ def check(device: torch.device, folder: Path) -> list[Section]:
         One section per question, in the order in which they are answered.
     """
     scale = TOY if device.type == "cpu" else FULL
+    deadline = time.monotonic() + SECONDS
     dataset, work = folder / "Dataset901_Nodules", folder / "work"
     write_dataset(dataset, lambda random: nodules(random, scale.shape), LABELS, ISOTROPIC_SPACING, training=5, test=0)
     plan = plan_and_preprocess(dataset, work=work, trial=False, **scale.plan)
@@ -104,7 +107,7 @@ def check(device: torch.device, folder: Path) -> list[Section]:
     sections = [_section("Networks against the CPU in fp32", partial(networks, plan, device))]
     say("Timing training steps, and comparing their computed memory with the measured one")
     sections.append(_section("Memory of a training step", partial(memory, plan, device, planner)))
-    of_steps = _section("Training step, data on the device", partial(steps, plan, device, planner, scale.compiling))
+    of_steps = _section("Training step, data on the device", partial(steps, plan, device, planner))
     sections.append(of_steps)
     say("Timing 3D depthwise convolutions and their alternatives")
     sections.append(
@@ -115,6 +118,14 @@ def check(device: torch.device, folder: Path) -> list[Section]:
     sections.append(_section("Training with the loader", with_loader))
     of_volume = partial(prediction, work / dataset.name, dataset, plan, device)
     sections.append(_section("Prediction of one volume, reading and resampling included", of_volume))
+    if scale.compiling:
+        say("Timing compiled training steps")
+        of_compiled = partial(compiled_steps, plan, device, planner, limit=scale.compiling, deadline=deadline)
+        compiled = _section("", of_compiled)
+        of_steps.rows += compiled.rows
+        of_steps.note = compiled.note
+    else:
+        of_steps.note = "torch.compile is not tried on a CPU."
     return sections
 
 
@@ -209,43 +220,75 @@ def _sizes(configuration: Configuration) -> Iterator[Configuration]:
         yield configuration.model_copy(update={"patch_size": tuple(side // 2 for side in configuration.patch_size)})
 
 
-def steps(plan: Plan, device: torch.device, planner: MeasuresSteps, compiling: float) -> tuple[list[Row], str]:
-    """Time training steps whose data are on the device, in both precisions and memory formats, and compiled."""
+def steps(plan: Plan, device: torch.device, planner: MeasuresSteps) -> tuple[list[Row], str]:
+    """Time training steps whose data are on the device, in both precisions and memory formats."""
+    half = devices.BACKENDS[device.type].half
+    rows = [
+        _timed(plan, configuration, device, planner, mixed=mixed, channels_last=channels_last)
+        for configuration in plan.configurations.values()
+        for mixed in ((True, False) if half else (False,))
+        for channels_last in (True, False)
+    ]
+    return rows, ""
+
+
+def compiled_steps(
+    plan: Plan, device: torch.device, planner: MeasuresSteps, *, limit: float, deadline: float
+) -> tuple[list[Row], str]:
+    """Time the same steps compiled, in the default precision and memory format.
+
+    Args:
+        plan: Plan of the networks.
+        device: Device to measure.
+        planner: Planner that runs the steps.
+        limit: Seconds that each network may take.
+        deadline: Time at which all checks should end; those before leave more or less of it.
+    """
     rows: list[Row] = []
-    for name, configuration in plan.configurations.items():
-        variants = [(mixed, last, False) for mixed in (True, False) for last in (True, False)]
-        for mixed, channels_last, compile_it in [*variants, (True, True, True)] if compiling else variants:
-            if mixed and not devices.BACKENDS[device.type].half:
-                continue
-            row: Row = {
-                "network": name,
-                "precision": devices.precision_name(device) if mixed else "fp32",
-                "channels last": "yes" if channels_last else "no",
-                "compiled": "yes" if compile_it else "no",
-                "ms per step": None,
-                "default": "no",
-            }
-            try:
-                cost = planner.measure_step(
-                    plan,
-                    configuration,
-                    str(device),
-                    mixed=mixed,
-                    channels_last=channels_last,
-                    compiling=compiling if compile_it else 0,
-                )
-                row["ms per step"] = 1e3 * cost.seconds
-            except UserError as error:
-                row["compiled"] = str(error).partition(": ")[2]
-            except Exception as error:  # compilers raise errors of their own
-                if not compile_it:
-                    raise
-                row["compiled"] = f"failed: {str(error).strip().rpartition(chr(10))[2]}"
-            is_default = mixed is devices.BACKENDS[device.type].half and channels_last and not compile_it
-            row["default"] = "yes" if is_default else "no"
-            rows.append(row)
-    note = "" if compiling else "torch.compile is not tried on a CPU."
-    return rows, note
+    networks = list(plan.configurations.values())
+    for number, configuration in enumerate(networks):
+        share = (deadline - time.monotonic()) / (len(networks) - number)
+        if share < WORTH_TRYING:
+            return (
+                rows,
+                f"torch.compile was left out, because the other checks had taken most of {SECONDS / 60:.0f} minutes.",
+            )
+        half = devices.BACKENDS[device.type].half
+        rows.append(_timed(plan, configuration, device, planner, mixed=half, compiling=min(limit, share)))
+    return rows, ""
+
+
+def _timed(
+    plan: Plan,
+    configuration: Configuration,
+    device: torch.device,
+    planner: MeasuresSteps,
+    *,
+    mixed: bool,
+    channels_last: bool = True,
+    compiling: float = 0,
+) -> Row:
+    """Return the row of a training step; without a time, it says why."""
+    seconds, compiled = None, "yes" if compiling else "no"
+    try:
+        seconds = planner.measure_step(
+            plan, configuration, str(device), mixed=mixed, channels_last=channels_last, compiling=compiling
+        ).seconds
+    except UserError as error:
+        compiled = str(error).partition(": ")[2]
+    except Exception as error:
+        if not compiling:
+            raise
+        compiled = f"failed: {str(error).strip().rpartition(chr(10))[2]}"  # compilers raise errors of their own
+    is_default = mixed is devices.BACKENDS[device.type].half and channels_last and not compiling
+    return {
+        "network": configuration.name,
+        "precision": devices.precision_name(device) if mixed else "fp32",
+        "channels last": "yes" if channels_last else "no",
+        "compiled": compiled,
+        "ms per step": None if seconds is None else 1e3 * seconds,
+        "default": "yes" if is_default else "no",
+    }
 
 
 def depthwise(device: torch.device, scale: Scale) -> tuple[list[Row], str]:
@@ -339,7 +382,7 @@ def prediction(results: Path, dataset: Path, plan: Plan, device: torch.device) -
             (network,) = model.networks
             rows.append(_speed(name, predictor, image))
             model.networks = [nnunet]
-            rows.append(_speed(f"nnU-Net's for {name}", predictor, image))
+            rows.append(_speed(NNUNETS + name, predictor, image))
             if not mirroring:
                 model.networks = [Visiting(network.to(devices.CPU), device)]
                 rows.append({**_speed(name, predictor, image), "on the device": "for each batch"})

@@ -11,6 +11,8 @@ Row = dict[str, str | float | int | None]
 
 WORTH_COMPILING = 0.9  # share of the time of a step above which compiling is not worth its minutes (our choice)
 GOAL_WAITING = 0.15  # share of the time for which training may wait for data
+GOAL_SPEED = 0.85  # of training with its loader, relative to steps whose data are on the device
+NNUNETS = "nnU-Net's for "  # before the name of a network in whose place one with nnU-Net's layers predicted
 GOAL_MEMORY = 0.1  # relative difference between computed and measured memory
 
 
@@ -86,12 +88,14 @@ def _shown(value: str | float | int | None) -> str:
 
 def defaults(sections: list[Section]) -> list[str]:
     """Return what the defaults should be, from the sections of `device_check.check`, one sentence each."""
-    networks, memory, steps, _, training, _ = sections
+    networks, memory, steps, depthwise, training, prediction = sections
     return [
         _networks(networks.rows) if networks.rows else "Precision: not measured.",
         _memory(memory.rows),
         *_steps(steps.rows),
+        _depthwise(depthwise.rows) if depthwise.rows else "3D depthwise convolutions: not measured.",
         _loader(training.rows) if training.rows else "Loader: not measured.",
+        *_prediction(prediction.rows),
     ]
 
 
@@ -103,7 +107,7 @@ def _networks(rows: list[Row]) -> str:
 
 
 def _memory(rows: list[Row]) -> str:
-    ratios = [ratio for row in rows if isinstance(ratio := row["computed / measured"], float)]
+    ratios = _numbers(rows, "computed / measured")
     if not ratios:
         return "Memory: not measured on this device."
     span = f"computed memory is {min(ratios):.2f} to {max(ratios):.2f} times the measured memory"
@@ -133,8 +137,43 @@ def _steps(rows: list[Row]) -> Iterator[str]:
         yield said
 
 
+def _depthwise(rows: list[Row]) -> str:
+    ours, usual = (sum(_numbers(rows, f"{name} (ms)")) for name in ("depthwise", "conv3d"))
+    said = f"3D depthwise convolutions: those of DX-Net take {ours / usual:.2f} times as long as PyTorch's conv3d"
+    return f"{said}. Keep them." if ours <= usual else f"{said}, so conv3d would be better on this device."
+
+
 def _loader(rows: list[Row]) -> str:
-    waiting = max(share for row in rows if isinstance(share := row["share waiting for data"], float))
-    if waiting <= GOAL_WAITING:
-        return f"Loader: training waits for data for at most {waiting:.0%} of the time. Keep the number of workers."
-    return f"Loader: training waits for data for up to {waiting:.0%} of the time. Use more workers (--set workers=...)."
+    waiting = max(_numbers(rows, "share waiting for data"))
+    if waiting > GOAL_WAITING:
+        return f"Loader: training waits for data up to {waiting:.0%} of the time. Use more workers (--set workers=...)."
+    said = f"Loader: training waits for data at most {waiting:.0%} of the time"
+    slowest = min(_numbers(rows, "speed / data on the device"), default=1.0)
+    if slowest < GOAL_SPEED:
+        return (
+            f"{said}, but reaches only {slowest:.0%} of the speed of steps whose data are on the device. Fewer workers "
+            "(--set workers=...) leave more of the CPU to the training itself."
+        )
+    return f"{said}. Keep the number of workers."
+
+
+def _prediction(rows: list[Row]) -> Iterator[str]:
+    """Yield, for each network, what mirroring costs, and how it compares with nnU-Net's layers."""
+    speeds = {
+        (str(row["network"]), row["mirroring"]): speed
+        for row in rows
+        if row["on the device"] == "throughout" and isinstance(speed := row["voxels per second"], float)
+    }
+    for network in dict.fromkeys(name for name, _ in speeds if not name.startswith(NNUNETS)):
+        ours, plain, theirs = (
+            speeds.get(key) for key in ((network, "yes"), (network, "no"), (NNUNETS + network, "yes"))
+        )
+        if ours and plain:
+            said = (
+                f"{network}: prediction with mirroring, the default, takes {plain / ours:.1f} times as long as without"
+            )
+            yield f"{said}; nnU-Net's layers take {ours / theirs:.2f} times as long." if theirs else f"{said}."
+
+
+def _numbers(rows: list[Row], column: str) -> list[float]:
+    return [value for row in rows if isinstance(value := row[column], float)]

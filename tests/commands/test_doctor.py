@@ -12,9 +12,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from autocrossdim.commands.device_check import _section, _speed
+from autocrossdim.commands import device_check
+from autocrossdim.commands.device_check import _section, _speed, compiled_steps
 from autocrossdim.commands.device_report import DeviceReport, Section, defaults
 from autocrossdim.commands.doctor import doctor
+from autocrossdim.system.device import CPU
 from autocrossdim.system.errors import Interrupted, UserError
 
 
@@ -104,7 +106,8 @@ def test_a_table_that_cannot_be_measured_does_not_hide_the_others() -> None:
     def fail() -> tuple[list[dict[str, str | float | int | None]], str]:
         raise NotImplementedError("no such kernel\nand many details")
 
-    speeds = Section("Prediction", [{"network": "dx", "voxels per second": 1e6}])
+    fast = {"network": "dx", "mirroring": "yes", "on the device": "throughout", "voxels per second": 1e6}
+    speeds = Section("Prediction", [fast])
     sections = [_section(title, fail) for title in ("Networks", "Memory", "Steps", "Depthwise", "Training")]
     report = DeviceReport("mps", [], [*sections, speeds], defaults([*sections, speeds]), seconds=1)
     console = Console(record=True, width=100)
@@ -114,6 +117,64 @@ def test_a_table_that_cannot_be_measured_does_not_hide_the_others() -> None:
         assert "1,000,000" in text
         assert "Precision: not measured." in text
         assert text.count("Failed: NotImplementedError: no such kernel") == 5
+
+
+def test_the_defaults_follow_from_the_tables() -> None:
+    agreement = {"network": "dx", "precision": "bf16", "agrees": "yes"}
+    step = {"network": "dx", "precision": "bf16", "channels last": "yes", "compiled": "no", "default": "yes"}
+    fitting, step = {"computed / measured": 1.05}, {**step, "ms per step": 80.0}
+    layers = {"depthwise (ms)": 2.0, "conv3d (ms)": 8.0}
+    loader = {"share waiting for data": 0.0, "speed / data on the device": 0.61}
+    volume = {"network": "dx", "mirroring": "yes", "on the device": "throughout", "voxels per second": 2e6}
+    volumes = [volume, {**volume, "mirroring": "no", "voxels per second": 8e6}]
+    volumes.append({**volume, "network": "nnU-Net's for dx", "voxels per second": 1e6})
+    rows = [[agreement], [fitting], [step], [layers], [loader], volumes]
+    said = defaults([Section("Table", each) for each in rows])
+    assert said[:2] == [
+        "Precision: every network agrees with the CPU in fp32, bf16 and fp16.",
+        "Memory: computed memory is 1.05 to 1.05 times the measured memory, within the goal. Keep the default budget.",
+    ]
+    assert said[2:4] == [
+        "dx: bf16 with channels last is fastest, and the default.",
+        "3D depthwise convolutions: those of DX-Net take 0.25 times as long as PyTorch's conv3d. Keep them.",
+    ]
+    assert "waits for data at most 0% of the time, but reaches only 61% of the speed" in said[4]
+    assert said[5] == (
+        "dx: prediction with mirroring, the default, takes 4.0 times as long as without; nnU-Net's layers take 2.00 "
+        "times as long."
+    )
+
+
+class Compiler:
+    """A planner for which compiling a step takes 80 s, or fails if it may not take as long."""
+
+    def __init__(self, clock: dict[str, float]) -> None:
+        self.clock, self.limits = clock, list[float]()
+
+    def measure_step(self, *_: object, compiling: float, **__: object) -> Any:
+        self.limits.append(compiling)
+        self.clock["now"] += min(compiling, 80.0)
+        if compiling < 80:
+            raise UserError(f"--device cuda: torch.compile took more than {compiling:g} s.")
+        return SimpleNamespace(seconds=0.05)
+
+
+def test_compiling_gets_the_time_that_the_other_checks_leave(
+    make_plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = {"now": 0.0}
+    monkeypatch.setattr(device_check.time, "monotonic", lambda: clock["now"])
+    plan = make_plan()
+    plan = plan.model_copy(update={"configurations": {**plan.configurations, "omnia": plan.configuration()}})
+    for deadline, limits in ((500, [120, 120]), (150, [75, 75]), (70, [35, 35]), (40, [])):
+        clock["now"] = 0.0
+        planner = Compiler(clock)
+        rows, note = compiled_steps(plan, CPU, planner, limit=120, deadline=deadline)  # type: ignore[arg-type]
+        assert planner.limits == limits
+        assert [row["compiled"] for row in rows] == [
+            "yes" if limit > 80 else f"torch.compile took more than {limit:g} s." for limit in limits
+        ]
+        assert bool(note) is not bool(limits)
 
 
 def test_a_request_to_stop_is_not_a_failed_table() -> None:

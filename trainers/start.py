@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from autocrossdim.models.hub import FILE, fetch, is_on_hub
-from autocrossdim.models.model_file import SUFFIX, ModelFile
-from autocrossdim.models.source import OMNIA, is_repository
+from autocrossdim.models.model_file import ModelFile
+from autocrossdim.models.source import OMNIA, find_exported
 from autocrossdim.networks.base import SegmentationNetwork
 from autocrossdim.networks.build import build_network
 from autocrossdim.networks.transfer import transfer
@@ -61,13 +60,9 @@ def starting_network(plan: NetworkPlan, weights: str, folder: FoldFolder) -> tup
 
 def _trained(weights: str, folder: FoldFolder) -> tuple[str, Checkpoint] | None:
     """Return the trained model that `weights` names and where it comes from; None for encoder weights or `random`."""
-    if is_on_hub(weights):
-        found = fetch(weights)
-        return found.name, _exported(ModelFile.read(found.path), folder, found.name)
-    if weights.endswith(SUFFIX):
-        return weights, _exported(ModelFile.read(weights), folder, weights)
-    if is_repository(Path(weights)):
-        return weights, _exported(ModelFile.read(Path(weights) / FILE), folder, weights)
+    if exported := find_exported(weights):
+        path, name = exported
+        return name, _exported(ModelFile.read(path), folder, name)
     file = _checkpoint_file(weights, folder)
     return None if file is None else (str(file), Checkpoint.read(file))
 

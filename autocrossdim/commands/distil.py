@@ -206,12 +206,14 @@ def present(
 ) -> "Iterator[RenderableType]":
     """Yield what the command line prints: the comparison with the ensemble, and the next command.
 
-    Without the network that was trained on all cases, `predict` would average the folds, which is as slow as the
-    ensemble; the remaining folds are then trained with the same options.
+    A student that is much worse than the ensemble is not recommended. Without the network that was trained on all
+    cases, `predict` would average the folds, which is as slow as the ensemble; the remaining folds are then trained
+    with the same options.
     """
     from autocrossdim.commands.next_step import next_step
     from autocrossdim.commands.project import ALL, Project
     from autocrossdim.jobs import option_words
+    from autocrossdim.selection.choose import LARGEST_LOSS
     from autocrossdim.system.console import is_relayed
 
     if is_relayed():
@@ -220,6 +222,14 @@ def present(
         yield "When all jobs are finished, this command without --slurm writes the comparison with the ensemble."
         return
     yield student.sentence
+    if student.held_out is not None and student.held_out.difference < -LARGEST_LOSS:
+        yield (
+            f"Its mean Dice is more than {LARGEST_LOSS} below that of its teachers, the limit of find_best for cheaper "
+            f"models. Keep using the ensemble, unless speed matters more (predict --config {student.name}). "
+            "Longer training, with --restart and more --epochs, may help."
+        )
+        yield next_step("predict", dataset, "-i", "IMAGES", "-o", "SEGMENTED", work=work)
+        return
     if Project.open(dataset, work=work).workspace.fold(student.name, ALL).latest.exists():
         yield next_step("predict", dataset, "-i", "IMAGES", "-o", "SEGMENTED", "--config", student.name, work=work)
         return

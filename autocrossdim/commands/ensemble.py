@@ -1,5 +1,6 @@
 """`autocrossdim ensemble`: average stored probabilities of several models."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -50,6 +51,9 @@ def ensemble(
         raise UserError("An ensemble needs at least two directories.")
     if output.resolve() in {source.resolve() for source in sources}:
         raise UserError(f"-o {output}: is one of the directories to average. Choose another one.")
+    repeated = [folder for folder, number in Counter(source.resolve() for source in sources).items() if number > 1]
+    if repeated:
+        warn(f"{listed(repeated)}: given more than once, so it weighs more in the average. Give each directory once.")
     loaded = load_dataset(find_dataset(dataset))
     cases = [Case(name, (), None) for name in stored_cases(sources)]
     chosen = find(format)

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -62,10 +63,11 @@ def export(
 
     Raises:
         UserError: Nothing is trained, the folds belong to different plans, packages that ONNX needs are missing,
-            neither or both of `output` and `hub` are given, or `licence` without `hub`.
+            neither or both of `output` and `hub` are given, `licence` without `hub`, or another process writes to
+            `hub`.
     """
     from autocrossdim.models.hub import FILE
-    from autocrossdim.models.hub_folder import UNKNOWN, check_folder, check_licence, write_hub_files
+    from autocrossdim.models.hub_folder import UNKNOWN, check_licence, repository_to_write, write_hub_files
     from autocrossdim.models.onnx import require_packages, write_networks
     from autocrossdim.models.pack import pack
     from autocrossdim.system.console import say
@@ -77,23 +79,22 @@ def export(
         raise UserError("--licence is for the repository on the hub. Add --hub FOLDER, or omit --licence.")
     licence = UNKNOWN if licence is None else licence
     check_licence(licence)
-    if hub is not None:
-        check_folder(Path(hub))
-    output = Path(target)
     if onnx is not None:
         require_packages()
-    file = pack(dataset, output, work=work, fold=several(fold), config=several(config))
-    folds = ", ".join(f"{name} {number}" for name, numbers in file.folds.items() for number in numbers)
-    size = output.stat().st_size / 1e6
-    say(f"{output}: {folds}; {size:.1f} MB. MODEL_CARD.md inside describes the model and its intended use.")
-    for network in write_networks(file, Path(onnx)) if onnx is not None else ():
-        say(
-            f"{network.path}: differs from PyTorch by at most {network.difference:.1g} where logits reach "
-            f"{network.largest:.2g}."
-        )
-    if hub is not None:
-        write_hub_files(file, Path(hub), licence=licence)
-        say(f"{hub}: README.md is the page of the repository. Review and complete it before you upload it.")
+    output = Path(target)
+    with nullcontext() if hub is None else repository_to_write(Path(hub)):
+        file = pack(dataset, output, work=work, fold=several(fold), config=several(config))
+        folds = ", ".join(f"{name} {number}" for name, numbers in file.folds.items() for number in numbers)
+        size = output.stat().st_size / 1e6
+        say(f"{output}: {folds}; {size:.1f} MB. MODEL_CARD.md inside describes the model and its intended use.")
+        for network in write_networks(file, Path(onnx)) if onnx is not None else ():
+            say(
+                f"{network.path}: differs from PyTorch by at most {network.difference:.1g} where logits reach "
+                f"{network.largest:.2g}."
+            )
+        if hub is not None:
+            write_hub_files(file, Path(hub), licence=licence)
+            say(f"{hub}: README.md is the page of the repository. Review and complete it before you upload it.")
     return output
 
 

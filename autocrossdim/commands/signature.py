@@ -65,7 +65,7 @@ def command(
         def call(*args: Any, **kwargs: Any) -> Any:
             for name in kwargs:
                 if name not in signature.parameters:
-                    raise TypeError(_unknown(function.__name__, name, signature, renamed or {}))
+                    raise TypeError(_unknown(function.__name__, name, signature, renamed or {}, options))
             check_positional(function.__name__, signature, len(args))
             kwargs = {name: _plain_number(value) for name, value in kwargs.items()}
             for name, value in kwargs.items():
@@ -152,9 +152,21 @@ def _with_descriptions(text: str, options: type[BaseModel] | None, without: Coll
     return re.sub(r"^( *)\*\*options: .*$", lines, text, flags=re.MULTILINE)
 
 
-def _unknown(function: str, name: str, signature: inspect.Signature, renamed: Mapping[str, str]) -> str:
+def _unknown(
+    function: str,
+    name: str,
+    signature: inspect.Signature,
+    renamed: Mapping[str, str],
+    options: type[BaseModel] | None,
+) -> str:
     if name in renamed:
         return f"{function}() has no parameter '{name}': it is now called '{renamed[name]}'."
+    if options is not None and name == "options":  # in version 0.1, an instance of the model
+        first = next(iter(options.model_fields))
+        return (
+            f"{function}() has no parameter 'options': give the fields of {options.__name__} as keywords, such as "
+            f"{first}=..."
+        )
     nearest = difflib.get_close_matches(name, signature.parameters, 1)
     hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
     return f"{function}() has no parameter '{name}'.{hint} Parameters: {', '.join(signature.parameters)}."

@@ -136,6 +136,7 @@ def study(
     loaded, folder = project.dataset, project.workspace.study(name)
     options = {key: value for key, value in options.items() if value != PlanOptions.model_fields[key].default}
     settings = {"epochs": EPOCHS, **training_settings(set, epochs=epochs, max_time=max_time)}
+    _check_settings(settings, options.get("trainer", PlanOptions.model_fields["trainer"].default))
     # Planning all cases also finds the faults of the dataset before the first run.
     # Parts of a study on several machines start at the same time, and share its plan and its datasets.
     with locked(folder / LOCK, folder, wait=True):
@@ -143,7 +144,7 @@ def study(
             loaded.path, work=folder / "plan", processes=processes, overwrite=overwrite, trial=False, **options
         )
     configuration = planned.configuration(config)
-    _check(chosen, planned, configuration, settings)
+    _check(chosen, planned, configuration)
     defaults = default_weights(configuration.encoder)
     request = Request(
         config=configuration.name,
@@ -222,10 +223,17 @@ def _sbatch(
     return sbatch_options(slurm)
 
 
-def _check(study: "Study", plan: "Plan", configuration: "Configuration", settings: Mapping[str, Any]) -> None:
-    """Refuse options that would otherwise fail only in the first run."""
+def _check_settings(settings: Mapping[str, Any], trainer: str) -> None:
+    """Refuse settings that would otherwise fail only after planning, which reads all images, or in the first run."""
     from autocrossdim.commands.plugins import find_trainer
 
+    if settings.get("unlabelled"):
+        raise UserError("--set unlabelled: a study trains on annotated cases only. Omit it.")
+    find_trainer(trainer).check_settings(settings)
+
+
+def _check(study: "Study", plan: "Plan", configuration: "Configuration") -> None:
+    """Refuse options that would otherwise fail only in the first run."""
     if study.volumes and plan.dims == 2:
         raise UserError(f"The study '{study.name}' compares 3D networks, but {plan.dataset} contains 2D images.")
     if configuration.previous_stage is not None:
@@ -233,9 +241,6 @@ def _check(study: "Study", plan: "Plan", configuration: "Configuration", setting
             f"--config {configuration.name}: it needs the segmentations of {configuration.previous_stage}, which a "
             "study does not train. Choose another configuration."
         )
-    if settings.get("unlabelled"):
-        raise UserError("--set unlabelled: a study trains on annotated cases only. Omit it.")
-    find_trainer(configuration.trainer).check_settings(settings)
 
 
 def _require_weights(jobs: "Sequence[Job]", folder: Path, encoder: str) -> None:

@@ -49,7 +49,10 @@ def _to_convert(path: Path) -> str | None:
     if layout is None or not check_structure(path).faults:
         return None
     name = f"Dataset001_{re.sub('[^A-Za-z0-9]', '', path.resolve().name) or 'Name'}"
-    command = shlex.join(["autocrossdim", "convert", str(path), "-o", name, "--layout", layout.name])
+    words = ["autocrossdim", "convert", str(path), "-o", name, "--layout", layout.name]
+    modalities = layout.modalities(path)
+    command = shlex.join([*words, *(["--modality", modalities[0]] if len(modalities) > 1 else [])])
+    command += f" (or {' or '.join(modalities[1:])}; each is a dataset of its own)" if len(modalities) > 1 else ""
     if (path / "imagesTr").is_dir():
         return (
             f"{path / 'dataset.json'}: no such file. Write it (datasets_template/README.md explains its keys), or let "

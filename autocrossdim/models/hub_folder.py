@@ -1,6 +1,9 @@
 """The files of a model repository on the Hugging Face Hub, besides the model file."""
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from autocrossdim.models.model_file import ModelFile
 from autocrossdim.system.console import say
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import reading, write_json, write_text
+from autocrossdim.system.lock import LOCK, locked
 from autocrossdim.system.text import listed, shown_path
 
 CARD, CONFIG = "README.md", "config.json"
@@ -28,8 +32,23 @@ def check_licence(licence: str) -> None:
         )
 
 
-def check_folder(folder: Path) -> None:
-    """Raise a UserError if a directory contains files that would be replaced, but is no repository of a model."""
+@contextmanager
+def repository_to_write(folder: Path) -> Iterator[None]:
+    """Check and lock the directory of a repository; another export would mix its files with those of this one.
+
+    The lock file is beside the directory, all of whose files are uploaded.
+
+    Raises:
+        UserError: Another process writes to it, or it contains files that would be replaced, but is no repository of a
+            model.
+    """
+    place = Path(os.path.realpath(folder))
+    with locked(place.parent / f".{place.name}{LOCK}", folder):
+        _check_folder(folder)
+        yield
+
+
+def _check_folder(folder: Path) -> None:
     with reading():
         is_clone = (folder / ".git").exists()  # of a new repository, for which the hub has written a README.md
         taken = [name for name in ((CONFIG,) if is_clone else (CARD, CONFIG)) if (folder / name).exists()]

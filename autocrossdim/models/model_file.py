@@ -38,11 +38,6 @@ def weights_name(configuration: str, fold: int | str) -> str:
     return f"weights/{configuration}/fold_{fold}.safetensors"
 
 
-def is_model_file(model: str | Path) -> bool:
-    """Whether `model` is meant as an exported file rather than as a folder or a dataset's name."""
-    return Path(model).suffix == SUFFIX or Path(model).is_file()
-
-
 @dataclass(frozen=True)
 class ModelFile:
     """An exported file.

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import written_whole
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+STACK_TRACE = "pkg.torch.onnx.stack_trace"  # of a node: the lines of source code that it comes from
 TOLERANCE = 1e-3  # of the largest logit; sums in another order differ by about 1e-6
 
 
@@ -71,17 +73,7 @@ def _write(network: SegmentationNetwork, configuration: Configuration, path: Pat
     patches = [torch.randn(batch, channels, *configuration.patch_size, generator=random) for batch in (2, 1)]
     with written_whole(path) as temporary:
         try:
-            torch.onnx.export(
-                network,
-                (patches[0],),
-                str(temporary),
-                input_names=["image"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+            _export(network, patches[0], temporary)
         except Exception as error:  # the exporter raises its own, torch's and Python's errors
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{path}: the network cannot be written as ONNX ({reason}).") from error
@@ -92,6 +84,24 @@ def _write(network: SegmentationNetwork, configuration: Configuration, path: Pat
                 f"{largest:.2g}. Try other versions of torch, onnxscript and onnxruntime."
             )
     return OnnxNetwork(path, difference, largest)
+
+
+def _export(network: SegmentationNetwork, patches: torch.Tensor, path: Path) -> None:
+    """Write a network, without the paths of this computer's source files, which can contain the name of its user."""
+    program = torch.onnx.export(
+        network,
+        (patches,),
+        input_names=["image"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    functions = program.model.functions.values()
+    for node in chain(program.model.graph.all_nodes(), *(function.all_nodes() for function in functions)):
+        node.metadata_props.pop(STACK_TRACE, None)
+    program.save(path, external_data=False)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from autocrossdim.data.find import find_dataset
 from autocrossdim.models.hub import FILE, fetch, is_on_hub
-from autocrossdim.models.model_file import SUFFIX, ModelFile, is_model_file
+from autocrossdim.models.model_file import SUFFIX, ModelFile
 from autocrossdim.records.best import Best, contender_name
 from autocrossdim.records.checkpoint import PREVIOUS, Checkpoint
 from autocrossdim.records.codes import Codes, parse_codes
@@ -96,14 +96,11 @@ def open_model(model: str | Path | int, *, work: str | Path | None = None) -> Mo
     Raises:
         UserError: There is no such model, it cannot be downloaded, or the exported file is damaged.
     """
-    if is_on_hub(model):
-        return ModelFile.read(fetch(str(model)).path)
-    model = str(model) if isinstance(model, int) else model
-    if is_model_file(model):
-        return ModelFile.read(model)
-    folder = Path(model)
-    if is_repository(folder):
-        return ModelFile.read(folder / FILE)
+    model, folder = str(model), Path(str(model))
+    if exported := find_exported(model):
+        return ModelFile.read(exported[0])
+    if folder.is_file():  # no model, or one without the ending of its name
+        return ModelFile.read(folder)
     if any(folder.glob("fold_*")):
         return ModelFolder(folder)
     if FoldFolder(folder).latest.exists():
@@ -111,10 +108,21 @@ def open_model(model: str | Path | int, *, work: str | Path | None = None) -> Mo
     return WorkFolder(_workspace(model, None if work is None else Path(work)))
 
 
-def is_repository(folder: Path) -> bool:
-    """Return whether a directory is a copy of a repository of the hub, and no place where somebody put a model file."""
+def find_exported(model: str) -> tuple[Path, str] | None:
+    """Return the exported file that `model` means, on the hub, by its path or in a copy of a repository, with its name.
+
+    Raises:
+        UserError: It cannot be downloaded.
+    """
+    if is_on_hub(model):
+        found = fetch(model)
+        return found.path, found.name
+    if model.endswith(SUFFIX):
+        return Path(model), model
+    # A copy of a repository of the hub, and no place where somebody put a model file.
     others = ("dataset.json", "plan.json", "fold_*")
-    return (folder / FILE).is_file() and not any(any(folder.glob(name)) for name in others)
+    is_repository = (Path(model) / FILE).is_file() and not any(any(Path(model).glob(name)) for name in others)
+    return (Path(model) / FILE, model) if is_repository else None
 
 
 @dataclass(frozen=True)

@@ -64,22 +64,45 @@ def conclusion(reference: str, comparisons: Sequence[Comparison]) -> str:
     parts = []
     for size in dict.fromkeys(each.size for each in comparisons):
         those = [each for each in comparisons if each.size == size]
-        # The intervals of a single seed are about these trainings only, and the sentence may be quoted without notes.
-        seed = " and one seed" if all(each.seeds == 1 for each in those) else ""
-        parts.append(f"with {counted(size, 'training case')}{seed}, {_of_size(reference, those)}")
+        parts.append(f"with {counted(size, 'training case')}, {_of_size(reference, those)}")
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _of_size(reference: str, comparisons: Sequence[Comparison]) -> str:
-    shown = sorted((each for each in comparisons if each.is_shown), key=lambda each: -each.difference)
+    conclusive = [each for each in comparisons if not lacking(each.seeds, each.low is not None)]
+    shown = sorted((each for each in conclusive if each.is_shown), key=lambda each: -each.difference)
     reference = _quoted(reference)
     groups = {
         f"better than {reference}": [_difference(each) for each in shown if each.difference > 0],
         f"worse than {reference}": [_difference(each) for each in shown if each.difference < 0],
-        f"no difference shown from {reference}": [_quoted(each.arm) for each in comparisons if not each.is_shown],
+        f"no difference shown from {reference}": [_quoted(each.arm) for each in conclusive if not each.is_shown],
     }
-    return ", ".join(f"{what}: {_joined(arms)}" for what, arms in groups.items() if arms)
+    parts = [f"{what}: {_joined(arms)}" for what, arms in groups.items() if arms]
+    observed: dict[str, list[str]] = {}
+    for each in comparisons:
+        if few := lacking(each.seeds, each.low is not None):
+            observed.setdefault(few, []).append(f"{_quoted(each.arm)} {each.difference:+.3f} Dice")
+    parts += [
+        f"no conclusion about the difference from {reference} can be drawn from {few} (observed: {_joined(arms)})"
+        for few, arms in observed.items()
+    ]
+    return ", ".join(parts)
+
+
+def lacking(seeds: int, has_interval: bool) -> str:
+    """Return from what no conclusion can be drawn, such as "a single seed"; empty if there are enough runs and cases.
+
+    The interval of a single seed is about its trainings only. In simulations with eight patients, it contained the true
+    difference in 65 % of the studies if trainings differed as much as patients, and in 41 % if they differed twice as
+    much. With two seeds, that of two patients contained it in at least 98 %: it is wide, but it can be relied on.
+
+    Args:
+        seeds: Number of seeds.
+        has_interval: Whether there is an interval over patients, which takes two of them.
+    """
+    few = [*(["a single seed"] if seeds == 1 else []), *([] if has_interval else ["fewer than two held-out patients"])]
+    return " and ".join(few)
 
 
 def reading_notes(runs: Sequence[StudyRun], comparisons: int) -> list[str]:
@@ -100,7 +123,10 @@ def reading_notes(runs: Sequence[StudyRun], comparisons: int) -> list[str]:
             "(Bonferroni). Intervals of the Dice of single arms are not adjusted."
         )
     if seeds == 1:
-        notes.append("There is only one seed, so the intervals do not include how much results vary between trainings.")
+        notes.append(
+            "There is only one seed, so the intervals do not include how much results vary between trainings. A "
+            "conclusion needs at least two (--seeds)."
+        )
     elif seeds < FEW_SEEDS:
         notes.append("With only two seeds, intervals are wide. More seeds (--seeds) narrow them.")
     if patients == 1:

@@ -41,8 +41,9 @@ def compare_starts(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
             elif ratio is None:
                 said = f"{arm} does not reach it with every seed."
             else:
-                known = np.isfinite(ratio.low)
-                ends = f" (95 % interval over seeds {ratio.low:.2f} to {ratio.high:.2f})" if known else ""
+                ends = f" (95 % interval over seeds {ratio.low:.2f} to {ratio.high:.2f})"
+                if len(pairs) == 1:
+                    ends = " in a single seed, from which no conclusion can be drawn"
                 numbers[f"{arm}, {size} cases: time ratio"] = ratio.value
                 said = f"{arm} takes {ratio.value:.2f} times as long as {arms[0]}{ends}."
             times.append(

@@ -11,7 +11,7 @@ import numpy as np
 from autocrossdim.evaluation.interval import Estimate, Floats, estimate
 from autocrossdim.records.plan_options import PlanOptions
 from autocrossdim.records.study import Comparison, StudyRun, Table
-from autocrossdim.studies.comparison import compared, dice_text, reading_notes, with_ends
+from autocrossdim.studies.comparison import compared, dice_text, lacking, reading_notes, with_ends
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import COLOURS, mean_dice, save
 from autocrossdim.studies.statistics import case_groups, crossed_difference, dice_matrix, finite, known_cases, paired
@@ -127,13 +127,19 @@ def compare_ratios(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
     ratios = [float(np.median([run.anisotropy for run in pairs[slicing][0]])) for slicing in complete]
     cases, groups = case_groups(runs[0])
     crossing = None
-    if len(complete) >= NEEDED and seeds:
+    is_complete = len(complete) >= NEEDED and bool(seeds)
+    few = lacking(len(seeds), all(each.low is not None for each in comparisons)) if is_complete else ""
+    if is_complete and not few:
         common = [[[run for run in side if run.seed in seeds] for side in pairs[slicing]] for slicing in complete]
         crossing = find_crossing(
             ratios, [(dice_matrix(of_2d, cases), dice_matrix(of_3d, cases)) for of_2d, of_3d in common], groups
         )
     return Finding(
-        conclusion=_conclusion(flat, deep, ratios, crossing),
+        conclusion=(
+            f"No conclusion about a crossing of {flat} and {deep} can be drawn from {few}."
+            if few
+            else _conclusion(flat, deep, ratios, crossing)
+        ),
         table=_table(arms, of, dict(zip(complete, comparisons, strict=True))),
         draw=partial(_draw, arms=arms, of=of, crossing=crossing),
         notes=(

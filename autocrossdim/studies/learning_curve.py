@@ -8,7 +8,7 @@ import numpy as np
 
 from autocrossdim.evaluation.interval import Estimate, Floats, estimate
 from autocrossdim.records.study import StudyRun, Table
-from autocrossdim.studies.comparison import dice_text, reading_notes
+from autocrossdim.studies.comparison import dice_text, lacking, reading_notes
 from autocrossdim.studies.design import Finding
 from autocrossdim.studies.figures import COLOURS, mean_dice, save
 from autocrossdim.studies.statistics import case_groups, crossed_mean, dice_matrix, finite, known_cases
@@ -81,14 +81,15 @@ def learning_curve(arms: Sequence[str], runs: Sequence[StudyRun]) -> Finding:
         numbers = {"a": fitted[0], "b": fitted[1], "twice": expected, "gain": gain.value}
         numbers |= {"gain low": finite(gain.low), "gain high": finite(gain.high)}
         ends = f"{gain.value:+.3f} Dice ({gain.low:+.3f} to {gain.high:+.3f})"
-        if gain.excludes_zero:
+        if few := lacking(len(seeds), bool(np.isfinite(gain.low))):
+            said = (
+                f"No conclusion about twice as many training cases as {largest} can be drawn from {few} (on the fitted "
+                f"curve: {gain.value:+.3f} Dice)."
+            )
+        elif gain.excludes_zero:
             said = (
                 f"According to the fitted curve, twice as many training cases as {largest} would change mean Dice by "
                 f"{ends}, from {now:.3f} to {expected:.3f}."
-            )
-        elif np.isnan(gain.low):
-            said = (
-                f"Twice as many training cases as {largest} would change mean Dice by {gain.value:+.3f} (no interval)."
             )
         else:
             said = f"No difference shown between {largest} training cases and twice as many: {ends}."

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import autocrossdim
+from autocrossdim.commands.distil import present as show
 from autocrossdim.commands.find_best import present
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
@@ -71,6 +72,20 @@ def test_a_student_is_compared_with_its_teachers_on_held_out_cases(taught: tuple
     assert student.held_out.difference == pytest.approx(student.held_out.dice - student.held_out.teachers_dice)
     assert Student.read(workspace.model("omnia_distilled") / "student.json") == student
     assert student.sentence in autocrossdim.report(raw, work=work).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("difference", "is_advised"), [(-0.3, False), (-0.011, False), (-0.005, True), (0.02, True)])
+def test_the_next_command_uses_the_student_only_if_it_is_about_as_good(
+    taught: tuple[Path, Path], student: Student, difference: float, is_advised: bool
+) -> None:
+    raw, work = taught
+    assert student.held_out is not None
+    held_out = student.held_out.model_copy(update={"difference": difference})
+    worse = student.model_copy(update={"held_out": held_out})
+    *said, last = show(worse, dataset=str(raw), work=work, config=None, **dict.fromkeys(QUICK))
+    command = f"Next: autocrossdim predict {raw} --work {work} -i IMAGES -o SEGMENTED"
+    assert last == (f"{command} --config omnia_distilled" if is_advised else command)
+    assert ("Keep using the ensemble" in str(said[-1])) is not is_advised
 
 
 def test_find_best_shows_the_students_of_the_ensemble_that_it_chose(

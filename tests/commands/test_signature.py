@@ -102,6 +102,8 @@ def test_a_former_name_is_answered_with_the_present_one(tmp_path: Path) -> None:
         autocrossdim.train(tmp_path, settings={})  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="no parameter 'memory_gb': it is now called 'memory'"):
         autocrossdim.plan(tmp_path, memory_gb=8)
+    with pytest.raises(TypeError, match=r"no parameter 'options': give the fields of PlanOptions as keywords"):
+        autocrossdim.plan_and_preprocess(tmp_path, options=PlanOptions(memory=8))
     with pytest.raises(TypeError, match="Did you mean 'encoder'"):
         autocrossdim.plan(tmp_path, encodr="resnet18")
     with pytest.raises(TypeError, match=r"train\(\) takes only dataset by position. Name the others: work=, config="):

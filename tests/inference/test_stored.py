@@ -92,6 +92,19 @@ def test_directories_that_do_not_say_whether_they_are_calibrated_are_left_out(st
     assert by_calibration([one, other, unknown], "a") == ([], [one, other])
 
 
+def test_a_directory_that_is_given_twice_is_named(
+    stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, folders, _ = stored
+    autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)
+    assert "more than once" not in capsys.readouterr().err
+    same = folders[0].parent / "." / ".." / folders[0].parent.name / folders[0].name
+    autocrossdim.ensemble([*folders, same], tmp_path / "both", dataset=raw)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{folders[0]}: given more than once, so it weighs more in the average" in said
+    assert str(folders[1]) not in said
+
+
 def test_an_ensemble_has_the_formats_of_predict(stored: Any, tmp_path: Path) -> None:
     raw, folders, _ = stored
     (expected,) = autocrossdim.ensemble(folders, tmp_path / "both", dataset=raw)

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,11 @@ import pytest
 from huggingface_hub import ModelCard
 
 import autocrossdim
-from autocrossdim.models.hub_folder import write_hub_files
+from autocrossdim.models.hub_folder import repository_to_write, write_hub_files
 from autocrossdim.models.model_file import ModelFile
 from autocrossdim.models.source import open_model
 from autocrossdim.records.best import Best
+from autocrossdim.system import lock
 from autocrossdim.system.errors import UserError
 
 CASES = ("mueller_anna", "schmidt_jan", "weber_eva", "koch_ida")
@@ -113,3 +116,19 @@ def test_a_readme_of_something_else_is_not_replaced(trained: Path, tmp_path: Pat
     (tmp_path / ".git").mkdir()  # the clone of a new repository, for which the hub wrote a README.md
     autocrossdim.export(trained, hub=tmp_path)
     assert (tmp_path / "README.former.md").read_text(encoding="utf-8") == "my project"
+
+
+def test_a_repository_that_another_process_writes_is_refused(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "SECONDS_TO_END", 0.0)
+    folder = tmp_path / "new" / "hub"
+    with (
+        repository_to_write(folder),
+        pytest.raises(UserError, match=rf"hub: process {os.getpid()} on {platform.node()} is writing to it"),
+    ):
+        autocrossdim.export(trained, hub=folder)
+    assert not (tmp_path / "new").exists()
+    autocrossdim.export(trained, hub=folder)
+    assert {file.name for file in folder.iterdir()} == {"README.md", "config.json", "model.acd"}
+    assert list(folder.parent.iterdir()) == [folder]  # nor is anything left that would be uploaded

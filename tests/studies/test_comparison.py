@@ -63,7 +63,33 @@ def test_few_seeds_are_named(make_runs, seeds, note):
     runs = [*make_runs("random", BASE[:seeds].tolist()), *make_runs("a", noisy(0.1, 1)[:seeds])]
     found = compare_arms(["random", "a"], runs)
     assert any(note in sentence for sentence in found.notes)
-    assert found.conclusion.startswith("With 8 training cases and one seed, better") is (seeds == 1)
+    assert any("A conclusion needs at least two" in sentence for sentence in found.notes) is (seeds == 1)
+
+
+def test_nothing_is_concluded_from_one_seed_or_one_patient(make_runs):
+    few = BASE[:1, :2]
+    runs = [*make_runs("random", few.tolist()), *make_runs("ImageNet", (few + np.array([0.1, 0.12])).tolist())]
+    once = compare_arms(["random", "ImageNet"], runs)
+    assert once.comparisons[0].is_shown  # the interval leaves out how much trainings differ
+    assert once.conclusion == (
+        "With 8 training cases, no conclusion about the difference from random can be drawn from a single seed "
+        "(observed: ImageNet +0.110 Dice)."
+    )
+    alone = [*make_runs("random", [[0.5]]), *make_runs("ImageNet", [[0.7]])]
+    said = compare_arms(["random", "ImageNet"], alone).conclusion
+    assert "can be drawn from a single seed and fewer than two held-out patients (observed: ImageNet +0.200" in said
+
+
+def test_an_arm_with_more_seeds_than_another_one_is_judged(make_runs):
+    runs = [
+        *make_runs("random", BASE.tolist()),
+        *make_runs("often", noisy(0.1, 1)),
+        *make_runs("once", noisy(-0.1, 2)[:1]),
+    ]
+    said = compare_arms(["random", "often", "once"], runs).conclusion
+    assert said.startswith("With 8 training cases, better than random: often by 0.1")
+    assert "from a single seed (observed: once -0.1" in said
+    assert "worse" not in said
 
 
 def test_one_patient_gives_no_interval(make_runs):
@@ -71,7 +97,7 @@ def test_one_patient_gives_no_interval(make_runs):
     runs = [*make_runs("random", BASE.tolist(), groups), *make_runs("a", noisy(0.3, 1), groups)]
     found = compare_arms(["random", "a"], runs)
     assert found.comparisons[0].low is None
-    assert "no difference shown" in found.conclusion
+    assert "no conclusion about the difference from random can be drawn from fewer than two" in found.conclusion
     assert any("only one group" in note for note in found.notes)
 
 

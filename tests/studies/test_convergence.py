@@ -40,6 +40,15 @@ def test_the_reason_why_there_is_no_time_is_named(make_runs):
     assert conclusion.endswith("a run of random has no pseudo-Dice.")
 
 
+def test_nothing_is_concluded_from_the_times_of_one_seed(make_runs):
+    runs = trained(make_runs, "random", 100, seeds=1) + trained(make_runs, "fast", 50, seeds=1)
+    said = compare_starts(["random", "fast"], runs).conclusion
+    assert "no conclusion about the difference from random can be drawn from a single seed" in said
+    assert said.endswith(
+        "fast takes 0.50 times as long as random in a single seed, from which no conclusion can be drawn."
+    )
+
+
 def test_earlier_and_higher_are_told_apart(make_runs, tmp_path):
     runs = trained(make_runs, "random", 100) + trained(make_runs, "same", 50) + trained(make_runs, "bad", 50, dice=0.4)
     found = compare_starts(["random", "same", "bad"], runs)

@@ -86,6 +86,15 @@ def test_the_conclusion_says_what_is_shown(make_runs, found, said):
     assert said in studied(make_runs, found).conclusion
 
 
+@pytest.mark.parametrize(
+    ("seeds", "cases", "few"), [(1, 10, "a single seed"), (3, 1, "fewer than two held-out patients")]
+)
+def test_nothing_is_concluded_from_one_seed_or_one_patient(make_runs, seeds, cases, few):
+    found = studied(make_runs, differences(2.5, seeds=seeds, cases=cases))
+    assert found.conclusion == f"No conclusion about a crossing of Omnia-Net and DX-Net can be drawn from {few}."
+    assert found.numbers == {}
+
+
 def test_table_and_figure(make_runs, tmp_path):
     found = studied(make_runs, differences(2.5))
     assert [row[:3] for row in found.table.rows][1] == ("2", "2.0", "3")

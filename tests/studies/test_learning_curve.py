@@ -83,7 +83,15 @@ def test_one_patient_gives_no_interval(make_runs):
     runs = [run for size in SIZES for run in make_runs("DX-Net", [[1 - 0.4 / size]] * 2, size=size)]
     found = learning_curve(["DX-Net"], runs)
     assert found.numbers["gain low"] is None
-    assert "no interval" in found.conclusion
+    assert "can be drawn from fewer than two held-out patients (on the fitted curve: +" in found.conclusion
+
+
+def test_nothing_is_concluded_from_one_seed(make_runs):
+    found = learning_curve(["DX-Net"], curve(make_runs, seeds=1))
+    assert found.conclusion.startswith(
+        "No conclusion about twice as many training cases as 16 can be drawn from a single"
+    )
+    assert "would change" not in found.conclusion
 
 
 def test_the_interval_is_of_other_seeds_and_patients():

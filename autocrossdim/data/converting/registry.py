@@ -1,6 +1,6 @@
 """The layouts that can be converted: each is one decorated function in `layouts/`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +34,14 @@ class Layout:
         detects: Whether a source seems to have it; looks at names only.
         describe: Describes a source that has it.
         takes: Fields of `Wishes` that it uses.
+        modalities: Modalities that a source holds, one of which has to be chosen if there are several.
     """
 
     name: str
     detects: Callable[[Path], bool]
     describe: Callable[[Path, Wishes], Description]
     takes: frozenset[str]
+    modalities: Callable[[Path], Sequence[str]]
 
 
 LAYOUTS: dict[str, Layout] = {}
@@ -49,7 +51,11 @@ Describe = Callable[[Path, Wishes], Description]
 
 
 def layout(
-    name: str, detects: Callable[[Path], bool], *, takes: tuple[str, ...] = ()
+    name: str,
+    detects: Callable[[Path], bool],
+    *,
+    takes: tuple[str, ...] = (),
+    modalities: Callable[[Path], Sequence[str]] = lambda _: (),
 ) -> Callable[[Describe], Describe]:
     """Register the decorated function as the description of the layout `name`.
 
@@ -57,10 +63,11 @@ def layout(
         name: Name on the command line.
         detects: Whether a source seems to have the layout.
         takes: Fields of `Wishes` that the function uses.
+        modalities: Modalities that a source holds, if one of them has to be chosen.
     """
 
     def register(describe: Describe) -> Describe:
-        LAYOUTS[name] = Layout(name, detects, describe, frozenset(takes))
+        LAYOUTS[name] = Layout(name, detects, describe, frozenset(takes), modalities)
         return describe
 
     return register

@@ -1,5 +1,6 @@
 """CHAOS: DICOM slices and PNG files as the challenge publishes them, CT and both MR sequences."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -169,6 +170,16 @@ def test_a_missing_png_file_and_unknown_codes_are_faults(tmp_path: Path) -> None
         autocrossdim.convert(tmp_path / "Train_Sets", tmp_path / "out", processes=1)
     assert "Ground: 5 PNG files for 6 slices" in str(error.value)
     assert "liver_GT_003.png: contains 63, but only 0 and 128 to 255 are expected" in str(error.value)
+
+
+def test_verify_suggests_a_command_with_a_modality(train_sets: Path, tmp_path: Path) -> None:
+    (fault,) = autocrossdim.verify(train_sets, processes=1).faults
+    suggested, others = re.fullmatch(r".*Convert it: autocrossdim convert (.*) \((.*)\)", fault, re.DOTALL).groups()
+    assert suggested == f"{train_sets} -o Dataset001_CHAOSTrainSets --layout chaos --modality ct"
+    assert others == "or t1 or t2; each is a dataset of its own"
+    write_ct(tmp_path / "ct" / "Train_Sets", 1)
+    (fault,) = autocrossdim.verify(tmp_path / "ct", processes=1).faults
+    assert fault.endswith("--layout chaos")
 
 
 def test_the_modality_has_to_be_chosen(train_sets: Path, tmp_path: Path) -> None:

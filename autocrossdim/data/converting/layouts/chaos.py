@@ -181,10 +181,15 @@ class GroundTruth(ReadLabel):
 
 def detects(source: Path) -> bool:
     """Whether a patient's directory has slices where one of the modalities has them."""
-    return source.is_dir() and any(_patients(source, modality) for modality in MODALITIES.values())
+    return source.is_dir() and bool(modalities(source))
 
 
-@layout("chaos", detects, takes=("modality",))
+def modalities(source: Path) -> list[str]:
+    """Return the modalities of which a source holds scans."""
+    return [name for name, modality in MODALITIES.items() if _patients(source, modality)]
+
+
+@layout("chaos", detects, takes=("modality",), modalities=modalities)
 def describe(source: Path, wishes: Wishes) -> Description:
     """Describe one modality of the training set, of the test set, or of both; scans without `Ground` are test cases.
 

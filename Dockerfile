@@ -11,7 +11,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY autocrossdim autocrossdim
 COPY planners planners
 COPY trainers trainers
-RUN pip install --no-cache-dir "torch>=2.10" torchvision --index-url "https://download.pytorch.org/whl/${TORCH}" \
+RUN pip install --no-cache-dir "torch>=2.10" "torchvision>=0.25" --index-url "https://download.pytorch.org/whl/${TORCH}" \
     && pip install --no-cache-dir . \
     && rm -rf /src
 

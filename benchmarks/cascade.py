@@ -7,7 +7,8 @@ Two equal nodules are labelled by their distance to a sphere that no patch of `d
 (`near_and_far` in autocrossdim/data/phantoms.py). In training, their masks are perturbed less than by default, unless
 `--default-stage` is given. With `--data`, 16 cases of Hippocampus are used instead, with patches small enough for the
 plan to contain a cascade, and all settings of the cascade have their defaults. `dx`, `dx_lowres` and `dx_cascade` are
-trained in two folds and compared on held-out cases. Finished folds are skipped, so the script can be interrupted.
+trained in two folds and compared on held-out cases, and `find_best` chooses between them and their pairs. Finished
+folds are skipped, so the script can be interrupted.
 """
 
 import argparse
@@ -86,6 +87,7 @@ def main() -> None:
             epochs=arguments.epochs or EPOCHS[name],
             set={**SETTINGS, "seed": arguments.seed, **(STAGE if name == "dx_cascade" and gentle else {})},
         )
+    best = autocrossdim.find_best(raw, work=work, device="cpu", processes=1)
     summaries = {name: Summary.read(work / raw.name / "models" / name / "summary.json") for name in EPOCHS}
     labels = [label for label in read_json(raw / "dataset.json")["labels"] if label != "background"]
     rows = []
@@ -110,6 +112,7 @@ def main() -> None:
             f"| `{name}` | {' | '.join(f'{value:.3f}' for value in dice)} | {mean:.3f} ({low:.3f} to {high:.3f}) | "
             f"{lead.mean:+.3f} ({lead.low:+.3f} to {lead.high:+.3f}) |"
         )
+    print("\n`find_best`:", *best.reasons, sep="\n- ")
     write_json(arguments.work / "cascade.json", rows)
 
 

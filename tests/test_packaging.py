@@ -20,6 +20,7 @@ CODE = {".py", ".jinja", ".css", ".js", ".typed"}
 # First releases without a published vulnerability in what is used here, by advisories read on 2026-11-30.
 WITHOUT_VULNERABILITY = {
     "jinja2": "3.1.6",  # CVE-2025-27516
+    "mlflow": "3.11",  # CVE-2026-4137: temporary directories that others can write to; read on 2026-12-01
     "onnx": "1.21",  # CVE-2026-27489 and CVE-2026-34445: external data
     "pillow": "12.3",  # CVE-2026-25990, CVE-2026-40192 and CVE-2026-55379: reading images
     "pydicom": "3.0.2",  # CVE-2026-32711
@@ -89,6 +90,15 @@ def test_the_container_gets_what_the_wheel_is_built_from() -> None:
 def test_the_container_gets_a_version_of_torch_that_the_package_accepts() -> None:
     (torch,) = (each for each in tomllib.loads(text("pyproject.toml"))["project"]["dependencies"] if "torch>" in each)
     assert f'"{torch}"' in text("Dockerfile")
+
+
+def test_every_dependency_has_a_lower_bound() -> None:
+    description = tomllib.loads(text("pyproject.toml"))
+    project = description["project"]
+    extras = [each for extra in project["optional-dependencies"].values() for each in extra]
+    every = (*description["build-system"]["requires"], *project["dependencies"], *extras)
+    others = [each for each in every if not each.startswith("autocrossdim[")]
+    assert [each for each in others if not re.search(r"[>=]=\d", each)] == []
 
 
 def test_no_lower_bound_allows_a_release_with_a_known_vulnerability() -> None:

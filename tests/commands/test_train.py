@@ -1,7 +1,10 @@
 """What `train` does around the trainer; training itself is tested in tests/trainers."""
 
+import json
+import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +16,7 @@ import autocrossdim
 from autocrossdim.commands.plugins import FoldTask
 from autocrossdim.commands.project import Project
 from autocrossdim.data.phantoms import ANISOTROPIC_SPACING, chambers, write_dataset
+from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.system.errors import Interrupted, UserError
 from autocrossdim.system.files import write_text
 from autocrossdim.system.lock import locked
@@ -165,6 +169,41 @@ def test_a_fold_that_is_being_trained_is_not_marked_to_start_over(
     assert "is writing to it" in refused.stderr
     command(*words)
     assert trainer.restarted == {0: False, 1: False, 2: False}
+
+
+@pytest.mark.slow
+def test_of_two_processes_that_train_the_same_fold_the_second_one_fails_and_names_the_first(
+    words: list[object],
+    planned: tuple[Path, Path],
+    tmp_path: Path,
+    command: Callable[..., subprocess.CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("autocrossdim.system.lock.SECONDS_TO_END", 0.0)
+    project = Project.open(planned[0], work=tmp_path / "work")
+    fold = project.workspace.fold(project.plan.configuration(None).name, 0)
+    train = [*words[:6], "--weights", "random", "--device", "cpu"]  # fold 0
+    for setting in ("steps_per_epoch=1", "validation_batches=1", "workers=0", "patience=0"):
+        train += ["--set", setting]
+    first = [sys.executable, "-m", "autocrossdim", *map(str, train), "--epochs", "100000"]
+    with subprocess.Popen(first, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        try:
+            assert process.stderr is not None
+            assert any("fold 0: epoch 1 of" in line for line in process.stderr)
+            for options in ([], ["--restart"]):
+                refused = command(*train, "--epochs", 1, *options)
+                assert refused.returncode == 2
+                assert f"fold_0: process {process.pid} on {platform.node()} is writing to it" in refused.stderr
+            assert process.poll() is None
+        finally:
+            process.kill()
+    reached = Checkpoint.read(fold.latest).run.epoch
+    assert command(*train, "--epochs", reached + 1).returncode == 0
+    checkpoint = Checkpoint.read(fold.latest)
+    assert (checkpoint.run.epoch, checkpoint.complete) == (reached + 1, True)
+    epochs = [json.loads(line)["epoch"] for line in fold.history.read_text(encoding="utf-8").splitlines()]
+    assert epochs == list(range(1, reached + 2)), "no epoch is of the processes that were refused"
+    assert not fold.lock.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """The cascade from plan to export, on volumes of which a patch covers little."""
 
+import shutil
+from importlib import import_module
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,20 @@ from autocrossdim.preprocessing.store import Store
 from autocrossdim.records.best import Best, plan_digest
 from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.plan import Plan
+from autocrossdim.records.summary import Summary
 from autocrossdim.records.workspace import Workspace
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.files import write_json
 from tests.conftest import write_dataset
 
 TRAINING: dict[str, Any] = {"weights": "random", "epochs": 1, "device": "cpu"}
+PLANNING: dict[str, Any] = {
+    "encoder": "test_efficientnet",
+    "patch_size": (8, 8, 8),
+    "batch_size": 2,
+    "trial": False,
+    "processes": 1,
+}
 SETTINGS = {"steps_per_epoch": 1, "validation_batches": 1, "workers": 0, "slices_first": False, "averaging": 0}
 
 
@@ -38,15 +49,7 @@ class Cascade:
         )
         folds = [{"train": ["a", "b"], "val": ["c", "d"]}, {"train": ["c", "d"], "val": ["a", "b"]}]
         write_json(self.raw / "splits_final.json", folds)
-        self.plan: Plan = autocrossdim.plan(
-            self.raw,
-            work=self.work,
-            encoder="test_efficientnet",
-            patch_size=(8, 8, 8),
-            batch_size=2,
-            trial=False,
-            processes=1,
-        )
+        self.plan: Plan = autocrossdim.plan(self.raw, work=self.work, **PLANNING)
         self.space = Workspace.of(self.raw.name, self.work)
 
     def train(self, config: str, **options: Any) -> None:
@@ -128,6 +131,27 @@ def test_find_best_compares_the_cascade_and_counts_the_cost_of_both_stages(train
     )
 
 
+def test_find_best_chooses_the_cascade_where_it_is_better(trained: Cascade, tmp_path: Path) -> None:
+    space = Workspace.of(trained.raw.name, tmp_path)
+    shutil.copytree(trained.space.root, space.root)
+    for fold, cases in ((0, "cd"), (1, "ab")):
+        folder = space.fold("dx_cascade", fold)
+        for case in cases:  # as if the cascade had segmented its held-out cases without an error
+            shutil.copy(trained.raw / "labelsTr" / f"{case}.nii.gz", folder.validation)
+        summary = Summary.read(folder.summary)
+        # One result is missing, so all are evaluated anew.
+        summary.model_copy(update={"metric_per_case": summary.metric_per_case[:1]}).write(folder.summary)
+    best = autocrossdim.find_best(trained.raw, work=tmp_path, device="cpu", processes=1)
+    dice = {each.configurations: each.dice for each in best.contenders}
+    assert dice[("dx_cascade",)] == 1
+    assert all(value < 0.5 for names, value in dice.items() if names != ("dx_cascade",))
+    assert best.configurations == ("dx_cascade",)
+    assert {key.partition("/")[0] for key in best.checkpoints} == {"dx_lowres", "dx_cascade"}
+    predictor = Predictor.load(trained.raw, work=tmp_path, device="cpu")
+    assert [model.configuration.name for model in predictor.models] == ["dx_cascade"]
+    assert list(predictor.stages) == ["dx_lowres"]
+
+
 def test_prediction_hands_the_low_resolution_on_to_the_cascade(trained: Cascade, tmp_path: Path) -> None:
     predictor = Predictor.load(trained.raw, work=trained.work, config="dx_cascade", device="cpu")
     assert list(predictor.stages) == ["dx_lowres"]
@@ -184,3 +208,21 @@ def test_a_cascade_is_not_continued_after_its_previous_stage_was_trained_again(t
     trained.train("dx_lowres", fold=0, restart=True, set={**SETTINGS, "seed": 1})
     with pytest.raises(UserError, match=r"earlier versions of c, d, .* or which dx_lowres has segmented again"):
         trained.train("dx_cascade", fold=1)
+
+
+@pytest.mark.slow
+def test_run_trains_each_stage_before_the_one_that_needs_it_and_compares_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, train, order = Cascade(tmp_path), autocrossdim.train, []
+
+    def recorded(*words: Any, config: str, **options: Any) -> Any:
+        order.append(config)
+        return train(*words, config=config, **options)
+
+    monkeypatch.setattr(import_module("autocrossdim.commands.train"), "train", recorded)
+    page = autocrossdim.run(planned.raw, work=planned.work, set=SETTINGS, **PLANNING, **TRAINING)
+    assert order == ["dx", "dx_lowres", "dx_cascade"]
+    compared = {frozenset(each.configurations) for each in Best.read(planned.space.best).contenders}
+    assert compared == {frozenset(names) for number in (1, 2) for names in combinations(order, number)}
+    assert "dx_cascade" in page.read_text(encoding="utf-8")

@@ -252,6 +252,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
                 empty=settings.stage_empty,
                 morphology=settings.stage_morphology,
                 component=settings.stage_component,
+                exclusive=not self.labels.has_regions,
             )
         return masks.astype(np.float32)
 

@@ -103,10 +103,13 @@ class Settings(BaseModel):
         0.05, ge=0, le=1, description="Cascade: probability that a patch is shown without the previous stage's masks."
     )
     stage_morphology: float = Field(
-        0.4, ge=0, le=1, description="Cascade: probability that a mask is dilated or eroded (nnU-Net: 0.4)."
+        0.2,
+        ge=0,
+        le=1,
+        description="Cascade: probability that a mask is dilated, eroded, opened or closed (nnU-Net: 0.2).",
     )
     stage_component: float = Field(
-        0.2, ge=0, le=1, description="Cascade: probability that a mask loses a connected component (nnU-Net: 0.2)."
+        0.1, ge=0, le=1, description="Cascade: probability that a mask loses a connected component (nnU-Net: 0.1)."
     )
     workers: int | None = Field(
         None, ge=0, le=256, description="Processes that load and augment patches (default: depends on the CPU cores)."

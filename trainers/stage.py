@@ -1,18 +1,32 @@
 """What a cascade sees of its previous stage in training: masks that are sometimes wrong, as they will be for new cases.
 
-The previous stage has segmented the cases as held-out cases, but they resemble its training cases. nnU-Net therefore
-applies random binary operators and removes connected components; here, all masks are also left out at times.
+The previous stage has segmented the cases as held-out cases, but they resemble its training cases. As in nnU-Net,
+masks are therefore changed by random binary operators, and lose connected components; here, all masks are also left
+out at times.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
-REACH = (1, 8)  # voxels by which a mask grows or shrinks (nnU-Net: structuring elements of these sizes)
+Mask = NDArray[np.uint8]
+
+# Reach of an operator in voxels: a box of 2 n + 1 voxels per side has about the volume of a ball with a radius of 1 to
+# 8 voxels, nnU-Net's structuring element, but is separable and therefore fast.
+REACH = (1, 6)
 LARGEST_REMOVED = 0.15  # of a patch; a larger connected component is not removed (nnU-Net)
 
 
 def perturb(
-    masks: np.ndarray, random: np.random.Generator, *, empty: float, morphology: float, component: float
+    masks: Mask,
+    random: np.random.Generator,
+    *,
+    empty: float,
+    morphology: float,
+    component: float,
+    exclusive: bool,
 ) -> None:
     """Change masks in place.
 
@@ -20,32 +34,43 @@ def perturb(
         masks: One mask of 0 and 1 per label or region, shape (R, *patch).
         random: Source of randomness.
         empty: Probability that all masks are emptied.
-        morphology: Probability, for each mask, that it is dilated or eroded.
+        morphology: Probability, for each mask, that it is dilated, eroded, opened or closed.
         component: Probability, for each mask, that one of its connected components is removed.
+        exclusive: Whether a voxel belongs to one mask at most, so that a mask that grows takes voxels from the others.
     """
     if random.random() < empty:
         masks[:] = 0
         return
-    for mask in masks:
+    for index in random.permutation(len(masks)):
         if random.random() < morphology:
-            _grow_or_shrink(mask, random)
+            _apply_operator(masks[index], random)
+            if exclusive:
+                masks[np.arange(len(masks)) != index] &= 1 - masks[index]
+    for mask in masks:
         if random.random() < component:
             _remove_component(mask, random)
 
 
-def _grow_or_shrink(mask: np.ndarray, random: np.random.Generator) -> None:
-    """Dilate or erode a mask in place by a box, which is separable and therefore fast."""
-    grow, reach = random.random() < 0.5, int(random.integers(*REACH, endpoint=True))
+def _apply_operator(mask: Mask, random: np.random.Generator) -> None:
+    """Dilate, erode, open or close a mask in place."""
+    reach = int(random.integers(*REACH, endpoint=True))
+    steps = OPERATORS[random.integers(len(OPERATORS))]
     found = ndimage.find_objects(mask)
     if found:
         box = tuple(slice(max(0, part.start - reach), part.stop + reach) for part in found[0])
-        change = ndimage.maximum_filter if grow else ndimage.minimum_filter
-        mask[box] = change(mask[box], size=2 * reach + 1, mode="nearest")
+        for step in steps:
+            mask[box] = step(mask[box], size=2 * reach + 1, mode="nearest")
 
 
-def _remove_component(mask: np.ndarray, random: np.random.Generator) -> None:
-    components, count = ndimage.label(mask)
-    if count:
-        chosen = components == random.integers(1, count, endpoint=True)
-        if chosen.sum() <= LARGEST_REMOVED * mask.size:
-            mask[chosen] = 0
+_DILATE: Callable[..., Mask] = ndimage.maximum_filter
+_ERODE: Callable[..., Mask] = ndimage.minimum_filter
+OPERATORS = ((_DILATE,), (_ERODE,), (_ERODE, _DILATE), (_DILATE, _ERODE))  # the last two open and close
+
+
+def _remove_component(mask: Mask, random: np.random.Generator) -> None:
+    """Remove a random connected component that is not too large, in place."""
+    components, _ = ndimage.label(mask, structure=np.ones([3] * mask.ndim))
+    small = np.flatnonzero(np.bincount(components.ravel()) <= LARGEST_REMOVED * mask.size)
+    small = small[small > 0]  # 0 is the background
+    if len(small):
+        mask[components == random.choice(small)] = 0

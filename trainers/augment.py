@@ -1,11 +1,10 @@
 """Changes of a training patch once its voxels are read: intensities, mirroring, dropped channels.
 
-The transforms of intensities are those of nnU-Net 2.8.1, in its order. They work in place. All randomness comes from
-the generator that is passed in; torch does the computation.
+The transforms of intensities are those of nnU-Net 2.8.1, in its order. They work in place, on any device. All
+randomness comes from the generator that is passed in; torch does the computation.
 """
 
 from collections.abc import Collection
-from types import EllipsisType
 
 import numpy as np
 import torch
@@ -32,8 +31,9 @@ def change_intensities(image: Tensor, random: np.random.Generator, strength: Str
         strength: How often and how far patches are changed.
     """
     if random.random() < P_NOISE:
-        generator = torch.Generator().manual_seed(int(random.integers(2**63)))
-        image.add_(torch.randn(image.shape, generator=generator), alpha=random.uniform(*NOISE))
+        generator = torch.Generator(image.device).manual_seed(int(random.integers(2**63)))
+        noise = torch.randn(image.shape, generator=generator, device=image.device)
+        image.add_(noise, alpha=random.uniform(*NOISE))
     if random.random() < P_BLUR:
         for channel in image:
             if random.random() < P_BLUR_CHANNEL:
@@ -121,7 +121,7 @@ def _moments(values: Tensor) -> tuple[float, float]:
     return mean, max(float(torch.dot(line, line)) / line.numel() - mean**2, 0.0) ** 0.5
 
 
-def drop_channels(image: np.ndarray, probability: float, random: np.random.Generator, slices: int = 1) -> None:
+def drop_channels(image: Tensor, probability: float, random: np.random.Generator, slices: int = 1) -> None:
     """Set each channel to 0 with a probability, in place; at least one channel is kept.
 
     0 is the mean of a channel that is normalised to zero mean, and what prediction puts in place of a missing channel.
@@ -135,13 +135,12 @@ def drop_channels(image: np.ndarray, probability: float, random: np.random.Gener
     dropped = random.random(len(image) // slices) < probability
     if dropped.all():
         dropped[random.integers(len(dropped))] = False
-    image[np.repeat(dropped, slices)] = 0
+    for channel in np.flatnonzero(np.repeat(dropped, slices)):
+        image[channel] = 0
 
 
-def draw_mirroring(
-    dims: int, random: np.random.Generator, axes: Collection[int] | None = None
-) -> tuple[EllipsisType | slice, ...]:
-    """Draw which of the last `dims` axes are mirrored, as an index (..., *axes).
+def draw_mirroring(dims: int, random: np.random.Generator, axes: Collection[int] | None = None) -> tuple[int, ...]:
+    """Draw which of the last `dims` axes are mirrored, counted from the last one, -1.
 
     Args:
         dims: Number of axes of the patch.
@@ -150,4 +149,4 @@ def draw_mirroring(
     """
     drawn = [random.random() < P_MIRROR for _ in range(dims)]
     allowed = range(dims) if axes is None else axes
-    return (..., *(slice(None, None, -1 if drawn[axis] and axis in allowed else None) for axis in range(dims)))
+    return tuple(axis - dims for axis in range(dims) if drawn[axis] and axis in allowed)

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.lightning import Fabric
 from autocrossdim.system.processes import default_processes, processes_here
 from trainers.distilled import DistilledCases, names_to_draw
-from trainers.loader import Batch, PatchLoader
-from trainers.prefetch import Placed, placed
+from trainers.loader import Batch, PatchLoader, Regions
+from trainers.prefetch import Placed, Tensors, placed
 from trainers.run import Run
 from trainers.workers import batches
 
@@ -32,7 +34,11 @@ def training_batches(run: Run, state: RunState, fabric: Fabric) -> Iterator[Iter
         workers=max(1, workers),
         share=slice(fabric.global_rank, None, fabric.world_size),
     )
-    with batches(loader, workers) as drawn, placed(drawn, fabric.device, Batch.to) as ready:
+
+    def place(batch: Batch | Regions, device: torch.device) -> Tensors:
+        return loader.finish(batch, device).to(device)
+
+    with batches(loader, workers) as drawn, placed(drawn, fabric.device, place) as ready:
         yield ready
 
 
@@ -52,7 +58,11 @@ def unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> Iterator[It
         share=slice(fabric.global_rank, None, fabric.world_size),
         unlabelled=True,
     )
-    with batches(loader, workers) as drawn, placed(drawn, fabric.device, Batch.unlabelled) as ready:
+
+    def place(batch: Batch | Regions, device: torch.device) -> Tensors:
+        return loader.finish(batch, device).unlabelled(device)
+
+    with batches(loader, workers) as drawn, placed(drawn, fabric.device, place) as ready:
         yield ready
 
 

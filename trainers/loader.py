@@ -8,7 +8,7 @@ import os
 import signal
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,18 +22,13 @@ from autocrossdim.preprocessing.soft_labels import CERTAIN
 from autocrossdim.preprocessing.store import StoredCase
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Configuration
-from autocrossdim.system.device import memory_format_for, send
+from autocrossdim.system.device import CPU, memory_format_for, send
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import die_with_parent
-from trainers.augment import change_intensities, draw_mirroring, drop_channels
+from trainers.patches import PatchMaker, Region
 from trainers.settings import Settings
-from trainers.soft import soft_target
-from trainers.stage import perturb
-from trainers.strength import STANDARD, STRENGTHS
-from trainers.targets import Targets
-from trainers.warp import apply_warp, draw_warp, source_shape
+from trainers.warp import draw_warp, source_shape
 
-UNLABELLED_CHANGES = 3  # times that intensities are changed for the network that a teacher guides (stronger: UniMatch)
 # Cases that stay open in each worker. An open case takes 0.2 to 0.6 MB (measured) and up to 0.1 MB per class; opening
 # one takes about 2 ms.
 OPEN_CASES = 100
@@ -48,21 +43,35 @@ class Cases(Protocol):
 
 
 @dataclass(frozen=True)
+class Regions:
+    """What was read for the patches of a batch that are made on the device of training.
+
+    Attributes:
+        regions: One region for each patch.
+        names: Cases that they are from.
+    """
+
+    regions: list[Region]
+    names: list[str]
+
+
+@dataclass(frozen=True)
 class Batch:
     """Patches and what the network should answer.
 
     Attributes:
-        data: Image patches, shape (B, C, *patch), float32; those of a cascade end with the previous stage's masks.
+        data: Image patches, shape (B, C, *patch), float32; those of a cascade end with the previous stage's masks. A
+            tensor if the patches were made on a GPU.
         target: Indices (B, *patch) of classes or sets of classes, or regions (B, R, *patch), int16; -1 marks voxels to
             ignore. With teachers, probabilities (B, K, *patch), float32.
         names: Cases that the patches are from.
         clean: Image patches before their intensities were changed; None unless the cases are unlabelled.
     """
 
-    data: np.ndarray
+    data: np.ndarray | Tensor
     target: np.ndarray
     names: list[str]
-    clean: np.ndarray | None = None
+    clean: np.ndarray | Tensor | None = None
 
     def to(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Return data (channels last) and target (int64, as cross-entropy needs it, or float32) on a device."""
@@ -75,8 +84,17 @@ class Batch:
         return _patches(self.clean, device), _patches(self.data, device)
 
 
-def _patches(data: np.ndarray, device: torch.device | str) -> Tensor:
-    return send(torch.from_numpy(data), device).contiguous(memory_format=memory_format_for(data.ndim - 2))
+def _patches(data: np.ndarray | Tensor, device: torch.device | str) -> Tensor:
+    return send(torch.as_tensor(data), device).contiguous(memory_format=memory_format_for(data.ndim - 2))
+
+
+def _stacked(patches: Sequence[Tensor]) -> np.ndarray | Tensor:
+    """Return patches as a batch.
+
+    On a CPU it is an array: a tensor cannot be opened any more once the worker that sent it has ended.
+    """
+    batch = torch.stack(list(patches))
+    return batch.numpy() if batch.device.type == "cpu" else batch
 
 
 class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
@@ -114,10 +132,14 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         self.store = store
         self.names = names
         self.configuration = configuration
-        self.labels = labels
-        self.targets = Targets(labels, class_sets)
+        self.make_patch = PatchMaker(
+            configuration=configuration,
+            labels=labels,
+            class_sets=class_sets,
+            settings=settings,
+            unlabelled=unlabelled,
+        )
         self.settings = settings
-        self.augmentation = settings.augmentation or configuration.augmentation
         self.next_batch = first
         # At least one patch, so that small batches have a label to learn from (nnU-Net), unless none is wanted.
         least = 1 if settings.foreground_share else 0
@@ -136,10 +158,10 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         die_with_parent(self._parent)
 
-    def generate_train_batch(self) -> Batch | Exception:
+    def generate_train_batch(self) -> "Batch | Regions | Exception":
         """Return the next batch, or the error that prevented it: an exception raised here would be lost."""
         try:
-            return self.batch(self.next_batch)
+            return (self.regions if self.settings.augment_on_gpu else self.batch)(self.next_batch)
         except UserError as error:
             return error
         except Exception:
@@ -149,17 +171,30 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
 
     def batch(self, number: int) -> Batch:
         """Return batch `number`, or this process's share of it."""
+        return self.finish(self.regions(number), CPU)
+
+    def regions(self, number: int) -> "Regions":
+        """Return what is read for batch `number`, or for this process's share of it."""
         chosen = list(enumerate(self._names(number)))[self.share]
-        # Arrays rather than tensors: a tensor cannot be opened any more once the worker that sent it has ended.
-        patches = []
-        with _one_thread():
-            for i, name in chosen:
-                # A patch depends on its own number only: another process may draw the rest of the batch.
-                random = np.random.default_rng((self.settings.seed, number, 2 + i))
-                patches.append(self._patch(name, i >= self.batch_size - self.foreground, random))
-        images, targets, clean = zip(*patches, strict=True)
-        names = [name for _, name in chosen]
-        return Batch(np.stack(images), np.stack(targets), names, np.stack(clean) if self.unlabelled else None)
+        regions = []
+        for i, name in chosen:
+            # A patch depends on its own number only: another process may draw the rest of the batch.
+            random = np.random.default_rng((self.settings.seed, number, 2 + i))
+            regions.append(self._region(name, i >= self.batch_size - self.foreground, random))
+        return Regions(regions, [name for _, name in chosen])
+
+    def finish(self, drawn: "Batch | Regions", device: torch.device) -> Batch:
+        """Return a batch; of regions, the patches are made on a device."""
+        if isinstance(drawn, Batch):
+            return drawn
+        with _one_thread() if device.type == "cpu" else nullcontext():
+            patches = [self.make_patch(region, device) for region in drawn.regions]
+        return Batch(
+            _stacked([patch.image for patch in patches]),
+            np.stack([patch.target for patch in patches]),
+            drawn.names,
+            _stacked([patch.clean for patch in patches if patch.clean is not None]) if self.unlabelled else None,
+        )
 
     def _names(self, number: int) -> list[str]:
         """Return the cases of a batch: all cases in random order, then all in another order, and so on.
@@ -172,43 +207,17 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         order = {n: np.random.default_rng((self.settings.seed, n, 1)).permutation(count) for n in rounds}
         return [self.names[order[draw // count][draw % count]] for draw in draws]
 
-    def _patch(
-        self, name: str, on_class: bool, random: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return a patch around a random centre.
-
-        Returns:
-            image: (C, *patch), float32; for a cascade, masks of the previous stage follow the channels.
-            target: As in a `Batch`, without the axis of the batch.
-            clean image: (C, *patch), float32; of unlabelled scans, before its intensities were changed.
-        """
+    def _region(self, name: str, on_class: bool, random: np.random.Generator) -> Region:
+        """Read what is needed for a patch around a random centre."""
         case = self._case(name)
-        patch, settings = self.configuration.patch_size, self.settings
-        strength = STRENGTHS.get(self.augmentation)
-        mirrored = self.configuration.mirrored
-        warp = None if strength is None else draw_warp(patch, random, strength, mirrored=mirrored)
-        image, label, soft = self._cut(case, source_shape(patch, warp), on_class, random)
-        if warp is not None:
-            # Soft labels are interpolated along with the image.
-            values = image if soft is None else np.concatenate([image, soft])
-            values, label = apply_warp(values, label, patch, warp)
-            image, soft = values[: len(image)], None if soft is None else values[len(image) :]
-        clean = image.copy() if self.unlabelled else image
+        patch, strength = self.configuration.patch_size, self.make_patch.strength
+        warp = None
         if strength is not None:
-            for _ in range(UNLABELLED_CHANGES if self.unlabelled else 1):
-                change_intensities(torch.from_numpy(image), random, STANDARD if self.unlabelled else strength)
-            flipped = draw_mirroring(len(patch), random, mirrored)
-            image, label, clean = image[flipped], label[flipped], clean[flipped]
-            soft = None if soft is None else soft[flipped]
-        if settings.channel_dropout:
-            drop_channels(image, settings.channel_dropout, random, self.configuration.slices)
-        if case.previous_stage is not None:
-            label, previous = label
-            image = np.concatenate([image, self._masks(previous, random)])
-        target = self.targets(label, case.annotated_labels)
-        if soft is not None:
-            target = soft_target(target, soft, regions=self.labels.has_regions)
-        return image, target, clean
+            warp = draw_warp(patch, random, strength, mirrored=self.configuration.mirrored)
+        image, label, soft = self._cut(case, source_shape(patch, warp), on_class, random)
+        return Region(
+            image, label, soft, case.annotated_labels, case.previous_stage is not None, warp=warp, random=random
+        )
 
     def _cut(
         self, case: StoredCase, source: tuple[int, ...], on_class: bool, random: np.random.Generator
@@ -241,20 +250,6 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
             soft = None if soft is None else soft[:, slices // 2]
         soft = None if soft is None else soft.astype(np.float32) / CERTAIN
         return np.ascontiguousarray(image, dtype=np.float32), label, soft
-
-    def _masks(self, label: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Return one mask per label or region (R, *patch), float32, of the previous stage's segmentation (*patch)."""
-        masks, settings = self.labels.to_regions(label), self.settings
-        if self.augmentation != "none":
-            perturb(
-                masks,
-                random,
-                empty=settings.stage_empty,
-                morphology=settings.stage_morphology,
-                component=settings.stage_component,
-                exclusive=not self.labels.has_regions,
-            )
-        return masks.astype(np.float32)
 
     def _case(self, name: str) -> StoredCase:
         """Return an open case; the one that has not been used for the longest time is closed if there are too many."""

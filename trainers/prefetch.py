@@ -4,15 +4,26 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from autocrossdim.system.device import BACKENDS
-from trainers.loader import Batch
 
 Tensors = tuple[Tensor, Tensor]
+
+
+class Drawn(Protocol):
+    """What a loader delivers."""
+
+    @property
+    def names(self) -> list[str]:
+        """Cases that the patches are from."""
+        ...
+
+
+D = TypeVar("D", bound=Drawn)
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Placed:
 
 @contextmanager
 def placed(
-    batches: Iterator[Batch], device: torch.device, place: Callable[[Batch, torch.device], Tensors]
+    batches: Iterator[D], device: torch.device, place: Callable[[D, torch.device], Tensors]
 ) -> Iterator[Iterator[Placed]]:
     """Yield the iterator over batches on a device.
 
@@ -46,7 +57,7 @@ def placed(
         yield _Prefetched(batches, device, place, thread)
 
 
-class _Prefetched:
+class _Prefetched(Generic[D]):
     """Iterates over batches on a GPU; a thread pins and copies the next one, in a stream of its own.
 
     torch reuses the memory of a tensor as soon as nothing refers to it, in the stream in which it was allocated: here
@@ -63,9 +74,9 @@ class _Prefetched:
 
     def __init__(
         self,
-        batches: Iterator[Batch],
+        batches: Iterator[D],
         device: torch.device,
-        place: Callable[[Batch, torch.device], Tensors],
+        place: Callable[[D, torch.device], Tensors],
         thread: ThreadPoolExecutor,
     ) -> None:
         self.batches, self.device, self.place, self.thread = batches, device, place, thread
@@ -74,7 +85,7 @@ class _Prefetched:
         self._next: Future[tuple[Placed, Any]] | None = None
         self._held: Placed | None = None
 
-    def __iter__(self) -> "_Prefetched":
+    def __iter__(self) -> "_Prefetched[D]":
         return self
 
     def __next__(self) -> Placed:

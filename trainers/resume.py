@@ -13,7 +13,7 @@ from trainers.leaks import require_held_out
 from trainers.run import Run
 from trainers.settings import Settings, read_settings
 
-NEUTRAL = frozenset({"workers", "compile", "monitor"})  # settings that do not influence the result
+NEUTRAL = frozenset({"workers", "augment_on_gpu", "compile", "monitor"})  # settings that do not influence the result
 BUDGET = frozenset({"epochs", "max_seconds"})  # settings that may be increased once a run is complete
 SCHEDULE = BUDGET | {"patience", "cooldown"}  # settings that may change as long as a run is not complete
 

@@ -114,6 +114,11 @@ class Settings(BaseModel):
     workers: int | None = Field(
         None, ge=0, le=256, description="Processes that load and augment patches (default: depends on the CPU cores)."
     )
+    augment_on_gpu: bool = Field(
+        False,
+        description="Change training patches on the GPU instead of in the worker processes, for machines with few CPU "
+        "cores.",
+    )
     compile: bool = Field(False, description="Compile the network with torch.compile if possible.")
     monitor: Literal["none", "tensorboard", "mlflow"] = Field(
         "none", description="Tool that also logs the training history."

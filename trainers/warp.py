@@ -115,46 +115,44 @@ def source_shape(patch: tuple[int, ...], warp: Warp | None) -> tuple[int, ...]:
     return (*patch[: len(patch) - len(axes)], *(int(np.ceil(2 * r)) + 1 for r in reach))
 
 
-def apply_warp(
-    image: np.ndarray, label: np.ndarray, patch: tuple[int, ...], warp: Warp
-) -> tuple[np.ndarray, np.ndarray]:
+def apply_warp(image: Tensor, label: np.ndarray, patch: tuple[int, ...], warp: Warp) -> tuple[Tensor, np.ndarray]:
     """Resample a region of `source_shape` to the patch: linear for the image, nearest for the label.
 
     Nearest-neighbour interpolation takes the same time for 2 and for 60 labels, and neither loses nor invents a label
     where three of them meet. nnU-Net interpolates every label separately.
 
     Args:
-        image: Image, shape (C, *source), float32.
+        image: Image, shape (C, *source), float32, on the device that resamples it.
         label: Label values, shape (*source) or (L, *source), integers.
         patch: Patch size in voxels.
         warp: Transform from `draw_warp`.
     """
     axes, lead = _warped(patch), label.shape[: label.ndim - len(patch)]
     source = image.shape[-len(axes) :]
-    grid = _grid(axes, source, warp)[None]
+    grid = _grid(axes, source, warp, image.device)[None]
     # All slices of a flat patch are sampled at the same positions: they become channels.
-    values = torch.from_numpy(image).reshape(1, -1, *source)
-    labels = torch.from_numpy(label.astype(np.float32)).reshape(1, -1, *source)
+    values = image.reshape(1, -1, *source)
+    labels = torch.from_numpy(label.astype(np.float32)).to(image.device).reshape(1, -1, *source)
     moved = functional.grid_sample(values, grid, mode="bilinear", align_corners=True)
     moved_label = functional.grid_sample(labels, grid, mode="nearest", align_corners=True, padding_mode="border")
-    return moved.numpy().reshape(-1, *patch), moved_label.numpy().reshape(lead + patch).astype(label.dtype)
+    return moved.reshape(-1, *patch), moved_label.cpu().numpy().reshape(lead + patch).astype(label.dtype)
 
 
-def _grid(axes: tuple[int, ...], source: tuple[int, ...], warp: Warp) -> Tensor:
+def _grid(axes: tuple[int, ...], source: tuple[int, ...], warp: Warp, device: torch.device) -> Tensor:
     """Return the grid (*axes, dims) for grid_sample: x first; -1 and 1 are the centres of the first and last voxel."""
     half = np.maximum((np.array(source) - 1) / 2, 0.5)
-    matrix = torch.from_numpy(np.ascontiguousarray((warp.matrix / half[:, None])[::-1], dtype=np.float32))
+    matrix = torch.from_numpy(np.ascontiguousarray((warp.matrix / half[:, None])[::-1], dtype=np.float32)).to(device)
     dims = len(axes)
-    grid = torch.zeros(dims)
+    grid = torch.zeros(dims, device=device)
     # Last axis first: the partial sums stay small until the end.
     for axis in reversed(range(dims)):
-        offsets = torch.arange(axes[axis]) - (axes[axis] - 1) / 2
+        offsets = torch.arange(axes[axis], device=device) - (axes[axis] - 1) / 2
         grid = grid + offsets.reshape(-1, *[1] * (dims - axis)) * matrix[:, axis]
     if warp.bend is not None:
-        field = torch.from_numpy(warp.bend.astype(np.float32))
+        field = torch.from_numpy(warp.bend.astype(np.float32)).to(device)
         for n in axes:
             # Replaces the first axis of control points by an axis of voxels at the end.
-            field = torch.tensordot(field, _spline(n), dims=([1], [1]))
+            field = torch.tensordot(field, _spline(n).to(device), dims=([1], [1]))
         grid = grid + field.movedim(0, -1) @ matrix.T
     return grid
 

@@ -12,13 +12,13 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 
 from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import NO_GUARD, have_failed_to_start, interrupts_blocked
-from trainers.loader import Batch, PatchLoader
+from trainers.loader import Batch, PatchLoader, Regions
 
 SECONDS_TO_END = 3.0  # that workers have to end by themselves before they are terminated
 
 
 @contextmanager
-def batches(loader: PatchLoader, workers: int) -> Iterator[Iterator[Batch]]:
+def batches(loader: PatchLoader, workers: int) -> Iterator[Iterator[Batch | Regions]]:
     """Run a loader in worker processes and yield the iterator over its batches.
 
     Args:
@@ -74,7 +74,9 @@ def _abort_when_one_ends(workers: list[Process], augmenter: MultiThreadedAugment
             queue._writer.close()
 
 
-def _from_workers(augmenter: MultiThreadedAugmenter, workers: Sequence[BaseProcess]) -> Iterator[Batch | Exception]:
+def _from_workers(
+    augmenter: MultiThreadedAugmenter, workers: Sequence[BaseProcess]
+) -> Iterator[Batch | Regions | Exception]:
     while True:
         try:
             batch = next(augmenter)
@@ -88,7 +90,7 @@ def _from_workers(augmenter: MultiThreadedAugmenter, workers: Sequence[BaseProce
         yield batch
 
 
-def _checked(batches: Iterable[Batch | Exception]) -> Iterator[Batch]:
+def _checked(batches: Iterable[Batch | Regions | Exception]) -> Iterator[Batch | Regions]:
     """Yield batches; raise the error that a worker returned instead of one."""
     for batch in batches:
         if isinstance(batch, Exception):

@@ -336,27 +336,36 @@ def training(
     rows: list[Row] = []
     several = devices.count(device.type) >= 2 and device.type == "cuda"
     for name, configuration in plan.configurations.items():
-        for number in (1, 2) if several else (1,):
-            say(f"Training {name} with its loader on {number} device(s)")
-            settings = {**scale.settings, "validation_batches": 1, "slices_first": False}
+        # A fold for each row.
+        for fold, (number, on_gpu) in enumerate([(1, False), (1, True), *([(2, False)] if several else [])]):
+            where = str(device) if on_gpu else "workers"
+            say(f"Training {name} with its loader on {number} device(s), patches changed on {where}")
+            settings = {
+                **scale.settings,
+                "validation_batches": 1,
+                "slices_first": False,
+                "augmentation": "strong",  # so that many patches are resampled
+                "augment_on_gpu": on_gpu,
+            }
             train(
                 dataset,
                 work=work,
                 config=name,
-                fold=number - 1,  # a different fold for each number of devices
+                fold=fold,
                 weights="random",
                 epochs=2,
                 set=settings,
                 device=str(device) if number == 1 else "cuda",
                 devices=number,
             )
-            epoch = read_history(Workspace.of(dataset.name, work).fold(name, number - 1).history)[-1]
+            epoch = read_history(Workspace.of(dataset.name, work).fold(name, fold).history)[-1]
             ms = 1e3 * epoch["seconds"] * configuration.batch_size / epoch["patches"]
             alone = resident.get(name)
             rows.append(
                 {
                     "network": name,
                     "devices": number,
+                    "patches changed on": where,
                     "ms per step": ms,
                     "share waiting for data": epoch["waited_for_data"] / epoch["seconds"],
                     "speed / data on the device": alone / ms if isinstance(alone, float) else None,

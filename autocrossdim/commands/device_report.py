@@ -144,11 +144,15 @@ def _depthwise(rows: list[Row]) -> str:
 
 
 def _loader(rows: list[Row]) -> str:
-    waiting = max(_numbers(rows, "share waiting for data"))
+    usual = [row for row in rows if row["patches changed on"] == "workers"]
+    moved = [row for row in rows if row not in usual]
+    waiting = max(_numbers(usual, "share waiting for data"))
     if waiting > GOAL_WAITING:
-        return f"Loader: training waits for data up to {waiting:.0%} of the time. Use more workers (--set workers=...)."
+        said = f"Loader: training waits for data up to {waiting:.0%} of the time. Use more workers (--set workers=...)"
+        less = max(_numbers(moved, "share waiting for data"), default=1.0)
+        return f"{said}, or --set augment_on_gpu=true, with which it is {less:.0%}." if less < waiting else f"{said}."
     said = f"Loader: training waits for data at most {waiting:.0%} of the time"
-    slowest = min(_numbers(rows, "speed / data on the device"), default=1.0)
+    slowest = min(_numbers(usual, "speed / data on the device"), default=1.0)
     if slowest < GOAL_SPEED:
         return (
             f"{said}, but reaches only {slowest:.0%} of the speed of steps whose data are on the device. Fewer workers "

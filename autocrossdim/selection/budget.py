@@ -14,7 +14,7 @@ from autocrossdim.system.text import listed
 SIMILAR = 1.1  # ratio up to which budgets count as equal. Ours: folds of one run differ by a few percent in time.
 
 # Settings that change how fast or how a run is recorded, not what is learned; time is compared as it was spent.
-ASIDE = frozenset({"max_seconds", "workers", "compile", "monitor", "seed"})
+ASIDE = frozenset({"max_seconds", "workers", "augment_on_gpu", "compile", "monitor", "seed"})
 
 
 @dataclass(frozen=True)

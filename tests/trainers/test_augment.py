@@ -134,7 +134,7 @@ def test_each_change_is_as_frequent_as_its_probability(
 
 def test_every_axis_is_mirrored_half_of_the_time() -> None:
     drawn_axes = [draw_mirroring(3, np.random.default_rng(seed)) for seed in range(400)]
-    shares = np.mean([[axis.step == -1 for axis in axes if axis is not ...] for axes in drawn_axes], axis=0)
+    shares = np.mean([[axis in axes for axis in (-3, -2, -1)] for axes in drawn_axes], axis=0)
     assert ((shares > 0.4) & (shares < 0.6)).all()
 
 
@@ -143,7 +143,7 @@ def test_every_axis_is_mirrored_half_of_the_time() -> None:
 def test_some_channels_are_dropped_with_all_of_their_slices(
     channels: int, slices: int, probability: float, seed: int
 ) -> None:
-    image = np.ones((channels * slices, 2, 3), np.float32)
+    image = torch.ones(channels * slices, 2, 3)
     drop_channels(image, probability, np.random.default_rng(seed), slices)
     kept = image.reshape(channels, -1)
     assert kept.any(), "at least one channel is kept"
@@ -153,7 +153,7 @@ def test_some_channels_are_dropped_with_all_of_their_slices(
 def test_each_channel_is_dropped_with_the_given_probability() -> None:
     shares = np.zeros(3)
     for seed in range(1000):
-        image = np.ones((3, 2, 2), np.float32)
+        image = torch.ones(3, 2, 2)
         drop_channels(image, 0.3, np.random.default_rng(seed))
-        shares += 1 - image[:, 0, 0]
+        shares += 1 - image[:, 0, 0].numpy()
     assert np.abs(shares / 1000 - 0.3).max() < 0.05

@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from autocrossdim.preprocessing.store import Store, StoredCase
 from autocrossdim.records.labels import Labels
 from autocrossdim.records.plan import Configuration, Plan
 from autocrossdim.records.workspace import Workspace
+from autocrossdim.system.device import CPU
 from trainers import loader as loader_module
-from trainers.loader import PatchLoader, _centre
+from trainers.loader import PatchLoader, Regions, _centre
 from trainers.settings import Settings
 
 NAMES = [f"case_{i:02d}" for i in range(5)]
@@ -50,6 +52,19 @@ def make_loader(
         workers=workers,
         share=share,
     )
+
+
+@pytest.mark.parametrize("config", ["dx", "omnia"])
+def test_patches_made_after_the_worker_are_the_same(planned: tuple[Path, Path], config: str) -> None:
+    worker = make_loader(planned, config, augmentation="strong", augment_on_gpu=True)
+    for number in range(4):
+        expected = make_loader(planned, config, augmentation="strong").batch(number)
+        sent = pickle.loads(pickle.dumps(worker.generate_train_batch()))
+        assert isinstance(sent, Regions)
+        found = make_loader(planned, config, augmentation="strong").finish(sent, CPU)
+        np.testing.assert_array_equal(found.data, expected.data)
+        np.testing.assert_array_equal(found.target, expected.target)
+        assert found.names == expected.names
 
 
 def test_the_shares_of_several_processes_make_up_the_batch(planned: tuple[Path, Path]) -> None:
@@ -197,8 +212,8 @@ def test_a_batch_has_a_foreground_patch_unless_the_share_is_0(
 ) -> None:
     loader = make_loader(planned, configuration={"batch_size": batch}, foreground_share=share)
     asked: list[bool] = []
-    patch = loader._patch(NAMES[0], False, np.random.default_rng(0))
-    monkeypatch.setattr(loader, "_patch", lambda _, on_class, __: (asked.append(on_class), patch)[1])
+    region = loader._region(NAMES[0], False, np.random.default_rng(0))
+    monkeypatch.setattr(loader, "_region", lambda _, on_class, __: (asked.append(on_class), region)[1])
     loader.batch(0)
     assert asked.count(True) == centred
 

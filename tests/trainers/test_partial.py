@@ -127,7 +127,7 @@ def test_every_patch_holds_annotated_voxels(loader: Loaded, dims: int) -> None:
 
 def test_patches_of_partly_annotated_cases_claim_nothing_about_the_rest(loader: Loaded) -> None:
     patches = loader(2, annotated_labels={"a": ["first"], "b": ["second"]})
-    assert patches.targets.class_sets == ((0, 1), (0, 2))
+    assert patches.make_patch.targets.class_sets == ((0, 1), (0, 2))
     found: dict[str, set[int]] = {}
     for number in range(15):
         batch = patches.batch(number)

@@ -176,13 +176,17 @@ def test_on_a_cpu_batches_are_placed_when_they_are_needed() -> None:
     assert (data.mean().item(), target.dtype, names) == (0, torch.int64, ["1"])
 
 
+@pytest.mark.parametrize("settings", [{}, {"augment_on_gpu": True, "workers": 1}])
 def test_training_with_batches_one_ahead_is_bitwise_the_same(
-    another_work: Callable[[str], Path], train: Callable[..., FoldFolder], monkeypatch: pytest.MonkeyPatch
+    another_work: Callable[[str], Path],
+    train: Callable[..., FoldFolder],
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = train(work=another_work("plain"), accumulate=2)
     monkeypatch.setitem(BACKENDS, "cpu", replace(BACKENDS["cpu"], asynchronous=True))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
-    found = train(work=another_work("ahead"), accumulate=2)
+    found = train(work=another_work("ahead"), accumulate=2, **settings)
     networks = (Checkpoint.read(folder.latest).resume["network"] for folder in (expected, found))
     for one, other in zip(*(network.values() for network in networks), strict=True):
         assert torch.equal(one, other)

@@ -1,12 +1,22 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autocrossdim.system.device import CPU
 from trainers.strength import STANDARD, STRONG, Strength
-from trainers.warp import Warp, _grid, apply_warp, draw_warp, source_shape
+from trainers.warp import Warp, _grid, draw_warp, source_shape
+from trainers.warp import apply_warp as apply_to_tensor
 
 PATCHES = [(8, 8), (30, 12), (16, 12, 10), (3, 20, 20)]
+
+
+def apply_warp(
+    image: np.ndarray, label: np.ndarray, patch: tuple[int, ...], warp: Warp
+) -> tuple[np.ndarray, np.ndarray]:
+    moved, moved_label = apply_to_tensor(torch.from_numpy(image), label, patch, warp)
+    return moved.numpy(), moved_label
 
 
 def quarter_turn() -> Warp:
@@ -137,6 +147,6 @@ def test_bending_is_off_in_nnunets_list_and_does_not_fold(patch: tuple[int, ...]
         source = source_shape(patch, warp)[-len(axes) :]
         identity = Warp(np.eye(len(axes)), warp.bend)
         # Positions in voxels, axes in order z, y, x.
-        where = _grid(axes, source, identity).numpy()[..., ::-1] * (np.array(source) - 1) / 2
+        where = _grid(axes, source, identity, CPU).numpy()[..., ::-1] * (np.array(source) - 1) / 2
         for axis in range(len(axes)):
             assert (np.diff(where[..., axis], axis=axis) > 0).all()

@@ -61,6 +61,13 @@ def test_memory_grows_with_batch_and_patch_and_is_less_for_inference() -> None:
     assert memory.inference((64, 64), 2) < memory.training((64, 64), 2)
 
 
+def test_on_a_gpu_the_next_batch_is_counted() -> None:
+    memory = StepMemory(plan(3), mixed=True)
+    step = memory.overhead * memory.training_peak((32,) * 3, 2)
+    image, target = 4 * 2 * 32**3, 8 * 2 * 32**3
+    assert memory.training((32,) * 3, 2) == pytest.approx(memory.fixed_bytes + step + image + target, abs=1)
+
+
 def test_sixteen_bits_take_little_more_than_half_the_memory() -> None:
     single, mixed = StepMemory(plan(3), mixed=False), StepMemory(plan(3), mixed=True)
     ratio = (mixed.training((32,) * 3, 8) - mixed.fixed_bytes) / (single.training((32,) * 3, 8) - single.fixed_bytes)

@@ -107,7 +107,7 @@ def _is_begun(run: Run) -> bool:
 def _length(run: Run) -> str:
     checkpoint = existing_checkpoint(run) if _is_begun(run) else None
     done = 0 if checkpoint is None else checkpoint.run.epoch
-    left = f"{run.settings.epochs - done} of " if done else ""
+    left = f"{max(0, run.settings.epochs - done)} of " if done else ""
     return f"{left}{counted(run.settings.epochs, 'epoch')} of {counted(run.settings.steps_per_epoch, 'step')}"
 
 

@@ -15,6 +15,7 @@ from trainers.settings import Settings, read_settings
 
 NEUTRAL = frozenset({"workers", "augment_on_gpu", "compile", "monitor"})  # settings that do not influence the result
 BUDGET = frozenset({"epochs", "max_seconds"})  # settings that may be increased once a run is complete
+OF_CASCADE = frozenset({"stage_empty", "stage_morphology", "stage_component"})  # of no influence on other networks
 SCHEDULE = BUDGET | {"patience", "cooldown"}  # settings that may change as long as a run is not complete
 
 
@@ -199,6 +200,8 @@ def _changed_settings(run: Run, checkpoint: Checkpoint) -> dict[str, tuple[Any, 
         values[name] = (getattr(before, name) or default, getattr(now, name) or default)
     increased = {name for name in BUDGET if not _is_longer(*values[name])}
     allowed = increased if checkpoint.complete else SCHEDULE
+    if run.configuration.previous_stage is None:
+        allowed |= OF_CASCADE
     return {name: values[name] for name in sorted(values) if name not in allowed and values[name][0] != values[name][1]}
 
 

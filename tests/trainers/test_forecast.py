@@ -94,6 +94,7 @@ def test_the_outline_of_an_interrupted_fold_says_what_is_left(make_run: MakeRun)
     run = make_run(dims=2, epochs=10)
     checkpoint_of(run, epoch=4, complete=False).write(run.folder.latest)
     assert "A 2D network (6 of 10 epochs of 50 steps)." in outline(run)
+    assert "A 2D network (0 of 3 epochs of 50 steps)." in outline(make_run(dims=2, epochs=3))
     again = replace(run, task=replace(run.task, restart=True))
     assert "A 2D network (10 epochs of 50 steps)." in outline(again)
 

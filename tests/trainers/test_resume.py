@@ -41,6 +41,18 @@ def test_a_setting_of_an_earlier_version_is_named(make_run: MakeRun) -> None:
         require_same_run(make_run(), earlier)
 
 
+def test_settings_of_a_cascade_matter_to_cascades_alone(make_run: MakeRun) -> None:
+    checkpoint = checkpoint_of(make_run())
+    run = make_run(stage_morphology=0.4, stage_component=0.2)
+    require_same_run(run, checkpoint)
+    lowres = run.configuration.model_copy(update={"name": "dx_lowres"})
+    configuration = run.configuration.model_copy(update={"previous_stage": "dx_lowres"})
+    plan = run.task.plan.model_copy(update={"configurations": {"dx_lowres": lowres, configuration.name: configuration}})
+    cascade = Run.of(replace(run.task, plan=plan, configuration=configuration))
+    with pytest.raises(UserError, match=r"stage_morphology: 0\.2 -> 0\.4"):
+        require_same_run(cascade, replace(checkpoint, plan=plan))
+
+
 def test_settings_left_out_that_were_given_before_are_refused(make_run: MakeRun) -> None:
     with pytest.raises(UserError, match=r"learning_rate: 0\.5 -> 0\.001"):
         require_same_run(make_run(), checkpoint_of(make_run(learning_rate=0.5)))

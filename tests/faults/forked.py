@@ -73,11 +73,16 @@ class Forked:
             finally:
                 os._exit(code)
         deadline = None if kill_after is None else time.monotonic() + kill_after
-        while (ended := os.waitpid(child, 0 if deadline is None else os.WNOHANG))[0] == 0:
-            if deadline is not None and time.monotonic() > deadline:
-                os.kill(child, signal.SIGKILL)
-                deadline = None
-            time.sleep(0.001)
+        try:
+            while (ended := os.waitpid(child, 0 if deadline is None else os.WNOHANG))[0] == 0:
+                if deadline is not None and time.monotonic() > deadline:
+                    os.kill(child, signal.SIGKILL)
+                    deadline = None
+                time.sleep(0.001)
+        except KeyboardInterrupt:  # the child would write while its directory is removed
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
         os.close(writer)
         with os.fdopen(reader, encoding="utf-8", errors="replace") as said:
             return Ended(os.waitstatus_to_exitcode(ended[1]), said.read())

@@ -29,9 +29,18 @@ def contents(root: Path) -> Tree:
 def _steady(path: Path) -> bytes:
     """Return the content of a file for the comparison, which leaves out measured times."""
     if path.suffix == ".json":
-        return _canonical(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.name == "best.json":
+            models = path.parent / "models"
+            content["checkpoints"] = {
+                name: _is_current(digest, models / name / "checkpoint_latest")
+                for name, digest in content["checkpoints"].items()
+            }
+        return _canonical(content)
     if path.suffix == ".jsonl":
         return b"\n".join(_canonical(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
+    if path.name == "doctor.md":  # all else is measured, or follows from measurements
+        return "".join(re.findall("^#.*\n", path.read_text(encoding="utf-8"), re.MULTILINE)).encode()
     if path.suffix == ".md":
         return "|".join(map(_without_time, path.read_text(encoding="utf-8").split("|"))).encode()
     if path.name.startswith("checkpoint_"):
@@ -42,6 +51,11 @@ def _steady(path: Path) -> bytes:
         with np.load(path) as arrays:
             return _canonical({name: arrays[name] for name in arrays.files})
     return path.read_bytes()
+
+
+def _is_current(digest: str, checkpoint: Path) -> bool:
+    """Whether a digest is that of a checkpoint, whose bytes also hold measured times."""
+    return checkpoint.exists() and hashlib.sha256(checkpoint.read_bytes()).hexdigest() == digest
 
 
 def _canonical(content: Any) -> bytes:

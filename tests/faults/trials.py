@@ -3,6 +3,7 @@
 import errno
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -26,6 +27,7 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 KILLS = ("kill", "limit (kill)", "moment")  # kinds of trials that kill the process
 SAME_AS_BEFORE = ("fsync", "reopen")  # calls that change no file: killed after one, the files are those before it
 REMOVE = ("unlink", "rmdir")
+LONG_AGO = 1_600_000_000  # seconds since 1970; files of a trial are more recent
 RANDOM_NAME = re.compile(r"\.[0-9a-f]{6}-\d+-[0-9a-f]{6}\.")  # before the name of a file that is being written
 
 
@@ -97,11 +99,18 @@ class Laboratory:
     def __init__(self, folder: Path, commands: Sequence[str] = ()) -> None:
         self.folder, self.site = folder, folder / "site"
         self.forked = Forked()
-        self.forked.call(partial(scenarios.write_raw, self.site))
-        every = list(scenarios.commands(self.site).items())
-        needed = max(n for n, (name, _) in enumerate(every, start=1) if not commands or name in commands)
-        done = {name: self._undisturbed(name, words) for name, words in every[:needed]}
-        self.commands = {name: each for name, each in done.items() if not commands or name in commands}
+        raw = folder / "raw"
+        self.forked.call(partial(scenarios.write_raw, raw))
+        self.commands: dict[str, Undisturbed] = {}
+        self.earlier = 0  # commands that were run undisturbed
+        for chain in scenarios.chains(self.site):
+            wanted = [name for name in chain if not commands or name in commands]
+            if not wanted:
+                continue
+            _replace(raw, self.site)
+            needed = list(chain)[: list(chain).index(wanted[-1]) + 1]
+            done = {name: self._undisturbed(name, chain[name]) for name in needed}
+            self.commands |= {name: done[name] for name in wanted}
 
     def trials(self, counts: Counts) -> Iterator[Trial]:
         """Yield the trials, in random order."""
@@ -122,6 +131,8 @@ class Laboratory:
 
     def _undisturbed(self, name: str, words: Words) -> Undisturbed:
         before, record = self.folder / "before" / name, self.folder / f"boundaries of {name}"
+        self.earlier += 1
+        _age(self.site, LONG_AGO + self.earlier)
         _replace(self.site, before)
         started = time.monotonic()
         ended = self.forked.run(words, Failpoints(self.site, record).install)
@@ -196,6 +207,16 @@ def _replace(source: Path, target: Path) -> None:
     """Make a directory the copy of another one, with the times of its files."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, symlinks=True)
+
+
+def _age(folder: Path, seconds: int) -> None:
+    """Give new files a time long ago, another one for each command.
+
+    Records keep the time of a file only if it is not quite recent, and the trials of a command come long after it.
+    """
+    for path in folder.rglob("*"):
+        if path.stat().st_mtime > seconds:
+            os.utime(path, (seconds, seconds))
 
 
 def main() -> None:

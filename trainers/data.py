@@ -1,26 +1,23 @@
 """The batches of a run: training patches, unlabelled patches, and fixed validation patches."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
-
-import torch
 
 from autocrossdim.records.run_state import RunState
 from autocrossdim.system.lightning import Fabric
 from autocrossdim.system.processes import default_processes, processes_here
 from trainers.distilled import DistilledCases, names_to_draw
-from trainers.loader import Batch, PatchLoader, Regions
-from trainers.prefetch import Placed, Tensors, placed
+from trainers.loader import Batch, PatchLoader
+from trainers.prefetch import Placed, placed
 from trainers.run import Run
 from trainers.workers import batches
 
 VALIDATION_SEED_OFFSET = 1_000_003  # validation patches come from another random stream than training patches
 
 
-@contextmanager
-def training_batches(run: Run, state: RunState, fabric: Fabric) -> Iterator[Iterator[Placed]]:
-    """Yield the training batches from the next step on, this process's share of each, on its device."""
+def training_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Placed]]:
+    """Return the training batches from the next step on, this process's share of each, on its device."""
     task, workers = run.task, number_of_workers(run)
     is_distilled = task.soft_labels is not None
     loader = PatchLoader(
@@ -34,17 +31,11 @@ def training_batches(run: Run, state: RunState, fabric: Fabric) -> Iterator[Iter
         workers=max(1, workers),
         share=slice(fabric.global_rank, None, fabric.world_size),
     )
-
-    def place(batch: Batch | Regions, device: torch.device) -> Tensors:
-        return loader.finish(batch, device).to(device)
-
-    with batches(loader, workers) as drawn, placed(drawn, fabric.device, place) as ready:
-        yield ready
+    return placed(batches(loader, workers), fabric.device, loader.place)
 
 
-@contextmanager
-def unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> Iterator[Iterator[Placed]]:
-    """Yield the batches of unlabelled scans from the next one on, this process's share of each, on its device."""
+def unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> AbstractContextManager[Iterator[Placed]]:
+    """Return the batches of unlabelled scans from the next one on, this process's share of each, on its device."""
     assert run.task.unlabelled is not None
     workers = number_of_workers(run)
     loader = PatchLoader(
@@ -58,12 +49,7 @@ def unlabelled_batches(run: Run, state: RunState, fabric: Fabric) -> Iterator[It
         share=slice(fabric.global_rank, None, fabric.world_size),
         unlabelled=True,
     )
-
-    def place(batch: Batch | Regions, device: torch.device) -> Tensors:
-        return loader.finish(batch, device).unlabelled(device)
-
-    with batches(loader, workers) as drawn, placed(drawn, fabric.device, place) as ready:
-        yield ready
+    return placed(batches(loader, workers), fabric.device, loader.place)
 
 
 def validation_batches(run: Run) -> list[Batch]:

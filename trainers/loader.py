@@ -74,14 +74,14 @@ class Batch:
     clean: np.ndarray | Tensor | None = None
 
     def to(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """Return data (channels last) and target (int64, as cross-entropy needs it, or float32) on a device."""
+        """Return data (channels last) and target (int64, as cross-entropy needs it, or float32) on a device.
+
+        Of unlabelled scans, return the patches before and after their intensities were changed (channels last).
+        """
+        if self.clean is not None:
+            return _patches(self.clean, device), _patches(self.data, device)
         target = send(torch.from_numpy(self.target), device)
         return _patches(self.data, device), target if target.is_floating_point() else target.long()
-
-    def unlabelled(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """Return the patches before and after their intensities were changed (channels last) on a device."""
-        assert self.clean is not None
-        return _patches(self.clean, device), _patches(self.data, device)
 
 
 def _patches(data: np.ndarray | Tensor, device: torch.device | str) -> Tensor:
@@ -171,7 +171,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
 
     def batch(self, number: int) -> Batch:
         """Return batch `number`, or this process's share of it."""
-        return self.finish(self.regions(number), CPU)
+        return self.made(self.regions(number), CPU)
 
     def regions(self, number: int) -> "Regions":
         """Return what is read for batch `number`, or for this process's share of it."""
@@ -183,10 +183,12 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
             regions.append(self._region(name, i >= self.batch_size - self.foreground, random))
         return Regions(regions, [name for _, name in chosen])
 
-    def finish(self, drawn: "Batch | Regions", device: torch.device) -> Batch:
-        """Return a batch; of regions, the patches are made on a device."""
-        if isinstance(drawn, Batch):
-            return drawn
+    def place(self, drawn: "Batch | Regions", device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return what was drawn as two tensors on a device, see `Batch.to`; of regions, the patches are made there."""
+        return (self.made(drawn, device) if isinstance(drawn, Regions) else drawn).to(device)
+
+    def made(self, drawn: "Regions", device: torch.device) -> Batch:
+        """Return the batch of patches of these regions, which are made on a device."""
         with _one_thread() if device.type == "cpu" else nullcontext():
             patches = [self.make_patch(region, device) for region in drawn.regions]
         return Batch(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -41,19 +41,21 @@ class Placed:
 
 @contextmanager
 def placed(
-    batches: Iterator[D], device: torch.device, place: Callable[[D, torch.device], Tensors]
+    drawn: AbstractContextManager[Iterator[D]], device: torch.device, place: Callable[[D, torch.device], Tensors]
 ) -> Iterator[Iterator[Placed]]:
     """Yield the iterator over batches on a device.
 
     Args:
-        batches: Batches in the memory of the CPU.
+        drawn: Context in which batches are delivered in the memory of the CPU.
         device: Device of training.
-        place: Returns a batch on a device, such as `Batch.to`.
+        place: Returns a batch on a device.
     """
     if not BACKENDS[device.type].asynchronous:
-        yield (Placed(place(batch, device), batch.names) for batch in batches)
+        with drawn as batches:
+            yield (Placed(place(batch, device), batch.names) for batch in batches)
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
+    # The thread is waited for last: it may be waiting for a batch, which is not delivered once `drawn` has ended.
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread, drawn as batches:
         yield _Prefetched(batches, device, place, thread)
 
 

@@ -116,8 +116,7 @@ class Settings(BaseModel):
     )
     augment_on_gpu: bool = Field(
         False,
-        description="Change training patches on the GPU instead of in the worker processes, for machines with few CPU "
-        "cores.",
+        description="Augment training patches on the GPU instead of in the worker processes (for few CPU cores).",
     )
     compile: bool = Field(False, description="Compile the network with torch.compile if possible.")
     monitor: Literal["none", "tensorboard", "mlflow"] = Field(

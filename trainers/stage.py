@@ -13,8 +13,8 @@ from scipy import ndimage
 
 Mask = NDArray[np.uint8]
 
-# Reach of an operator in voxels: a box of 2 n + 1 voxels per side has about the volume of a ball with a radius of 1 to
-# 8 voxels, nnU-Net's structuring element, but is separable and therefore fast.
+# Reach of an operator in voxels. nnU-Net uses balls with a radius of 1 to 8 voxels. Boxes are separable and therefore
+# fast; the largest has about the volume of its largest ball.
 REACH = (1, 6)
 LARGEST_REMOVED = 0.15  # of a patch; a larger connected component is not removed (nnU-Net)
 
@@ -57,7 +57,9 @@ def _apply_operator(mask: Mask, random: np.random.Generator) -> None:
     steps = OPERATORS[random.integers(len(OPERATORS))]
     found = ndimage.find_objects(mask)
     if found:
-        box = tuple(slice(max(0, part.start - reach), part.stop + reach) for part in found[0])
+        # One more voxel than the mask can grow: the border is continued, and that of a grown mask must stay outside.
+        margin = reach + 1
+        box = tuple(slice(max(0, part.start - margin), part.stop + margin) for part in found[0])
         for step in steps:
             mask[box] = step(mask[box], size=2 * reach + 1, mode="nearest")
 

@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import Process, active_children
+from multiprocessing import active_children
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from threading import Thread
+from multiprocessing.synchronize import Event as EventOfProcesses
+from queue import Empty, Queue
+from threading import Event, Thread
 
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 
@@ -14,7 +16,7 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import NO_GUARD, have_failed_to_start, interrupts_blocked
 from trainers.loader import Batch, PatchLoader, Regions
 
-SECONDS_TO_END = 3.0  # that workers have to end by themselves before they are terminated
+SECONDS_BETWEEN_LOOKS = 0.1  # at whether all workers are alive, while a batch is waited for
 
 
 @contextmanager
@@ -36,20 +38,42 @@ def batches(loader: PatchLoader, workers: int) -> Iterator[Iterator[Batch | Regi
     with interrupts_blocked():
         augmenter.restart()  # starts the workers
     started = [child for child in active_children() if child not in others]
-    watch = Thread(target=_abort_when_one_ends, args=(started, augmenter), daemon=True)
+    has_ended = Event()
+    watch = Thread(target=_watch, args=(started, has_ended, augmenter.abort_event), daemon=True)
     watch.start()
     try:
         with _without_traceback_of(augmenter.pin_memory_thread):
-            yield _checked(_from_workers(augmenter, started))
+            yield _checked(_delivered(augmenter.pin_memory_queue, has_ended, started))
     finally:
-        # batchgenerators offers no public way of ending workers at a definite time.
-        augmenter._finish(timeout=SECONDS_TO_END)
+        _end(augmenter, started)
         watch.join()
+
+
+def _watch(workers: Sequence[BaseProcess], has_ended: Event, abort: EventOfProcesses) -> None:
+    """When a worker has ended, set an event and ask the others to end."""
+    wait([worker.sentinel for worker in workers])
+    has_ended.set()
+    abort.set()
+
+
+def _end(augmenter: MultiThreadedAugmenter, workers: Sequence[BaseProcess]) -> None:
+    """Kill the workers, which only read files.
+
+    batchgenerators would ask them to end and empty their queues first. It reads for ever if a worker was killed while
+    it was writing a batch, because other processes could still write the rest.
+    """
+    augmenter.abort_event.set()
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join()
+    # So that its destructor finds nothing to end.
+    augmenter._queues, augmenter._processes, augmenter.was_initialized = [], [], False
 
 
 @contextmanager
 def _without_traceback_of(thread: Thread) -> Iterator[None]:
-    """Hide the error with which the thread of batchgenerators ends if a worker ends: `next` reports it."""
+    """Hide the error with which the thread of batchgenerators ends if a worker ends, which is reported anyway."""
     shown = threading.excepthook
     threading.excepthook = lambda error: None if error.thread is thread else shown(error)
     try:
@@ -58,36 +82,28 @@ def _without_traceback_of(thread: Thread) -> Iterator[None]:
         threading.excepthook = shown
 
 
-def _abort_when_one_ends(workers: list[Process], augmenter: MultiThreadedAugmenter) -> None:
-    """Make `next` fail as soon as a worker has ended.
-
-    batchgenerators does so itself, except while it reads an incomplete batch of a killed worker. That would never end,
-    because other processes could still write the rest. So all workers are killed, and this process cannot write either.
-    """
-    wait([worker.sentinel for worker in workers])
-    augmenter.abort_event.set()
-    if any(worker.exitcode for worker in workers):
-        for worker in workers:
-            worker.kill()
-            worker.join()
-        for queue in augmenter._queues:
-            queue._writer.close()
-
-
-def _from_workers(
-    augmenter: MultiThreadedAugmenter, workers: Sequence[BaseProcess]
+def _delivered(
+    queue: "Queue[Batch | Regions | Exception]", has_ended: Event, workers: Sequence[BaseProcess]
 ) -> Iterator[Batch | Regions | Exception]:
+    """Yield what the workers deliver.
+
+    Args:
+        queue: Where the thread of batchgenerators puts it.
+        has_ended: Set when a worker has ended.
+        workers: The workers.
+    """
     while True:
         try:
-            batch = next(augmenter)
-        except RuntimeError as error:
+            yield queue.get(timeout=SECONDS_BETWEEN_LOOKS)
+        except Empty:
+            if not has_ended.is_set():
+                continue
             if have_failed_to_start(workers):
-                raise UserError(f"Preparing training patches: {NO_GUARD} Or set workers=0.") from error
+                raise UserError(f"Preparing training patches: {NO_GUARD} Or set workers=0.") from None
             raise UserError(
                 "A process that prepares training patches was killed, most likely because memory ran out. Run the same "
                 "command again to resume; fewer workers (--set workers=1) or a smaller batch need less memory."
-            ) from error
-        yield batch
+            ) from None
 
 
 def _checked(batches: Iterable[Batch | Regions | Exception]) -> Iterator[Batch | Regions]:

@@ -121,11 +121,12 @@ def check(device: torch.device, folder: Path) -> list[Section]:
     if scale.compiling:
         say("Timing compiled training steps")
         of_compiled = partial(compiled_steps, plan, device, planner, limit=scale.compiling, deadline=deadline)
+        devices.reset_peak_memory(device)  # another process compiles, and needs what this one has kept
         compiled = _section("", of_compiled)
         of_steps.rows += compiled.rows
-        of_steps.note = compiled.note
+        of_steps.note = f"{of_steps.note} {compiled.note}".strip()
     else:
-        of_steps.note = "torch.compile is not tried on a CPU."
+        of_steps.note = f"{of_steps.note} torch.compile is not tried on a CPU.".strip()
     return sections
 
 
@@ -251,7 +252,7 @@ def compiled_steps(
         if share < WORTH_TRYING:
             return (
                 rows,
-                f"torch.compile was left out, because the other checks had taken most of {SECONDS / 60:.0f} minutes.",
+                f"No time of the {SECONDS / 60:.0f} minutes was left for torch.compile of {configuration.name}.",
             )
         half = devices.BACKENDS[device.type].half
         rows.append(_timed(plan, configuration, device, planner, mixed=half, compiling=min(limit, share)))
@@ -333,44 +334,45 @@ def training(
     dataset: Path, work: Path, plan: Plan, device: torch.device, scale: Scale, resident: Mapping[str, Any]
 ) -> tuple[list[Row], str]:
     """Train every configuration for two epochs, and compare the second with steps whose data are on the device."""
-    rows: list[Row] = []
+    variants = [(1, "workers")]
+    if devices.BACKENDS[device.type].asynchronous:  # elsewhere, the other way is not meant to be used
+        variants.append((1, str(device)))
     several = devices.count(device.type) >= 2 and device.type == "cuda"
-    for name, configuration in plan.configurations.items():
-        # A fold for each row.
-        for fold, (number, on_gpu) in enumerate([(1, False), (1, True), *([(2, False)] if several else [])]):
-            where = str(device) if on_gpu else "workers"
-            say(f"Training {name} with its loader on {number} device(s), patches changed on {where}")
-            settings = {
-                **scale.settings,
-                "validation_batches": 1,
-                "slices_first": False,
-                "augmentation": "strong",  # so that many patches are resampled
-                "augment_on_gpu": on_gpu,
-            }
-            train(
-                dataset,
-                work=work,
-                config=name,
-                fold=fold,
-                weights="random",
-                epochs=2,
-                set=settings,
-                device=str(device) if number == 1 else "cuda",
-                devices=number,
-            )
+    if several:
+        variants.append((2, "workers"))
+    rows: list[Row] = []
+    # The folds that are used for prediction first.
+    for fold, (number, where) in enumerate(variants):
+        for name, configuration in plan.configurations.items():
+            say(f"Training {name} with its loader on {number} device(s), augmentation on {where}")
+            row: Row = {"network": name, "devices": number, "augmentation on": where, "ms per step": None}
+            row |= {"share waiting for data": None, "speed / data on the device": None}
+            rows.append(row)
+            settings = {**scale.settings, "validation_batches": 1, "slices_first": False}
+            settings |= {"augmentation": "strong", "augment_on_gpu": where != "workers"}  # many patches are resampled
+            try:
+                train(
+                    dataset,
+                    work=work,
+                    config=name,
+                    fold=fold,
+                    weights="random",
+                    epochs=2,
+                    set=settings,
+                    device=str(device) if number == 1 else "cuda",
+                    devices=number,
+                )
+            except Interrupted:
+                raise
+            except Exception as error:  # the other ways may still work
+                row["augmentation on"] = f"{where}: failed: {str(error).strip().partition(chr(10))[0]}"
+                continue
             epoch = read_history(Workspace.of(dataset.name, work).fold(name, fold).history)[-1]
             ms = 1e3 * epoch["seconds"] * configuration.batch_size / epoch["patches"]
-            alone = resident.get(name)
-            rows.append(
-                {
-                    "network": name,
-                    "devices": number,
-                    "patches changed on": where,
-                    "ms per step": ms,
-                    "share waiting for data": epoch["waited_for_data"] / epoch["seconds"],
-                    "speed / data on the device": alone / ms if isinstance(alone, float) else None,
-                }
-            )
+            row["ms per step"] = ms
+            row["share waiting for data"] = epoch["waited_for_data"] / epoch["seconds"]
+            if isinstance(alone := resident.get(name), float):
+                row["speed / data on the device"] = alone / ms
     note = "The goal is at least 85 % of the speed with the data on the device."
     return rows, note if several else f"{note} One device: DDP was not run."
 

@@ -94,7 +94,7 @@ def defaults(sections: list[Section]) -> list[str]:
         _memory(memory.rows),
         *_steps(steps.rows),
         _depthwise(depthwise.rows) if depthwise.rows else "3D depthwise convolutions: not measured.",
-        _loader(training.rows) if training.rows else "Loader: not measured.",
+        _loader(training.rows),
         *_prediction(prediction.rows),
     ]
 
@@ -144,9 +144,11 @@ def _depthwise(rows: list[Row]) -> str:
 
 
 def _loader(rows: list[Row]) -> str:
-    usual = [row for row in rows if row["patches changed on"] == "workers"]
+    usual = [row for row in rows if str(row["augmentation on"]).startswith("workers")]
     moved = [row for row in rows if row not in usual]
-    waiting = max(_numbers(usual, "share waiting for data"))
+    waiting = max(_numbers(usual, "share waiting for data"), default=None)
+    if waiting is None:
+        return "Loader: not measured."
     if waiting > GOAL_WAITING:
         said = f"Loader: training waits for data up to {waiting:.0%} of the time. Use more workers (--set workers=...)"
         less = max(_numbers(moved, "share waiting for data"), default=1.0)

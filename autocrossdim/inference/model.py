@@ -137,7 +137,9 @@ class Model:
                     f"--image-statistics: {configuration.name} has no batch normalisation, so it would have no effect. "
                     "Omit it."
                 )
-            networks.append(settle(network, device, configuration.memory.inference_bytes))
+            # Any configuration may be part of the same ensemble.
+            inference_bytes = max(each.memory.inference_bytes for each in plan.configurations.values())
+            networks.append(settle(network, device, inference_bytes))
             folds.append(checkpoint.fold)
             digests.append(checkpoint.network_digest)
             channel_dropout &= checkpoint.channel_dropout > 0
@@ -238,7 +240,8 @@ class Model:
                 gives their positions).
             body: Imaged part of the case, if known.
         """
-        for logits in self._logits(self.networks, self._placed(image), placement, mirroring, strips, body):
+        placed = self._placed(image, copies=1)
+        for logits in self._logits(self.networks, placed, placement, mirroring, strips, body):
             yield to_probabilities(logits, self.plan.labels)
 
     def slices_by_fold(
@@ -248,13 +251,19 @@ class Model:
 
         The logits of each fold are accumulated separately, so memory grows with the number of folds.
         """
-        placed = self._placed(image)
+        placed = self._placed(image, copies=len(self.networks))
         folds = [self._logits([network], placed, placement, mirroring, strips, body) for network in self.networks]
         for slices in zip(*folds, strict=True):
             yield torch.stack(slices)
 
-    def _placed(self, image: np.ndarray) -> Tensor:
-        return place(image, self.device, self.configuration.memory.inference_bytes)
+    def _placed(self, image: np.ndarray, *, copies: int) -> Tensor:
+        """Return the image on the device if there is room for it and, where it has to be padded, for padded copies."""
+        channels, z, y, x = image.shape
+        padded = self.window(mirroring=False).padded_shape((z, y, x))
+        size = image.nbytes
+        if padded != (z, y, x):
+            size += copies * channels * math.prod(padded) * image.itemsize
+        return place(image, self.device, size=size, inference_bytes=self.configuration.memory.inference_bytes)
 
     def _logits(
         self,
@@ -280,7 +289,12 @@ class Model:
 
 
 def strips_for(
-    models: Sequence[Model], placements: Sequence[Placement], *, mirroring: bool, by_fold: bool = False
+    models: Sequence[Model],
+    placements: Sequence[Placement],
+    *,
+    mirroring: bool,
+    by_fold: bool = False,
+    room: int | None = None,
 ) -> int:
     """Return the number of strips of lines in which a case is processed, so that all logits together fit into memory.
 
@@ -289,6 +303,7 @@ def strips_for(
         placements: Placement of the case for each of them.
         mirroring: Average over all mirrorings.
         by_fold: Whether the logits of each fold are kept apart.
+        room: Memory in bytes that the logits may take; if None, it depends on what the device has free.
     """
     held = sum(
         (len(model.networks) if by_fold else 1)
@@ -296,7 +311,7 @@ def strips_for(
         for model, placement in zip(models, placements, strict=True)
     )
     lines = min(placement.shape[1] for placement in placements)
-    return min(lines, -(-held // room_for_logits(models[0].device)))
+    return min(lines, -(-held // (room or room_for_logits(models[0].device))))
 
 
 def _network(

@@ -11,6 +11,7 @@ from autocrossdim.system.device import free_memory
 
 HELD_BYTES = 2 * 1024**3  # most memory for accumulated logits on a CPU
 HELD_SHARE = 0.25  # of the free memory of a GPU, the most for accumulated logits
+LEAST_HELD = 64 * 1024**2  # with less, a GPU would predict seams again and again
 
 
 class Visiting(nn.Module):
@@ -52,17 +53,18 @@ def settle(network: nn.Module, device: torch.device, inference_bytes: int) -> nn
 def room_for_logits(device: torch.device) -> int:
     """Return how many bytes accumulated logits may take; if they need more, images are processed in strips."""
     free = free_memory(device)
-    return HELD_BYTES if math.isinf(free) else int(HELD_SHARE * free)
+    return HELD_BYTES if math.isinf(free) else max(LEAST_HELD, int(HELD_SHARE * free))
 
 
-def place(image: np.ndarray, device: torch.device, inference_bytes: int) -> Tensor:
+def place(image: np.ndarray, device: torch.device, *, size: int, inference_bytes: int) -> Tensor:
     """Return an image on a device, where tiles are cut from it, or on the CPU if that would fill the device.
 
     Args:
         image: Preprocessed image, shape (C, Z, Y, X).
         device: Device to compute on.
+        size: Bytes that the image takes there, with padded copies.
         inference_bytes: Memory of predicting a batch of tiles.
     """
     remaining = free_memory(device) - room_for_logits(device) - inference_bytes
     # Half remains, for a few slices of logits at the original resolution.
-    return torch.from_numpy(image).to(device if image.nbytes <= remaining / 2 else "cpu")
+    return torch.from_numpy(image).to(device if size <= remaining / 2 else "cpu")

@@ -59,8 +59,14 @@ class Window:
         return [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
 
     def held_bytes(self, num_outputs: int, shape: Shape) -> int:
-        """Return the memory of the accumulated logits of an image of `shape` (Z, Y, X) in bytes."""
-        return 4 * num_outputs * self.depth * max(shape[1], self.patch[1]) * max(shape[2], self.patch[2])
+        """Return the memory of the accumulated logits, and their weights, of an image of `shape` (Z, Y, X) in bytes."""
+        return 4 * (num_outputs + 1) * self.depth * max(shape[1], self.patch[1]) * max(shape[2], self.patch[2])
+
+    def padded_shape(self, shape: Shape) -> Shape:
+        """Return the shape to which an image of `shape` (Z, Y, X) is padded: at least a patch in 3D, a tile in 2D."""
+        least = (self.patch[0] if self.dims == 3 else 1, *self.patch[1:])
+        z, y, x = (max(have, wanted) for have, wanted in zip(shape, least, strict=True))
+        return z, y, x
 
 
 def tile_starts(size: int, patch: int) -> list[int]:
@@ -73,7 +79,7 @@ def tile_starts(size: int, patch: int) -> list[int]:
 
 def some_tiles(image: Tensor, window: Window, count: int) -> Iterator[Tensor]:
     """Yield at most `count` tiles (C, *patch) of an image (C, Z, Y, X), evenly spread over it."""
-    padded, _ = _pad(image, (window.patch[0] if window.dims == 3 else 1, *window.patch[1:]))
+    padded, _ = _pad(image, window)
     z, y, x = padded.shape[1:]
     rows = tile_starts(z, window.patch[0]) if window.dims == 3 else range(z)
     corners = list(itertools.product(rows, tile_starts(y, window.patch[1]), tile_starts(x, window.patch[2])))
@@ -114,7 +120,7 @@ def logits_by_slab(
         lines: Lines along Y to predict; all if None. The result does not depend on this choice.
         device: Device on which the networks compute and logits are accumulated.
     """
-    padded, offset = _pad(image, (window.patch[0] if window.dims == 3 else 1, *window.patch[1:]))
+    padded, offset = _pad(image, window)
     outside = None if body is None else body.outside.to(device)
     size = padded.shape[1:]
     inside, lines_inside, columns_inside = (slice(lo, lo + n) for lo, n in zip(offset, image.shape[1:], strict=True))
@@ -246,9 +252,10 @@ def _with_masks(tile: Tensor, masks: Sequence[Sequence[int]]) -> Tensor:
     return torch.cat([tile[:-1], torch.stack(inside).to(tile)])
 
 
-def _pad(image: Tensor, shape: Shape) -> tuple[Tensor, tuple[int, int, int]]:
-    """Pad with 0 (the mean of a normalised image) to at least `shape`; also return the offset of the image."""
-    missing = [max(0, wanted - have) for wanted, have in zip(shape, image.shape[1:], strict=True)]
+def _pad(image: Tensor, window: Window) -> tuple[Tensor, tuple[int, int, int]]:
+    """Pad with 0 (the mean of a normalised image) to `Window.padded_shape`; also return the offset of the image."""
+    z, y, x = image.shape[1:]
+    missing = [wanted - have for wanted, have in zip(window.padded_shape((z, y, x)), (z, y, x), strict=True)]
     before = [n // 2 for n in missing]
     if any(missing):
         pads = [p for n, b in zip(reversed(missing), reversed(before), strict=True) for p in (b, n - b)]

@@ -74,10 +74,10 @@ def soft_dice_sums(values: Tensor, labels: Labels, *, found: Tensor | None = Non
         inside = found.flatten(1)
         sums = [(flat * inside).sum(dim=1), flat.sum(dim=1), inside.sum(dim=1)]
     else:
-        # Not bincount, for which a GPU would be waited for.
-        index, zeros = found.flatten(), flat.new_zeros(len(flat))
-        within = zeros.scatter_add(0, index, flat.gather(0, index[None])[0])
-        size = zeros.scatter_add(0, index, flat.new_ones(()).expand(len(index)))
+        # Line by line, which is more accurate. Not with bincount, which would make the CPU wait for a GPU.
+        zeros = values.new_zeros(len(found), len(values))
+        within = zeros.scatter_add(1, found, values.gather(0, found[None])[0]).sum(dim=0)
+        size = zeros.scatter_add(1, found, torch.ones_like(values[0])).sum(dim=0)
         sums = [part[1:] for part in (within, flat.sum(dim=1), size)]
     return torch.stack([part.to(flat.dtype) for part in sums])
 

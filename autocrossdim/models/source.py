@@ -117,7 +117,7 @@ def find_exported(model: str) -> tuple[Path, str] | None:
     if is_on_hub(model):
         found = fetch(model)
         return found.path, found.name
-    if model.endswith(SUFFIX):
+    if model.endswith(SUFFIX) and not Path(model).is_dir():
         return Path(model), model
     # A copy of a repository of the hub, and no place where somebody put a model file.
     others = ("dataset.json", "plan.json", "fold_*")

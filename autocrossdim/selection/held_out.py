@@ -15,6 +15,7 @@ from autocrossdim.data.annotated_slices import read_annotation
 from autocrossdim.data.images import write_label
 from autocrossdim.inference.assembly import Assembly, average
 from autocrossdim.inference.model import Model, strips_for
+from autocrossdim.inference.residence import HELD_BYTES
 from autocrossdim.inference.restore import places, segmented
 from autocrossdim.inference.uncertainty import entropy, soft_dice_sums, temper
 from autocrossdim.preprocessing.crop import crop
@@ -106,7 +107,9 @@ def predict_held_out(
     reference, _ = read_annotation(Path(record.label_path), plan.labels)
     reference = crop(record.placement.change.apply(reference), record.placement.box)
     placements = [records[name].placement for name in configurations]
-    strips = strips_for([models[name] for name in configurations], placements, mirroring=True)
+    # The voxels that are sampled for the calibration depend on the strips, so these must not depend on the device.
+    used = [models[name] for name in configurations]
+    strips = strips_for(used, placements, mirroring=True, room=HELD_BYTES)
     streams = [
         models[name].slices(
             stores[name].open(case).whole_input(), records[name].placement, mirroring=True, strips=strips

@@ -54,7 +54,7 @@ def test_a_device_is_measured_from_networks_to_prediction(tmp_path: Path, comman
     assert {(row["channels last"], row["default"]) for row in steps} == {("yes", "yes"), ("no", "no")}
     assert all(row[column] > 0 for row in depthwise for column in row if column.endswith("(ms)"))
     assert all(0 <= row["share waiting for data"] <= 1 and row["devices"] == 1 for row in training)
-    assert [row["patches changed on"] for row in training] == ["workers", "cpu"] * 2
+    assert [row["augmentation on"] for row in training] == ["workers"] * 2
     assert all(row["voxels per second"] > 0 for row in prediction)
     of_dx = [row for row in prediction if "dx" in row["network"]]
     assert [(row["network"], row["mirroring"], row["on the device"]) for row in of_dx] == [
@@ -125,7 +125,7 @@ def test_the_defaults_follow_from_the_tables() -> None:
     step = {"network": "dx", "precision": "bf16", "channels last": "yes", "compiled": "no", "default": "yes"}
     fitting, step = {"computed / measured": 1.05}, {**step, "ms per step": 80.0}
     layers = {"depthwise (ms)": 2.0, "conv3d (ms)": 8.0}
-    loader = {"patches changed on": "workers", "share waiting for data": 0.0, "speed / data on the device": 0.61}
+    loader = {"augmentation on": "workers", "share waiting for data": 0.0, "speed / data on the device": 0.61}
     volume = {"network": "dx", "mirroring": "yes", "on the device": "throughout", "voxels per second": 2e6}
     volumes = [volume, {**volume, "mirroring": "no", "voxels per second": 8e6}]
     volumes.append({**volume, "network": "nnU-Net's for dx", "voxels per second": 1e6})
@@ -144,7 +144,7 @@ def test_the_defaults_follow_from_the_tables() -> None:
         "dx: prediction with mirroring, the default, takes 4.0 times as long as without; nnU-Net's layers take 2.00 "
         "times as long."
     )
-    rows[4] = [{**loader, "share waiting for data": 0.4}, {**loader, "patches changed on": "cuda"}]
+    rows[4] = [{**loader, "share waiting for data": 0.4}, {**loader, "augmentation on": "cuda"}]
     assert defaults([Section("Table", each) for each in rows])[4] == (
         "Loader: training waits for data up to 40% of the time. Use more workers (--set workers=...), or --set "
         "augment_on_gpu=true, with which it is 0%."

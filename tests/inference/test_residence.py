@@ -65,17 +65,25 @@ def test_a_network_that_does_not_fit_is_moved_for_each_call(
 def test_logits_may_take_a_quarter_of_the_free_memory_of_a_gpu(room: Callable[[float], None]) -> None:
     room(80e9)
     assert room_for_logits(torch.device("cuda")) == 20e9
+    room(0)
+    assert room_for_logits(torch.device("cuda")) > 0
     room(float("inf"))
     assert room_for_logits(CPU) == HELD_BYTES
 
 
-def test_an_image_is_placed_on_the_device_unless_it_would_fill_it(room: Callable[[float], None]) -> None:
+def test_an_image_is_placed_on_the_device_unless_it_would_fill_it(
+    room: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     image, gpu, tiles = np.zeros((1, 5, 5, 10), np.float32), torch.device("meta"), 500
+    monkeypatch.setattr(residence, "LEAST_HELD", 0)
     room((1000 * 2 + tiles) / (1 - HELD_SHARE))
-    assert place(image, gpu, tiles).device == gpu
-    assert place(image, gpu, tiles + 1).device == CPU
+    assert place(image, gpu, size=1000, inference_bytes=tiles).device == gpu
+    assert place(image, gpu, size=1001, inference_bytes=tiles).device == CPU
+    assert place(image, gpu, size=1000, inference_bytes=tiles + 1).device == CPU
     room(float("inf"))
-    assert place(image, CPU, tiles).data_ptr() == image.ctypes.data, "nothing is copied on a CPU"
+    assert place(image, CPU, size=1000, inference_bytes=tiles).data_ptr() == image.ctypes.data, (
+        "nothing is copied on a CPU"
+    )
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -155,7 +155,7 @@ def test_a_case_without_a_body_is_background() -> None:
 def test_logits_are_held_for_one_depth_of_patches_whatever_the_length_of_the_volume() -> None:
     window = Window(3, (96, 96, 96), 2)
     held = window.held_bytes(61, (600, 512, 512))
-    assert held == window.held_bytes(61, (6000, 512, 512)) == 4 * 61 * 96 * 512 * 512
+    assert held == window.held_bytes(61, (6000, 512, 512)) == 4 * (61 + 1) * 96 * 512 * 512
 
 
 def test_label_values_of_a_previous_stage_become_one_mask_per_region() -> None:

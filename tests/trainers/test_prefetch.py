@@ -1,9 +1,10 @@
 """Batches on a device, one ahead; the GPU is played by a fake whose streams record what waits for what."""
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def assert_safe(gpu: Gpu, count: int) -> None:
 @pytest.mark.parametrize("per_step", [1, 3])
 def test_copies_run_beside_steps_and_never_overwrite_what_is_still_read(gpu: Gpu, per_step: int) -> None:
     count = 8 * per_step
-    with placed(numbered(100), CUDA, gpu.place) as batches:
+    with placed(nullcontext(numbered(100)), CUDA, gpu.place) as batches:
         for _ in range(8):
             taken = [next(batches) for _ in range(per_step)]
             for batch in taken:
@@ -134,7 +135,7 @@ def test_the_memory_of_a_batch_that_is_no_longer_referred_to_is_not_overwritten_
             assert drawn.acquire(timeout=10)
             yield batch
 
-    with placed(slow(), CUDA, gpu.place) as batches:
+    with placed(nullcontext(slow()), CUDA, gpu.place) as batches:
         for number in range(8):
             next(batches)  # released at once, while it is computed and before the next one is copied
             gpu.computation.do(("compute", number))
@@ -150,7 +151,7 @@ def test_a_thread_places_the_next_batch_while_the_present_one_is_used(gpu: Gpu) 
         done[int(batch.names[0])].set()
         return gpu.place(batch, device)
 
-    with placed(numbered(4), CUDA, place) as batches:
+    with placed(nullcontext(numbered(4)), CUDA, place) as batches:
         assert next(batches).names == ["0"]
         assert done[1].wait(10)
         assert [batch.names for batch in batches] == [["1"], ["2"], ["3"]]
@@ -163,15 +164,36 @@ def test_an_error_of_the_loader_is_raised_where_its_batch_is_needed(gpu: Gpu) ->
         yield from numbered(2)
         raise UserError("case_01.json is damaged.")
 
-    with placed(damaged(), CUDA, gpu.place) as batches:
+    with placed(nullcontext(damaged()), CUDA, gpu.place) as batches:
         assert [next(batches).names, next(batches).names] == [["0"], ["1"]]
         with pytest.raises(UserError, match=r"case_01\.json is damaged"):
             next(batches)
 
 
+def test_an_interruption_does_not_wait_for_the_next_batch(gpu: Gpu) -> None:
+    ended = threading.Event()
+
+    def stalling() -> Iterator[Batch]:
+        yield from numbered(1)
+        assert ended.wait(20)
+
+    @contextmanager
+    def drawn() -> Iterator[Iterator[Batch]]:
+        try:
+            yield stalling()
+        finally:
+            ended.set()
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), placed(drawn(), CUDA, gpu.place) as batches:
+        next(batches)
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 10
+
+
 def test_on_a_cpu_batches_are_placed_when_they_are_needed() -> None:
     drawn = numbered(3)
-    with placed(drawn, CPU, Batch.to) as batches:
+    with placed(nullcontext(drawn), CPU, Batch.to) as batches:
         (data, target), names = next(batches).tensors, next(drawn).names
     assert (data.mean().item(), target.dtype, names) == (0, torch.int64, ["1"])
 

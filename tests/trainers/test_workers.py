@@ -2,6 +2,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -78,19 +79,24 @@ class LargeBatches(SlimDataLoaderBase):
         return Batch(np.zeros((1, 1, 2**21), np.float32), np.zeros((1, 2**21), np.int16), ["case"])
 
 
-def test_a_worker_that_is_killed_while_it_writes_a_batch_ends_the_run() -> None:
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside other workers"])
+def test_a_worker_that_is_killed_while_it_writes_a_batch_ends_the_run(beside: bool) -> None:
     before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("hangs"))
     signal.alarm(20)
     try:
-        with batches(LargeBatches(), 1) as delivered:  # type: ignore[arg-type]
-            next(delivered)
+        with ExitStack() as stack:
+            delivered = stack.enter_context(batches(LargeBatches(), 1))  # type: ignore[arg-type]
             (worker,) = active_children()
+            if beside:  # they inherit what the first worker writes to
+                next(stack.enter_context(batches(LargeBatches(), 1)))  # type: ignore[arg-type]
+            next(delivered)
             time.sleep(1)  # until as many batches as may be kept are kept, and the next one is being written
             os.kill(worker.pid or 0, signal.SIGKILL)
             time.sleep(0.5)  # until its end was noticed
             with pytest.raises(UserError, match="was killed"):
                 for _ in range(200):
                     next(delivered)
+        assert not active_children()
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)

@@ -3,12 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import active_children
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event as EventOfProcesses
-from queue import Empty, Queue
-from threading import Event, Thread
+from queue import Empty
 
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 
@@ -17,6 +12,7 @@ from autocrossdim.system.processes import NO_GUARD, have_failed_to_start, interr
 from trainers.loader import Batch, PatchLoader, Regions
 
 SECONDS_BETWEEN_LOOKS = 0.1  # at whether all workers are alive, while a batch is waited for
+SECONDS_TO_END = 3.0  # that the thread of batchgenerators has to end
 
 
 @contextmanager
@@ -34,76 +30,77 @@ def batches(loader: PatchLoader, workers: int) -> Iterator[Iterator[Batch | Regi
         yield _checked(loader)
         return
     augmenter = MultiThreadedAugmenter(loader, None, workers, num_cached_per_queue=2, seeds=None)
-    others = active_children()
-    with interrupts_blocked():
-        augmenter.restart()  # starts the workers
-    started = [child for child in active_children() if child not in others]
-    has_ended = Event()
-    watch = Thread(target=_watch, args=(started, has_ended, augmenter.abort_event), daemon=True)
-    watch.start()
-    try:
-        with _without_traceback_of(augmenter.pin_memory_thread):
-            yield _checked(_delivered(augmenter.pin_memory_queue, has_ended, started))
-    finally:
-        _end(augmenter, started)
-        watch.join()
-
-
-def _watch(workers: Sequence[BaseProcess], has_ended: Event, abort: EventOfProcesses) -> None:
-    """When a worker has ended, set an event and ask the others to end."""
-    wait([worker.sentinel for worker in workers])
-    has_ended.set()
-    abort.set()
-
-
-def _end(augmenter: MultiThreadedAugmenter, workers: Sequence[BaseProcess]) -> None:
-    """Kill the workers, which only read files.
-
-    batchgenerators would ask them to end and empty their queues first. It reads for ever if a worker was killed while
-    it was writing a batch, because other processes could still write the rest.
-    """
-    augmenter.abort_event.set()
-    for worker in workers:
-        worker.kill()
-    for worker in workers:
-        worker.join()
-    # So that its destructor finds nothing to end.
-    augmenter._queues, augmenter._processes, augmenter.was_initialized = [], [], False
+    with _noting_errors_of(augmenter) as errors:
+        try:
+            with interrupts_blocked():
+                augmenter.restart()  # starts the workers
+            yield _checked(_delivered(augmenter, errors))
+        finally:
+            _end(augmenter)
 
 
 @contextmanager
-def _without_traceback_of(thread: Thread) -> Iterator[None]:
-    """Hide the error with which the thread of batchgenerators ends if a worker ends, which is reported anyway."""
+def _noting_errors_of(augmenter: MultiThreadedAugmenter) -> Iterator[list[object]]:
+    """Yield the errors with which the thread of batchgenerators ends, which are not shown."""
+    errors: list[object] = []
     shown = threading.excepthook
-    threading.excepthook = lambda error: None if error.thread is thread else shown(error)
+
+    def note(error: threading.ExceptHookArgs) -> None:
+        if error.thread is augmenter.pin_memory_thread:
+            errors.append(error.exc_value)
+        else:
+            shown(error)
+
+    threading.excepthook = note
     try:
-        yield
+        yield errors
     finally:
         threading.excepthook = shown
 
 
-def _delivered(
-    queue: "Queue[Batch | Regions | Exception]", has_ended: Event, workers: Sequence[BaseProcess]
-) -> Iterator[Batch | Regions | Exception]:
+def _delivered(augmenter: MultiThreadedAugmenter, errors: Sequence[object]) -> Iterator[Batch | Regions | Exception]:
     """Yield what the workers deliver.
 
     Args:
-        queue: Where the thread of batchgenerators puts it.
-        has_ended: Set when a worker has ended.
-        workers: The workers.
+        augmenter: Owner of the workers, and of the thread that receives from them.
+        errors: Errors with which this thread ended.
     """
     while True:
         try:
-            yield queue.get(timeout=SECONDS_BETWEEN_LOOKS)
+            yield augmenter.pin_memory_queue.get(timeout=SECONDS_BETWEEN_LOOKS)
+            continue
         except Empty:
-            if not has_ended.is_set():
-                continue
-            if have_failed_to_start(workers):
-                raise UserError(f"Preparing training patches: {NO_GUARD} Or set workers=0.") from None
+            ended = [worker for worker in augmenter._processes if not worker.is_alive()]
+        if have_failed_to_start(ended):
+            raise UserError(f"Preparing training patches: {NO_GUARD} Or set workers=0.")
+        if ended:
             raise UserError(
                 "A process that prepares training patches was killed, most likely because memory ran out. Run the same "
                 "command again to resume; fewer workers (--set workers=1) or a smaller batch need less memory."
-            ) from None
+            )
+        if not augmenter.pin_memory_thread.is_alive():
+            raise UserError(
+                f"Training patches could not be received from the processes that prepare them: {errors!r}. If memory "
+                "ran out, fewer workers (--set workers=1) need less. Run the same command again to resume."
+            )
+
+
+def _end(augmenter: MultiThreadedAugmenter) -> None:
+    """Kill the workers, which only read files, and end the thread that receives from them.
+
+    batchgenerators would ask them to end, and read what they have sent. It reads for ever if a worker is killed while
+    it is writing a batch. It also takes a lock that a killed worker may hold.
+    """
+    for worker in augmenter._processes:
+        worker.kill()
+    for worker in augmenter._processes:
+        worker.join()
+    for queue in augmenter._queues:
+        queue._writer.close()  # now nobody can write, and whoever reads an incomplete batch finds its end
+    if augmenter.pin_memory_thread is not None:
+        augmenter.pin_memory_thread.join(SECONDS_TO_END)
+    # Its destructor must not do it again.
+    augmenter._queues, augmenter._processes, augmenter.was_initialized = [], [], False
 
 
 def _checked(batches: Iterable[Batch | Regions | Exception]) -> Iterator[Batch | Regions]:

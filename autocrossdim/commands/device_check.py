@@ -28,7 +28,7 @@ from autocrossdim.records.workspace import Workspace
 from autocrossdim.system import device as devices
 from autocrossdim.system.console import say
 from autocrossdim.system.errors import Interrupted, UserError
-from autocrossdim.system.text import by_axis
+from autocrossdim.system.text import by_axis, listed
 
 PLANNER = "auto"
 CONFIGURATIONS = ("omnia", "dx")  # the others are the same networks at another resolution or with more channels
@@ -121,7 +121,6 @@ def check(device: torch.device, folder: Path) -> list[Section]:
     if scale.compiling:
         say("Timing compiled training steps")
         of_compiled = partial(compiled_steps, plan, device, planner, limit=scale.compiling, deadline=deadline)
-        devices.reset_peak_memory(device)  # another process compiles, and needs what this one has kept
         compiled = _section("", of_compiled)
         of_steps.rows += compiled.rows
         of_steps.note = f"{of_steps.note} {compiled.note}".strip()
@@ -137,7 +136,12 @@ def _section(title: str, measure: Callable[[], tuple[list[Row], str]]) -> Sectio
     except Interrupted:
         raise
     except Exception as error:  # whatever a device does not support
-        return Section(title, [], f"Failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+        return Section(title, [], f"Failed: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    """Return the type of an error and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def networks(plan: Plan, device: torch.device) -> tuple[list[Row], str]:
@@ -246,15 +250,15 @@ def compiled_steps(
         deadline: Time at which all checks should end; those before leave more or less of it.
     """
     rows: list[Row] = []
+    devices.reset_peak_memory(device)  # another process compiles, and needs what this one has kept
+    half = devices.BACKENDS[device.type].half
     networks = list(plan.configurations.values())
     for number, configuration in enumerate(networks):
         share = (deadline - time.monotonic()) / (len(networks) - number)
         if share < WORTH_TRYING:
-            return (
-                rows,
-                f"No time of the {SECONDS / 60:.0f} minutes was left for torch.compile of {configuration.name}.",
-            )
-        half = devices.BACKENDS[device.type].half
+            left = listed([each.name for each in networks[number:]])
+            minutes = SECONDS / 60
+            return rows, f"torch.compile was not tried for {left}: little of the {minutes:.0f} minutes was left."
         rows.append(_timed(plan, configuration, device, planner, mixed=half, compiling=min(limit, share)))
     return rows, ""
 
@@ -277,10 +281,8 @@ def _timed(
         ).seconds
     except UserError as error:
         compiled = str(error).partition(": ")[2]
-    except Exception as error:
-        if not compiling:
-            raise
-        compiled = f"failed: {str(error).strip().rpartition(chr(10))[2]}"  # compilers raise errors of their own
+    except Exception as error:  # such as those of compilers
+        compiled = f"failed: {type(error).__name__}: {str(error).strip().rpartition(chr(10))[2]}"
     is_default = mixed is devices.BACKENDS[device.type].half and channels_last and not compiling
     return {
         "network": configuration.name,
@@ -365,7 +367,7 @@ def training(
             except Interrupted:
                 raise
             except Exception as error:  # the other ways may still work
-                row["augmentation on"] = f"{where}: failed: {str(error).strip().partition(chr(10))[0]}"
+                row["augmentation on"] = f"{where}: failed: {_said(error)}"
                 continue
             epoch = read_history(Workspace.of(dataset.name, work).fold(name, fold).history)[-1]
             ms = 1e3 * epoch["seconds"] * configuration.batch_size / epoch["patches"]
@@ -384,23 +386,37 @@ def prediction(results: Path, dataset: Path, plan: Plan, device: torch.device) -
     """
     rows: list[Row] = []
     image = next((dataset / "imagesTr").iterdir())
-    for name, configuration in plan.configurations.items():
-        fields = plan.network_plan(configuration).model_dump() | {"kind": "plain", "encoder": NO_ENCODER}
-        nnunet = build_network(NetworkPlan.model_validate(fields), None).eval().to(device)
-        for mirroring in (True, False):
-            predictor = Predictor.load(results, fold=0, config=name, device=str(device), mirroring=mirroring)
-            (model,) = predictor.models
-            (network,) = model.networks
-            rows.append(_speed(name, predictor, image))
-            model.networks = [nnunet]
-            rows.append(_speed(NNUNETS + name, predictor, image))
-            if not mirroring:
-                model.networks = [Visiting(network.to(devices.CPU), device)]
-                rows.append({**_speed(name, predictor, image), "on the device": "for each batch"})
+    for configuration in plan.configurations.values():
+        try:
+            rows += _speeds(results, plan, configuration, device, image)
+        except Interrupted:
+            raise
+        except Exception as error:  # the other network may still work
+            row: Row = {"network": configuration.name, "mirroring": "-", "on the device": f"failed: {_said(error)}"}
+            rows.append({**row, "voxels per second": None})
     return rows, (
         "Networks for which a GPU has no room are moved there for each batch. nnU-Net's: a network with the layers of "
         "its PlainConvUNet and the strides and kernels of our plan, in PyTorch's default memory format."
     )
+
+
+def _speeds(
+    results: Path, plan: Plan, configuration: Configuration, device: torch.device, image: Path
+) -> Iterator[Row]:
+    """Yield the rows of a network, and of one with nnU-Net's layers."""
+    name = configuration.name
+    fields = plan.network_plan(configuration).model_dump() | {"kind": "plain", "encoder": NO_ENCODER}
+    nnunet = build_network(NetworkPlan.model_validate(fields), None).eval().to(device)
+    for mirroring in (True, False):
+        predictor = Predictor.load(results, fold=0, config=name, device=str(device), mirroring=mirroring)
+        (model,) = predictor.models
+        (network,) = model.networks
+        yield _speed(name, predictor, image)
+        model.networks = [nnunet]
+        yield _speed(NNUNETS + name, predictor, image)
+        if not mirroring:
+            model.networks = [Visiting(network.to(devices.CPU), device)]
+            yield {**_speed(name, predictor, image), "on the device": "for each batch"}
 
 
 def _speed(name: str, predictor: Predictor, image: Path) -> Row:

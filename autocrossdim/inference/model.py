@@ -164,13 +164,18 @@ class Model:
         """Whether batch norms use the statistics that they used on the held-out cases."""
         return self.image_statistics == self.configuration.image_statistics
 
-    def window(self, *, mirroring: bool) -> Window:
-        """Return the tiles: of the plan's patch size, in batches of the size that fitted into memory in training."""
-        dims, batch = self.configuration.dims, self.configuration.batch_size
-        if self.device.type == "cpu":
+    def window(self, *, mirroring: bool, as_planned: bool = False) -> Window:
+        """Return the tiles: of the plan's patch size, in batches of the size that fitted into memory in training.
+
+        Args:
+            mirroring: Average over all mirrorings.
+            as_planned: Do not reduce the batches on a CPU, where large ones do not pay.
+        """
+        batch = self.configuration.batch_size
+        if self.device.type == "cpu" and not as_planned:
             batch = min(batch, CPU_BATCH_VOXELS // math.prod(self.configuration.patch_shape))
         return Window(
-            dims=dims,
+            dims=self.configuration.dims,
             patch=self.configuration.patch_shape,
             batch=max(1, batch),
             slices=self.configuration.slices,
@@ -303,11 +308,14 @@ def strips_for(
         placements: Placement of the case for each of them.
         mirroring: Average over all mirrorings.
         by_fold: Whether the logits of each fold are kept apart.
-        room: Memory in bytes that the logits may take; if None, it depends on what the device has free.
+        room: Memory in bytes that the logits may take, so that the number is the same on every device. If None, it
+            depends on what the device has free.
     """
     held = sum(
         (len(model.networks) if by_fold else 1)
-        * model.window(mirroring=mirroring).held_bytes(model.plan.labels.num_outputs, placement.shape)
+        * model.window(mirroring=mirroring, as_planned=room is not None).held_bytes(
+            model.plan.labels.num_outputs, placement.shape
+        )
         for model, placement in zip(models, placements, strict=True)
     )
     lines = min(placement.shape[1] for placement in placements)

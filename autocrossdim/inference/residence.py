@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from autocrossdim.system.device import free_memory
 
-HELD_BYTES = 2 * 1024**3  # most memory for accumulated logits on a CPU
+HELD_BYTES = 2 * 1024**3  # most memory for accumulated logits on a CPU, and of held-out cases on every device
 HELD_SHARE = 0.25  # of the free memory of a GPU, the most for accumulated logits
 LEAST_HELD = 64 * 1024**2  # with less, a GPU would predict seams again and again
 
@@ -46,7 +46,7 @@ def settle(network: nn.Module, device: torch.device, inference_bytes: int) -> nn
         inference_bytes: Memory of predicting a batch of tiles.
     """
     size = sum(tensor.nbytes for tensor in network.state_dict().values())
-    is_settled = free_memory(device) * (1 - HELD_SHARE) >= size + inference_bytes
+    is_settled = free_memory(device) - size >= inference_bytes + _reserved(device)
     return network.to(device) if is_settled else Visiting(network, device)
 
 
@@ -54,6 +54,11 @@ def room_for_logits(device: torch.device) -> int:
     """Return how many bytes accumulated logits may take; if they need more, images are processed in strips."""
     free = free_memory(device)
     return HELD_BYTES if math.isinf(free) else max(LEAST_HELD, int(HELD_SHARE * free))
+
+
+def _reserved(device: torch.device) -> int:
+    """Return how many bytes are kept free for logits; those of held-out cases may take `HELD_BYTES` on every device."""
+    return max(HELD_BYTES, room_for_logits(device))
 
 
 def place(image: np.ndarray, device: torch.device, *, size: int, inference_bytes: int) -> Tensor:
@@ -65,6 +70,6 @@ def place(image: np.ndarray, device: torch.device, *, size: int, inference_bytes
         size: Bytes that the image takes there, with padded copies.
         inference_bytes: Memory of predicting a batch of tiles.
     """
-    remaining = free_memory(device) - room_for_logits(device) - inference_bytes
+    remaining = free_memory(device) - _reserved(device) - inference_bytes
     # Half remains, for a few slices of logits at the original resolution.
     return torch.from_numpy(image).to(device if size <= remaining / 2 else "cpu")

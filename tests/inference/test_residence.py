@@ -35,7 +35,8 @@ class Moving(nn.Conv2d):
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Set the number of free bytes on any device."""
+    """Set the number of free bytes on any device, of which a quarter is reserved for logits, and not at least 2 GB."""
+    monkeypatch.setattr(residence, "_reserved", lambda device: HELD_SHARE * residence.free_memory(device))
     return lambda free: monkeypatch.setattr(residence, "free_memory", lambda device: free)
 
 
@@ -71,11 +72,8 @@ def test_logits_may_take_a_quarter_of_the_free_memory_of_a_gpu(room: Callable[[f
     assert room_for_logits(CPU) == HELD_BYTES
 
 
-def test_an_image_is_placed_on_the_device_unless_it_would_fill_it(
-    room: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_is_placed_on_the_device_unless_it_would_fill_it(room: Callable[[float], None]) -> None:
     image, gpu, tiles = np.zeros((1, 5, 5, 10), np.float32), torch.device("meta"), 500
-    monkeypatch.setattr(residence, "LEAST_HELD", 0)
     room((1000 * 2 + tiles) / (1 - HELD_SHARE))
     assert place(image, gpu, size=1000, inference_bytes=tiles).device == gpu
     assert place(image, gpu, size=1001, inference_bytes=tiles).device == CPU

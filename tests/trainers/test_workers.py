@@ -1,10 +1,13 @@
+import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing import active_children
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,6 +103,42 @@ def test_a_worker_that_is_killed_while_it_writes_a_batch_ends_the_run(beside: bo
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+OPEN_FILES = Path("/proc/self/fd")
+
+
+@pytest.mark.skipif(not OPEN_FILES.exists(), reason="open files are counted on Linux")
+def test_nothing_is_left_after_training_many_times_in_one_process() -> None:
+    counts = []
+    for _ in range(6):
+        with batches(LargeBatches(), 2) as delivered:  # type: ignore[arg-type]
+            next(delivered)
+        gc.collect()
+        counts.append((threading.active_count(), len([*OPEN_FILES.iterdir()])))
+    assert counts[1:] == [counts[1]] * 5
+
+
+class Unreadable:
+    """Cannot be received."""
+
+    names = ("case",)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("raise MemoryError",)
+
+
+class UnreadableBatches(LargeBatches):
+    def generate_train_batch(self) -> Any:
+        return Unreadable()
+
+
+def test_a_batch_that_cannot_be_received_ends_the_run() -> None:
+    with (
+        pytest.raises(UserError, match=r"could not be received .*MemoryError"),
+        batches(UnreadableBatches(), 1) as delivered,  # type: ignore[arg-type]
+    ):
+        next(delivered)
 
 
 def test_ctrl_c_leaves_no_process(make_loader: Callable[..., PatchLoader]) -> None:

@@ -328,7 +328,7 @@ def write_series() -> Callable[..., list[Any]]:
 
         folder.mkdir(parents=True, exist_ok=True)
         axes = np.array(direction, float).reshape(3, 3)
-        study, series = generate_uid(), generate_uid()
+        study, series, frame = generate_uid(), generate_uid(), generate_uid()
         slices = []
         for z, plane in enumerate(array.astype(np.int16)):
             meta = pydicom.dataset.FileMetaDataset()
@@ -338,7 +338,7 @@ def write_series() -> Callable[..., list[Any]]:
             content = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
             content.SOPClassUID, content.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
             content.StudyInstanceUID, content.SeriesInstanceUID = study, series
-            content.FrameOfReferenceUID, content.Modality = f"{study}.9", "CT"
+            content.FrameOfReferenceUID, content.Modality = frame, "CT"
             content.PatientID, content.PatientName, content.PatientBirthDate = "p7", "Doe^Jo", "19700102"
             content.PatientSex, content.StudyDate, content.StudyTime, content.StudyID = "O", "20200101", "1200", "1"
             content.AccessionNumber, content.ReferringPhysicianName, content.InstanceNumber = "3", "", z + 1

@@ -3,7 +3,7 @@
 Run `python benchmarks/faults.py`. A trial disturbs one command once, runs it again, and compares everything on disk
 with an undisturbed run. It is lost if a file differs, is missing or left over, if the second run fails, or if an error
 of the file system does not end in one clear message that names the file. The harness is `tests/faults/`, of which the
-quick tests run a sample. Trials come in random order; after Ctrl-C, those so far are reported.
+slow tests run a sample. Trials come in random order; after Ctrl-C, those so far are reported.
 """
 
 import argparse

@@ -8,8 +8,8 @@ from autocrossdim.records.run_state import RunState
 from autocrossdim.system.lightning import Fabric
 from autocrossdim.system.processes import default_processes, processes_here
 from trainers.distilled import DistilledCases, names_to_draw
-from trainers.loader import Batch, PatchLoader
-from trainers.prefetch import Placed, placed
+from trainers.loader import Batch, PatchLoader, Placed
+from trainers.prefetch import placed
 from trainers.run import Run
 from trainers.workers import batches
 

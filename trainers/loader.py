@@ -56,6 +56,19 @@ class Regions:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A batch on a device.
+
+    Attributes:
+        tensors: Data and target; of unlabelled scans, the patches before and after their intensities were changed.
+        names: Cases that the patches are from.
+    """
+
+    tensors: tuple[Tensor, Tensor]
+    names: list[str]
+
+
+@dataclass(frozen=True)
 class Batch:
     """Patches and what the network should answer.
 
@@ -158,7 +171,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         die_with_parent(self._parent)
 
-    def generate_train_batch(self) -> "Batch | Regions | Exception":
+    def generate_train_batch(self) -> Batch | Regions | Exception:
         """Return the next batch, or the error that prevented it: an exception raised here would be lost."""
         try:
             return (self.regions if self.settings.augment_on_gpu else self.batch)(self.next_batch)
@@ -171,9 +184,9 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
 
     def batch(self, number: int) -> Batch:
         """Return batch `number`, or this process's share of it."""
-        return self.made(self.regions(number), CPU)
+        return self.batch_of(self.regions(number), CPU)
 
-    def regions(self, number: int) -> "Regions":
+    def regions(self, number: int) -> Regions:
         """Return what is read for batch `number`, or for this process's share of it."""
         chosen = list(enumerate(self._names(number)))[self.share]
         regions = []
@@ -183,11 +196,12 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]
             regions.append(self._region(name, i >= self.batch_size - self.foreground, random))
         return Regions(regions, [name for _, name in chosen])
 
-    def place(self, drawn: "Batch | Regions", device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return what was drawn as two tensors on a device, see `Batch.to`; of regions, the patches are made there."""
-        return (self.made(drawn, device) if isinstance(drawn, Regions) else drawn).to(device)
+    def place(self, drawn: Batch | Regions, device: torch.device) -> Placed:
+        """Return what was drawn on a device; of regions, the patches are made there."""
+        batch = self.batch_of(drawn, device) if isinstance(drawn, Regions) else drawn
+        return Placed(batch.to(device), batch.names)
 
-    def made(self, drawn: "Regions", device: torch.device) -> Batch:
+    def batch_of(self, drawn: Regions, device: torch.device) -> Batch:
         """Return the batch of patches of these regions, which are made on a device."""
         with _one_thread() if device.type == "cpu" else nullcontext():
             patches = [self.make_patch(region, device) for region in drawn.regions]

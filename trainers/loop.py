@@ -22,9 +22,9 @@ from trainers.display import Display
 from trainers.distributed import SyncedBatchNorm
 from trainers.history import History, epoch_line
 from trainers.learner import Learner, environment
+from trainers.loader import Placed
 from trainers.losses import Losses
 from trainers.monitor import monitor_for
-from trainers.prefetch import Placed
 from trainers.pseudo_dice import Scores, score
 from trainers.resume import split_of, state_of
 from trainers.run import Run

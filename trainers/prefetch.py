@@ -3,45 +3,21 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 
 from autocrossdim.system.device import BACKENDS
 
-Tensors = tuple[Tensor, Tensor]
-
-
-class Drawn(Protocol):
-    """What a loader delivers."""
-
-    @property
-    def names(self) -> list[str]:
-        """Cases that the patches are from."""
-        ...
-
-
-D = TypeVar("D", bound=Drawn)
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A batch on a device.
-
-    Attributes:
-        tensors: Data and target; of unlabelled scans, the patches before and after their intensities were changed.
-        names: Cases that the patches are from.
-    """
-
-    tensors: Tensors
-    names: list[str]
+Drawn = TypeVar("Drawn")  # a batch in the memory of the CPU
+Placed = TypeVar("Placed")  # the same on a device
 
 
 @contextmanager
 def placed(
-    drawn: AbstractContextManager[Iterator[D]], device: torch.device, place: Callable[[D, torch.device], Tensors]
+    drawn: AbstractContextManager[Iterator[Drawn]],
+    device: torch.device,
+    place: Callable[[Drawn, torch.device], Placed],
 ) -> Iterator[Iterator[Placed]]:
     """Yield the iterator over batches on a device.
 
@@ -52,20 +28,20 @@ def placed(
     """
     if not BACKENDS[device.type].asynchronous:
         with drawn as batches:
-            yield (Placed(place(batch, device), batch.names) for batch in batches)
+            yield (place(batch, device) for batch in batches)
         return
     # The thread is waited for last: it may be waiting for a batch, which is not delivered once `drawn` has ended.
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread, drawn as batches:
         yield _Prefetched(batches, device, place, thread)
 
 
-class _Prefetched(Generic[D]):
+class _Prefetched(Generic[Drawn, Placed]):
     """Iterates over batches on a GPU; a thread pins and copies the next one, in a stream of its own.
 
     torch reuses the memory of a tensor as soon as nothing refers to it, in the stream in which it was allocated: here
     that of the copies, while the computation may still read it. Hence a copy waits for what was queued before it was
-    asked for, and each batch is referred to until then. (`Tensor.record_stream` would do as well, but the memory of
-    all batches of steps that are queued would be held.)
+    asked for, and each batch is referred to until then. (`Tensor.record_stream` would do as well, but would hold the
+    batches of all steps that are queued.)
 
     Args:
         batches: Batches in the memory of the CPU.
@@ -76,9 +52,9 @@ class _Prefetched(Generic[D]):
 
     def __init__(
         self,
-        batches: Iterator[D],
+        batches: Iterator[Drawn],
         device: torch.device,
-        place: Callable[[D, torch.device], Tensors],
+        place: Callable[[Drawn, torch.device], Placed],
         thread: ThreadPoolExecutor,
     ) -> None:
         self.batches, self.device, self.place, self.thread = batches, device, place, thread
@@ -87,7 +63,7 @@ class _Prefetched(Generic[D]):
         self._next: Future[tuple[Placed, Any]] | None = None
         self._held: Placed | None = None
 
-    def __iter__(self) -> "_Prefetched[D]":
+    def __iter__(self) -> "_Prefetched[Drawn, Placed]":
         return self
 
     def __next__(self) -> Placed:
@@ -116,4 +92,4 @@ class _Prefetched(Generic[D]):
         batch = next(self.batches)
         with self.module.stream(self.stream):
             self.stream.wait_event(queued)
-            return Placed(self.place(batch, self.device), batch.names), self.stream.record_event()
+            return self.place(batch, self.device), self.stream.record_event()

@@ -16,6 +16,9 @@ Mask = NDArray[np.uint8]
 # Reach of an operator in voxels. nnU-Net uses balls with a radius of 1 to 8 voxels. Boxes are separable and therefore
 # fast; the largest has about the volume of its largest ball.
 REACH = (1, 6)
+_DILATE: Callable[..., Mask] = ndimage.maximum_filter
+_ERODE: Callable[..., Mask] = ndimage.minimum_filter
+OPERATORS = ((_DILATE,), (_ERODE,), (_ERODE, _DILATE), (_DILATE, _ERODE))  # the last two open and close
 LARGEST_REMOVED = 0.15  # of a patch; a larger connected component is not removed (nnU-Net)
 
 
@@ -62,11 +65,6 @@ def _apply_operator(mask: Mask, random: np.random.Generator) -> None:
         box = tuple(slice(max(0, part.start - margin), part.stop + margin) for part in found[0])
         for step in steps:
             mask[box] = step(mask[box], size=2 * reach + 1, mode="nearest")
-
-
-_DILATE: Callable[..., Mask] = ndimage.maximum_filter
-_ERODE: Callable[..., Mask] = ndimage.minimum_filter
-OPERATORS = ((_DILATE,), (_ERODE,), (_ERODE, _DILATE), (_DILATE, _ERODE))  # the last two open and close
 
 
 def _remove_component(mask: Mask, random: np.random.Generator) -> None:

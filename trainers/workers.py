@@ -11,7 +11,7 @@ from autocrossdim.system.errors import UserError
 from autocrossdim.system.processes import NO_GUARD, have_failed_to_start, interrupts_blocked
 from trainers.loader import Batch, PatchLoader, Regions
 
-SECONDS_BETWEEN_LOOKS = 0.1  # at whether all workers are alive, while a batch is waited for
+SECONDS_BETWEEN_CHECKS = 0.1  # that all workers are alive, while waiting for a batch
 SECONDS_TO_END = 3.0  # that the thread of batchgenerators has to end
 
 
@@ -41,7 +41,7 @@ def batches(loader: PatchLoader, workers: int) -> Iterator[Iterator[Batch | Regi
 
 @contextmanager
 def _noting_errors_of(augmenter: MultiThreadedAugmenter) -> Iterator[list[object]]:
-    """Yield the errors with which the thread of batchgenerators ends, which are not shown."""
+    """Collect the errors of batchgenerators' thread instead of showing them."""
     errors: list[object] = []
     shown = threading.excepthook
 
@@ -67,7 +67,7 @@ def _delivered(augmenter: MultiThreadedAugmenter, errors: Sequence[object]) -> I
     """
     while True:
         try:
-            yield augmenter.pin_memory_queue.get(timeout=SECONDS_BETWEEN_LOOKS)
+            yield augmenter.pin_memory_queue.get(timeout=SECONDS_BETWEEN_CHECKS)
             continue
         except Empty:
             ended = [worker for worker in augmenter._processes if not worker.is_alive()]

@@ -75,7 +75,7 @@ def find_fault(flat: nn.Module, volume: nn.Module, image: Tensor, depth: int, ax
     """Compare a 2D module and its 3D twin, both in evaluation mode.
 
     Args:
-        flat: The 2D module, which stays as it is.
+        flat: The 2D module; it is not changed.
         volume: Its twin by `center`, with the same names of layers. Its weights are changed.
         image: Input of the 2D module, (B, C, H, W).
         depth: Extent of the volume along the new axis, in voxels.

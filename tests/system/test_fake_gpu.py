@@ -1,7 +1,7 @@
 """What a GPU computes, with tensors that have a device but no values: no GPU is needed.
 
-They are refused where tensors of two devices meet, and where a value would be read, for which a GPU would be waited
-for. Backward passes need a real GPU.
+PyTorch refuses them where tensors of two devices meet, and where a value is read, which would make the CPU wait for the
+GPU. Backward passes need a real GPU.
 """
 
 from typing import Any

@@ -61,7 +61,7 @@ def test_patches_made_after_the_worker_are_the_same(planned: tuple[Path, Path], 
         expected = make_loader(planned, config, augmentation="strong").batch(number)
         sent = pickle.loads(pickle.dumps(worker.generate_train_batch()))
         assert isinstance(sent, Regions)
-        found = make_loader(planned, config, augmentation="strong").made(sent, CPU)
+        found = make_loader(planned, config, augmentation="strong").batch_of(sent, CPU)
         np.testing.assert_array_equal(found.data, expected.data)
         np.testing.assert_array_equal(found.target, expected.target)
         assert found.names == expected.names

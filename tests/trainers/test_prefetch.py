@@ -17,7 +17,7 @@ from autocrossdim.records.checkpoint import Checkpoint
 from autocrossdim.records.workspace import FoldFolder
 from autocrossdim.system.device import BACKENDS, CPU
 from autocrossdim.system.errors import UserError
-from trainers.loader import Batch
+from trainers.loader import Batch, Placed
 from trainers.prefetch import placed
 
 CUDA = torch.device("cuda")
@@ -74,14 +74,14 @@ class Gpu:
         yield
         del self.current.stream
 
-    def place(self, batch: Batch, _: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def place(self, batch: Batch, _: object) -> Placed:
         """Copy a batch to memory in the current stream."""
         number = int(batch.names[0])
         data = torch.from_numpy(batch.data)
         self.memory[number] = self.free.pop() if self.free else number
         weakref.finalize(data, self.free.append, self.memory[number])
         self.current_stream().do(("copy", number))
-        return data, torch.from_numpy(batch.target)
+        return Placed((data, torch.from_numpy(batch.target)), batch.names)
 
     def is_before(self, first: tuple[str, int], second: tuple[str, int]) -> bool:
         """Return whether the second work always waits for the first."""
@@ -194,7 +194,7 @@ def test_an_interruption_does_not_wait_for_the_next_batch(gpu: Gpu) -> None:
 def test_on_a_cpu_batches_are_placed_when_they_are_needed() -> None:
     drawn = numbered(3)
     with placed(nullcontext(drawn), CPU, Batch.to) as batches:
-        (data, target), names = next(batches).tensors, next(drawn).names
+        (data, target), names = next(batches), next(drawn).names
     assert (data.mean().item(), target.dtype, names) == (0, torch.int64, ["1"])
 
 

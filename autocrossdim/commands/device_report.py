@@ -86,12 +86,19 @@ def _shown(value: str | float | int | None) -> str:
     return str(value).replace("|", "/")
 
 
-def defaults(sections: list[Section]) -> list[str]:
-    """Return what the defaults should be, from the sections of `device_check.check`, one sentence each."""
+def defaults(sections: list[Section], *, tiny: bool = False) -> list[str]:
+    """Return what the defaults should be, one sentence each.
+
+    Args:
+        sections: The sections of `device_check.check`.
+        tiny: Whether the networks were tiny, as on a CPU, so that nothing follows from their speed.
+    """
     networks, memory, steps, depthwise, training, prediction = sections
+    results = [_networks(networks.rows) if networks.rows else "Precision: not measured.", _memory(memory.rows)]
+    if tiny:
+        return [*results, "Speed: no defaults follow from it, because the networks are tiny on a CPU."]
     return [
-        _networks(networks.rows) if networks.rows else "Precision: not measured.",
-        _memory(memory.rows),
+        *results,
         *_steps(steps.rows),
         _depthwise(depthwise.rows) if depthwise.rows else "3D depthwise convolutions: not measured.",
         _loader(training.rows),

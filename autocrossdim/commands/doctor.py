@@ -76,7 +76,8 @@ def doctor(
     with tempfile.TemporaryDirectory() as folder:
         sections = check(chosen, Path(folder))
     seconds = time.monotonic() - started
-    report = DeviceReport(f"{chosen} ({name_of(chosen)})", findings, sections, defaults(sections), seconds)
+    advice = defaults(sections, tiny=chosen.type == "cpu")
+    report = DeviceReport(f"{chosen} ({name_of(chosen)})", findings, sections, advice, seconds)
     if output is not None:
         write_text(Path(output), report.markdown())
     return report

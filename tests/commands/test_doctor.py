@@ -64,6 +64,11 @@ def test_a_device_is_measured_from_networks_to_prediction(tmp_path: Path, comman
         ("nnU-Net's for dx", "no", "throughout"),
         ("dx", "no", "for each batch"),
     ]
+    assert report["defaults"] == [
+        "Precision: every network agrees with the CPU in fp32, bf16 and fp16.",
+        "Memory: not measured on this device.",
+        "Speed: no defaults follow from it, because the networks are tiny on a CPU.",
+    ]
     written = file.read_text(encoding="utf-8")
     assert all(f"## {title}" in written for title in [*tables, "Defaults"])
 
@@ -77,7 +82,7 @@ def test_without_a_gpu_the_same_code_runs_on_the_cpu_and_the_report_says_so(
     monkeypatch.setattr(
         "autocrossdim.commands.device_check.check", lambda device, _: measured.append(device) or [Section("Table", [])]
     )
-    monkeypatch.setattr("autocrossdim.commands.device_report.defaults", lambda _: [])
+    monkeypatch.setattr("autocrossdim.commands.device_report.defaults", lambda _, **__: [])
     doctor(device=name, output=tmp_path / "report.md")
     assert measured == [torch.device("cpu")]
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
